@@ -38,6 +38,7 @@ class Scale:
         label: name of the label column. negative, positive: its two values.
         draws: ranges that values are drawn from, evenly, for the negative and the positive label.
         rate: default probability of the positive label.
+        unclear: ranges between ``draws`` and ``split`` that ``UNCLEAR_SHARE`` of the values come from, or None.
     """
 
     low: float
@@ -48,15 +49,29 @@ class Scale:
     positive: object
     draws: tuple[tuple[float, float], tuple[float, float]]
     rate: float = 0.5
+    unclear: tuple[tuple[float, float], tuple[float, float]] | None = None
 
+    def value(self, codes: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """The values, float64 (n,), at ranks in [0, 1) among the faces with label codes 0 or 1, both (n,)."""
+        low, high = np.array(self.draws, dtype=np.float64)[codes].T
+        if self.unclear is None:
+            return low + (high - low) * rank
+        clear = 1 - UNCLEAR_SHARE
+        between, split = np.array(self.unclear, dtype=np.float64)[codes].T
+        slight = between + (split - between) * (rank - clear) / UNCLEAR_SHARE
+        return np.where(rank < clear, low + (high - low) * rank / clear, slight)
+
+
+# A slight smile, a thin pale frame: with them no classifier is always right about smiles and glasses.
+UNCLEAR_SHARE = 0.12
 
 # Few faces stand near a split: the labels are then facts, not matters of taste.
 ATTRIBUTES: dict[str, Scale] = {
     "age": Scale(18, 85, 40, "age_group", "young", "old", ((18, 38), (45, 85))),
     "skin_tone": Scale(1, 10, 5.5, "skin", "light", "dark", ((1, 5.4), (5.6, 10))),
     "masculinity": Scale(0, 1, 0.5, "gender", "female", "male", ((0, 0.2), (0.8, 1))),
-    "smile_intensity": Scale(0, 1, 0.4, "smile", 0, 1, ((0, 0.08), (0.65, 1))),
-    "glasses_opacity": Scale(0, 1, 0.5, "glasses", 0, 1, ((0, 0), (1, 1))),
+    "smile_intensity": Scale(0, 1, 0.4, "smile", 0, 1, ((0, 0.08), (0.65, 1)), unclear=((0.08, 0.4), (0.4, 0.65))),
+    "glasses_opacity": Scale(0, 1, 0.2, "glasses", 0, 1, ((0, 0), (1, 1)), unclear=((0, 0), (0.2, 1))),
     "beard_amount": Scale(0, 1, 0.2, "beard", 0, 1, ((0, 0), (0.4, 1)), rate=0.26),
     "nose_width": Scale(0, 1, 0.5, "nose", "narrow", "wide", ((0, 0.25), (0.75, 1))),
     "lip_fullness": Scale(0, 1, 0.5, "lips", "thin", "full", ((0, 0.25), (0.75, 1))),

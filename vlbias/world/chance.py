@@ -58,7 +58,8 @@ def pixel_noise(keys: Tensor, channels: int, size: int) -> Tensor:
     position = torch.arange(channels * size * size, dtype=torch.int64, device=keys.device)
     total = torch.zeros(keys.shape[0], position.numel(), dtype=torch.float32, device=keys.device)
     for half in (0, 32):
-        x = (((keys[:, None] >> half) & mask) + position[None] * 0x9E3779B1).bitwise_and_(mask)
+        # `half` is added so that a key whose halves are equal still gives two hashes
+        x = (((keys[:, None] >> half) & mask) + half + position[None] * 0x9E3779B1).bitwise_and_(mask)
         x.bitwise_xor_(x >> 16).mul_(0x21F0AAAD).bitwise_and_(mask)
         x.bitwise_xor_(x >> 15).mul_(0xD35A2D97).bitwise_and_(mask)
         x.bitwise_xor_(x >> 15)

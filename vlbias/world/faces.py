@@ -149,9 +149,8 @@ class Faces:
     def _relabel(self, name: str, codes: Tensor) -> Tensor:
         """Values of attribute ``name`` under new label codes (n,)."""
         scale, now = ATTRIBUTES[name], getattr(self, name)
-        ranges = torch.tensor(scale.draws, dtype=torch.float64)[codes.cpu()]
-        rank = torch.from_numpy(uniform(self.key.cpu().numpy().view(np.uint64), "value:" + name))
-        drawn = (ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * rank).to(now)
+        rank = uniform(self.key.cpu().numpy().view(np.uint64), "value:" + name)
+        drawn = torch.from_numpy(scale.value(codes.cpu().numpy(), rank)).to(now)
         return torch.where((now >= scale.split).long() == codes, now, drawn)
 
     def _expression_for(self, smile: Tensor) -> Tensor:

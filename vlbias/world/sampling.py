@@ -129,8 +129,7 @@ def _faces(joint: Joint, persons: np.ndarray, pictures: np.ndarray, who: np.ndar
     codes = joint.draw(draw)
     values: dict[str, torch.Tensor] = {}
     for name, scale in ATTRIBUTES.items():
-        low, high = np.array(scale.draws)[codes[scale.label]].T
-        values[name] = torch.from_numpy(low + (high - low) * draw("value:" + name)).float()
+        values[name] = torch.from_numpy(scale.value(codes[scale.label], draw("value:" + name))).float()
     for name in CATEGORIES:
         values[name] = torch.from_numpy(codes[name])
     halves = uniform(persons, "geometry", 2 * len(TRAITS))  # two draws a trait: most people are near the middle
