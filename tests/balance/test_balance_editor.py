@@ -15,7 +15,7 @@ from vlbias.images import open_image
 from vlbias.paths import Dipole, PathSet, Probes
 
 # An untrained decoder does not show what the code says: what is tested here is that the parts fit together.
-ANYTHING = Checks(reached=-1e6, target=-1e6, identity=-1e6, min_skill=-10.0, max_strength=3.0)
+ANYTHING = Checks(reached=-1e6, sampled=-1e6, target=-1e6, identity=-1e6, min_skill=-10.0, max_strength=3.0)
 
 
 class Brightness(torch.nn.Module):

@@ -141,6 +141,46 @@ def test_prior_mode_decodes_little_that_is_not_kept(editor, faces, tmp_path):
     assert alone.report["unet_evaluations_per_kept_image"] < 15 and not (tmp_path / "alone" / "donors").exists()
 
 
+def test_a_sampled_donor_is_decoded_only_once_its_edit_has_passed(editor, faces, tmp_path):
+    result = balance(editor, faces, tmp_path / "out", source="prior", checks=Checks(identity=2.0))
+    edits = result.report["edits"]
+    assert edits["kept"] == 0 and edits["unfilled"] == 29 and edits["by_reason"]["identity_lost"] > 29
+    decoded = result.rejected["identity"].notna().sum()
+    assert result.unet_evaluations == 10 * decoded
+
+
+def test_a_sampled_donor_must_look_like_its_code(editor, faces, tmp_path):
+    """Every edit that passes has its donor decoded, and here no donor is good enough."""
+    result = balance(editor, faces, tmp_path / "out", source="prior", checks=Checks(sampled=1e6, retries=0))
+    reasons = result.report["edits"]["by_reason"]
+    assert result.report["edits"]["kept"] == 0 and reasons["donor_unclear"] > 29
+    failed_edits = result.rejected["identity"].notna().sum()
+    assert result.unet_evaluations == 20 * reasons["donor_unclear"] + 10 * failed_edits
+
+
+def test_a_donor_that_decodes_to_nan_is_turned_down(editor, faces, tmp_path):
+    sound = editor.diffae.decode
+
+    def decode(z_sem, x_T, num_steps=20, solver="ddim"):
+        x_0 = sound(z_sem, x_T, num_steps, solver)
+        x_0[z_sem[:, 0] < 0] = float("nan")  # whoever is light
+        return x_0
+
+    editor.diffae.decode = decode
+    result = balance(editor, faces, tmp_path / "out", source="prior")
+    broken = result.rejected[result.rejected["reason"] == "not_finite"]
+    assert result.report["edits"]["kept"] == 0 and not list((tmp_path / "out").glob("**/edit-*.png"))
+    assert set(broken.loc[broken["from"] == "light", "detail"]) == {"the donor"}
+    assert broken.loc[broken["from"] == "dark", "detail"].isna().all()
+
+
+def test_calibrating_on_sampled_faces_is_counted(editor, tmp_path):
+    balancer = Balancer(editor, target="smile", protected="skin", source="prior", chunk_size=8)
+    result = balancer.run(None, balancer.plan(None, num_images=16), tmp_path / "new", progress=False)
+    assert result.report["calibration_evaluations"] == 320  # 32 faces of 10 evaluations
+    assert result.unet_evaluations >= 320 + 20 * result.report["edits"]["kept"]
+
+
 def test_a_new_dataset_from_the_prior_alone(editor, tmp_path):
     balancer = Balancer(editor, target="smile", protected=["skin", "age_group"], source="prior", chunk_size=16)
     result = balancer.run(None, balancer.plan(None, num_images=50), tmp_path / "new", progress=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlbias.balance.judges import SAMPLED_FACES
 from vlbias.balance.plan import Cost, Plan
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int,
     else:
         donors = 1 if pairs or images > len(plan) else 0
         evaluations = len(plan) * prior_steps * (EXPECTED_TRIES + donors)
+        if faces is None:
+            evaluations += SAMPLED_FACES * prior_steps
     minutes = None
     if len(plan):
         minutes = round(evaluations * seconds_per_evaluation(editor) * OVERHEAD / 60, 2)

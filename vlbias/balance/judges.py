@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vlbias.balance.plan import GROUP_JOINT
 from vlbias.balance.poles import Poles, label_of
-from vlbias.balance.readings import AttributeJudge, calibrate, uncalibrated
-from vlbias.balance.source import calibration_ids, encode_faces, open_faces
+from vlbias.balance.readings import AttributeJudge, Reading, calibrate, read, uncalibrated
+from vlbias.balance.source import calibration_ids, encode_faces, in_batches, open_faces
 from vlbias.balance.verify import LatentIdentity
 from vlbias.errors import PlanError
 
@@ -20,33 +20,71 @@ __all__ = ["Judges", "calibrated_judges", "sampled_judges"]
 
 #: Originals of each cell (class x group) that the judges are calibrated on.
 CALIBRATION_FACES = 48
-#: Codes from the prior that show how far strangers are apart, where there is no dataset.
-SAMPLED_CODES = 512
+#: Without a dataset: codes from the prior that the latent readings are calibrated on, and faces of them for CLIP.
+SAMPLED_CODES, SAMPLED_FACES = 512, 32
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Judges of the target (first) and of the protected attributes, and of identity."""
+    """The judges of a run.
+
+    Attributes:
+        attributes: of the target (first) and of the protected attributes.
+        identity: the latent one; ``None`` where there is nothing to judge.
+        unet_evaluations: that calibration took.
+    """
 
     attributes: list[AttributeJudge]
     identity: LatentIdentity | None
+    unet_evaluations: int = 0
 
     def to_json(self) -> dict[str, Any]:
         identity = asdict(self.identity) if self.identity is not None else None
-        return {"attributes": [judge.to_json() for judge in self.attributes], "identity": identity}
+        attributes = [judge.to_json() for judge in self.attributes]
+        return {"attributes": attributes, "identity": identity, "unet_evaluations": self.unet_evaluations}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Judges:
         attributes = [AttributeJudge.from_json(judge) for judge in values["attributes"]]
-        return cls(attributes, LatentIdentity(**values["identity"]))
+        return cls(attributes, LatentIdentity(**values["identity"]), values["unet_evaluations"])
 
 
-def sampled_judges(editor: Editor, target: Poles, poles: Sequence[Poles]) -> Judges:
-    """Judges where there is no labelled face: dipoles at their own zero, identity from sampled codes."""
+def sampled_judges(editor: Editor, target: Poles, poles: Sequence[Poles], *, steps: int) -> Judges:
+    """Judges where there is no labelled face: calibrated on faces from the prior, each named by its latent probe.
+
+    Args:
+        editor: its probes name the faces.
+        target, poles: dipoles of the target and of the protected attributes.
+        steps: network evaluations of a decode; ``SAMPLED_FACES`` faces are decoded to calibrate CLIP.
+    """
+    before = editor.diffae.evaluations
     z_sem = editor.sample_codes(range(SAMPLED_CODES))
+    few, x_T = z_sem[:SAMPLED_FACES], editor.noise(range(SAMPLED_FACES))
+    size = editor.settings.batch_size
+    x_0 = in_batches(lambda z, x: editor.diffae.decode(z, x, steps, editor.settings.solver), size, few, x_T)
+    judges = []
+    for pole in (target, *poles):
+        plain = uncalibrated(pole.column, pole)
+        assert plain.latent is not None and plain.image is not None
+        raw = read(editor, plain.latent, "latent", z_sem)
+        seen = read(editor, plain.image, "image", x_0)
+        # the border of the latent reading stays at even odds: how the prior is mixed says nothing about it
+        half = (raw[raw > 0].median() - raw[raw < 0].median()) / 2 if 0 < int((raw > 0).sum()) < len(raw) else None
+        latent = plain.latent if half is None else _spread(plain.latent, pole, 0.0, float(half))
+        old, new = seen[raw[: len(seen)] < 0], seen[raw[: len(seen)] > 0]
+        image = plain.image
+        if min(len(old), len(new)) >= 4 and float(new.median() - old.median()) > 1e-3:
+            middle = float(new.median() + old.median()) / 2
+            image = _spread(image, pole, middle, float(new.median()) - middle)
+        judges.append(AttributeJudge(pole.column, latent, image))
     labels = [[str(bool(value)) for value in editor.probe(z_sem, pole.name) > 0.5] for pole in poles]
     identity = LatentIdentity.fit(editor.diffae.normalize(z_sem), labels)
-    return Judges([uncalibrated(pole.column, pole) for pole in (target, *poles)], identity)
+    return Judges(judges, identity, editor.diffae.evaluations - before)
+
+
+def _spread(reading: Reading, pole: Poles, middle: float, half: float) -> Reading:
+    """The reading with its anchors laid out around ``middle`` as the values lie on the dipole."""
+    return replace(reading, anchors=tuple(middle + half * pole.positions[label] for label in pole.ordered))
 
 
 def calibrated_judges(

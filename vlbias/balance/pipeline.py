@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 import vlbias
-from vlbias.balance.chunk import Job, run_chunk
+from vlbias.balance.attempts import Job
+from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
 from vlbias.balance.judges import Judges, calibrated_judges, sampled_judges
 from vlbias.balance.originals import ORIGINALS
@@ -330,7 +331,7 @@ class Balancer:
             target_poles = self._target_poles(None if faces is None else faces.table)
             if faces is None:
                 assert target_poles is not None  # a plan without a dataset needs a known target
-                judges = sampled_judges(self.editor, target_poles, poles)
+                judges = sampled_judges(self.editor, target_poles, poles, steps=self.prior_steps)
             else:
                 judges = calibrated_judges(
                     self.editor,
@@ -355,6 +356,7 @@ class Balancer:
             seed=self.seed,
             prior_steps=self.prior_steps,
             keep_pairs=self.keep_pairs,
+            calibration_evaluations=judges.unet_evaluations,
         )
 
     # -- work ---------------------------------------------------------------------------------------------------------
@@ -396,6 +398,7 @@ class Balancer:
             "editor": self.editor.name,
             "editor_license": self.editor.info.get("license"),
             "checks": asdict(self.checks),
+            "calibration_evaluations": job.calibration_evaluations,
             "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
         }
 

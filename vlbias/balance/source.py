@@ -68,7 +68,8 @@ class PriorFaces:
         target: judge of the target attribute.
         protected: judges of the protected attributes, in the plan's order.
         seed_parts: what the seeds are derived from (plan seed, chunk): face i depends on these and i alone.
-        margin: a face counts for a cell if every latent margin is at least this; faces between groups are left.
+        margin: a face counts for a cell if every latent margin is at least this; faces between groups are left out,
+            for a picture often reads a little nearer to the border than its code.
         max_faces: give up on a cell after so many draws in all.
 
     Raises:

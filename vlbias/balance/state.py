@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vlbias.balance.chunk import ChunkResult
+from vlbias.balance.attempts import ChunkResult
 from vlbias.errors import OutputError
 from vlbias.images import save_png
 

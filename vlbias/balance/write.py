@@ -202,7 +202,7 @@ def _report(
 ) -> dict[str, Any]:
     unfilled = int((rejects["reason"] == str(Reason.NO_DONOR_LEFT)).sum())
     turned_down = rejects[rejects["slot"].notna() & (rejects["reason"] != str(Reason.NO_DONOR_LEFT))]
-    evaluations = sum(chunk["unet_evaluations"] for chunk in chunks)
+    evaluations = details["calibration_evaluations"] + sum(chunk["unet_evaluations"] for chunk in chunks)
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
     kept_images = len(kept) + sum(bool(keep_donor[record["slot"]]) for record in kept)
     identity = sorted(record["identity"] for record in kept)

@@ -1,0 +1,147 @@
+"""The things a chunk handles: the job, a donor on its way to becoming an edit, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from vlbias.balance.poles import Poles
+from vlbias.balance.readings import AttributeJudge
+from vlbias.balance.verify import Checks, Identity, Margins, Reason, Scores, read_margins
+from vlbias.images import to_pil, to_tensor
+
+if TYPE_CHECKING:
+    from vlbias.editor import Editor
+
+__all__ = ["Attempt", "ChunkResult", "Job", "Passed", "as_saved", "record", "reject", "stack", "target_margins"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every chunk of a run shares.
+
+    Attributes:
+        editor: the networks.
+        faces: the dataset, or ``None`` in prior mode.
+        groups: group label -> values of the protected attributes.
+        poles: one for each protected attribute.
+        target: judge of the target attribute.
+        protected: judges of the protected attributes.
+        identity: see ``verify.identity_judge``.
+        identity_sees_pictures: whether ``identity`` looks at the donors' pictures.
+        checks: what an edit must pass.
+        seed: the plan's.
+        prior_steps: network evaluations of a decode of a sampled face.
+        keep_pairs: decode the donors of kept edits also where they do not enter the dataset.
+        calibration_evaluations: UNet evaluations that the judges took, for the report.
+    """
+
+    editor: Editor
+    faces: Any
+    groups: Mapping[str, tuple[str, ...]]
+    poles: Sequence[Poles]
+    target: AttributeJudge
+    protected: Sequence[AttributeJudge]
+    identity: Identity
+    identity_sees_pictures: bool
+    checks: Checks
+    seed: int
+    prior_steps: int
+    keep_pairs: bool
+    calibration_evaluations: int = 0
+
+
+@dataclass
+class ChunkResult:
+    """What a chunk came to.
+
+    Attributes:
+        kept: one record an edit, in slot order.
+        rejected: one record a donor that was turned down, and one an edit that found no donor.
+        images: file stem -> picture: ``edit-000012``, and ``face-000012`` for its donor in prior mode.
+        unet_evaluations: single-image evaluations of the UNet.
+    """
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    images: dict[str, Image.Image] = field(default_factory=dict)
+    unet_evaluations: int = 0
+
+
+@dataclass
+class Attempt:
+    """One donor on its way to becoming one edit."""
+
+    row: Mapping[str, Any]
+    donor: str
+    giver: str
+    seed: int
+    x_0: torch.Tensor | None = None  # (3, h, w)
+    z_sem: torch.Tensor | None = None  # (d,)
+    x_T: torch.Tensor | None = None
+    strengths: dict[str, float] = field(default_factory=dict)
+    factor: float = 1.0
+    low: float = 0.0
+    high: float = float("inf")
+    target_margins: tuple[float | None, float | None] = (None, None)
+    donor_picture: Image.Image | None = None
+
+
+@dataclass
+class Passed:
+    """An edit that passed, before its donor was confirmed."""
+
+    attempt: Attempt
+    picture: Image.Image
+    x_edit: torch.Tensor
+    z_found: torch.Tensor
+    scores: Scores
+
+
+def target_margins(
+    job: Job, attempts: Sequence[Attempt], z_sem: torch.Tensor | None, x_0: torch.Tensor | None
+) -> Margins:
+    wanted = [str(attempt.row["target"]) for attempt in attempts]
+    return read_margins(job.editor, job.target, wanted, z_sem=z_sem, x_0=x_0)
+
+
+def as_saved(x: torch.Tensor) -> tuple[list[Image.Image], torch.Tensor, list[bool]]:
+    """Pictures as they will be written, the tensor of these 8-bit pictures, and which of them were finite.
+
+    The judges see what is saved, not the float image before it was rounded.
+    """
+    finite = torch.isfinite(x).flatten(1).all(dim=1)
+    pictures = to_pil(torch.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0))
+    return pictures, to_tensor(pictures).to(x.device), finite.tolist()
+
+
+def stack(attempts: Sequence[Attempt], name: str) -> torch.Tensor:
+    return torch.stack([getattr(attempt, name) for attempt in attempts])
+
+
+def record(attempt: Attempt) -> dict[str, Any]:
+    row = attempt.row
+    return {
+        "slot": int(row["slot"]),
+        "split": row["split"],
+        "target": row["target"],
+        "donor": attempt.donor,
+        "from": attempt.giver,
+        "to": row["to"],
+        "path": ";".join(attempt.strengths) or row["path"],
+        "strength": ";".join(f"{value * attempt.factor:.4f}" for value in attempt.strengths.values()),
+        "seed": attempt.seed,
+    }
+
+
+def reject(
+    result: ChunkResult, attempt: Attempt, reason: Reason, *, scores: Scores | None = None, detail: str = ""
+) -> None:
+    blank = dict.fromkeys(Scores.__dataclass_fields__)
+    values: Mapping[str, Any] = scores.rounded() if scores is not None else blank
+    finite = {name: value if value is None or value == value else None for name, value in values.items()}
+    result.rejected.append(record(attempt) | {"reason": str(reason), "detail": detail} | finite)
