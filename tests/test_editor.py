@@ -79,6 +79,19 @@ def test_a_face_that_does_not_move_in_a_moving_batch_stays(editor, x):
     assert (edited[~still] != x[~still]).any(dim=(1, 2, 3)).all()
 
 
+def test_a_second_edit_need_not_decode_the_donor_again(editor, x):
+    editor = editor.with_settings(method="difference")
+    code = editor.encode(x)
+    z_edit = editor.walk(code.z_sem, {"age": 0.5})
+    before = editor.diffae.evaluations
+    edited = editor.render(x, code.z_sem, code.x_T, z_edit)
+    alone = editor.diffae.evaluations - before
+    x_back = editor.round_trip(code.z_sem, code.x_T)
+    before = editor.diffae.evaluations
+    assert torch.equal(editor.render(x, code.z_sem, code.x_T, z_edit, x_back=x_back), edited)
+    assert 2 * (editor.diffae.evaluations - before) == alone == 2 * len(x) * editor.settings.decode_steps
+
+
 @pytest.mark.parametrize("method", ["decode", "difference"])
 def test_a_batch_is_its_faces_one_by_one(editor, x, method):
     editor = editor.with_settings(method=method)

@@ -323,8 +323,10 @@ class Editor:
         x_0, _ = self._as_tensor(image)
         z_sem, x_T = self._encode(x_0)
         strengths = torch.linspace(-reach, reach, steps)
-        x_0, z_sem, x_T = (repeat(tensor, "1 ... -> n ...", n=steps) for tensor in (x_0, z_sem, x_T))
-        walked = self.render(x_0, z_sem, x_T, self.walk(z_sem, {name: strengths}))
+        # one face, decoded unedited once
+        x_back = self.round_trip(z_sem, x_T) if self.settings.method == "difference" else x_0
+        x_0, z_sem, x_T, x_back = (repeat(tensor, "1 ... -> n ...", n=steps) for tensor in (x_0, z_sem, x_T, x_back))
+        walked = self.render(x_0, z_sem, x_T, self.walk(z_sem, {name: strengths}), x_back=x_back)
         captions = [f"{strength:+.2g}" for strength in strengths.tolist()]
         return contact_sheet(to_pil(walked), steps, captions=captions, scale=scale)
 
@@ -345,7 +347,19 @@ class Editor:
         with torch.no_grad():
             return self.paths.walk(z_sem.to(self.device), strengths)
 
-    def render(self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor) -> torch.Tensor:
+    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
+        """What codes (b, d) and (b, 3, h, w) of donors decode to, unedited: pictures (b, 3, h, w) in [-1, 1]."""
+        return self._batched(self._decode, z_sem, x_T)
+
+    def render(
+        self,
+        x_0: torch.Tensor,
+        z_sem: torch.Tensor,
+        x_T: torch.Tensor,
+        z_edit: torch.Tensor,
+        *,
+        x_back: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Put the change from ``z_sem`` to ``z_edit`` on the donors.
 
         Args:
@@ -353,13 +367,18 @@ class Editor:
             z_sem: their semantic codes (b, d).
             x_T: their stochastic codes (b, 3, h, w).
             z_edit: the walked codes (b, d).
+            x_back: the :meth:`round_trip` of the donors, for who edits them more than once; ``None`` computes it
+                where the method needs it.
 
         Returns:
             Edited faces (b, 3, h, w) in [-1, 1]; where a code did not move, the donor itself.
         """
-        edited = self._batched(self._render, x_0, z_sem, x_T, z_edit)
+        edited = self._batched(self._decode, z_edit, x_T).to(x_0.device)
+        if self.settings.method == "difference":
+            x_back = self.round_trip(z_sem, x_T) if x_back is None else x_back
+            edited = (x_0 + edited - x_back.to(x_0.device)).clamp(-1, 1)
         still = (z_edit.to(z_sem.device) == z_sem).all(dim=1)
-        return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited.to(x_0.device))
+        return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited)
 
     def learn(
         self,
@@ -504,12 +523,6 @@ class Editor:
 
     def _decode(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
         return self.diffae.decode(z_sem, x_T, num_steps=self.settings.decode_steps, solver=self.settings.solver)
-
-    def _render(self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor) -> torch.Tensor:
-        edited = self._decode(z_edit, x_T)
-        if self.settings.method == "decode":
-            return edited
-        return (x_0 + edited - self._decode(z_sem, x_T)).clamp(-1, 1)
 
     def with_settings(self, **changes: Any) -> Editor:
         """The same networks with other render settings, say ``with_settings(decode_steps=10)``."""

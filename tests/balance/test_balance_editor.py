@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -98,3 +100,15 @@ def test_a_real_editor_goes_through(real, tmp_path, source):
     Balancer(editor, prior_steps=2, **settings).run(faces, plan, tmp_path / "again", progress=False)
     for name in edits["file_name"]:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_a_donor_that_is_walked_again_is_inverted_and_decoded_once(real, tmp_path):
+    """Three walks of each donor, all turned down: 3 to invert, 2 for the donor unedited, and 2 a walk."""
+    editor, faces = real
+    never = replace(ANYTHING, identity=1e6, retries=2)
+    balancer = Balancer(
+        editor.with_settings(method="difference"), target="smile", protected="skin", checks=never, chunk_size=4
+    )
+    result = balancer.run(faces, balancer.plan(faces, limit=1), tmp_path / "out", progress=False)
+    walked = int((result.rejected["reason"] == "identity_lost").sum())
+    assert walked and result.unet_evaluations == walked * (3 + 2 + 3 * 2)

@@ -36,6 +36,7 @@ class TinySettings:
     decode_steps: int = 3
     solver: str = "ddim"
     batch_size: int = 16
+    method: str = "decode"
     evaluations_per_edit: int = 7
 
 
@@ -96,7 +97,9 @@ class TinyEditor:
                 z[:, 4] += self.drift * strength
         return z
 
-    def render(self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor) -> torch.Tensor:
+    def render(
+        self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor, *, x_back=None
+    ) -> torch.Tensor:
         steps = self.settings.decode_steps
         return self.diffae.decode(z_edit, x_T, steps) if len(z_sem) else x_0
 

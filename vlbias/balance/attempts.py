@@ -83,6 +83,7 @@ class Attempt:
     x_0: torch.Tensor | None = None  # (3, h, w)
     z_sem: torch.Tensor | None = None  # (d,)
     x_T: torch.Tensor | None = None
+    x_back: torch.Tensor | None = None  # what z_sem and x_T decode to, where edits are put on as differences
     strengths: dict[str, float] = field(default_factory=dict)
     factor: float = 1.0
     low: float = 0.0

@@ -36,8 +36,8 @@ def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int,
     settings = editor.settings
     images = len(plan) + int(plan.table["keep_donor"].sum())
     if plan.settings["source"] == "real":
-        render = settings.evaluations_per_edit - settings.invert_steps
-        evaluations = len(plan) * (settings.invert_steps + EXPECTED_TRIES * render)
+        once = settings.evaluations_per_edit - settings.decode_steps
+        evaluations = len(plan) * (once + EXPECTED_TRIES * settings.decode_steps)
     else:
         donors = 1 if pairs or images > len(plan) else 0
         evaluations = len(plan) * prior_steps * (EXPECTED_TRIES + donors)

@@ -61,23 +61,28 @@ class RealDonors:
         return attempts
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Invert the faces that an edit can reach."""
+        """Invert the faces that an edit can reach; what they decode to unedited is kept for further walks."""
         editor = self.job.editor
+        z_sem = stack(attempts, "z_sem")
         x_T = in_batches(
             lambda x, z: editor.diffae.invert(
                 x, z, num_steps=editor.settings.invert_steps, solver=editor.settings.solver
             ),
             editor.settings.batch_size,
             stack(attempts, "x_0"),
-            stack(attempts, "z_sem"),
+            z_sem,
         )
         for attempt, code in zip(attempts, x_T, strict=True):
             attempt.x_T = code
+        if editor.settings.method == "difference":
+            for attempt, x in zip(attempts, editor.round_trip(z_sem, x_T), strict=True):
+                attempt.x_back = x
         return attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
         x_0, z_sem, x_T = (stack(attempts, name) for name in ("x_0", "z_sem", "x_T"))
-        return self.job.editor.render(x_0, z_sem, x_T, z_edit)
+        x_back = None if attempts[0].x_back is None else stack(attempts, "x_back")
+        return self.job.editor.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
 
     def may_walk_again(self, reason: Reason) -> bool:
         """The inversion is paid for: another walk costs less than another donor."""
