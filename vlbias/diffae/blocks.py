@@ -12,7 +12,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["AttentionBlock", "ResBlock", "Stage", "timestep_features", "zero_init"]
+from vlbias.diffae.winograd import Conv1x1, Conv3x3
+
+__all__ = ["AttentionBlock", "ResBlock", "Stage", "silu_of_fresh", "timestep_features", "zero_init"]
+
+
+def silu_of_fresh(x: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else holds: in its own memory where no gradient needs the input."""
+    return F.silu(x, inplace=not x.requires_grad)
 
 
 def timestep_features(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -55,15 +62,15 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample = resample
         self.norm_in = nn.GroupNorm(num_groups, in_channels)
-        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.conv_in = Conv3x3(in_channels, out_channels)
+        self.skip = nn.Identity() if in_channels == out_channels else Conv1x1(in_channels, out_channels)
         self.is_conditioned = embed_channels is not None
         if embed_channels is not None:
             self.time = nn.Linear(embed_channels, 2 * out_channels)
             self.semantic = nn.Linear(embed_channels, out_channels)
             self.norm_out = nn.GroupNorm(num_groups, out_channels)
             self.dropout = nn.Dropout(dropout)
-            self.conv_out = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+            self.conv_out = zero_init(Conv3x3(out_channels, out_channels))
 
     def _resample(self, x: Tensor) -> Tensor:
         if self.resample == "down":
@@ -72,15 +79,18 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None, semantic: Tensor | None = None) -> Tensor:
         """``time`` and ``semantic``: embeddings (b, embed_channels), already through SiLU; None if unconditioned."""
-        h = self.conv_in(self._resample(F.silu(self.norm_in(x))))
+        h = self.conv_in(self._resample(silu_of_fresh(self.norm_in(x))))
         if self.is_conditioned:
             assert time is not None and semantic is not None
             t_s, t_b = self.time(time)[:, :, None, None].chunk(2, dim=1)
             z_s = 1 + self.semantic(semantic)[:, :, None, None]
             # both modulations in one pass over the feature map: z_s ((1 + t_s) h + t_b)
-            h = torch.addcmul(t_b * z_s, self.norm_out(h), (1 + t_s) * z_s)
-            h = self.conv_out(self.dropout(F.silu(h)))
-        return self.skip(self._resample(x)) + h
+            h = self.norm_out(h)
+            memory = None if torch.is_grad_enabled() else h
+            h = torch.addcmul(t_b * z_s, h, (1 + t_s) * z_s, out=memory)
+            h = self.conv_out(self.dropout(silu_of_fresh(h)))
+        # into the fresh memory of the convolution; its input is what its gradient needs
+        return h.add_(self.skip(self._resample(x)))
 
 
 class AttentionBlock(nn.Module):

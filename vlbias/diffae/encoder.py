@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.diffae.blocks import AttentionBlock, ResBlock, Stage
+from vlbias.diffae.blocks import AttentionBlock, ResBlock, Stage, silu_of_fresh
 from vlbias.diffae.config import DiffAEConfig
 
 __all__ = ["SemanticEncoder"]
@@ -55,5 +55,5 @@ class SemanticEncoder(nn.Module):
         h = h.contiguous(memory_format=torch.channels_last)
         for stage in self.input_blocks:
             h = stage(h)
-        h = F.silu(self.norm(self.middle_block(h)))
+        h = silu_of_fresh(self.norm(self.middle_block(h)))
         return self.out(h.mean(dim=(2, 3)) if self.config.enc_pool == "average" else h.flatten(1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.diffae.blocks import AttentionBlock, ResBlock, Stage, timestep_features, zero_init
+from vlbias.diffae.blocks import AttentionBlock, ResBlock, Stage, silu_of_fresh, timestep_features, zero_init
 from vlbias.diffae.config import DiffAEConfig
 
 __all__ = ["UNet"]
@@ -95,5 +95,5 @@ class UNet(nn.Module):
         h = self.middle_block(h, time, semantic)
         for stage in self.output_blocks:
             h = stage(torch.cat([h, laterals.pop()], dim=1), time, semantic)
-        h = self.out(F.silu(self.norm(h)))
+        h = self.out(silu_of_fresh(self.norm(h)))
         return F.pixel_shuffle(h, config.patch_size) if config.patch_size > 1 else h
