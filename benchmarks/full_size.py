@@ -3,8 +3,8 @@
     python benchmarks/full_size.py [--threads 2] [--repeats 3]
 
 Prints in one run: seconds for an evaluation of the UNet and for an encode, GFLOP/s and their share of the matrix
-product and convolution peaks measured beside them, peak memory; evaluations for a decoded, an inverted and a kept image; the
-ratio to a plain eager module-by-module network of the same architecture and weights (``PlainUNet`` below) and how far
+product and convolution peaks measured beside them, peak memory; evaluations for a decoded, an inverted and a kept face;
+the ratio to a plain eager module-by-module network of the same architecture and weights (``PlainUNet``) and how far
 the two outputs lie apart; and a walk of 256 codes through 30 steps in one batch against one by one.
 """
 

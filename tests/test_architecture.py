@@ -18,6 +18,7 @@ ROWS = [
     ["errors"],
     ["checkpoints", "progress", "locks"],
     ["images"],
+    ["alignment"],
     ["world"],
     ["diffae"],
     ["clip"],

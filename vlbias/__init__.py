@@ -21,6 +21,7 @@ _HOMES = {
     "open_dataset": "vlbias.data",
 }
 _MODULES = (
+    "alignment",
     "audit",
     "balance",
     "classify",

@@ -13,9 +13,10 @@ import torch
 from einops import rearrange, repeat
 from PIL import Image
 
+from vlbias import alignment
 from vlbias.checkpoints import find_checkpoint, read_json, sha256_file, write_json
 from vlbias.diffae import DiffAE, seeded_noise
-from vlbias.errors import CheckpointError, ConfigError, ShapeError, unknown
+from vlbias.errors import CheckpointError, ConfigError, ImageError, ShapeError, unknown
 from vlbias.images import contact_sheet, to_pil, to_tensor
 from vlbias.paths import Dipole, PathSet, Probes
 
@@ -207,6 +208,17 @@ class Editor:
         return self.diffae.config.image_size
 
     @property
+    def layout(self) -> str:
+        """How faces lie in the pictures that it was trained on, a key of ``vlbias.alignment.LAYOUTS``.
+
+        ``layout`` in the checkpoint's config; else what its ``trained_on`` names; else ``"ffhq"``, as in the published
+        models.
+        """
+        stated = str(self.info.get("layout") or "")
+        trained_on = str(self.info.get("trained_on", "")).lower()
+        return stated or next((name for name in alignment.LAYOUTS if trained_on.startswith(name)), "ffhq")
+
+    @property
     def device(self) -> torch.device:
         """Where the networks live."""
         return next(self.diffae.parameters()).device
@@ -278,13 +290,29 @@ class Editor:
 
     # -- editing ------------------------------------------------------------------------------------------------------
 
-    def edit(self, images: Images, *, seed: int | None = None, **strengths: float) -> Any:
+    def edit(
+        self,
+        images: Images,
+        *,
+        seed: int | None = None,
+        align: bool = False,
+        face: str | int = "only",
+        detector: alignment.FaceDetector | None = None,
+        **strengths: float,
+    ) -> Any:
         """Move attributes of faces; several at once are composed.
 
         Args:
             images: a PIL image, a list of them, an array (b, h, w, 3) uint8 or a tensor (b, 3, h, w) in [-1, 1].
+                Faces are expected to fill the picture as in the training crops; for any other photo see ``align``.
             seed: ``None`` keeps each face's own stochastic code (by inversion). A number draws a fresh one from
                 ``seed + i``: another photograph of the edited face.
+            align: ``images`` are PIL photographs in which the face may lie anywhere: it is found, cut out as the
+                editor's ``layout`` asks, edited, and what the edit changed is put back into the photograph, which is
+                returned whole and upright (EXIF rotation is applied). Outside of the crop not a pixel changes.
+            face: with ``align``, which face: ``"only"`` if there must be one, ``"largest"``, or its number counted
+                from the left, from 0. The others stay as they are.
+            detector: with ``align``, what finds faces; ``None`` for ``vlbias.alignment.CenterFace``.
             **strengths: attribute=strength; 1.0 carries a median face of one pole to the other, the sign says which
                 way (+ towards the positive prompt).
 
@@ -295,8 +323,13 @@ class Editor:
             UnknownNameError: no path of that name.
             ConfigError: a strength that is not finite or beyond ``MAX_STRENGTH``.
             ShapeError: ``images`` is something else than the above.
+            ImageError: with ``align``, a photo without a face, with several where one was asked for, or with a face
+                that is too small; the message says which photo.
+            MissingDependencyError: with ``align``, no detector was given and the default one is not installed.
         """
         self._check_strengths(strengths)
+        if align:
+            return self._edit_photos(images, face, detector, seed=seed, **strengths)
         x_0, kind = self._as_tensor(images)
         moving = {name: strength for name, strength in strengths.items() if strength != 0}
         if not moving and seed is None:
@@ -307,6 +340,27 @@ class Editor:
         z_sem = self._batched(self._encode_semantic, x_0)
         fresh = self.noise(range(seed, seed + len(x_0)))
         return _as_kind(self._batched(self._decode, self.walk(z_sem, moving), fresh), kind)
+
+    def _edit_photos(
+        self, photos: Images, face: str | int, detector: alignment.FaceDetector | None, **options: Any
+    ) -> Any:
+        single = isinstance(photos, Image.Image)
+        batch = [photos] if isinstance(photos, Image.Image) else photos
+        if not isinstance(batch, Sequence) or not batch or not all(isinstance(p, Image.Image) for p in batch):
+            raise ShapeError(f"`align` takes a PIL image or a list of them; got {type(photos).__name__}.")
+        found = []
+        for number, photo in enumerate(batch):
+            try:
+                found.append(
+                    alignment.align(photo, size=self.image_size, detector=detector, face=face, layout=self.layout)
+                )
+            except ImageError as error:
+                if single:
+                    raise
+                raise ImageError(f"photo {number + 1} of {len(batch)}: {error}") from error
+        edited = self.edit([aligned.crop for aligned in found], **options)
+        whole = [aligned.paste_back(crop) for aligned, crop in zip(found, edited, strict=True)]
+        return whole[0] if single else whole
 
     def strip(
         self, image: Image.Image, name: str, *, steps: int = 7, reach: float = 1.0, scale: int = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlbias.data.align import Aligned, DetectedFace, FaceDetector, align, paste_back
+from vlbias.alignment import Aligned, DetectedFace, FaceDetector, align, paste_back
 from vlbias.data.recognise import KINDS, load_dataset, open_dataset, recognise
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.table import FaceDataset, JoinedDataset, Problem, hash_split, join

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vlbias.alignment import LAYOUTS
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, ShapeError, unknown
 from vlbias.images import to_tensor
@@ -26,15 +27,6 @@ from vlbias.progress import track
 from vlbias.world.color import MONK
 
 __all__ = ["LAYOUTS", "SkinTone", "SkinToneLabeller", "measure_skin_tone", "rgb_to_lab"]
-
-#: Where the five landmarks stand in a crop, as shares of its edge: left eye, right eye, nose, corners of the mouth.
-#: ffhq: the usual template of FFHQ crops. utkface, synthfaces: medians of what the default detector finds (120 and 50
-#: faces; a landmark's standard deviation is 0.02 of the edge, 0.06 sideways in synthfaces, which turn their heads).
-LAYOUTS: dict[str, tuple[tuple[float, float], ...]] = {
-    "ffhq": ((0.377, 0.469), (0.623, 0.469), (0.501, 0.613), (0.393, 0.725), (0.611, 0.725)),
-    "utkface": ((0.306, 0.336), (0.684, 0.322), (0.494, 0.523), (0.338, 0.698), (0.652, 0.689)),
-    "synthfaces": ((0.333, 0.432), (0.664, 0.435), (0.494, 0.597), (0.365, 0.749), (0.626, 0.745)),
-}
 
 # A picture whose skin has less chroma than this is black and white, and less b* than this has a blue cast: arctan of
 # a quotient by almost nothing says nothing.

