@@ -26,8 +26,8 @@ __all__ = ["PLANTED", "biased_faces", "oracle_faces", "run_demo"]
 TARGET, PROTECTED = "smile", "skin"
 
 #: Share of the training set in each cell. Smiles are easy to see here, so it takes a strong tie to mislead a
-#: classifier; it is stronger for dark skin than for light, so that the accuracies of the groups differ too.
-PLANTED = {(1, "light"): 0.48, (0, "light"): 0.04, (1, "dark"): 0.01, (0, "dark"): 0.47}
+#: classifier; it is far stronger for dark skin than for light, so that the accuracies of the groups differ too.
+PLANTED = {(1, "light"): 0.40, (0, "light"): 0.10, (1, "dark"): 0.01, (0, "dark"): 0.49}
 
 #: Optimisation steps of each classifier: a small budget, in which the easiest cue wins.
 NUM_STEPS = 300
@@ -69,7 +69,7 @@ def run_demo(
     *,
     editor: Editor,
     num_faces: int = 400,
-    num_seeds: int = 2,
+    num_seeds: int = 3,
     seed: int = 0,
     num_steps: int = NUM_STEPS,
 ) -> Path:
