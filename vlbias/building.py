@@ -189,7 +189,7 @@ def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None
 
 
 def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
-    """Sentences about the faces of a dataset: the world's own for synthfaces, phrases over the labels otherwise.
+    """Sentences about the faces of a dataset, from phrases for its labels: the world's own, or those for photographs.
 
     Raises:
         UnknownNameError: a column that the captions speak of is missing.
@@ -197,13 +197,8 @@ def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
     from vlbias.clip import TableCaptions, photograph_templates, synthfaces_templates
     from vlbias.data.synthfaces import SynthFaces
 
-    if not isinstance(dataset, SynthFaces):
-        return TableCaptions(photograph_templates(), dataset.table, seed=seed)
-    from vlbias.world import captions
-
-    return TableCaptions(
-        synthfaces_templates(), dataset.table, seed=seed, free=lambda epoch: captions(dataset.faces, seed=seed + epoch)
-    )
+    templates = synthfaces_templates() if isinstance(dataset, SynthFaces) else photograph_templates()
+    return TableCaptions(templates, dataset.table, seed=seed)
 
 
 def dipoles_of(dataset: FaceDataset) -> dict[str, Dipole]:

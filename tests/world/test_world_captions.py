@@ -11,11 +11,11 @@ from vlbias.errors import ConfigError
 
 # What a phrase claims, as (pattern, column, values for which it is true).
 CLAIMS = [
-    (r"\bnot smiling|without a smile|no smile|neutral expression|\b(sad|surprised|angry|disgusted)\b", "smile", {0}),
+    (r"not smiling|unsmiling|without a smile|no smile|neutral expres|\b(sad|surprised|angry|disgusted)\b", "smile", {0}),
     (r"(?<!not )\bsmiling|with a (big |happy )?smile|in a smile", "smile", {1}),
     (r"without (eye)?glasses|not wearing glasses|no glasses", "glasses", {0}),
     (r"with (eye)?glasses|(?<!not )wearing (eye)?glasses|spectacles", "glasses", {1}),
-    (r"clean-shaven|without a beard|no beard|without facial hair", "beard", {0}),
+    (r"clean-shaven|shaved face|without a beard|no beard|without facial hair", "beard", {0}),
     (r"with a (short |full )?beard|\bbearded", "beard", {1}),
     (r"\b(man|gentleman|he|male person)\b", "gender", {"male"}),
     (r"\b(woman|lady|she|female person)\b", "gender", {"female"}),
@@ -24,9 +24,9 @@ CLAIMS = [
     (r"\b(light|pale|fair|beige) skin", "skin", {"light"}),
     (r"\b(dark|brown) skin", "skin", {"dark"}),
     (r"(wide|broad) nose", "nose", {"wide"}),
-    (r"(narrow|slim) nose", "nose", {"narrow"}),
+    (r"(narrow|thin) nose", "nose", {"narrow"}),
     (r"(full|thick) lips", "lips", {"full"}),
-    (r"(thin|slender) lips", "lips", {"thin"}),
+    (r"(thin|narrow) lips", "lips", {"thin"}),
     (r"\bsad\b", "expression", {"sad"}),
     (r"surprised|open mouth", "expression", {"surprise"}),
     (r"angry|anger", "expression", {"anger"}),

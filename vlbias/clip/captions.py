@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vlbias.errors import ConfigError, LabelError, unknown
+from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
 
 __all__ = ["CaptionTemplates", "TableCaptions", "photograph_templates", "synthfaces_templates"]
 
@@ -152,24 +153,14 @@ class TableCaptions:
         templates: how rows become sentences.
         table: DataFrame, one row for each image.
         seed: of the sentences.
-        free: further captions by epoch (one for each image) that are not made from phrases; ``None`` for none.
-        free_share: how often an image gets its free caption.
 
     Raises:
         UnknownNameError, LabelError: see :class:`CaptionTemplates`.
     """
 
-    def __init__(
-        self,
-        templates: CaptionTemplates,
-        table: Any,
-        *,
-        seed: int = 0,
-        free: Callable[[int], Sequence[str]] | None = None,
-        free_share: float = 0.3,
-    ):
+    def __init__(self, templates: CaptionTemplates, table: Any, *, seed: int = 0):
         templates.check(table)
-        self.templates, self.table, self.seed, self.free, self.free_share = templates, table, seed, free, free_share
+        self.templates, self.table, self.seed = templates, table, seed
         values = {column: table[column].tolist() for column in templates.columns}
         self.true_of = {
             (column, value): frozenset(templates.phrases_for(column, value))
@@ -196,17 +187,10 @@ class TableCaptions:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def draw(self, epoch: int) -> tuple[list[str], list[tuple[int, ...] | None]]:
-        """One caption for each row, and the numbers of the phrases that it states (``None`` for a free caption)."""
+    def draw(self, epoch: int) -> tuple[list[str], list[tuple[int, ...]]]:
+        """One caption for each row, and the numbers of the phrases that it states."""
         drawn = self.templates.draw(self.table, self.seed + 104_729 * (epoch + 1))
-        texts = [text for text, _ in drawn]
-        stated: list[tuple[int, ...] | None] = [tuple(self.number[p] for p in phrases) for _, phrases in drawn]
-        if self.free is not None:
-            others = list(self.free(epoch))
-            chosen = np.random.default_rng(self.seed + 31 * epoch + 1).random(len(texts)) < self.free_share
-            for i in np.flatnonzero(chosen):
-                texts[i], stated[i] = others[i], None
-        return texts, stated
+        return [text for text, _ in drawn], [tuple(self.number[p] for p in stated) for _, stated in drawn]
 
     def statements(self, per_phrase: int = 12) -> dict[str, dict[tuple[int, ...], list[str]]]:
         """Sentences about one column each: column => phrases stated => up to ``per_phrase`` wordings."""
@@ -256,22 +240,17 @@ class TableCaptions:
         rows = loadings @ torch.linalg.qr(random)[0].T
         return torch.nn.functional.normalize(rows, dim=1).float()
 
-    def fit(self, rows: torch.Tensor, stated: Sequence[tuple[int, ...] | None]) -> torch.Tensor:
-        """Which captions fit which rows: int8 (len(rows), len(stated)), 1 fits, 0 does not, -1 not known.
-
-        A free caption fits no row here; the caller knows whose it is.
-        """
+    def fit(self, rows: torch.Tensor, stated: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Which captions fit which rows: int8 (len(rows), len(stated)), 1 fits, 0 does not, -1 not known."""
         claims = torch.zeros(len(stated), len(self.phrases))
-        for i, phrases in enumerate(stated):
-            if phrases is not None:
-                claims[i, list(phrases)] = 1
+        for i, claimed in enumerate(stated):
+            claims[i, list(claimed)] = 1
         truth = self.truth[rows]
         denied = (truth == 0).float() @ claims.T > 0
         unclear = (truth == -1).float() @ claims.T > 0
-        free = torch.tensor([phrases is None for phrases in stated])
         out = torch.ones(denied.shape, dtype=torch.int8)
         out[unclear] = -1
-        out[denied | free] = 0
+        out[denied] = 0
         return out
 
 
@@ -299,53 +278,19 @@ def photograph_templates() -> CaptionTemplates:
 
 
 def synthfaces_templates() -> CaptionTemplates:
-    """Captions for the table of the embedded world; what is absent ("without glasses") is said as often as the rest."""
-    both: dict[str, Phrases] = {
-        "smile": {1: ("smiling", "happy looking"), 0: ("serious", "unsmiling")},
-        "beard": {1: ("bearded",), 0: ("clean-shaven", "beardless")},
-        "skin_tone": lambda tone: ("dark-skinned",) if tone > 5.5 else ("light-skinned",),
-    }
-    tails: dict[str, Phrases] = {
-        "smile": {
-            1: ("smiling", "with a smile", "who is smiling", "who smiles"),
-            0: ("not smiling", "without a smile", "who is not smiling", "with a closed unsmiling mouth"),
-        },
-        "glasses": {
-            1: ("with glasses", "wearing glasses", "with eyeglasses", "wearing eyeglasses"),
-            0: ("without glasses", "with no glasses", "not wearing glasses", "without eyeglasses"),
-        },
-        "beard": {1: ("with a beard",), 0: ("without a beard", "with no beard", "with a shaved face")},
-        "nose": {
-            "wide": ("with a wide nose", "with a broad nose"),
-            "narrow": ("with a narrow nose", "with a thin nose"),
-        },
-        "lips": {"full": ("with full lips", "with thick lips"), "thin": ("with thin lips", "with narrow lips")},
-        "hair_color": {color: (f"with {color} hair",) for color in ("black", "brown", "red", "grey", "gray", "white")}
-        | {"blond": ("with blond hair", "with blonde hair")},
-        "skin_tone": _skin_tails,
-    }
+    """Captions for the table of the embedded world, in the world's own words, which also say what is absent.
+
+    Short captions teach best, and small features need most of them: that is what the mention rates are for.
+    """
     return CaptionTemplates(
-        adjectives={"age": _grown_age_adjectives, **both},
-        tails=tails,
-        nouns=("gender", {"male": ("man", "male person", "guy"), "female": ("woman", "female person", "lady")}),
-        # Short captions teach best, and small features need most of them.
+        adjectives=ADJECTIVES,
+        tails=TAILS,
+        nouns=("gender", NOUNS),
         mention={
             "age": 0.15, "skin_tone": 0.15, "gender": 0.2, "smile": 0.35, "glasses": 0.15, "beard": 0.2,
             "nose": 0.3, "lips": 0.3, "hair_color": 0.1,
         },
     )  # fmt: skip
-
-
-def _grown_age_adjectives(age: float) -> Sequence[str]:
-    if age < 40:
-        return ("young", "young looking", "youthful")
-    return ("old", "older", "middle-aged") if age < 58 else ("old", "older", "elderly", "aged")
-
-
-def _skin_tails(tone: float) -> Sequence[str]:
-    if tone > 5.5:
-        return ("with dark skin", "with brown skin", "with a dark skin tone")
-    return ("with light skin", "with fair skin", "with pale skin", "with a light skin tone")
 
 
 def _age_adjectives(age: float) -> Sequence[str]:

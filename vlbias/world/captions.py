@@ -9,6 +9,7 @@ import numpy as np
 from vlbias.errors import ConfigError
 from vlbias.world.chance import uniform
 from vlbias.world.faces import Faces
+from vlbias.world.phrases import DARK_FROM, TAILS
 
 __all__ = ["DIPOLES", "captions"]
 
@@ -157,49 +158,48 @@ def _skin(row: dict, dice: _Dice) -> str:
     if tone < 3:
         words = ("with light skin", "with very light skin", "with pale skin", "with fair skin", "with light skin")
         return dice.pick(words)
-    if tone < 5.5:
+    if tone <= DARK_FROM:
         return dice.pick(("with light skin", "with fair skin", "with beige skin", "with light skin"))
     if tone < 7.5:
         return dice.pick(("with dark skin", "with brown skin", "with brown skin", "with dark skin"))
     return dice.pick(("with dark skin", "with very dark skin", "with deep dark skin", "with dark brown skin"))
 
 
+def _tails(row: dict, column: str) -> tuple[str, ...]:
+    """The common phrases that follow a noun; without those that need it next to them ("who is smiling")."""
+    phrases = TAILS[column]
+    assert not callable(phrases)  # these columns have a few values each
+    return tuple(phrase for phrase in phrases[row[column]] if not phrase.startswith("who "))
+
+
 def _smile(row: dict, dice: _Dice) -> str:
+    plain = _tails(row, "smile")
     if row["smile"]:
-        words = ("smiling", "smiling", "with a smile", "with a big smile", "with a happy smile")
-        return dice.pick((*words, "with teeth shown in a smile"))
-    plain = ("not smiling", "not smiling", "without a smile", "with no smile")
+        return dice.pick((*plain, "with a big smile", "with a happy smile", "with teeth shown in a smile"))
     mood = _MOODS.get(row["expression"])
     if mood is None:
-        return dice.pick((*plain, "with a neutral expression", "with a closed mouth and no smile"))
-    return dice.pick((*plain, f"looking {mood[0]}", f"looking {mood[0]}", mood[1], mood[1]))
+        return dice.pick((*plain, "with no smile", "with a neutral expression", "with a closed mouth and no smile"))
+    return dice.pick((*plain[:2], "with no smile", f"looking {mood[0]}", f"looking {mood[0]}", mood[1], mood[1]))
 
 
 def _glasses(row: dict, dice: _Dice) -> str:
-    if row["glasses"]:
-        words = ("with glasses", "wearing glasses", "wearing eyeglasses", "with spectacles", "with eyeglasses")
-    else:
-        words = ("without glasses", "not wearing glasses", "with no glasses", "without eyeglasses", "without glasses")
-    return dice.pick(words)
+    return dice.pick((*_tails(row, "glasses"), *(("with spectacles",) if row["glasses"] else ())))
 
 
 def _beard(row: dict, dice: _Dice) -> str:
+    plain = _tails(row, "beard")
     if row["beard"]:
         size = "with a short beard" if row["beard_amount"] < 0.65 else "with a full beard"
-        return dice.pick(("with a beard", "with a beard", "bearded", size))
-    return dice.pick(("clean-shaven", "without a beard", "with no beard", "without facial hair"))
+        return dice.pick((*plain, *plain, "bearded", size))
+    return dice.pick((*plain, "clean-shaven", "without facial hair"))
 
 
 def _nose(row: dict, dice: _Dice) -> str:
-    if row["nose"] == "wide":
-        return dice.pick(("with a wide nose", "with a wide nose", "with a broad nose"))
-    return dice.pick(("with a narrow nose", "with a narrow nose", "with a slim nose"))
+    return dice.pick(_tails(row, "nose"))
 
 
 def _lips(row: dict, dice: _Dice) -> str:
-    if row["lips"] == "full":
-        return dice.pick(("with full lips", "with full lips", "with thick lips"))
-    return dice.pick(("with thin lips", "with thin lips", "with slender lips"))
+    return dice.pick(_tails(row, "lips"))
 
 
 def _hair(row: dict, dice: _Dice) -> str:
