@@ -11,7 +11,7 @@ from vlbias.errors import ConfigError
 
 # What a phrase claims, as (pattern, column, values for which it is true).
 CLAIMS = [
-    (r"not smiling|unsmiling|without a smile|no smile|neutral expres|\b(sad|surprised|angry|disgusted)\b", "smile", {0}),
+    (r"not smiling|unsmiling|without a smile|no smile|neutral exp|\b(sad|surprised|angry|disgusted)\b", "smile", {0}),
     (r"(?<!not )\bsmiling|with a (big |happy )?smile|in a smile", "smile", {1}),
     (r"without (eye)?glasses|not wearing glasses|no glasses", "glasses", {0}),
     (r"with (eye)?glasses|(?<!not )wearing (eye)?glasses|spectacles", "glasses", {1}),
