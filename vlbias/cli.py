@@ -144,6 +144,9 @@ def balance(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do part I of N (1/4 ... 4/4); parts may run at once.")
     ] = None,
+    chunk_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Edits computed and saved together; a kill loses at most as many.")
+    ] = 32,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its price; write nothing.")] = False,
 ) -> None:
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
@@ -151,7 +154,13 @@ def balance(
 
     faces = _dataset(dataset, seed)
     balancer = Balancer(
-        _editor(editor), target=target, protected=_protected(protected), mode=mode.value, source=source.value, seed=seed
+        _editor(editor),
+        target=target,
+        protected=_protected(protected),
+        mode=mode.value,
+        source=source.value,
+        seed=seed,
+        chunk_size=chunk_size,
     )
     plan = balancer.plan(faces, limit=limit)
     typer.echo(plan.describe())
