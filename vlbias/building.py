@@ -6,7 +6,9 @@ goes on where it stopped. The shipped checkpoints were made of these stages; ``c
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from vlbias.checkpoints import write_json
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorTrainConfig, TrainConfig, train_diffae, train_prior
 from vlbias.errors import ConfigError, DatasetError, unknown
 from vlbias.images import to_uint8
-from vlbias.paths import Dipole, PathTraining, fit_probes, train_paths
+from vlbias.paths import Dipole, PathSet, PathTraining, Probes, fit_probes, train_paths
 from vlbias.progress import track
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ __all__ = [
     "caption_source",
     "dipoles_of",
     "label_features",
+    "pole_labels",
     "training_images",
 ]
 
@@ -87,6 +90,8 @@ class BuildSettings:
         paths: names of the dipoles that get a path; the others are read and guarded.
         path_faces: faces that paths are learned on.
         probe_faces: faces that probes are fitted on.
+        text_steps, prior_steps, path_steps: optimiser steps of the CLIP's text tower before any image, of the latent
+            prior, and of the paths.
         diffae: architecture.
     """
 
@@ -96,8 +101,11 @@ class BuildSettings:
     aux_weight: float = 0.1
     high_noise: float = 0.3
     paths: tuple[str, ...] = ("age", "skin_tone")
-    path_faces: int = 1500
-    probe_faces: int = 4000
+    path_faces: int = 6000
+    probe_faces: int = 6000
+    text_steps: int = 350
+    prior_steps: int = 4000
+    path_steps: int = 150
     diffae: DiffAEConfig = field(default=SMALL_DIFFAE)
 
     def __post_init__(self) -> None:
@@ -148,20 +156,21 @@ def build_editor(
 
     if not (work / "clip").is_dir():
         clip = build_clip(
-            images, caption_source(train, seed=seed), settings.clip_images, work, seed=seed, device=device
+            images, caption_source(train, seed=seed), settings, work, seed=seed, device=device
         )
         clip.save_pretrained(work / "clip")
     clip = load_clip(work / "clip", device=device)
 
     if not (work / "diffae").is_dir():
-        held_out = training_images(dataset.split("val"), size, limit=32)
+        held_out = training_images(dataset.split("val"), size, limit=32, at_least=1)
         aux = label_features(train.table, settings.aux_columns) if settings.aux_columns else None
         model = build_diffae(images, settings, work / "training", held_out=held_out, aux=aux, seed=seed, device=device)
-        model = build_prior(model, images, seed=seed)
+        model = build_prior(model, images, num_steps=settings.prior_steps, seed=seed)
         model.save_pretrained(work / "diffae")
     diffae = DiffAE.from_pretrained(work / "diffae").to(device)
 
-    paths, probes = build_paths(diffae, clip, images, dipoles, settings, seed=seed)
+    labels = pole_labels(train, dipoles)
+    paths, probes = build_paths(diffae, clip, images, dipoles, settings, labels=labels, seed=seed)
     info = {"name": name or out.name, "license": dataset.license or "unknown", "trained_on": dataset.name}
     editor = Editor(diffae, clip=clip, paths=paths, probes=probes, info=info)
     editor.save_pretrained(out)
@@ -170,15 +179,20 @@ def build_editor(
     return editor
 
 
-def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None) -> torch.Tensor:
-    """The pictures of a dataset in memory: uint8 (n, 3, size, size); those that cannot be read are left out.
+def training_images(
+    dataset: FaceDataset, size: int, *, limit: int | None = None, at_least: int = 16
+) -> torch.Tensor:
+    """The pictures of a dataset in memory, in the order of its table: uint8 (n, 3, size, size).
 
     Raises:
-        DatasetError: fewer than 16 pictures.
+        DatasetError: fewer than ``at_least`` pictures.
+        ImageError: a picture cannot be read.
     """
     ids = dataset.ids[:limit]
-    if len(ids) < 16:
-        raise DatasetError(f"'{dataset.name}' has {len(ids)} pictures in this split; learning needs 16 at least.")
+    if len(ids) < at_least:
+        raise DatasetError(
+            f"'{dataset.name}' has {len(ids)} pictures in this split; learning needs {at_least} at least."
+        )
     parts = []
     with track(len(ids), "reading", "pictures") as progress:
         for start in range(0, len(ids), 250):
@@ -233,12 +247,12 @@ def label_features(table: Any, columns: tuple[str, ...]) -> torch.Tensor:
 
 
 def build_clip(
-    images: torch.Tensor, captions: TableCaptions, num_images: int, work: Path, *, seed: int, device: str
+    images: torch.Tensor, captions: TableCaptions, settings: BuildSettings, work: Path, *, seed: int, device: str
 ) -> Clip:
     """A small CLIP from nothing; resumes from ``work/clip.state``."""
     from vlbias.clip import ClipTraining, train_clip
 
-    training = ClipTraining(num_images=num_images, batch_size=96)
+    training = ClipTraining(num_images=settings.clip_images, batch_size=96, text_steps=settings.text_steps)
     return train_clip(images, captions, training=training, seed=seed, device=device, state_path=work / "clip.state")
 
 
@@ -276,19 +290,57 @@ def build_diffae(
     return model
 
 
-def build_prior(model: DiffAE, images: torch.Tensor, *, seed: int = 0) -> DiffAE:
+def build_prior(model: DiffAE, images: torch.Tensor, *, num_steps: int = 4000, seed: int = 0) -> DiffAE:
     """The model with a latent prior fitted to the codes of ``images``, uint8 (n, 3, h, w)."""
     with torch.no_grad():
         codes = torch.cat([model.encode(_float(chunk).to(model.device)) for chunk in images.split(128)])
-    return train_prior(model, codes, PriorTrainConfig(seed=seed))
+    return train_prior(model, codes, PriorTrainConfig(num_steps=num_steps, seed=seed))
+
+
+def pole_labels(dataset: FaceDataset, dipoles: Mapping[str, Dipole]) -> dict[str, torch.Tensor]:
+    """For each dipole that a column of the table speaks of: 1 at the positive pole, 0 at the negative one, NaN where
+    the label is missing, float32 (n,). Dipoles without a column are left out.
+
+    Raises:
+        PlanError: a column is a measurement, not a grouping.
+    """
+    from vlbias.balance import KNOWN_COLUMNS, column_labels, resolve_poles
+
+    labels: dict[str, torch.Tensor] = {}
+    for column in KNOWN_COLUMNS:
+        if column not in dataset.table or dataset.table[column].isna().all():
+            continue
+        values = column_labels(dataset.table, column, role="label")
+        poles = resolve_poles(column, {value for value in values if value is not None}, dipoles)
+        if poles is not None and poles.name not in labels:
+            places = [math.nan if value is None else float(poles.positions[value] > 0) for value in values]
+            labels[poles.name] = torch.tensor(places)
+    return labels
 
 
 def build_paths(
-    diffae: DiffAE, clip: Clip, images: torch.Tensor, dipoles: dict[str, Dipole], settings: BuildSettings, *, seed: int
-) -> tuple[Any, Any]:
-    """Probes of all dipoles, and calibrated paths for those that ``settings.paths`` names."""
-    faces = images[: settings.probe_faces]
-    probes = fit_probes(clip, diffae, faces, dipoles, seed=seed)
+    diffae: DiffAE,
+    clip: Clip,
+    images: torch.Tensor,
+    dipoles: Mapping[str, Dipole],
+    settings: BuildSettings,
+    *,
+    labels: Mapping[str, torch.Tensor] | None = None,
+    seed: int = 0,
+) -> tuple[PathSet, Probes]:
+    """Probes of all dipoles, and calibrated paths for those that ``settings.paths`` names.
+
+    Args:
+        diffae, clip: of one world.
+        images: uint8 (n, 3, h, w).
+        dipoles: name => dipole, all that shall be read.
+        settings: which get a path, and how many faces are looked at.
+        labels: see :func:`pole_labels`; dipoles without one are read by the CLIP.
+        seed: of everything drawn.
+    """
+    num_faces = settings.probe_faces
+    given = {name: values[:num_faces] for name, values in (labels or {}).items() if name in dipoles}
+    probes = fit_probes(clip, diffae, images[:num_faces], dipoles, labels=given, seed=seed)
     learned = {name: dipoles[name] for name in settings.paths}
     guards = {name: dipole for name, dipole in dipoles.items() if name not in learned}
     paths = train_paths(
@@ -298,7 +350,7 @@ def build_paths(
         images[: settings.path_faces],
         guards=guards,
         probes=probes,
-        settings=PathTraining(),
+        settings=PathTraining(steps=settings.path_steps),
         seed=seed,
     )
     return paths, probes

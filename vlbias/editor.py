@@ -14,7 +14,7 @@ from einops import rearrange, repeat
 from PIL import Image
 
 from vlbias import alignment
-from vlbias.checkpoints import find_checkpoint, read_json, sha256_file, write_json
+from vlbias.checkpoints import find_checkpoint, list_checkpoints, read_json, sha256_file, write_json
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.errors import CheckpointError, ConfigError, ImageError, ShapeError, unknown
 from vlbias.images import contact_sheet, to_pil, to_tensor
@@ -146,6 +146,11 @@ class Editor:
             diffae = DiffAE.from_published(place)
             info: dict[str, Any] = {"name": place.stem}
         else:
+            if not (place / "config.json").is_file():
+                raise CheckpointError(
+                    f"{place} holds no editor (no config.json). Give an editor's folder or a name: "
+                    f"{', '.join(list_checkpoints()) or 'none is installed'}."
+                )
             info = read_json(place / "config.json")
             if info.get("kind") != "editor":
                 raise CheckpointError(
@@ -185,7 +190,8 @@ class Editor:
             self.paths.save_pretrained(folder / "paths")
         if self.probes is not None:
             self.probes.save(folder / "paths")
-        weights = sorted(path for path in folder.rglob("*.safetensors"))
+        parts = ("diffae", "clip", "paths")
+        weights = sorted(path for part in parts for path in (folder / part).rglob("*.safetensors"))
         settings = {name: getattr(self.settings, name) for name in RenderSettings.__dataclass_fields__}
         self.info |= {
             "kind": "editor",

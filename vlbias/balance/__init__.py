@@ -2,7 +2,7 @@
 
 from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
-from vlbias.balance.poles import KNOWN_COLUMNS, Poles, resolve_poles
+from vlbias.balance.poles import KNOWN_COLUMNS, Poles, column_labels, resolve_poles
 from vlbias.balance.verify import Checks, Reason, identity_judge
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Poles",
     "Reason",
     "Result",
+    "column_labels",
     "identity_judge",
     "make_plan",
     "resolve_poles",

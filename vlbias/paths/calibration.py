@@ -60,9 +60,9 @@ def calibrate(
     """Measure, for each path and direction, the arc length that carries the median face of one pole to the other.
 
     Faces of one pole are walked further and further; strength 1.0 is the length at which their median reading equals
-    the median reading of the other pole's faces. Two judges read: the probes (from codes, cheap), and CLIP (from
-    decoded faces). Where both reach the other pole their lengths are averaged; where one does, it decides; where
-    neither does, the longest length tried is taken and the record says so.
+    the median reading of the other pole's faces. The probes (from codes, cheap) decide; where a path has no probe, or
+    no length tried reaches the other pole, CLIP does (from decoded faces); where it sees none either, the longest
+    length tried is taken and the record says so.
 
     Args:
         paths: changed in place: ``lengths`` and ``calibration``.
@@ -110,15 +110,14 @@ def calibrate(
                     return _median(probes, paths.from_own_space(codes), name) * sign
 
                 found["probe"] = _reach(paths, z[source[:512]], k, sign, lengths, read_code, target)
-            if seeing:
+            if seeing and not found.get("probe"):
                 found["clip"] = _by_sight(
                     paths, diffae, clip, images, z, k, sign, source[:num_faces], other[: 4 * num_faces],
                     torch.linspace(0, reach, grid), decode_steps, seed,
                 )  # fmt: skip
-            reached = [value for value in found.values() if value]
-            length = sum(reached) / len(reached) if reached else reach
-            paths.lengths[k, column] = length
-            record["+" if sign > 0 else "-"] = {"length": length, "reached": bool(reached), **found}
+            length = found.get("probe") or found.get("clip")
+            paths.lengths[k, column] = length or reach
+            record["+" if sign > 0 else "-"] = {"length": length or reach, "reached": bool(length), **found}
         paths.calibration[name] = record
     return paths
 

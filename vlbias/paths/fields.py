@@ -45,11 +45,12 @@ class RbfField(nn.Module):
         self.log_gamma[:] = (-math.log(beta) / (high - low) ** 2).log()
 
     @torch.no_grad()
-    def start_along(self, directions: torch.Tensor, *, reach: float = 12.0, gamma: float = 2e-3) -> None:
+    def start_along(self, directions: torch.Tensor, *, reach: float = 40.0, gamma: float = 1e-4) -> None:
         """Set the field so that near the origin it points along ``directions`` (k, d).
 
         The first support vector of a dimension stands ``reach`` away on the side where the direction points, its gamma
-        grows with the size of the component; the second one starts weak on the other side. Both then learn.
+        grows with the size of the component; the second one starts weak on the other side. Both then learn. With
+        support vectors this far beyond the codes (deviation 1) the field starts nearly straight.
         """
         share = (directions.abs() / directions.abs().amax(dim=1, keepdim=True)).clamp_min(1e-3)
         sign = torch.where(directions < 0, -1.0, 1.0)

@@ -1,0 +1,77 @@
+"""An editor built from nothing, at toy size: every stage, its labels and its resumption."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vlbias import Editor, world
+from vlbias.building import BuildSettings, build_editor, dipoles_of, label_features, pole_labels
+from vlbias.data import load_dataset
+from vlbias.diffae import DiffAEConfig
+from vlbias.errors import ConfigError, UnknownNameError
+
+TINY = DiffAEConfig(
+    image_size=32, model_channels=8, channel_mult=(1, 2), num_res_blocks=1, embed_channels=8, attention_resolutions=(),
+    enc_model_channels=8, enc_channel_mult=(1, 2), enc_num_res_blocks=1, num_groups=4, prediction_type="v_prediction",
+)  # fmt: skip
+SETTINGS = BuildSettings(
+    clip_images=96, diffae_images=64, path_faces=32, probe_faces=32, text_steps=2, prior_steps=4, path_steps=1,
+    aux_columns=("age", "skin"), diffae=TINY,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return load_dataset("synthfaces", n=64, seed=3, image_size=32)
+
+
+def test_a_killed_build_keeps_its_stages_and_ends_with_an_editor(faces, tmp_path, monkeypatch):
+    out = tmp_path / "mine"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlbias.building.build_paths", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_editor(faces, out, settings=SETTINGS, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr("vlbias.building.build_clip", killed)
+        patch.setattr("vlbias.building.build_diffae", killed)
+        build_editor(faces, out, settings=SETTINGS, device="cpu")
+    assert not (out / ".building").exists()
+    editor = Editor.from_pretrained(str(out), device="cpu")
+    assert editor.attributes == ["age", "skin_tone"] and set(editor.dipoles) == set(world.DIPOLES)
+    assert editor.edit(faces.image(faces.ids[0]), age=1.0).size == (32, 32)
+    assert len(editor.sample(1)) == 1
+
+
+def test_labels_follow_the_poles_of_the_dipoles(faces):
+    labels = pole_labels(faces, dipoles_of(faces))
+    assert set(labels) == set(world.DIPOLES)
+    table = faces.table
+    for name, column, positive in (("age", "age_group", "old"), ("skin_tone", "skin", "dark"), ("smile", "smile", 1)):
+        assert labels[name].tolist() == (table[column] == positive).astype(float).tolist()
+
+
+def test_a_missing_label_is_nan(faces):
+    table = faces.table.assign(skin=[None, *faces.table["skin"][1:]])
+    labels = pole_labels(replace(faces, table=table), dipoles_of(faces))
+    assert torch.isnan(labels["skin_tone"]).tolist() == [True] + [False] * (len(faces) - 1)
+
+
+def test_features_of_labels_have_mean_zero_and_name_a_column_that_is_not_there(faces):
+    features = label_features(faces.table, ("age", "skin"))
+    assert features.shape == (len(faces), 3) and features.mean(0).abs().max() < 1e-5
+    with pytest.raises(UnknownNameError, match="agee"):
+        label_features(faces.table, ("agee",))
+
+
+def test_a_path_without_a_dipole_is_named(faces, tmp_path):
+    with pytest.raises(UnknownNameError, match="hat"):
+        build_editor(faces, tmp_path, settings=replace(SETTINGS, paths=("hat",)), device="cpu")
+    with pytest.raises(ConfigError, match="`paths` is empty"):
+        BuildSettings(paths=())
