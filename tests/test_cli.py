@@ -135,6 +135,34 @@ def test_clear_errors_exit_with_1_and_no_traceback(folder, picture, tmp_path, mo
         assert "Traceback" not in text and len(text.strip().splitlines()) <= 2
 
 
+def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_path, monkeypatch, capsys):
+    def refused(*arguments):
+        error, code = failing(monkeypatch, capsys, *arguments, "--editor", folder)
+        assert code == 1 and len(error.strip().splitlines()) == 1
+        return error
+
+    assert "face.png is a file. Give a folder" in refused("edit", picture, picture, "--age", "1")
+    assert "OUT must end in .png; got" in refused("strip", picture, tmp_path / "s.txt", "--path", "age")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:40", "--out", other)
+    assert "holds something else than an editor" in refused(*words)
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
+    run("strip", picture, tmp_path / "new" / "s.png", "--path", "age", "--steps", "2", "--editor", folder)
+    assert (tmp_path / "new" / "s.png").is_file()
+
+
+def test_files_that_are_left_out_are_named(tmp_path):
+    for number in range(5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{200 + number}_1_0_2017.jpg")
+    for age in (20, 30, 60, 70):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{age}_{age % 20 // 10}_0_2017.jpg")
+    words = ("balance", tmp_path, tmp_path / "out", "--target", "gender", "--protected", "age_group", "--dry-run")
+    output = run(*words)
+    assert "note: 200_1_0_2017.jpg: label_out_of_range: age is 200" in output and "note: 2 more like these" in output
+
+
 def test_two_pictures_of_one_name_are_refused(folder, picture, tmp_path, monkeypatch, capsys):
     other = tmp_path / "sub" / "face.jpg"
     other.parent.mkdir()
@@ -152,3 +180,14 @@ def test_training_commands_do_not_overwrite_a_run(tmp_path, monkeypatch, capsys)
     (tmp_path / "state.pt").touch()
     error, code = failing(monkeypatch, capsys, "train", "diffae", "synthfaces:40", "--out", tmp_path)
     assert code == 1 and "Add --resume to go on" in error
+
+
+def test_labels_by_a_machine_are_scored_before_the_plan(tmp_path, monkeypatch, capsys):
+    words = ("balance", "synthfaces:40", tmp_path / "o", "--target", "smile", "--protected", "skin", "--dry-run")
+    output = run(*words, "--label", "skin=ita:20")
+    assert "skin tone measured in the picture" in output and "accuracy" in output and "smile=0" in output
+    assert not (tmp_path / "o").exists()
+    error, code = failing(monkeypatch, capsys, *words, "--label", "skin")
+    assert code == 2 and "expected COLUMN=LABELLER" in error
+    error, code = failing(monkeypatch, capsys, *words, "--label", "skin=ita:warm")
+    assert code == 1 and "expected an angle in degrees" in error

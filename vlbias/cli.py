@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlbias import __version__
-from vlbias.errors import ConfigError, OutputError, VlbiasError
+from vlbias.errors import ConfigError, ImageError, OutputError, VlbiasError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vlbias.data import FaceDataset
     from vlbias.editor import Editor
+    from vlbias.labelling import ColumnReport
 
 __all__ = ["app", "main"]
 
@@ -93,8 +96,9 @@ def _dataset(spec: str, seed: int = 0) -> FaceDataset:
     dataset = open_dataset(spec, seed=seed)
     for problem in dataset.problems[:3]:
         typer.echo(f"note: {problem.file}: {problem.code}: {problem.detail}", err=True)
-    if len(dataset.problems) > 3:
-        typer.echo(f"note: {len(dataset.problems) - 3} further files were left out; the report lists them.", err=True)
+    more = len(dataset.problems) - 3
+    if more > 0:
+        typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)
     return dataset
 
 
@@ -110,7 +114,7 @@ def _protected(columns: str) -> str | list[str]:
 def demo(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result; made if missing.")],
     seed: SeedOption = 0,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Classifiers fitted on each dataset.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Classifiers fitted on each dataset.")] = 3,
     faces: Annotated[int, typer.Option(min=100, metavar="N", help="Size of the biased dataset.")] = 400,
     editor: EditorOption = DEFAULT_EDITOR,
 ) -> None:
@@ -148,13 +152,27 @@ def balance(
         int, typer.Option(min=1, metavar="N", help="Edits computed and saved together; a kill loses at most as many.")
     ] = 32,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its price; write nothing.")] = False,
+    label: Annotated[
+        list[str],
+        typer.Option(
+            "--label",
+            metavar="COLUMN=LABELLER",
+            help="Let a machine fill a column: ita:ANGLE, monk, or 'clip:LABEL=PROMPT;LABEL=PROMPT'. A column of that "
+            "name is replaced and scores the labeller. Repeatable.",
+        ),
+    ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, metavar="P", help="With --label: leave out less confident labels.")
+    ] = 0.0,
 ) -> None:
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
     from vlbias.balance import Balancer
 
-    faces = _dataset(dataset, seed)
+    part = _shard(shard)
+    faces, model = _dataset(dataset, seed), _editor(editor)
+    faces, labelled = _labelled(faces, label, model, min_confidence)
     balancer = Balancer(
-        _editor(editor),
+        model,
         target=target,
         protected=_protected(protected),
         mode=mode.value,
@@ -166,13 +184,37 @@ def balance(
     typer.echo(plan.describe())
     if dry_run:
         return
-    result = balancer.run(faces, plan, out, shard=_shard(shard), originals=originals.value)
+    result = balancer.run(faces, plan, out, shard=part, originals=originals.value)
     if result.complete:
         from vlbias import report
+        from vlbias.labelling import write_reports
 
+        if labelled:
+            write_reports(out, labelled)
         typer.echo(f"{result.summary()}\nOpen {report.write(out)}")
     else:
         typer.echo(result.summary())
+
+
+def _labelled(
+    faces: FaceDataset, wishes: list[str], model: Editor, min_confidence: float
+) -> tuple[FaceDataset, list[ColumnReport]]:
+    from vlbias.labelling import label_column, labeller_of, layout_of
+
+    reports = []
+    layout = layout_of(faces, model.layout)
+    for wish in wishes:
+        column, equals, words = wish.partition("=")
+        if not (column and equals and words):
+            raise typer.BadParameter(
+                f"expected COLUMN=LABELLER such as skin=ita:28, got '{wish}'", param_hint="--label"
+            )
+        labeller = labeller_of(words, clip=model.clip, layout=layout)
+        faces, report, score = label_column(faces, column, labeller, min_confidence=min_confidence)
+        reports.append(report)
+        typer.echo(f"{column}: {report.source}")
+        typer.echo(str(score) if score is not None else f"{dict(report.counts)}; no given labels to score it against")
+    return faces, reports
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -199,24 +241,45 @@ def edit(
     paths: Annotated[list[Path], typer.Argument(metavar="IMAGE... OUT", help="Pictures, then the folder for results.")],
     editor: EditorOption = DEFAULT_EDITOR,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Draw a fresh stochastic code.")] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Find the face in each photo, edit it and put it back into the whole photo.")
+    ] = False,
+    face: Annotated[
+        str, typer.Option("--face", metavar="only|largest|N", help="With --align: which face, N counted from the left.")
+    ] = "only",
 ) -> None:
     """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
     from vlbias.images import open_image, save_png
 
     # Typer hands unknown options and their values over among the arguments, in order.
-    files, strengths = _split_strengths([*map(str, paths), *context.args])
+    files, given = _split_strengths([*map(str, paths), *context.args])
+    strengths: dict[str, Any] = dict(given)
     if len(files) < 2:
         raise typer.BadParameter("give at least one picture and the output folder", param_hint="IMAGE... OUT")
     *sources, out = map(Path, files)
     model = _editor(editor)
     pictures = [open_image(source) for source in sources]
-    edited = model.edit(pictures, seed=seed, **strengths)
-    _make_folder(out)
     names = _distinct_names(sources)
+    _make_folder(out)
+    if align:
+        edited = [_edit_photo(model, *item, face, seed, strengths) for item in zip(sources, pictures, strict=True)]
+    else:
+        edited = model.edit(pictures, seed=seed, **strengths)
     for name, source, picture in zip(names, sources, edited, strict=True):
         provenance = {"synthetic": "true", "editor": model.name, "source": source.name, "edits": str(strengths)}
         save_png(picture, out / name, provenance)
         typer.echo(out / name)
+
+
+def _edit_photo(
+    model: Editor, source: Path, photo: Image.Image, face: str, seed: int | None, strengths: dict[str, Any]
+) -> Image.Image:
+    choice = int(face) if face.isdigit() else face
+    try:
+        return model.edit(photo, seed=seed, align=True, face=choice, **strengths)
+    except ImageError as error:
+        text = str(error).replace("face=0", "--face 0").replace("face='largest'", "--face largest")
+        raise ImageError(f"{source}: {text}") from error
 
 
 def _split_strengths(arguments: list[str]) -> tuple[list[str], dict[str, float]]:
@@ -245,6 +308,9 @@ def _distinct_names(sources: list[Path]) -> list[str]:
 
 
 def _make_folder(folder: Path) -> None:
+    """Make a folder for results, before the work that fills it."""
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file. Give a folder for the results.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -263,6 +329,9 @@ def strip(
     """One picture, a path walked: a strip from the negative to the positive pole."""
     from vlbias.images import open_image, save_png
 
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"the strip is written as PNG, so OUT must end in .png; got {out}.")
+    _make_folder(out.parent)
     model = _editor(editor)
     sheet = model.strip(open_image(image), path, steps=steps, reach=reach)
     save_png(sheet, out, {"synthetic": "true", "editor": model.name, "source": image.name, "path": path})
@@ -290,6 +359,9 @@ def learn(
     """Learn a new path from two texts; the editor with it is written to FOLDER."""
     from vlbias.paths import Dipole
 
+    _make_folder(out)
+    if any(out.iterdir()) and not (out / "config.json").is_file():
+        raise OutputError(f"{out} holds something else than an editor. Give a new or empty folder.")
     model = _editor(editor)
     faces = _dataset(images, seed)
     x = faces.tensor(faces.ids[:limit], model.image_size)
@@ -355,6 +427,8 @@ def audit(
         label = "baseline" if number == 0 else Path(spec).name or spec
         opened[label if label not in opened else f"{label} ({number + 1})"] = _dataset(spec, seed)
     changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
+    if out is not None:
+        _make_folder(out)
     result = audits.measure(
         opened,
         target=target,
@@ -546,13 +620,14 @@ def train_clip_command(
     """A small CLIP on captions made of the dataset's labels."""
     import torch
 
-    from vlbias.building import build_clip, caption_source, training_images
+    from vlbias.building import BuildSettings, build_clip, caption_source, training_images
 
     _make_folder(out)
     faces = _dataset(dataset, seed).split("train")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pictures = training_images(faces, 64)
-    build_clip(pictures, caption_source(faces, seed=seed), images, out, seed=seed, device=device).save_pretrained(out)
+    settings = BuildSettings(clip_images=images)
+    build_clip(pictures, caption_source(faces, seed=seed), settings, out, seed=seed, device=device).save_pretrained(out)
     typer.echo(out)
 
 

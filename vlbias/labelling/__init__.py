@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlbias.labelling.classifier import ClassifierLabeller, zero_shot
+from vlbias.labelling.columns import ColumnReport, label_column, labeller_of, layout_of, read_reports, write_reports
 from vlbias.labelling.evaluation import LabelEvaluation, Separation, evaluate, separation
 from vlbias.labelling.labels import Labeller, Labels
 from vlbias.labelling.skin_tone import LAYOUTS, SkinTone, SkinToneLabeller, measure_skin_tone
@@ -10,6 +11,7 @@ from vlbias.labelling.skin_tone import LAYOUTS, SkinTone, SkinToneLabeller, meas
 __all__ = [
     "LAYOUTS",
     "ClassifierLabeller",
+    "ColumnReport",
     "LabelEvaluation",
     "Labeller",
     "Labels",
@@ -17,7 +19,12 @@ __all__ = [
     "SkinTone",
     "SkinToneLabeller",
     "evaluate",
+    "label_column",
+    "labeller_of",
+    "layout_of",
     "measure_skin_tone",
+    "read_reports",
     "separation",
+    "write_reports",
     "zero_shot",
 ]

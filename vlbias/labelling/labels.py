@@ -42,6 +42,23 @@ class Labels:
         """How many faces have no label, by reason."""
         return {str(reason): int(n) for reason, n in self.table["reason"].value_counts().sort_index().items()}
 
+    def sure(self, min_confidence: float) -> Labels:
+        """The same with the less confident labels taken away, reason ``low_confidence``.
+
+        Raises:
+            ConfigError: ``min_confidence`` out of range.
+        """
+        if not 0 <= min_confidence <= 1:
+            raise ConfigError(f"`min_confidence` must lie in 0..1; got {min_confidence}.")
+        # not >= : a label without a confidence is unsure too
+        unsure = self.table["label"].notna() & ~(self.table["confidence"] >= min_confidence)
+        table = self.table.assign(
+            label=self.table["label"].where(~unsure),
+            confidence=self.table["confidence"].where(~unsure),
+            reason=self.table["reason"].where(~unsure, "low_confidence"),
+        )
+        return Labels(self.source, table)
+
     def apply(self, dataset: FaceDataset, column: str, *, min_confidence: float = 0.0) -> FaceDataset:
         """The dataset with these labels as a column; a less confident label is missing, not guessed.
 
@@ -53,9 +70,7 @@ class Labels:
         Raises:
             ConfigError: ``min_confidence`` out of range.
         """
-        if not 0 <= min_confidence <= 1:
-            raise ConfigError(f"`min_confidence` must lie in 0..1; got {min_confidence}.")
-        kept = self.table["label"].where(self.table["confidence"] >= min_confidence)
+        kept = self.sure(min_confidence).table["label"]
         source = self.source + (f"; only labels of confidence >= {min_confidence:g}" if min_confidence else "")
         return dataset.with_column(column, kept.reindex(dataset.table.index), source)
 

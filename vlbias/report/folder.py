@@ -13,6 +13,7 @@ import pandas as pd
 from vlbias.checkpoints import read_json
 from vlbias.errors import DatasetError, ImageError
 from vlbias.images import open_image
+from vlbias.labelling import ColumnReport, read_reports
 from vlbias.report.page import data_uri
 
 __all__ = ["RunFiles", "spread"]
@@ -76,6 +77,11 @@ class RunFiles:
     def rejected(self) -> pd.DataFrame:
         """rejected.csv: one row a try that was turned down."""
         return self._read("rejected.csv")
+
+    @cached_property
+    def labelling(self) -> list[ColumnReport]:
+        """labelling.json: columns that a machine filled; empty if people gave all labels."""
+        return read_reports(self.out)
 
     @cached_property
     def edited(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from vlbias.labelling import ColumnReport
 from vlbias.report.folder import RunFiles, spread
 from vlbias.report.page import number, percent, plural
 from vlbias.report.plots import counts_plot
@@ -16,6 +17,7 @@ __all__ = ["REASONS", "run_values"]
 
 PAIRS_PER_MOVE = 18
 WEAKEST = 12
+LEFT_OUT_ROWS = 20
 REJECT_EXAMPLES = 12
 
 REASONS = {
@@ -56,10 +58,12 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
         "edits": _edits(files),
         "rejected": _rejected(files),
         "judges": _judges(files),
+        "labelling": [labelling_values(report) for report in files.labelling],
         "limits": _limits(files),
         "facts": _facts(report),
         "command": command or _command(report),
         "files": [
+            *([("labelling.json", "how the labels that a machine gave were scored")] if files.labelling else []),
             ("metadata.csv", "one row a picture: labels, where it comes from, and the readings that verified it"),
             ("plan.csv", "every edit that was planned"),
             ("rejected.csv", "every try that was turned down, with its reason"),
@@ -229,9 +233,13 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
         detail = f": {row['detail']}" if pd.notna(row.get("detail")) else ""
         alt = f"The donor {row['donor']}, before any edit"
         examples.append({"image": image, "alt": alt, "reason": row["reason"], "caption": f"{wish}{detail}"})
+    left_out = files.report.get("left_out", [])
     return {
         "intro": intro,
         "reasons": reasons,
+        "left_out": left_out[:LEFT_OUT_ROWS],
+        "left_out_note": f"{plural(len(left_out), 'file or row', 'files or rows')} of the dataset could not be used"
+        + (f"; the first {LEFT_OUT_ROWS}. report.json lists all." if len(left_out) > LEFT_OUT_ROWS else "."),
         "examples": examples,
         "examples_note": "Evenly spaced through the list. The picture is the donor before any edit; edits that failed "
         "are not kept.",
@@ -276,6 +284,43 @@ def _judges(files: RunFiles) -> dict[str, Any]:
     }
 
 
+def labelling_values(report: ColumnReport) -> dict[str, Any]:
+    """A column that a machine filled: its source, its counts and its confusion with given labels."""
+    score = report.evaluation
+    missing = sum(report.unlabelled.values())
+    text = f"{sum(report.counts.values()):,} of {plural(report.num_faces, 'face')} got a label."
+    if missing:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in report.unlabelled.items())
+        text += f" {missing:,} got none and were left out of the balance ({reasons})."
+    table = None
+    if score is None:
+        verdict = "No labels were given to score it against, so its errors are not known."
+    else:
+        given = "the labels it replaced" if report.against == report.column else f"the given labels of {report.against}"
+        verdict = (
+            f"Against {given} on {plural(score['num_compared'], 'face')} it agrees for {percent(score['accuracy'], 1)} "
+            f"of those it labelled (95 % interval {percent(score['accuracy_low'], 1)} to "
+            f"{percent(score['accuracy_high'], 1)}); "
+            f"balanced accuracy {percent(score['balanced_accuracy'], 1)}, "
+            f"kappa {number(score['kappa'], 2)}."
+        )
+        rows = [
+            {
+                "label": label,
+                "cells": [
+                    {"count": count, "right": column == label}
+                    for column, count in zip(score["columns"], counts, strict=True)
+                ],
+                "recall": score["recall"].get(label),
+            }
+            for label, counts in zip(score["labels"], score["confusion"], strict=True)
+        ]
+        precision = [score["precision"].get(column) for column in score["columns"]]
+        table = {"columns": score["columns"], "rows": rows, "precision": precision, "against": report.against}
+        table["bands"] = [band for band in score["by_confidence"] if band["num"]]
+    return {"column": report.column, "source": report.source, "text": text, "verdict": verdict, "table": table}
+
+
 def _limits(files: RunFiles) -> list[str]:
     report = files.report
     limits = [
@@ -286,7 +331,12 @@ def _limits(files: RunFiles) -> list[str]:
         "they were, and a classifier may still treat groups differently.",
         "Labels are those of the dataset. Where they are wrong or coarse, so is the balance.",
     ]
-    if "skin" in report["protected"] and "race" in files.table.columns:
+    for labelled in files.labelling:
+        known = "whose errors are in the table above" if labelled.evaluation else "whose errors are not known"
+        limits.append(
+            f"The labels of {labelled.column} were given by a machine {known}: balanced counts of its labels."
+        )
+    if "skin" in report["protected"] and "race" in files.table.columns and not files.labelling:
         limits.append("The column skin groups annotated race; it is not measured skin tone.")
     if report["edits"].get("unfilled"):
         limits.append(

@@ -13,6 +13,7 @@ from PIL import Image
 
 import vlbias
 from vlbias.audit import AuditResult, Composition
+from vlbias.balance.write import add_to_report
 from vlbias.checkpoints import atomic_write_bytes, read_json, write_json
 from vlbias.errors import ConfigError, OutputError
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
@@ -30,7 +31,7 @@ def write(
     *,
     command: str | None = None,
 ) -> Path:
-    """Write ``report.html`` of a balance run, and add the audit to its ``report.json``.
+    """Write ``report.html`` of a balance run, and have the audit added to its ``report.json``.
 
     Args:
         out_dir: folder of a finished run (``metadata.csv``, ``rejected.csv``, ``report.json``).
@@ -47,7 +48,6 @@ def write(
     """
     files = RunFiles(Path(out_dir))
     values = run_values(files, title=title, command=command)
-    report = dict(files.report)
     contents = [("counts", "Counts")]
     if audit is not None:
         values["audit"] = audit_values(audit)
@@ -55,15 +55,17 @@ def write(
         values["tiles"] = [*headline(audit), *values["tiles"]][:4]
         values["lede"] = [*summary_sentence(audit), *values["lede"]]
         values["limits"] = [*values["limits"], *audit_limits(audit)]
-        report |= audit.to_dict()
         contents.append(("classifiers", "Classifiers"))
     else:
         values["audit"] = None
+    if values["labelling"]:
+        contents.append(("labels", "Labels"))
     contents += [("edits", "Edits"), ("rejected", "Turned down"), ("judges", "Judges"), ("limits", "Limits")]
     contents.append(("provenance", "Provenance"))
     values["contents"] = contents
     page = _write_page(files.out, "balance.html.j2", values)
-    write_json(files.out / "report.json", report)
+    if audit is not None:
+        add_to_report(files.out, audit.to_dict())
     return page
 
 

@@ -1,0 +1,189 @@
+"""A dataset's column filled by a labeller, with what is known of the labeller's errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlbias.checkpoints import read_json, write_json
+from vlbias.data import FaceDataset
+from vlbias.errors import ConfigError, DatasetError, unknown
+from vlbias.labelling.classifier import zero_shot
+from vlbias.labelling.evaluation import LabelEvaluation, evaluate
+from vlbias.labelling.labels import Labeller, Labels
+from vlbias.labelling.skin_tone import LAYOUTS, SkinToneLabeller
+
+if TYPE_CHECKING:
+    from vlbias.clip import Clip
+
+__all__ = ["FILE_NAME", "ColumnReport", "label_column", "labeller_of", "layout_of", "read_reports", "write_reports"]
+
+#: Name of the file beside a dataset that says how its machine-made labels were scored.
+FILE_NAME = "labelling.json"
+
+
+@dataclass(frozen=True)
+class ColumnReport:
+    """How a column got its labels, and how far they can be trusted.
+
+    Attributes:
+        column: the column that was filled.
+        source: who filled it, one sentence.
+        num_faces: faces in the dataset.
+        counts: how many faces got each label.
+        unlabelled: how many got none, by reason; ``low_confidence`` counts those below the asked-for confidence.
+        against: the column of given labels that the labeller was scored against; ``None`` if there was none.
+        evaluation: the score as plain values (``LabelEvaluation.to_dict``); ``None`` without given labels.
+    """
+
+    column: str
+    source: str
+    num_faces: int
+    counts: Mapping[str, int]
+    unlabelled: Mapping[str, int]
+    against: str | None = None
+    evaluation: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ColumnReport:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: an entry is missing or unknown.
+        """
+        names, needed = set(cls.__dataclass_fields__), {"column", "source", "num_faces", "counts", "unlabelled"}
+        if not needed <= set(values) <= names:
+            odd = sorted((needed - set(values)) | (set(values) - names))
+            raise ConfigError(f"a report of labels has missing or unknown entries: {', '.join(odd)}.")
+        return cls(**values)
+
+
+def label_column(
+    dataset: FaceDataset,
+    column: str,
+    labeller: Labeller,
+    *,
+    against: str | None = None,
+    min_confidence: float = 0.0,
+) -> tuple[FaceDataset, ColumnReport, LabelEvaluation | None]:
+    """Let a labeller fill a column, and score it where labels were given.
+
+    Args:
+        dataset: its faces are labelled.
+        column: the column to fill; one of that name is replaced, and is what the labeller is scored against.
+        labeller: gives the labels.
+        against: another column to score against; ``None`` for the replaced one, if there is one.
+        min_confidence: less confident labels are left out of the dataset and of the score, 0..1.
+
+    Returns:
+        The dataset with the column, the report, and the score (``None`` without given labels).
+
+    Raises:
+        UnknownNameError: no column ``against``.
+        LabelError: the labeller's words are not those of the given labels.
+        ConfigError: ``min_confidence`` out of range.
+    """
+    if against is not None:
+        dataset.column(against)
+    given = against or (column if column in dataset.attributes else None)
+    labels = labeller.label(dataset)
+    if given is not None:
+        labels = _in_words_of(labels, dataset.values(given))
+    labelled = labels.apply(dataset, column, min_confidence=min_confidence)
+    kept = labels.sure(min_confidence)
+    score = evaluate(kept, dataset.column(given)) if given is not None else None
+    counts = labelled.column(column).dropna().map(str).value_counts().sort_index()
+    report = ColumnReport(
+        column=column,
+        source=labelled.descriptions[column],
+        num_faces=len(dataset),
+        counts={str(label): int(n) for label, n in counts.items()},
+        unlabelled=kept.unlabelled(),
+        against=given,
+        evaluation=None if score is None else score.to_dict(),
+    )
+    return labelled, report, score
+
+
+def _in_words_of(labels: Labels, words: list[Any]) -> Labels:
+    """Labels that are the text of given ones as the given ones themselves: "0" as 0 where the dataset has 0."""
+    spelled = {str(word): word for word in words if not isinstance(word, str)}
+    translated = labels.table["label"].map(lambda word: spelled.get(word, word) if isinstance(word, str) else word)
+    return Labels(labels.source, labels.table.assign(label=translated))
+
+
+def labeller_of(text: str, *, clip: Clip | None = None, layout: str = "ffhq") -> Labeller:
+    """A labeller from the words of a command line.
+
+    Args:
+        text: ``"ita:ANGLE"`` (light from that angle in degrees on, dark below), ``"monk"`` (Monk step 1..10), or
+            ``"clip:LABEL=PROMPT[|PROMPT];LABEL=PROMPT"`` (zero-shot).
+        clip: judge of the zero-shot labels.
+        layout: how faces lie in the pictures, a key of ``LAYOUTS``.
+
+    Raises:
+        ConfigError: the words cannot be read, or a CLIP is wanted and none is there.
+
+    Example:
+        >>> labeller_of("ita:28", layout="utkface").split_ita
+        28.0
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "monk":
+        if rest:
+            raise ConfigError(f"'{text}': monk takes nothing behind it; it labels by the nearest Monk step, 1..10.")
+        return SkinToneLabeller(layout=layout)
+    if kind == "ita":
+        if not re.fullmatch(r"[+-]?\d+(\.\d+)?", rest):
+            raise ConfigError(f"'{text}': expected an angle in degrees behind the colon, such as ita:28.")
+        return SkinToneLabeller(layout=layout, split_ita=float(rest))
+    if kind == "clip":
+        classes: dict[str, tuple[str, ...]] = {}
+        for part in rest.split(";"):
+            label, equals, prompts = (word.strip() for word in part.partition("="))
+            texts = tuple(prompt.strip() for prompt in prompts.split("|") if prompt.strip())
+            if not (label and equals and texts) or label in classes:
+                raise ConfigError(
+                    f"'{part.strip()}': expected LABEL=PROMPT, labels apart by ';' and each once, such as "
+                    "clip:0=a person without glasses;1=a person who wears glasses."
+                )
+            classes[label] = texts
+        if clip is None:
+            raise ConfigError("zero-shot labels need an editor with a CLIP.")
+        return zero_shot(clip, classes)
+    raise unknown("labeller", kind, ("ita", "monk", "clip"))
+
+
+def layout_of(dataset: FaceDataset, default: str = "ffhq") -> str:
+    """How faces lie in a dataset's pictures: that of its kind where it is known, else ``default``."""
+    return dataset.name if dataset.name in LAYOUTS else default
+
+
+def write_reports(folder: str | Path, reports: Sequence[ColumnReport]) -> Path:
+    """Write the reports beside a dataset, as ``labelling.json``."""
+    path = Path(folder) / FILE_NAME
+    write_json(path, {"columns": [report.to_dict() for report in reports]})
+    return path
+
+
+def read_reports(folder: str | Path) -> list[ColumnReport]:
+    """What :func:`write_reports` wrote; empty if there is no such file.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        return []
+    values = read_json(path)
+    try:
+        return [ColumnReport.from_dict(row) for row in values["columns"]]
+    except (TypeError, KeyError, ConfigError, AttributeError) as error:
+        raise DatasetError(f"{path} is not a report of labels ({error}). Label the dataset again.") from error
