@@ -60,7 +60,7 @@ class PathTraining:
     network: str = "rbf"
     steps: int = 300
     batch_size: int = 20
-    learning_rate: float = 0.02
+    learning_rate: float = 0.002
     t_min: int = 650
     t_max: int = 850
     shortest: float = 0.3
