@@ -70,6 +70,8 @@ def test_zero_bytes_truncated_text_missing_and_huge_are_refused_by_name(tmp_path
         open_image(cut)
     with pytest.raises(ImageError, match=r"text\.jpg is not a picture"):
         open_image(text)
+    with pytest.raises(ImageError, match="is a folder. Give a picture"):
+        open_image(tmp_path)
     with pytest.raises(ImageError, match=r"gone\.jpg does not exist"):
         open_image(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"huge\.png has 1,600 pixels; at most 100"):

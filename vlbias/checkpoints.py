@@ -8,6 +8,7 @@ only.
 from __future__ import annotations
 
 import collections
+import difflib
 import hashlib
 import json
 import math
@@ -79,10 +80,13 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
         for folder in folders:
             if (folder / path / "config.json").is_file():
                 return folder / path
-    names = ", ".join(list_checkpoints()) or "none"
+    known = list_checkpoints()
+    close = difflib.get_close_matches(str(name_or_path), known, n=1)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    names = ", ".join(known) or "none"
     places = ", ".join(str(folder) for folder in folders)
     raise CheckpointNotFoundError(
-        f"No checkpoint '{name_or_path}'. Available: {names}. Looked for the path itself and in {places}; "
+        f"No checkpoint '{name_or_path}'. {hint}Available: {names}. Looked for the path itself and in {places}; "
         f"set ${CHECKPOINTS_VARIABLE} to add a folder."
     )
 

@@ -52,6 +52,8 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder. Give a picture.")
         if path.stat().st_size == 0:
             raise ImageError(f"{path} is empty (zero bytes). Restore the file or remove it from the dataset.")
         with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,9 @@ import pytest
 import torch
 
 from vlbias.balance import Balancer, Checks
-from vlbias.errors import ConfigError, OutputError, PlanError
+from vlbias.balance.write import add_to_report
+from vlbias.data.table import Problem
+from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.images import open_image, read_png_metadata
 
 
@@ -37,6 +40,22 @@ def test_counts_come_out_equal(balanced):
     edits = balanced.report["edits"]
     assert edits["planned"] == 29 == edits["kept"] + edits["unfilled"]
     assert sum(edits["by_reason"].values()) == edits["rejected"]
+
+
+def test_what_the_dataset_left_out_is_listed(editor, faces, tmp_path):
+    problem = Problem("200_1_0.jpg", "label_out_of_range", "age is 200")
+    result = balance(editor, replace(faces, problems=[problem]), tmp_path / "out", limit=2)
+    wanted = {"file": "200_1_0.jpg", "code": "label_out_of_range", "detail": "age is 200"}
+    assert result.report["left_out"] == [wanted]
+
+
+def test_figures_measured_afterwards_join_the_report(editor, faces, tmp_path):
+    result = balance(editor, faces, tmp_path / "out", limit=2)
+    add_to_report(result.out_dir, {"classifiers": {"baseline": {"accuracy": 0.5}}})
+    values = json.loads((result.out_dir / "report.json").read_text())
+    assert values.pop("classifiers") == {"baseline": {"accuracy": 0.5}} and values == result.report
+    with pytest.raises(CheckpointError, match="report.json does not exist"):
+        add_to_report(tmp_path / "nothing", {})
 
 
 def test_the_layout_is_the_house_plan(balanced, faces):

@@ -313,7 +313,7 @@ class Balancer:
             free = shutil.disk_usage(run.out).free / 1e6
         if free < plan.cost.megabytes:
             raise OutputError(
-                f"{run.out} has {free:.0f} MB free, the dataset needs about {plan.cost.megabytes:.0f} MB. Free some "
+                f"{run.out} has {free:.1f} MB free, the dataset needs about {plan.cost.megabytes:.1f} MB. Free some "
                 "space or give a folder on another disk."
             )
 
@@ -395,6 +395,7 @@ class Balancer:
         return {
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
             "license": None if faces is None else faces.license,
+            "left_out": [] if faces is None else [asdict(problem) for problem in faces.problems],
             "editor": self.editor.name,
             "editor_license": self.editor.info.get("license"),
             "checks": asdict(self.checks),

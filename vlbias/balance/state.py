@@ -35,6 +35,7 @@ _REMEDIES = {
     errno.EROFS: "The disk is read-only: choose a folder on another one",
     errno.EACCES: "No permission to write there: change it or choose another folder",
     errno.EPERM: "No permission to write there: change it or choose another folder",
+    errno.ENOENT: "A folder on the way cannot be made: choose another one",
     errno.ENOTDIR: "A part of the path is a file: choose another folder",
 }
 

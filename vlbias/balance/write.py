@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,11 +20,12 @@ from vlbias.balance.card import dataset_card
 from vlbias.balance.originals import write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, label_of, stale_columns
-from vlbias.balance.state import RunFolder
+from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.verify import Reason
+from vlbias.checkpoints import atomic_write_bytes, read_json
 from vlbias.progress import Progress
 
-__all__ = ["PROVENANCE_COLUMNS", "assemble", "provenance"]
+__all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble", "provenance"]
 
 SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
 #: Columns behind the labels: where a row comes from, and the readings that verified an edit.
@@ -168,6 +171,22 @@ def assemble(
         run.put(_csv(part), run.out / split / "metadata.csv")
     run.put(_csv(table), run.out / "metadata.csv")
     return table, rejects, report
+
+
+def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, Any]) -> None:
+    """Add what was measured on a finished run (classifiers before and after) to its ``report.json``.
+
+    Args:
+        out_dir: the output folder.
+        measured: plain values; keys that are there already are replaced.
+
+    Raises:
+        CheckpointError: there is no report.
+        OutputError: it cannot be written.
+    """
+    path = Path(out_dir) / "report.json"
+    with writing(path):
+        atomic_write_bytes(path, _json(read_json(path) | dict(measured)))
 
 
 def _counts_after(
