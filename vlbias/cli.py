@@ -499,7 +499,15 @@ def simulate(
     ] = "substitute",
     n: Annotated[int | None, typer.Option(min=4, metavar="N", help="Training images; else as many as fit.")] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Independent draws.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Person, kept on one side of the split.")
+    ] = None,
+    editor: Annotated[
+        str | None, typer.Option(metavar="E", help="Also reach each share with verified edits by this editor.")
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="timm backbone of the classifiers.")] = "resnet10t",
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = 300,
+    image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the classifier's images.")] = 48,
     seed: SeedOption = 0,
 ) -> None:
     """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
@@ -514,14 +522,22 @@ def simulate(
         shares=_numbers(shares, "--shares"),
         n="max" if n is None else n,
         mode=mode.split(","),
+        subject=subject,
         repeats=repeats,
         seed=seed,
     )
+    fill: dict[str, Any] = {"real": None}
+    if editor is not None:
+        from vlbias.balance import Balancer
+        from vlbias.editor import Editor
+
+        fill["edited"] = Balancer(Editor.from_pretrained(editor), target=target, protected=protected, seed=seed)
     _make_folder(out)
-    changes: dict[str, Any] = {} if steps is None else {"num_steps": steps}
-    result = simulations.run(plan, faces, storage=out / "sim.log", **changes)
+    typer.echo(str(plan), err=True)
+    result = simulations.run(
+        plan, faces, model=model, storage=out / "sim.log", fill=fill, num_steps=steps, image_size=image_size
+    )
     result.write(out)
-    typer.echo(result.summary().round(3).to_string(index=False))
     for sentence in result.verdicts():
         typer.echo(sentence)
     typer.echo(f"Open {out / 'curves.png'}")
@@ -544,6 +560,15 @@ def search(
     task: Annotated[str, typer.Option(metavar="NAME", help="identify or classify.")] = "identify",
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="Label of task classify.")] = None,
     identity: Annotated[str, typer.Option(metavar="COLUMN", help="Person of task identify.")] = "identity",
+    edits: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Edited images; their share becomes a searched variable.")
+    ] = None,
+    objectives: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Error and gap; else those that suit the task.")
+    ] = None,
+    max_error: Annotated[float, typer.Option(metavar="E", help="Trials above are never on the front.")] = 0.9,
+    sampler: Annotated[str, typer.Option(metavar="NAME", help="tpe, nsga2 or random.")] = "tpe",
+    image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the images in training.")] = 48,
     trials: Annotated[int, typer.Option(min=1, metavar="N", help="Trials in all, whoever runs them.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Largest budget of a trial.")] = 9,
     refit: Annotated[
@@ -560,9 +585,10 @@ def search(
 
     if dataset.partition(":")[0] == "synthfaces" and task == "identify":
         count = dataset.partition(":")[2]
-        faces = searches.drawn_people(int(count) if count.isdigit() else 1600, seed=seed)
+        faces = searches.drawn_people(int(count) if count.isdigit() else 1200, seed=seed, image_size=image_size)
     else:
         faces = _dataset(dataset, seed)
+    share = (0.0, 0.0) if edits is None else (0.0, 1.0)
     _make_folder(out)
     study = searches.run(
         faces,
@@ -570,7 +596,12 @@ def search(
         task=task,
         target=target,
         identity=identity,
-        space=searches.published_space() if published else searches.laptop_space(),
+        edits=None if edits is None else _dataset(str(edits), seed),
+        image_size=image_size,
+        objectives=None if objectives is None else objectives.split(","),
+        max_error=max_error,
+        sampler=sampler,
+        space=searches.published_space(share) if published else searches.laptop_space(share),
         storage=storage or str(out / "study.log"),
         n_trials=trials,
         fidelity=("epochs", 1, epochs),

@@ -52,6 +52,18 @@ def test_no_effect_is_not_found(faces, plan, make_stub):
     assert abs(table["equalized_odds_excess"].mean()) < 0.02 < table["equalized_odds_difference"].mean()
 
 
+def test_verdicts_say_what_cannot_be_judged(make_faces, make_stub):
+    faces = make_faces(n_train=300, n_test=10)
+    plan = simulate.plan(faces, **OPTIONS, n=60, shares=(0.0, 0.5), repeats=1, focal="z")
+    result = simulate.run(plan, faces, model=make_stub(plan, lambda g, t: 0.6), storage=None, **QUIET)
+    (verdict,) = result.verdicts()
+    assert (
+        "equalized odds excess is undefined, too few test images (a cell needs 5)" in verdict and "nan" not in verdict
+    )
+    assert "one repeat, so intervals leave out the luck of the draw" in verdict
+    assert np.isnan(result.summary()["parity_p"]).all()
+
+
 def test_size_alone_is_taken_off_by_the_control(faces, make_stub):
     plan = simulate.plan(faces, **OPTIONS, n=200, shares=(0.1, 0.3, 0.5), mode=("add", "control"), repeats=4, focal="z")
     model = make_stub(plan, lambda g, t: 0.2 + 0.4 * np.log(len(t.ids) / 100))  # more images help, whoever is on them

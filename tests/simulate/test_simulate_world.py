@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vlbias import simulate
@@ -31,12 +32,16 @@ def test_regimes():
         simulate.expression_faces("natural")
 
 
-def test_the_example_at_toy_size(tmp_path, monkeypatch):
+def test_the_example_at_toy_size(tmp_path, monkeypatch, capsys):
     script = _script("examples/expression_balance.py")
-    monkeypatch.setitem(script.SIZES, "posed", 24)
-    monkeypatch.setitem(simulate.REGIMES, "posed", 160)
-    result = script.study("posed", tmp_path, repeats=1, num_steps=1, shares=[0.0, 0.5], fill=True)
+    monkeypatch.setitem(script.SIZES, "posed", (160, 24))
+    monkeypatch.setattr(script, "IMAGE_SIZE", 24)
+    options = {"repeats": 1, "shares": [0.0, 0.5], "num_steps": 1}
+    result = script.study("posed", tmp_path, model="gradients", fill=True, **options)
     assert len(result.table()) == 6 and (tmp_path / "curves.png").is_file() and (tmp_path / "runs.csv").is_file()
+    assert result.table()["accuracy"].max() > 1 / 6 and "of its own" in capsys.readouterr().out
+    features = script.oriented_gradients(np.full((2, 3, 24, 24), 90, np.uint8))
+    assert features.shape == (2, 4 * 4 * 8) and not features.any(), "a plain picture has no gradients"
 
 
 def test_a_null_world():

@@ -197,8 +197,15 @@ class SimulationResult:
             found = {name: self._one(fill, name, parity) for name in dict.fromkeys(self.plan.runs["focal"]) if name}
             up = holm({name: one.slope.p_greater for name, one in found.items()})
             down = holm({name: one.slope.p_less for name, one in found.items()})
-            fair = holm({name: one.parity.p_greater for name, one in found.items() if one.parity is not None})
-            rows += [one.row(up[name], down[name], fair.get(name), self.level) for name, one in found.items()]
+            # A measure that is NaN (cells too small) is no claim and no test to correct for.
+            fair = holm(
+                {
+                    name: one.parity.p_greater
+                    for name, one in found.items()
+                    if one.parity is not None and np.isfinite(one.parity.value)
+                }
+            )
+            rows += [one.row(up[name], down[name], fair.get(name), self) for name, one in found.items()]
         return pd.DataFrame(rows)
 
     def helps(self) -> bool:
@@ -279,7 +286,7 @@ class _Finding:
     parity: Contrast | None
     rate: tuple[float, ...]
 
-    def row(self, up: float, down: float, fair: float | None, level: float) -> dict[str, Any]:
+    def row(self, up: float, down: float, fair: float | None, result: SimulationResult) -> dict[str, Any]:
         nan = float("nan")
         parity = self.parity
         return {
@@ -297,11 +304,11 @@ class _Finding:
             "exchange_rate": self.rate[0],
             "exchange_rate_low": self.rate[1],
             "exchange_rate_high": self.rate[2],
-            "verdict": self._sentence(up, down, fair, level),
+            "verdict": self._sentence(up, down, fair, result),
         }
 
-    def _sentence(self, up: float, down: float, fair: float | None, level: float) -> str:
-        s = self.slope
+    def _sentence(self, up: float, down: float, fair: float | None, result: SimulationResult) -> str:
+        s, level = self.slope, result.level
         interval = f"{level:.0%} interval {s.low / 10:+.3f} to {s.high / 10:+.3f}"
         numbers = f"{s.value / 10:+.3f} F1 per 10 points of share, {interval}"
         source = "images" if self.fill == "real" else f"images ({self.fill})"
@@ -311,12 +318,16 @@ class _Finding:
             text = f"{self.focal}: more of its own training {source} lower its F1 ({numbers})"
         else:
             text = f"{self.focal}: no effect of its own share on its F1 is shown ({numbers})"
+        what = self.parity_name.replace("_", " ")
         if self.parity is not None and fair is not None:
-            what = self.parity_name.replace("_", " ")
             change = "improves" if fair < 1 - level else "is not shown to improve"
             text += f"; at balance {what} {change} (by {self.parity.value:+.3f})"
+        elif self.parity is not None:
+            text += f"; {what} is undefined, too few test images (a cell needs {result.min_cell})"
         if np.isfinite(self.rate[0]):
             text += f"; one edited image is worth {self.rate[0]:.2f} real ones"
             if np.isfinite(self.rate[1]):
                 text += f" ({self.rate[1]:.2f} to {self.rate[2]:.2f})"
+        if int(result.plan.settings["repeats"]) == 1:
+            text += "; one repeat, so intervals leave out the luck of the draw and of the seed"
         return text + "."
