@@ -1,0 +1,12 @@
+"""Experiments: train the same classifier on several training sets, and measure each on one common test set.
+
+``compare`` is the usual one: the set as it is, the set with edits, and, where the truth is known, the set with true
+counterfactuals (the *oracle*: what perfect edits would have given). Every set gets the same number of optimisation
+steps and the same seeds; edited images are for training, never for testing.
+"""
+
+from vlbias.audit.experiments import compare, measure
+from vlbias.audit.labels import Composition, composition
+from vlbias.audit.results import AuditResult, TrainingSet
+
+__all__ = ["AuditResult", "Composition", "TrainingSet", "compare", "composition", "measure"]

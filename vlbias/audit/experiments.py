@@ -1,0 +1,274 @@
+"""Train the same classifier on several sets, under the same budget, and test each on one common set."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vlbias import classify
+from vlbias.audit.labels import groups_of, labels_of, protected_columns, sorted_labels
+from vlbias.audit.results import AuditResult, TrainingSet
+from vlbias.checkpoints import read_json, write_json
+from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
+from vlbias.progress import track
+
+if TYPE_CHECKING:
+    from vlbias.data import FaceDataset
+
+__all__ = ["compare", "measure"]
+
+#: Origins that a test image must not have.
+MADE = ("edited", "sampled")
+#: More test images than this found in a training set, as a share, is a mistake in the split.
+MAX_OVERLAP = 0.01
+
+Datasets = Any  # FaceDataset, a path or word for open_dataset, or several of them that are put together
+
+
+def compare(
+    baseline: Datasets,
+    balanced: Datasets,
+    *,
+    target: str,
+    protected: str | Sequence[str],
+    test: Datasets | None = None,
+    seeds: int | Sequence[int] = 5,
+    oracle: Datasets | None = None,
+    **options: Any,
+) -> AuditResult:
+    """Train with and without mitigation and compare.
+
+    Args:
+        baseline: the dataset as it is; its split "train" is used.
+        balanced: the dataset with edits, say the folder that ``vlbias balance`` wrote; its split "train" is used.
+            Where its originals were left out, pass both: ``[faces, "balanced/"]``.
+        target: column to predict.
+        protected: column, or several whose product makes the groups.
+        test: common test set, all its splits; ``None`` for the split "test" of the baseline.
+        seeds: number of classifiers for each training set, or their seeds.
+        oracle: the dataset balanced with true counterfactuals, where the truth is known.
+        options: further arguments of :func:`measure`.
+
+    Raises:
+        As :func:`measure`.
+    """
+    sets = {"baseline": baseline, "balanced": balanced}
+    if oracle is not None:
+        sets["oracle"] = oracle
+    return measure(sets, target=target, protected=protected, test=test, seeds=seeds, **options)
+
+
+def measure(
+    training_sets: Mapping[str, Datasets],
+    *,
+    target: str,
+    protected: str | Sequence[str],
+    test: Datasets | None = None,
+    seeds: int | Sequence[int] = 5,
+    settings: classify.FitSettings | None = None,
+    positive: Any = None,
+    over_classes: str = "worst",
+    min_cell: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    bootstrap: int = 1000,
+    level: float = 0.95,
+    show_progress: bool = True,
+    **changes: Any,
+) -> AuditResult:
+    """Train the same classifier on each training set, with several seeds, and predict one common test set.
+
+    Args:
+        training_sets: by name; the first is what the others are compared with. A dataset, something that
+            ``open_dataset`` opens, or a list of these. The split "train" of each is used.
+        target, protected, test, seeds: as for :func:`compare`; ``test=None`` takes the first training set's test split.
+        settings: of the classifiers; ``None`` for the defaults.
+        positive: positive class; ``None`` as in ``vlbias.fairness.evaluate``.
+        over_classes, min_cell, level, bootstrap: as there; intervals cover test items and seeds.
+        cache: folder for finished fits; what an interrupted run had finished is not done again.
+        show_progress: whether a line on stderr tells how far it is.
+        changes: single settings of the classifiers, such as ``backbone="resnet18"`` or ``loss="focal"``.
+
+    Raises:
+        DatasetError: a training set without split "train", no test set, or test images that were edited or trained on.
+        LabelError: a cell of the test set is empty (unless ``min_cell``), or a class that the test set lacks.
+        UnknownNameError, ConfigError: a column or setting that does not exist.
+    """
+    from vlbias.fairness import evaluate
+
+    if not training_sets:
+        raise ConfigError("`training_sets` is empty; expected at least one.")
+    columns = protected_columns(target, protected)
+    settings = classify.merge_settings(settings, changes)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"`seeds` must be a number >= 1 or different seeds; got {seeds!r}.")
+    opened = {name: _open(value, name) for name, value in training_sets.items()}
+    tested, num_test_missing = _test_set(test, opened, target, columns)
+    y_text, g_text = labels_of(tested, target), groups_of(tested, columns)
+    # Raises for empty cells, one group or an unknown positive class before anything is trained.
+    check = evaluate(
+        y_text, y_text, groups=g_text, positive=positive, over_classes=over_classes, min_cell=min_cell, bootstrap=0
+    )
+    classes, groups = sorted_labels(set(y_text)), sorted_labels(set(g_text))
+    trained = {name: _training_split(dataset, name) for name, dataset in opened.items()}
+    labels = {name: labels_of(dataset, target) for name, dataset in trained.items()}
+    for name, values in labels.items():
+        strange = sorted_labels(set(values.dropna()) - set(classes))
+        if strange:
+            raise LabelError(f"'{name}' has {target}={strange[0]!r}, which the test set lacks; it has {classes}.")
+
+    size = settings.image_size
+    test_images = classify.load_images(tested, size)
+    seen = _digests(test_images)
+    images: dict[str, torch.Tensor] = {}
+    summaries: dict[str, TrainingSet] = {}
+    for name, dataset in trained.items():
+        known = labels[name].notna()
+        used = dataset.select(known)
+        images[name], labels[name] = classify.load_images(used, size), labels[name][known]
+        overlap = sum(digest in seen for digest in _digests(images[name]))
+        if overlap > MAX_OVERLAP * len(test_images):
+            raise DatasetError(
+                f"{overlap} training images of '{name}' are also in the test set. Give a `test` set apart from it."
+            )
+        origin = used.table["origin"].isin(MADE).sum() if "origin" in used.table else 0
+        grouped = groups_of(used, columns).map(lambda value: "unknown" if value is None else value)
+        summaries[name] = TrainingSet(
+            len(used), int((~known).sum()), int(origin), overlap, pd.crosstab(labels[name], grouped)
+        )
+
+    predictions = _fit_all(images, labels, test_images, classes, settings, numbers, cache, show_progress)
+    index_of_class = {label: code for code, label in enumerate(classes)}
+    index_of_group = {label: code for code, label in enumerate(groups)}
+    return AuditResult(
+        target=target,
+        protected=columns,
+        classes=classes,
+        groups=groups,
+        y_true=np.array([index_of_class[label] for label in y_text]),
+        group=np.array([index_of_group[label] for label in g_text]),
+        predictions=predictions,
+        training=summaries,
+        seeds=numbers,
+        settings=settings,
+        positive=check.settings["positive"],
+        over_classes=over_classes,
+        min_cell=min_cell,
+        level=level,
+        bootstrap=bootstrap,
+        num_test_missing=num_test_missing,
+    )
+
+
+def _open(value: Datasets, name: str) -> FaceDataset:
+    from vlbias.data import join, open_dataset
+
+    if isinstance(value, (str, os.PathLike)):
+        return open_dataset(value)
+    if isinstance(value, (list, tuple)):
+        return join([_open(part, name) for part in value], name=name)
+    return value
+
+
+def _training_split(dataset: FaceDataset, name: str) -> FaceDataset:
+    if "train" not in set(dataset.table["split"]):
+        found = ", ".join(sorted(set(dataset.table["split"])))
+        raise DatasetError(f"'{name}' has no split 'train' to learn from; it has {found}.")
+    return dataset.split("train")
+
+
+def _test_set(
+    test: Datasets | None, opened: Mapping[str, FaceDataset], target: str, columns: Sequence[str]
+) -> tuple[FaceDataset, int]:
+    if test is not None:
+        tested = _open(test, "test")
+    else:
+        first, dataset = next(iter(opened.items()))
+        if "test" not in set(dataset.table["split"]):
+            raise DatasetError(f"'{first}' has no split 'test'; pass a test set of its own as `test`.")
+        tested = dataset.split("test")
+        donors = set(tested.table.index)
+        for name, other in opened.items():
+            train = other.table[other.table["split"] == "train"]
+            stray = list(train.index[train["source_id"].isin(donors)]) if "source_id" in train else []
+            if stray:
+                raise DatasetError(f"'{name}' trains on '{stray[0]}', made from a face of the test set. Split anew.")
+    if "origin" in tested.table and tested.table["origin"].isin(MADE).any():
+        made = tested.table.index[tested.table["origin"].isin(MADE)]
+        raise DatasetError(
+            f"the test set holds {len(made)} edited or sampled images, such as '{made[0]}'; test on originals alone."
+        )
+    known = labels_of(tested, target).notna() & groups_of(tested, columns).notna()
+    if not known.any():
+        raise DatasetError(f"no test image has both '{target}' and {', '.join(columns)}.")
+    return tested.select(known), int((~known).sum())
+
+
+def _digests(images: torch.Tensor) -> list[bytes]:
+    return [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images.contiguous()]
+
+
+def _fit_all(
+    images: Mapping[str, torch.Tensor],
+    labels: Mapping[str, pd.Series],
+    test_images: torch.Tensor,
+    classes: list[Any],
+    settings: classify.FitSettings,
+    seeds: Sequence[int],
+    cache: str | os.PathLike[str] | None,
+    show_progress: bool,
+) -> dict[str, np.ndarray]:
+    """Class codes (seeds, n) by training set; finished fits are read from the cache."""
+    predictions: dict[str, np.ndarray] = {
+        name: np.zeros((len(seeds), len(test_images)), dtype=np.int64) for name in images
+    }
+    places: dict[tuple[str, int], Path | None] = {}
+    waiting: list[tuple[str, int, int]] = []
+    tested = hashlib.blake2b(b"".join(_digests(test_images)), digest_size=16).hexdigest()
+    for row, seed in enumerate(seeds):
+        for name in images:
+            place = None
+            if cache is not None:
+                seeded = classify.merge_settings(settings, {"seed": seed})
+                key = classify.fingerprint(images[name], [*labels[name], "|", *classes, tested], seeded)
+                place = Path(cache) / f"fit-{key[:24]}.json"
+            places[name, row] = place
+            known = _read_fit(place, len(test_images), len(classes))
+            if known is None:
+                waiting.append((name, row, seed))
+            else:
+                predictions[name][row] = known
+    if not waiting:
+        return predictions
+    stream = None if show_progress else io.StringIO()
+    with track(len(waiting) * settings.num_steps, "training classifiers", "steps", stream) as bar:
+        for done, (name, row, seed) in enumerate(waiting):
+            bar.fields["fit"] = f"{done + 1}/{len(waiting)} ({name}, seed {seed})"
+            classifier = classify.fit(
+                images[name], list(labels[name]), classes=classes, settings=settings, progress=bar, seed=seed
+            )
+            codes = classifier.predict_proba(test_images).argmax(1).numpy()
+            predictions[name][row] = codes
+            place = places[name, row]
+            if place is not None:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_json(place, {"training_set": name, "seed": seed, "codes": codes.tolist()})
+    return predictions
+
+
+def _read_fit(place: Path | None, num_items: int, num_classes: int) -> np.ndarray | None:
+    if place is None or not place.is_file():
+        return None
+    stored = read_json(place)
+    codes = np.array(stored.get("codes", []), dtype=np.int64) if isinstance(stored, dict) else np.zeros(0)
+    if codes.shape != (num_items,) or not ((codes >= 0) & (codes < num_classes)).all():
+        raise CheckpointError(f"{place} is not a finished fit of this audit; delete it.")
+    return codes
