@@ -15,17 +15,19 @@ from vlbias.images import contact_sheet, open_image, save_png
 
 def main(folder: Path, out: Path, num_pairs: int) -> None:
     table = pd.read_csv(folder / "metadata.csv", dtype={"source_id": str})
-    file_of = dict(zip(table["source_id"], table["file_name"], strict=True))
-    file_of |= {row.source_id: row.file_name for row in table[table["origin"] == "real"].itertuples()}
+    originals = table[table["origin"] != "edited"]
+    file_of = dict(zip(originals["source_id"], originals["file_name"], strict=True))
     edits = table[table["origin"] == "edited"]
-    if len(edits) < num_pairs:
+    if not 1 <= num_pairs <= len(edits):
         raise SystemExit(f"{folder} has {len(edits)} edits; {num_pairs} pairs were asked for.")
-    chosen = edits.iloc[[round(i * (len(edits) - 1) / (num_pairs - 1)) for i in range(num_pairs)]]
+    chosen = edits.iloc[[round(i * (len(edits) - 1) / max(num_pairs - 1, 1)) for i in range(num_pairs)]]
     pictures = []
     for row in chosen.itertuples():
-        donor, edit = (open_image(folder / name) for name in (file_of[row.source_id], row.file_name))
-        pictures.append(contact_sheet([donor, edit], 2, gap_px=1))
-    save_png(contact_sheet(pictures, num_pairs // 2, gap_px=8), out, {"synthetic": "true", "source": "embedded world"})
+        # sampled donors that are no part of the dataset stand in a folder of their own
+        sampled = folder / "donors" / Path(row.file_name).name
+        donor = sampled if sampled.is_file() else folder / file_of[row.source_id]
+        pictures.append(contact_sheet([open_image(donor), open_image(folder / row.file_name)], 2, gap_px=1))
+    save_png(contact_sheet(pictures, (num_pairs + 1) // 2, gap_px=8), out, {"synthetic": "true"})
 
 
 if __name__ == "__main__":
