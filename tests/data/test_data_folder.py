@@ -139,6 +139,7 @@ def test_missing_pictures_are_reported_up_to_a_share(photos):
         ("file_name,smile\n/etc/passwd,1\n", "row 1: '/etc/passwd' leaves the folder"),
         ("file_name,smile\n0.png,1\n0.png,0\n", "row 2: '0.png' stands there twice, first in row 1"),
         ("file_name,smile\n0.png,1\n./0.png,0\n", "row 2: './0.png' stands there twice"),
+        ("file_name,smile\n0.png,1,3\n1.png,0,3\n", "line 2: more values than the 2 columns of line 1"),
         ("file_name,smile\n0.png,1\n,0\n", "row 2: no file name in column 'file_name'"),
         ("file_name,smile\n0.png,1\n1.png,1,2,3\n", "cannot be read: .*line 3"),
     ],

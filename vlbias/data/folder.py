@@ -142,6 +142,8 @@ def _read_metadata(path: Path) -> pd.DataFrame:
         if path.suffix == ".csv":
             # Missing values are spelled as for `datasets`, which uses the same parser.
             table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig", dtype_backend="numpy_nullable")
+            if not isinstance(table.index, pd.RangeIndex):  # pandas takes a value too many for a name of the row
+                raise DatasetError(f"{path}, line 2: more values than the {len(table.columns)} columns of line 1.")
         elif path.suffix == ".jsonl":
             table = _from_records(_json_lines(path))
         else:

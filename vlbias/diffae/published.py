@@ -280,6 +280,9 @@ def model_from_published(
         raise CheckpointError(f"{path} holds no `state_dict`: it is not a Lightning checkpoint.")
     ema = _split(state, str(path))
     shapes = {k: tuple(v.shape) for k, v in ema.items()}
+    missing = [k for k in ("time_embed.time_embed.0.weight", "input_blocks.0.0.weight") if k not in shapes]
+    if missing:
+        raise CheckpointError(f"{path} holds another network: a published DiffAE has {' and '.join(missing)}.")
     hyper = checkpoint.get("hyper_parameters")
     hyper = hyper if isinstance(hyper, Mapping) else {}
     has_prior = any(k.startswith("latent_net.") for k in ema)
