@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -112,6 +113,18 @@ def test_the_largest_n_is_feasible_and_one_more_is_not(faces):
     message = r"group '.' has \d+ training images labelled '.' and at share [\d.]+ of 'z' needs \d+"
     with pytest.raises(PlanError, match=message):
         simulate.plan(faces, **OPTIONS, n=5000, focal="z", rest="natural")
+
+
+def test_numbers_of_other_kinds(faces):
+    plan = simulate.plan(faces, **OPTIONS, n=np.int64(40), shares=(0.0, 0.5), repeats=1)
+    assert plan.settings["n"] == 40 and type(plan.settings["n"]) is int
+    for n in (True, 12.5, 1, "many"):
+        with pytest.raises(ConfigError, match="`n` must be 'max' or a number"):
+            simulate.plan(faces, **OPTIONS, n=n)
+    with pytest.raises(ConfigError, match="`seed` must be >= 0; got -1"):
+        simulate.plan(faces, **OPTIONS, seed=-1)
+    with pytest.raises(ConfigError, match="below 1; got nan"):
+        simulate.plan(faces, **OPTIONS, shares=(0.0, float("nan")))
 
 
 def test_compositions(faces):

@@ -220,6 +220,8 @@ def test_wrong_storages_and_models(faces, plan, tmp_path, make_stub):
         simulate.run(plan, faces, model=lambda training: ["a"], storage=None, **QUIET)
     with pytest.raises(ConfigError, match="no meaning with a callable"):
         simulate.run(plan, faces, model=model, storage=None, num_steps=3, **QUIET)
+    with pytest.raises(ConfigError, match="Unknown backbone 'resnet10'. Near names in timm: .*resnet10t"):
+        simulate.run(plan, faces, model="resnet10", storage=None, fill={"edited": model}, **QUIET)
     with pytest.raises(ConfigError, match="A fill must be"):
         simulate.run(plan, faces, model=model, storage=None, fill={"edited": 3}, **QUIET)
     with pytest.raises(ConfigError, match="names no way"):

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,8 @@ def plan(
             raise unknown(what, str(value), [str(one) for one in allowed])
     if repeats < 1 or len(set(modes)) != len(modes) or not modes:
         raise ConfigError(f"`repeats` must be >= 1 and modes distinct; got {repeats} and {modes}.")
+    if seed < 0:
+        raise ConfigError(f"`seed` must be >= 0; got {seed}.")
     images = _images(dataset, target, protected, subject)
     train, test = images[images["split"] == "train"], images[images["split"] == "test"]
     groups, classes = _check(train, test, target, protected)
@@ -230,8 +233,8 @@ def plan(
             shortage = _shortage(wanted, 2, available, frequencies, groups)
             raise PlanError(f"No size is feasible: {shortage}. Leave the group out or drop its largest shares.")
         size = largest
-    elif isinstance(n, int) and n >= 2:
-        size = n
+    elif isinstance(n, Integral) and not isinstance(n, bool) and n >= 2:
+        size = int(n)
         if shortage := _shortage(wanted, size, available, frequencies, groups):
             raise PlanError(f"n={size} is not feasible: {shortage}. The largest feasible n is {largest}.")
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlbias.errors import PlanError
+from vlbias.simulate.statistics import PARITY
 
 if TYPE_CHECKING:
     from vlbias.simulate.result import SimulationResult
@@ -39,13 +40,14 @@ def plot_curves(result: SimulationResult, metrics: Sequence[str], path: Path) ->
                 label = fill if mode == "substitute" else f"{fill}, {mode}"
                 axes.plot(shares, mean, marker="o", ms=3, color=colour, label=label)
                 axes.fill_between(shares, mean - 2 * spread, mean + 2 * spread, color=colour, alpha=0.15, lw=0)
-            axes.axvline(1 / len(result.plan.groups), color="0.7", lw=0.8, ls=":")
+            axes.axvline(1 / len(result.plan.groups), color="0.5", lw=0.8, ls=":", label="balance")
             if row == 0:
                 axes.set_title(name)
             if row == len(metrics) - 1:
                 axes.set_xlabel(f"share of {name} in training")
             if column == 0:
-                axes.set_ylabel(metric.replace("_", " ").replace("f1", "F1"))
+                words = metric.replace("_", " ").replace("f1", "F1")
+                axes.set_ylabel(words if PARITY.get(metric, True) else f"{words} (lower is better)")
     grid[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=150)
     return path

@@ -129,7 +129,7 @@ def run(
         progress: show it on stderr.
 
     Raises:
-        ConfigError: the storage belongs to another plan or model.
+        ConfigError: the storage belongs to another plan or model, or timm has no such backbone.
         PlanError: too few edits passed verification for a share; says how many.
     """
     fills: dict[str, Fill | None] = {
@@ -141,6 +141,9 @@ def run(
     options = settings or classify.FitSettings()
     if isinstance(model, str):
         options = classify.FitSettings(**{**vars(options), "backbone": model, **changes})
+        # An unknown name fails here, before edits are made or a run is claimed.
+        with torch.random.fork_rng(devices=[]):
+            classify.create_backbone(model, len(plan.classes))
     elif changes:
         raise ConfigError(f"Settings of the classifier ({', '.join(changes)}) have no meaning with a callable model.")
     header = {
