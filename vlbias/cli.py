@@ -611,6 +611,7 @@ def search(
     study.write(out, front)
     study.save(study.best(), out / "best", front)
     typer.echo(front.table.round(4).to_string())
+    typer.echo(front.verdict())
     typer.echo(f"Open {out / 'front.png'}; the best model is in {out / 'best'}")
 
 

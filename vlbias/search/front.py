@@ -67,6 +67,17 @@ class Front:
             {name: float((self.table[name] - self.table[f"val_{name}"]).mean()) for name in self.objectives}
         )
 
+    def verdict(self) -> str:
+        """What held-out data say of the validation front, in one sentence."""
+        doubtful = int((self.table["p_dominated"] >= self.level).sum())
+        flattered = ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, value in self.winners_curse().items())
+        trained = f"{self.refits} refits each" if self.refits else "the search's own weights"
+        return (
+            f"{len(self.table)} candidate(s) of the validation front on {self.split} ({trained}): "
+            f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful} dominated with "
+            f"probability >= {self.level:g}; held-out minus validation, in the mean: {flattered}."
+        )
+
     def plot(self, path: Any) -> Path:
         """Draw the candidates with their intervals, and where validation had put them."""
         from vlbias.search.plots import plot_front
@@ -241,7 +252,10 @@ def _group_table(candidates: Sequence[Candidate], runs: Sequence[Sequence[Evalua
         pd.concat([one.table() for one in refits]).groupby(level=0).mean().assign(trial=candidate.number)
         for candidate, refits in zip(candidates, runs, strict=True)
     ]
-    return pd.concat(tables).set_index("trial", append=True).swaplevel()
+    table = pd.concat(tables).set_index("trial", append=True).swaplevel()
+    # The same test images in every refit: their numbers are whole.
+    counts = [name for name in ("images", "probes", "identities") if name in table.columns]
+    return table.astype(dict.fromkeys(counts, int))
 
 
 def _checkpoint_of(candidate: Candidate) -> Path:

@@ -37,7 +37,11 @@ def plot_study(table: pd.DataFrame, settings: HalvingSettings, path: Path) -> Pa
             axes.scatter(rows[x], rows[y], marker=marker, c=colour, s=size, label=f"{state} ({len(rows)})")
     front = table[table["on_front"]].sort_values(x)
     if len(front):
-        axes.step(front[x], front[y], where="post", color="tab:red", label="front (validation)")
+        # Marks as well as steps: a front of one trial has no step to see.
+        axes.step(front[x], front[y], where="post", color="tab:red", lw=1)
+        axes.scatter(
+            front[x], front[y], s=70, facecolors="none", edgecolors="tab:red", label=f"front, validation ({len(front)})"
+        )
         for number, row in front.iterrows():
             axes.annotate(str(number), (row[x], row[y]), xytext=(4, 4), textcoords="offset points", fontsize=8)
     if settings.max_error < 1 and x == "error":

@@ -47,7 +47,7 @@ def plot_curves(result: SimulationResult, metrics: Sequence[str], path: Path) ->
                 axes.set_xlabel(f"share of {name} in training")
             if column == 0:
                 words = metric.replace("_", " ").replace("f1", "F1")
-                axes.set_ylabel(words if PARITY.get(metric, True) else f"{words} (lower is better)")
+                axes.set_ylabel(words if PARITY.get(metric, True) else f"{words}\n(lower is better)")
     grid[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=150)
     return path
