@@ -46,6 +46,16 @@ def test_missing_labels_are_left_out(z_sem):
     assert Probes.fit(z_sem, {"a": spoiled}).accuracy["a"] < 0.8
 
 
+def test_a_shift_changes_the_readings_as_asked_and_no_others(probes, z_sem):
+    change = torch.randn(50, 2, generator=torch.Generator().manual_seed(1))
+    change[:25, 1] = 0
+    moved = probes.logits(probes.shift(z_sem[:50], change)) - probes.logits(z_sem[:50])
+    torch.testing.assert_close(moved, change, atol=0.05, rtol=0.02)
+    assert torch.equal(probes.shift(z_sem, torch.zeros(len(z_sem), 2)), z_sem)
+    with pytest.raises(ShapeError, match=r"`change` must be \(400, 2\)"):
+        probes.shift(z_sem, change)
+
+
 def test_folder_round_trip_and_join(probes, z_sem, dipoles, tmp_path):
     probes.save(tmp_path)
     again = Probes.load(tmp_path)
@@ -57,6 +67,8 @@ def test_folder_round_trip_and_join(probes, z_sem, dipoles, tmp_path):
     assert both.names == ("age", "smile", "glasses")
     torch.testing.assert_close(both.score(z_sem, "glasses"), more.score(z_sem, "glasses"), atol=1e-4, rtol=0)
     torch.testing.assert_close(both.score(z_sem, "smile"), probes.score(z_sem, "smile"))
+    change = torch.tensor([[0.0, 0.0, 2.0]]).expand(len(z_sem), 3)
+    torch.testing.assert_close(both.shift(z_sem, change), more.shift(z_sem, change[:, 2:]), atol=1e-4, rtol=0)
     (tmp_path / "probes.json").write_text(json.dumps({"kind": "other"}))
     with pytest.raises(CheckpointError, match="does not describe probes"):
         Probes.load(tmp_path)

@@ -31,7 +31,8 @@ from vlbias.paths import (
     measure_paths,
     train_paths,
 )
-from vlbias.paths.training import _Faces, _new_paths, _start, _Trainer, effect_directions
+from vlbias.paths.probes import effect_directions
+from vlbias.paths.training import _Faces, _new_paths, _start, _Trainer
 
 # The formulas need no look: perceptual is off. The identity judge sees every number, so its weight is small.
 QUICK = PathTraining(steps=40, perceptual=0.0, identity=0.1, batch_size=16, calibration_faces=16)

@@ -15,9 +15,23 @@ from vlbias.checkpoints import load_tensors, read_json, save_tensors, write_json
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
 from vlbias.paths.dipole import Dipole, read_dipoles
 
-__all__ = ["Probes"]
+__all__ = ["Probes", "effect_directions"]
 
 CONFIG_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
+
+
+def effect_directions(z: torch.Tensor, readings: torch.Tensor) -> torch.Tensor:
+    """Change of the codes per unit of each reading with the other readings held: (m, d).
+
+    Least squares of codes z (n, d) on readings (n, m) and a constant. Unlike a probe's weights, which say where to
+    *look*, its rows say where faces *lie*: walking along them stays among real codes.
+    """
+    centred = readings - readings.mean(dim=0)
+    design = torch.cat([centred, torch.ones_like(centred[:, :1])], dim=1).double()
+    ridge = 1e-3 * len(z) * torch.eye(design.shape[1], dtype=torch.float64, device=z.device)
+    ridge[-1, -1] = 0
+    solution = torch.linalg.solve(design.T @ design + ridge, design.T @ z.double())
+    return solution[:-1].to(z.dtype)
 
 
 class Probes(nn.Module):
@@ -33,6 +47,7 @@ class Probes(nn.Module):
     std: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
+    effects: torch.Tensor
 
     def __init__(
         self,
@@ -50,6 +65,8 @@ class Probes(nn.Module):
         self.register_buffer("std", torch.ones(dim))
         self.register_buffer("weight", torch.zeros(len(self.names), dim))
         self.register_buffer("bias", torch.zeros(len(self.names)))
+        # change of the normalised code per unit of each log-odds, the others held
+        self.register_buffer("effects", torch.zeros(len(self.names), dim))
 
     def __repr__(self) -> str:
         return "Probes(" + ", ".join(f"{n} {self.accuracy.get(n, float('nan')):.3f}" for n in self.names) + ")"
@@ -113,6 +130,7 @@ class Probes(nn.Module):
         weight, bias = _logistic(z, y_all, penalty)
         probes.weight.copy_(weight)
         probes.bias.copy_(bias)
+        probes.effects.copy_(effect_directions(z, z @ weight.T + bias))
         return probes
 
     def logits(self, z_sem: torch.Tensor) -> torch.Tensor:
@@ -124,6 +142,23 @@ class Probes(nn.Module):
         if z_sem.ndim != 2 or z_sem.shape[1] != self.dim:
             raise ShapeError(f"`z_sem` must be (b, {self.dim}); got {tuple(z_sem.shape)}.")
         return (z_sem - self.mean) / self.std @ self.weight.T + self.bias
+
+    def shift(self, z_sem: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+        """Move codes so that their readings change as asked, staying where faces lie.
+
+        Args:
+            z_sem: codes (b, d).
+            change: wanted change of every log-odds (b, number of names), in the order of ``names``.
+
+        Returns:
+            Codes (b, d), moved along the regression of codes on readings; see :func:`effect_directions`.
+
+        Raises:
+            ShapeError: ``change`` is not (b, number of names).
+        """
+        if change.shape != (len(z_sem), len(self.names)):
+            raise ShapeError(f"`change` must be ({len(z_sem)}, {len(self.names)}); got {tuple(change.shape)}.")
+        return z_sem + change @ self.effects * self.std
 
     def score(self, z_sem: torch.Tensor, name: str) -> torch.Tensor:
         """Probability (b,) of the positive pole.
@@ -176,6 +211,8 @@ class Probes(nn.Module):
         rows = [self.index(name) for name in mine]
         joined.weight.copy_(torch.cat([self.weight[rows], weight]))
         joined.bias.copy_(torch.cat([self.bias[rows], bias]))
+        effects = other.effects.to(self.effects) * (other.std.to(self.std) / self.std)
+        joined.effects.copy_(torch.cat([self.effects[rows], effects]))
         return joined
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -19,7 +19,7 @@ from vlbias.paths.fields import RbfField
 from vlbias.paths.judges import ClipLook, EncoderJudge, Judge
 from vlbias.paths.losses import guard_loss, overlap_loss, text_dipole_loss
 from vlbias.paths.pathset import PathSet
-from vlbias.paths.probes import Probes
+from vlbias.paths.probes import Probes, effect_directions
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
 from vlbias.progress import track
 
@@ -294,20 +294,6 @@ def _complete(
 def _new_paths(diffae: Any, dipoles: Mapping[str, Dipole], settings: PathTraining) -> PathSet:
     dim = diffae.z_mean.shape[-1]
     return PathSet(dipoles, dim, network=settings.network, mean=diffae.z_mean, std=diffae.z_std)
-
-
-def effect_directions(z: torch.Tensor, readings: torch.Tensor) -> torch.Tensor:
-    """Change of the codes per unit of each reading with the other readings held: (m, d).
-
-    Least squares of codes z (n, d) on readings (n, m) and a constant. Unlike a probe's weights, which say where to
-    *look*, its rows say where faces *lie*: walking along them stays among real codes.
-    """
-    centred = readings - readings.mean(dim=0)
-    design = torch.cat([centred, torch.ones_like(centred[:, :1])], dim=1).double()
-    ridge = 1e-3 * len(z) * torch.eye(design.shape[1], dtype=torch.float64, device=z.device)
-    ridge[-1, -1] = 0
-    solution = torch.linalg.solve(design.T @ design + ridge, design.T @ z.double())
-    return solution[:-1].to(z.dtype)
 
 
 def _start(paths: PathSet, faces: _Faces, probes: Probes, names: list[str], settings: PathTraining) -> torch.Tensor:
