@@ -70,7 +70,9 @@ class Front:
     def verdict(self) -> str:
         """What held-out data say of the validation front, in one sentence."""
         doubtful = int((self.table["p_dominated"] >= self.level).sum())
-        flattered = ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, value in self.winners_curse().items())
+        flattered = ", ".join(
+            f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in self.winners_curse().items()
+        )
         trained = f"{self.refits} refits each" if self.refits else "the search's own weights"
         return (
             f"{len(self.table)} candidate(s) of the validation front on {self.split} ({trained}): "
