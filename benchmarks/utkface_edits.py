@@ -52,7 +52,7 @@ def main() -> None:
 def judge_of(column: str, train, test, steps: int) -> Classifier:
     """A classifier of one column, and its balanced accuracy on untouched photographs, printed."""
     known = train.select(train.table[column].notna())
-    judge = fit(known, known.table[column].tolist(), num_steps=steps, class_weights="balanced")
+    judge = fit(known, column, num_steps=steps, class_weights="balanced")
     labelled = test.select(test.table[column].notna())
     says = judge.predict(labelled.tensor(labelled.ids, 64))
     accuracy = balanced_accuracy_score(labelled.table[column].tolist(), says)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vlbias import Editor, world
-from vlbias.building import BuildSettings, build_editor, dipoles_of, label_features, pole_labels
+from vlbias.building import BuildSettings, build_editor, dipoles_of, held_out_images, label_features, pole_labels
 from vlbias.data import load_dataset
 from vlbias.diffae import DiffAEConfig
 from vlbias.errors import ConfigError, UnknownNameError
@@ -75,3 +75,8 @@ def test_a_path_without_a_dipole_is_named(faces, tmp_path):
         build_editor(faces, tmp_path, settings=replace(SETTINGS, paths=("hat",)), device="cpu")
     with pytest.raises(ConfigError, match="`paths` is empty"):
         BuildSettings(paths=())
+
+
+def test_a_dataset_without_a_validation_split_has_nothing_held_out(faces):
+    assert held_out_images(faces, 32).shape == (len(faces.split("val")), 3, 32, 32)
+    assert held_out_images(faces.split("train"), 32) is None

@@ -38,6 +38,7 @@ __all__ = [
     "build_prior",
     "caption_source",
     "dipoles_of",
+    "held_out_images",
     "label_features",
     "pole_labels",
     "training_images",
@@ -162,7 +163,7 @@ def build_editor(
     clip = load_clip(work / "clip", device=device)
 
     if not (work / "diffae").is_dir():
-        held_out = training_images(dataset.split("val"), size, limit=32, at_least=1)
+        held_out = held_out_images(dataset, size)
         aux = label_features(train.table, settings.aux_columns) if settings.aux_columns else None
         model = build_diffae(images, settings, work / "training", held_out=held_out, aux=aux, seed=seed, device=device)
         model = build_prior(model, images, num_steps=settings.prior_steps, seed=seed)
@@ -200,6 +201,13 @@ def training_images(
             parts.append(to_uint8(dataset.tensor(chunk, size)))
             progress.update(len(chunk))
     return torch.cat(parts)
+
+
+def held_out_images(dataset: FaceDataset, size: int, *, limit: int = 32) -> torch.Tensor | None:
+    """Pictures of the split "val" to look at while training, uint8 (<= limit, 3, size, size); ``None`` without one."""
+    if "val" not in set(dataset.table["split"]):
+        return None
+    return training_images(dataset.split("val"), size, limit=limit, at_least=1)
 
 
 def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:

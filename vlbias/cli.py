@@ -676,7 +676,14 @@ def train_diffae_command(
     seed: SeedOption = 0,
 ) -> None:
     """A diffusion autoencoder; FOLDER/model is loadable at any time, FOLDER/samples shows how far it is."""
-    from vlbias.building import SMALL_DIFFAE, BuildSettings, build_diffae, label_features, training_images
+    from vlbias.building import (
+        SMALL_DIFFAE,
+        BuildSettings,
+        build_diffae,
+        held_out_images,
+        label_features,
+        training_images,
+    )
     from vlbias.checkpoints import read_json
     from vlbias.diffae import DiffAEConfig
 
@@ -688,7 +695,7 @@ def train_diffae_command(
     train = faces.split("train")
     settings = BuildSettings(diffae_images=images, aux_columns=columns, diffae=architecture)
     features = label_features(train.table, columns) if columns else None
-    held_out = training_images(faces.split("val"), architecture.image_size, limit=32)
+    held_out = held_out_images(faces, architecture.image_size)
     pictures = training_images(train, architecture.image_size)
     build_diffae(pictures, settings, out, held_out=held_out, aux=features, seed=seed)
     typer.echo(out / "model")
