@@ -154,7 +154,7 @@ def test_damaged_folders(rbf_paths, tmp_path):
 
 
 def test_join_keeps_both(rbf_paths, dipoles):
-    other = PathSet({"glasses": dipoles["glasses"]}, DIM, mean=rbf_paths.mean, std=rbf_paths.std)
+    other = PathSet({"glasses": dipoles["glasses"]}, DIM, mean=rbf_paths.mean, std=rbf_paths.std).requires_grad_(False)
     other.guard_basis = torch.linalg.qr(codes(1).T)[0].T.expand(1, 1, DIM).clone()
     both = rbf_paths.join(other)
     assert both.names == ("age", "tone", "smile", "glasses")
@@ -175,7 +175,7 @@ def test_bad_arguments(rbf_paths, dipoles):
         rbf_paths.direction(z[:, :7], 0)
     with pytest.raises(ShapeError, match="one for each of the 6 codes"):
         rbf_paths.direction(z, torch.tensor([0, 1]))
-    with pytest.raises(UnknownNameError, match=r"path numbers 0\.\.2; got \[3"):
+    with pytest.raises(UnknownNameError, match=r"path numbers 0\.\.2; got 3"):
         rbf_paths.direction(z, 3)
     with pytest.raises(ConfigError, match="`num_steps` must be >= 0"):
         rbf_paths.traverse(z, 0, num_steps=-1)
@@ -199,3 +199,10 @@ def test_bad_arguments(rbf_paths, dipoles):
         PathSet(dipoles, DIM, space="raw", network="mlp")
     with pytest.raises(ConfigError, match="`step_size` must be positive"):
         PathSet(dipoles, DIM, space="raw", step_size=0)
+
+
+def test_the_gradient_is_the_same_with_and_without_autograd(rbf_paths):
+    z, k = codes(), torch.tensor([0, 1, 2, 0, 1, 2])
+    quick = rbf_paths.field(z, k)
+    assert torch.equal(quick[1::3], rbf_paths.field(z[1::3], 1))
+    torch.testing.assert_close(rbf_paths.field(z.clone().requires_grad_(), k).detach(), quick, atol=1e-6, rtol=1e-5)

@@ -58,11 +58,31 @@ class RbfField(nn.Module):
         self.log_gamma[:, 0] = (gamma * share).log()
         self.log_gamma[:, 1] = (gamma * 1e-3 * share).log()
 
-    def forward(self, z: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """Codes (b, d) and path indices (b,) => gradients (b, d), not normalised."""
-        support, gamma = self.support[k], self.log_gamma[k].exp()
-        difference = z.unsqueeze(1) - support
-        return -2.0 * (gamma * torch.exp(-gamma * difference**2) * difference).sum(dim=1)
+    def forward(self, z: torch.Tensor, k: torch.Tensor | int) -> torch.Tensor:
+        """Codes (b, d) and path indices (b,), or one for all => gradients (b, d), not normalised."""
+        if torch.is_grad_enabled() and (z.requires_grad or self.support.requires_grad):
+            support, gamma = self.support[k], self.log_gamma[k].exp()
+            difference = z.unsqueeze(1) - support
+            return -2.0 * (gamma * torch.exp(-gamma * difference**2) * difference).sum(dim=-2)
+        if not torch.is_tensor(k):
+            return self._gradient(z, k)
+        total = torch.empty_like(z)
+        for j in range(len(self.support)):
+            rows = torch.nonzero(k == j).flatten()
+            if len(rows) == len(z):
+                return self._gradient(z, j)
+            if len(rows):
+                total[rows] = self._gradient(z[rows], j)
+        return total
+
+    def _gradient(self, z: torch.Tensor, k: int) -> torch.Tensor:
+        """One path, in place: on a large batch the time goes into fetching fresh memory."""
+        total = torch.zeros_like(z)
+        for support, log_gamma in zip(self.support[k], self.log_gamma[k], strict=True):
+            difference, gamma = z - support, log_gamma.exp()
+            kernel = difference.square().mul_(-gamma).exp_().mul_(difference)
+            total.addcmul_(kernel, gamma, value=-2.0)
+        return total
 
 
 class LinearField(nn.Module):
@@ -84,8 +104,8 @@ class LinearField(nn.Module):
         """Take the unit vectors of ``directions`` (k, d)."""
         self.vectors.copy_(unit(directions))
 
-    def forward(self, z: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """Codes (b, d) and path indices (b,) => vectors (b, d)."""
+    def forward(self, z: torch.Tensor, k: torch.Tensor | int) -> torch.Tensor:
+        """Codes (b, d) and path indices (b,), or one for all => vectors (b, d)."""
         return self.vectors[k] + torch.zeros_like(z)
 
 

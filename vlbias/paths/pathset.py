@@ -128,16 +128,24 @@ class PathSet(nn.Module):
         """
         if z.ndim != 2 or z.shape[1] != self.dim:
             raise ShapeError(f"`z` must be (b, {self.dim}); got {tuple(z.shape)}.")
-        k = torch.as_tensor(k, device=z.device).expand(len(z)) if not torch.is_tensor(k) or k.ndim == 0 else k
-        if k.shape != z.shape[:1]:
-            raise ShapeError(f"`k` must be one number, or one for each of the {len(z)} codes; got {tuple(k.shape)}.")
-        if k.numel() and (int(k.min()) < 0 or int(k.max()) >= len(self.names)):
-            raise UnknownNameError(f"`k` must hold path numbers 0..{len(self.names) - 1}; got {k.tolist()}.")
+        if torch.is_tensor(k) and k.ndim:
+            if k.shape != z.shape[:1]:
+                raise ShapeError(
+                    f"`k` must be one number, or one for each of the {len(z)} codes; got {tuple(k.shape)}."
+                )
+            outside = k.numel() and (int(k.min()) < 0 or int(k.max()) >= len(self.names))
+        else:
+            k = int(k)
+            outside = not 0 <= k < len(self.names)
+        if outside:
+            asked = k.tolist() if torch.is_tensor(k) else k
+            raise UnknownNameError(f"`k` must hold path numbers 0..{len(self.names) - 1}; got {asked}.")
         direction = unit(self.field(z, k))
         if self.guard_basis.shape[1]:
+            # Sums of products, not matrix products: a row's bits must not depend on the batch or on unused rows.
             basis = self.guard_basis[k]
-            along = torch.einsum("bgd,bd->bg", basis, direction)
-            direction = unit(direction - torch.einsum("bg,bgd->bd", along, basis))
+            along = (basis * direction.unsqueeze(1)).sum(dim=-1, keepdim=True)
+            direction = unit(direction - (along * basis).sum(dim=1))
         return direction
 
     def traverse(
