@@ -27,7 +27,7 @@ TARGET, PROTECTED = "smile", "skin"
 
 #: Share of the training set in each cell. Smiles are easy to see here, so it takes a strong tie to mislead a
 #: classifier; it is far stronger for dark skin than for light, so that the accuracies of the groups differ too.
-PLANTED = {(1, "light"): 0.40, (0, "light"): 0.10, (1, "dark"): 0.01, (0, "dark"): 0.49}
+PLANTED = {(1, "light"): 0.44, (0, "light"): 0.06, (1, "dark"): 0.005, (0, "dark"): 0.495}
 
 #: Optimisation steps of each classifier: a small budget, in which the easiest cue wins.
 NUM_STEPS = 300
@@ -47,7 +47,7 @@ def biased_faces(num_faces: int, *, seed: int) -> FaceDataset:
 
     if num_faces < 100:
         raise ConfigError(f"the demo needs at least 100 faces; got {num_faces}.")
-    counts = {cell: round(share * num_faces) for cell, share in PLANTED.items()}
+    counts = {cell: max(round(share * num_faces), 1) for cell, share in PLANTED.items()}
     faces = load_dataset("synthfaces", cells={(TARGET, PROTECTED): counts}, seed=seed)
     return _in_split(faces, "train")
 
