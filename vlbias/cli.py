@@ -40,6 +40,9 @@ TargetOption = Annotated[str, typer.Option("--target", metavar="COLUMN", help="A
 ProtectedOption = Annotated[
     str, typer.Option("--protected", metavar="COLUMN[,COLUMN]", help="Attribute that must not drive them.")
 ]
+OneProtectedOption = Annotated[
+    str, typer.Option("--protected", metavar="COLUMN", help="Attribute that must not drive them.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of all that is drawn.")]
 
 
@@ -491,7 +494,7 @@ def simulate(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, curves and verdicts.")],
     target: TargetOption,
-    protected: ProtectedOption,
+    protected: OneProtectedOption,
     focal: Annotated[str, typer.Option(metavar="GROUP,...|all", help="Groups whose share moves.")] = "all",
     shares: Annotated[str, typer.Option(metavar="S,...", help="Shares of the focal group.")] = "0,0.25,0.5",
     mode: Annotated[
@@ -550,13 +553,23 @@ def _numbers(text: str, option: str) -> list[float]:
         raise typer.BadParameter(f"expected numbers apart by commas, got '{text}'", param_hint=option) from None
 
 
+def _faces_asked_for(spec: str, default: int) -> int:
+    """The N of ``synthfaces:N``."""
+    _, colon, count = spec.partition(":")
+    if not colon:
+        return default
+    if not (count.isascii() and count.isdigit()):
+        raise ConfigError(f"'{spec}': expected a number of faces behind the colon, such as synthfaces:1200.")
+    return int(count)
+
+
 @app.command(epilog="Example: vlbias search synthfaces out/search --protected skin --trials 20")
 def search(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="synthfaces[:N] (drawn people), or a dataset's folder.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the study, its front and the best model.")],
-    protected: ProtectedOption,
+    protected: OneProtectedOption,
     task: Annotated[str, typer.Option(metavar="NAME", help="identify or classify.")] = "identify",
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="Label of task classify.")] = None,
     identity: Annotated[str, typer.Option(metavar="COLUMN", help="Person of task identify.")] = "identity",
@@ -583,9 +596,9 @@ def search(
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
     from vlbias import search as searches
 
-    if dataset.partition(":")[0] == "synthfaces" and task == "identify":
-        count = dataset.partition(":")[2]
-        faces = searches.drawn_people(int(count) if count.isdigit() else 1200, seed=seed, image_size=image_size)
+    if dataset.partition(":")[0] == "synthfaces" and not Path(dataset).exists() and task == "identify":
+        count = _faces_asked_for(dataset, 1200)
+        faces = searches.drawn_people(count, seed=seed, image_size=image_size)
     else:
         faces = _dataset(dataset, seed)
     share = (0.0, 0.0) if edits is None else (0.0, 1.0)

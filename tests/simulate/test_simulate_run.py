@@ -273,6 +273,16 @@ def test_variance_of_a_contrast_counts_each_source_once():
     assert np.mean(errors) == pytest.approx(np.var(found), rel=0.2)
 
 
+def test_few_bootstrap_draws_widen_the_interval():
+    """Repeats that agree leave the test set as the only source: b draws know it with b - 1 degrees of freedom."""
+    generator = np.random.default_rng(0)
+    draws = generator.normal(size=(8, 1)) * np.ones((1, 4))  # all repeats move alike with the test set
+    one = contrast(np.ones((4, 1)), draws[:, :, None], np.ones(1))
+    assert one.freedom == pytest.approx(7) and one.standard_error == pytest.approx(draws[:, 0].std(ddof=1))
+    alone = contrast(np.ones((1, 1)), draws[:, :1, None], np.ones(1))
+    assert alone.freedom == pytest.approx(7) and alone.high - 1 == pytest.approx(2.365 * alone.standard_error, rel=1e-3)
+
+
 def test_exchange_rate_by_hand():
     counts = [0, 10, 30, 60]
     real = 0.3 + 0.1 * np.log1p(counts) + np.asarray([[0.0], [0.01], [-0.01], [0.005]])

@@ -317,7 +317,8 @@ class _Finding:
         elif down < 1 - level:
             text = f"{self.focal}: more of its own training {source} lower its F1 ({numbers})"
         else:
-            text = f"{self.focal}: no effect of its own share on its F1 is shown ({numbers})"
+            share = "share" if self.fill == "real" else f"share ({self.fill})"
+            text = f"{self.focal}: no effect of its own {share} on its F1 is shown ({numbers})"
         what = self.parity_name.replace("_", " ")
         if self.parity is not None and fair is not None:
             change = "improves" if fair < 1 - level else "is not shown to improve"

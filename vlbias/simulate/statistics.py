@@ -126,7 +126,8 @@ def contrast(points: np.ndarray, resampled: np.ndarray, weights: np.ndarray, *, 
 
     The variance of the mean over repeats is V_repeat / r + V_test - V_both / r: repeats differ by their draw of
     images, by their seed, and by how these meet the test set; the bootstrap of the mean over repeats sees the test
-    set and that meeting once more, which is taken off (two-way clustering: Cameron, Gelbach, Miller, 2011).
+    set and that meeting once more, which is taken off (two-way clustering: Cameron, Gelbach, Miller, 2011). Degrees of
+    freedom are Satterthwaite's: r - 1 for what repeats show, b - 1 for what b draws of the bootstrap show.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -137,15 +138,17 @@ def contrast(points: np.ndarray, resampled: np.ndarray, weights: np.ndarray, *, 
         raise ShapeError(f"`resampled` must be (b, {points.shape[0]}, {points.shape[1]}); got {resampled.shape}.")
     value = float(per_repeat.mean())
     of_mean = float(draws.mean(1).var(ddof=1)) if len(draws) > 1 else 0.0
+    drawn = float(max(len(draws) - 1, 1))
     if r == 1:
-        variance, freedom = of_mean, _MANY
+        variance, freedom = of_mean, drawn
     else:
         repeats = float(per_repeat.var(ddof=1)) / r
         of_each = float(draws.var(axis=0, ddof=1).mean()) if len(draws) > 1 else 0.0
         meeting = max(of_each - of_mean, 0.0) / (r - 1)
         test = max(of_mean - meeting, 0.0)
         variance = repeats + test
-        freedom = (r - 1) * (variance / repeats) ** 2 if repeats > 0 else _MANY
+        spread = repeats**2 / (r - 1) + test**2 / drawn
+        freedom = variance**2 / spread if spread > 0 else _MANY
     error = float(np.sqrt(variance))
     if error == 0:
         certain = (0.0 if value > 0 else 1.0), (0.0 if value < 0 else 1.0)

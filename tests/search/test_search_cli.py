@@ -1,0 +1,105 @@
+"""``vlbias search`` and ``vlbias simulate`` from the command line, on a folder of small pictures."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlbias.cli import app, main
+
+SEARCH = ("--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--max-error", 1)
+SIMULATE = ("--target", "smile", "--protected", "gender", "--steps", 1, "--image-size", 16)
+
+
+def people(folder, **columns):
+    """72 pictures of 12 people, a third of the people in each split."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    rows = []
+    for i in range(72):
+        person = i // 6
+        split = ("train", "val", "test")[person % 3]
+        gender = ("female", "male")[person // 3 % 2]
+        pixels = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        rows.append({"file_name": f"{i:02d}.png", "split": split, "gender": gender, "smile": i % 2, "identity": person})
+    pd.DataFrame(rows).assign(**columns).to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def failing(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["vlbias", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_edits_make_their_share_a_searched_variable(tmp_path):
+    real = people(tmp_path / "real")
+    names = [f"{i:02d}.png" for i in range(72)]
+    edits = people(tmp_path / "edits", origin="edited", source_id=names)
+    out = tmp_path / "out"
+    assert "best model is in" in run("search", real, out, *SEARCH, "--trials", 2, "--edits", edits)
+    trials = pd.read_csv(out / "trials.csv")
+    assert (trials["state"] == "complete").all() and trials["augmentation"].nunique() == 2
+    assert trials["augmentation"].iloc[0] == 0 and trials["augmentation"].between(0, 1).all()
+    assert (out / "front.png").is_file() and (out / "best").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--trials", 1, "--seed", 4), "other settings: seed"),
+        (("--trials", 1, "--objectives", "error,rankgap"), "Did you mean 'rank_gap'"),
+        (("--trials", 1, "--edits", "nowhere"), "nowhere is not there"),
+    ],
+)
+def test_search_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, message):
+    real = people(tmp_path / "real")
+    if "--seed" in arguments:
+        run("search", real, tmp_path / "out", *SEARCH, "--trials", 1)
+    assert message in failing(monkeypatch, capsys, "search", real, tmp_path / "out", *SEARCH, *arguments)
+
+
+def test_a_number_of_people_that_is_none(tmp_path, monkeypatch, capsys):
+    message = failing(monkeypatch, capsys, "search", "synthfaces:1e3", tmp_path / "out", "--protected", "skin")
+    assert "expected a number of faces" in message and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--n", 5000), "The largest feasible n is"),
+        (("--shares", "0.2,1.5"), "share must be >= 0 and below 1"),
+        (("--model", "resnet81"), "Near names in timm: resnet18"),
+        (("--focal", "men"), "Unknown group 'men'"),
+        (("--editor", "nope"), "No checkpoint 'nope'"),
+    ],
+)
+def test_simulate_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, message):
+    real = people(tmp_path / "real")
+    assert message in failing(monkeypatch, capsys, "simulate", real, tmp_path / "out", *SIMULATE, *arguments)
+
+
+def test_a_storage_of_another_version_or_program(tmp_path, monkeypatch, capsys):
+    real = people(tmp_path / "real")
+    (tmp_path / "out").mkdir()
+    for text, message in (
+        ('{"vlbias": "simulate", "format": 99}\n', "has format 99; this version reads"),
+        ("hello\n", "is not the storage of a simulation"),
+    ):
+        (tmp_path / "out" / "sim.log").write_text(text)
+        assert message in failing(monkeypatch, capsys, "simulate", real, tmp_path / "out", *SIMULATE)
+        assert (tmp_path / "out" / "sim.log").read_text() == text, "a foreign file is left alone"
