@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlbias.world.attributes import DIALECTS, EXPRESSIONS
+from vlbias.world.attributes import ATTRIBUTES, DIALECTS, EXPRESSIONS
 
 __all__ = ["actions"]
 
@@ -27,7 +27,8 @@ def actions(expression: Tensor, dialect: Tensor, smile: Tensor, strength: Tensor
     """Expression codes, dialect codes, smile and other strengths, all (n,) => action amounts, (n,) each.
 
     A dialect says which part of the face shows the expression: ``whole``, ``mouth`` alone, or ``eyes`` (brows and
-    lids) alone. Only the ``happy`` prototype uses ``smile``; a slight smile of a neutral face is its corner alone.
+    lids) alone. Only the ``happy`` prototype uses ``smile``. A neutral face with a slight smile lifts its corners; above
+    the intensity of a calm mouth the rest of the smile fades in, so that nothing jumps where the label changes.
     """
     happy = (expression == EXPRESSIONS.index("happy")).float()
     level = happy * smile + (1 - happy) * strength
@@ -37,6 +38,9 @@ def actions(expression: Tensor, dialect: Tensor, smile: Tensor, strength: Tensor
         hidden = "eyes" if name in _MOUTH else "mouth"
         amounts[name] = table[expression] * level * (dialect != DIALECTS.index(hidden)).float()
     neutral = (expression == EXPRESSIONS.index("neutral")).float()
-    amounts["corner"] = amounts["corner"] + neutral * smile
-    amounts["gap"] = amounts["gap"] + neutral * (smile - 0.3).clamp(min=0)
+    scale = ATTRIBUTES["smile_intensity"]
+    calm = scale.draws[0][1]
+    rest = ((smile - calm) / (scale.split - calm)).clamp(0, 1)
+    for name, full in _PROTOTYPES["happy"].items():
+        amounts[name] = amounts[name] + neutral * full * smile * (1 if name == "corner" else rest)
     return amounts
