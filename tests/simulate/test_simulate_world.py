@@ -42,12 +42,30 @@ def test_the_example_at_toy_size(tmp_path, monkeypatch, capsys):
     assert result.table()["accuracy"].between(0, 1).all() and "of its own" in capsys.readouterr().out
 
 
+def test_detectors_of_facial_actions_read_their_action(monkeypatch):
+    script = _script("examples/expression_balance.py")
+    monkeypatch.setattr(script, "IMAGE_SIZE", 24)
+    monkeypatch.setattr(script, "DETECTOR_FACES", 400)
+    model = script.ActionModel()
+    faces = simulate.expression_faces("varied", 120, image_size=24)
+    images = script.to_uint8(faces.tensor(list(faces.table.index), 24)).numpy()
+    read = model.features(images)
+    assert read.shape == (120, len(model.names)) == (120, 11)
+    # The mouth of a happy face goes up, that of a sad one down; a surprised mouth opens.
+    mean = {
+        name: dict(zip(model.names, read[(faces.table["expression"] == name).to_numpy()].mean(0), strict=True))
+        for name in ("happy", "sad", "surprise")
+    }
+    assert mean["happy"]["corner"] > mean["sad"]["corner"] + 0.05
+    assert mean["surprise"]["gap"] > mean["sad"]["gap"] + 0.05
+
+
 def test_gradients_of_the_example():
     script = _script("examples/expression_balance.py")
     x = np.full((3, 3, 24, 24), 60, np.uint8)
     x[1, :, :, 12:], x[2, :, :, :12] = 200, 200  # an edge, and the same edge with its sides exchanged
     plain, edge, exchanged = script.oriented_gradients(x)
-    assert plain.shape == (4 * 4 * 8,) and not plain.any(), "a plain picture has no gradients"
+    assert plain.shape == (3 * 3 * 4 * 8,) and not plain.any(), "a plain picture has no gradients"
     assert edge.any() and np.allclose(edge, exchanged), "the sign of an edge is left out"
 
 

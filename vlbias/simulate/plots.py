@@ -40,6 +40,8 @@ def plot_curves(result: SimulationResult, metrics: Sequence[str], path: Path) ->
                 label = fill if mode == "substitute" else f"{fill}, {mode}"
                 axes.plot(shares, mean, marker="o", ms=3, color=colour, label=label)
                 axes.fill_between(shares, mean - 2 * spread, mean + 2 * spread, color=colour, alpha=0.15, lw=0)
+            if not any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axes.lines):
+                axes.text(0.5, 0.5, "undefined: too few\ntest images", ha="center", transform=axes.transAxes)
             axes.axvline(1 / len(result.plan.groups), color="0.5", lw=0.8, ls=":", label="balance")
             if row == 0:
                 axes.set_title(name)
