@@ -3,7 +3,7 @@
 Fan, Xiao and Washington (2023) found that moving a small posed set towards balance raised F1 and parity, and that on
 a large varied set balance alone did not. Both kinds of data are planted here, so the answers are known:
 
-    python examples/expression_balance.py OUT                  # both regimes, about two minutes on one core
+    python examples/expression_balance.py OUT                  # both regimes, about three minutes on one core
     python examples/expression_balance.py OUT --regime posed --fill
     python examples/expression_balance.py OUT --model gradients                  # nothing learned beforehand
     python examples/expression_balance.py OUT --model resnet10t --repeats 4      # a network: about an hour on one core
