@@ -14,7 +14,7 @@ can read a cue alike on every skin, as a pretrained recogniser should, but has t
 which actions mean what. "gradients" leaves the detectors out and learns from edges: there the same brow stands out less
 from dark skin, and a group's own share matters even where cues are shared.
 
-"Slope about 0" means, set beforehand: the whole 95 % interval within +-MARGIN. Writes, per regime, runs.csv,
+"Slope about 0" means that the whole 95 % interval lies within +-MARGIN. Writes, per regime, runs.csv,
 summary.csv, curves.png and plan.json into OUT/<regime>, and prints the verdicts. A run that was interrupted goes on
 where it stopped; several processes with the same OUT share the work.
 """
