@@ -27,8 +27,8 @@ def actions(expression: Tensor, dialect: Tensor, smile: Tensor, strength: Tensor
     """Expression codes, dialect codes, smile and other strengths, all (n,) => action amounts, (n,) each.
 
     A dialect says which part of the face shows the expression: ``whole``, ``mouth`` alone, or ``eyes`` (brows and
-    lids) alone. Only the ``happy`` prototype uses ``smile``. A neutral face with a slight smile lifts its corners; above
-    the intensity of a calm mouth the rest of the smile fades in, so that nothing jumps where the label changes.
+    lids) alone. Only the ``happy`` prototype uses ``smile``. A neutral face with a slight smile lifts its corners;
+    above the intensity of a calm mouth the rest of the smile fades in, so that nothing jumps where the label changes.
     """
     happy = (expression == EXPRESSIONS.index("happy")).float()
     level = happy * smile + (1 - happy) * strength
