@@ -40,8 +40,12 @@ TargetOption = Annotated[str, typer.Option("--target", metavar="COLUMN", help="A
 ProtectedOption = Annotated[
     str, typer.Option("--protected", metavar="COLUMN[,COLUMN]", help="Attribute that must not drive them.")
 ]
-OneProtectedOption = Annotated[
-    str, typer.Option("--protected", metavar="COLUMN", help="Attribute that must not drive them.")
+TiedTargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="COLUMN", help="What classifiers predict; for synthfaces: smile.")
+]
+TiedProtectedOption = Annotated[
+    str | None,
+    typer.Option("--protected", metavar="COLUMN", help="Attribute that must not drive them; for synthfaces: skin."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of all that is drawn.")]
 
@@ -493,8 +497,8 @@ def doctor() -> None:
 def simulate(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, curves and verdicts.")],
-    target: TargetOption,
-    protected: OneProtectedOption,
+    target: TiedTargetOption = None,
+    protected: TiedProtectedOption = None,
     focal: Annotated[str, typer.Option(metavar="GROUP,...|all", help="Groups whose share moves.")] = "all",
     shares: Annotated[str, typer.Option(metavar="S,...", help="Shares of the focal group.")] = "0,0.25,0.5",
     mode: Annotated[
@@ -517,6 +521,8 @@ def simulate(
     from vlbias import simulate as simulations
 
     faces = _dataset(dataset, seed)
+    target = _or_drawn(target, "smile", "--target", dataset)
+    protected = _or_drawn(protected, "skin", "--protected", dataset)
     plan = simulations.plan(
         faces,
         target=target,
@@ -546,6 +552,13 @@ def simulate(
     typer.echo(f"Open {out / 'curves.png'}")
 
 
+def _or_drawn(given: str | None, drawn: str, option: str, dataset: str) -> str:
+    """The column asked for; the embedded world has one to fall back on, other datasets must name theirs."""
+    if given is None and (dataset.partition(":")[0] != "synthfaces" or Path(dataset).exists()):
+        raise typer.BadParameter("this dataset needs it named", param_hint=option)
+    return given or drawn
+
+
 def _numbers(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
@@ -569,7 +582,7 @@ def search(
         str, typer.Argument(metavar="DATASET", help="synthfaces[:N] (drawn people), or a dataset's folder.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the study, its front and the best model.")],
-    protected: OneProtectedOption,
+    protected: TiedProtectedOption = None,
     task: Annotated[str, typer.Option(metavar="NAME", help="identify or classify.")] = "identify",
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="Label of task classify.")] = None,
     identity: Annotated[str, typer.Option(metavar="COLUMN", help="Person of task identify.")] = "identity",
@@ -601,6 +614,7 @@ def search(
         faces = searches.drawn_people(count, seed=seed, image_size=image_size)
     else:
         faces = _dataset(dataset, seed)
+    protected = _or_drawn(protected, "skin", "--protected", dataset)
     share = (0.0, 0.0) if edits is None else (0.0, 1.0)
     _make_folder(out)
     study = searches.run(

@@ -103,3 +103,16 @@ def test_a_storage_of_another_version_or_program(tmp_path, monkeypatch, capsys):
         (tmp_path / "out" / "sim.log").write_text(text)
         assert message in failing(monkeypatch, capsys, "simulate", real, tmp_path / "out", *SIMULATE)
         assert (tmp_path / "out" / "sim.log").read_text() == text, "a foreign file is left alone"
+
+
+@pytest.mark.parametrize("command", ["search", "simulate"])
+def test_a_dataset_of_ones_own_must_name_its_columns(command, tmp_path):
+    folder = people(tmp_path / "people")
+    result = CliRunner().invoke(app, [command, str(folder), str(tmp_path / "out")])
+    assert result.exit_code == 2 and "named" in result.output and not (tmp_path / "out").exists()
+
+
+def test_the_embedded_world_has_columns_to_fall_back_on(tmp_path):
+    run("simulate", "synthfaces:60", tmp_path / "out", "--steps", 1, "--image-size", 16, "--shares", "0,0.5",
+        "--repeats", 1)  # fmt: skip
+    assert (tmp_path / "out" / "curves.png").is_file()
