@@ -38,7 +38,7 @@ def rows(title: str, values: dict[str, tuple[float, float]]) -> None:
     """Print measured values beside their bars; a bar is a lower bound."""
     print(f"\n{title}")
     for name, (value, bar) in values.items():
-        mark = "met" if value >= bar else "MISSED"
+        mark = "met" if value >= bar - 1e-6 else "MISSED"  # shares are float32
         print(f"  {name:<46} {value:8.3f}   bar {bar:7.3f}   {mark}")
     sys.stdout.flush()
 

@@ -61,16 +61,15 @@ def judge_of(column: str, train, test, steps: int) -> Classifier:
 
 
 def balanced(editor: Editor, test, protected: str, num_edits: int, out: Path) -> pd.DataFrame:
-    """Edit equally many photographs of each group and gender; returns the rows of kept edits."""
-    table = test.table.dropna(subset=["gender", protected])
-    cells = table.groupby(["gender", protected])
+    """Edit photographs of both groups, with three donors at hand for each edit; returns the rows of kept edits."""
+    cells = test.table.dropna(subset=["gender", protected]).groupby(["gender", protected])
+    one, other = sorted(test.table[protected].dropna().unique())
     # All of one group in one class and of the other in the other: the plan then edits both ways.
-    share = max(num_edits // 2, 1)
-    one, other = sorted(table[protected].unique())
-    chosen = pd.concat([cells.get_group(("female", one)).head(share), cells.get_group(("male", other)).head(share)])
-    faces = test.select(chosen.index)
+    chosen = [cells.get_group(cell) for cell in (("female", one), ("male", other))]
+    share = min(3 * num_edits // 2, *map(len, chosen))
+    faces = test.select(pd.concat([cell.sample(share, random_state=0) for cell in chosen]).index)
     balancer = Balancer(editor, target="gender", protected=protected, splits=("test",))
-    result = balancer.run(faces, balancer.plan(faces), out)
+    result = balancer.run(faces, balancer.plan(faces, limit=num_edits), out)
     print(result.summary())
     kept = result.table[result.table["origin"] == "edited"]
     return kept.assign(path=[str(out / name) for name in kept["file_name"]])
