@@ -156,3 +156,17 @@ def test_the_design_is_frozen() -> None:
     quarters = torch.nn.functional.avg_pool2d(levels(world.sample(3, seed=11)), 32).mean(1)
     expected = [[121.2, 137.8, 129.6, 134.7], [104.7, 127.0, 129.8, 133.0], [178.6, 188.9, 172.6, 174.7]]
     assert torch.allclose(quarters.flatten(1), torch.tensor(expected), atol=1.0)
+
+
+def test_inference_mode_reaches_the_threads():
+    faces = world.sample(20, seed=4)
+    expected = world.render(faces, 32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            drawn = world.render(faces, 32)
+            again = world.render(world.sample(20, seed=4), 32)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(drawn, expected) and torch.equal(again, expected)

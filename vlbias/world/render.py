@@ -48,13 +48,16 @@ def render(faces: Faces, size: int = 64, *, jpeg: bool = True) -> Tensor:
     out = torch.empty(len(faces), 3, size, size, device=faces.age.device)
     starts = range(0, len(faces), step)
 
-    @torch.no_grad()
+    is_inference = torch.is_inference_mode_enabled()
+
     def chunk(start: int) -> None:
-        part = faces[start : start + step]
-        levels = _camera(_draw(part, size), part, size)
-        if jpeg:
-            levels = _jpeg(levels, part.nuisance_of("jpeg_quality"))
-        out[start : start + step] = levels / 127.5 - 1
+        # a mode is a thread's own: the pool's threads take the caller's
+        with torch.no_grad(), torch.inference_mode(is_inference):
+            part = faces[start : start + step]
+            levels = _camera(_draw(part, size), part, size)
+            if jpeg:
+                levels = _jpeg(levels, part.nuisance_of("jpeg_quality"))
+            out[start : start + step] = levels / 127.5 - 1
 
     threads = torch.get_num_threads()
     if threads == 1 or faces.age.device.type != "cpu":
