@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlbias import Dipole, Editor, PathSet, __version__
-from vlbias.cli import _split_strengths, app, main
+from vlbias.cli import app, main
+from vlbias.cli.edit import _split_strengths
 from vlbias.diffae import DiffAE, DiffAEConfig
 from vlbias.editor import RenderSettings
 from vlbias.images import read_png_metadata
@@ -89,6 +91,11 @@ def test_version_and_help():
 )
 def test_help_of_each_command_has_an_example_to_paste(command):
     assert f"Example: vlbias {command}" in run(command, "--help")
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "vlbias.cli", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == f"vlbias {__version__}"
 
 
 def test_edit_writes_pictures_with_provenance(folder, picture, tmp_path):

@@ -1,0 +1,57 @@
+"""The application that commands join, and how it starts and ends."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vlbias import __version__
+from vlbias.errors import VlbiasError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vlbias",
+    help="Measure and mitigate bias in face datasets.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"vlbias {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    import torch
+
+    # Denormal numbers make CPU convolutions crawl once weights or activations decay towards zero.
+    torch.set_flush_denormal(True)
+
+
+def main() -> None:
+    """Entry point: errors that vlbias raises on purpose become one or two lines on stderr and exit status 1."""
+    try:
+        app()
+    except VlbiasError as error:
+        print(f"vlbias: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("vlbias: stopped; the same command goes on where it was.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        # A full disk or a folder without permission, outside the places that name it better.
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"vlbias: {error.strerror or error}{place}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,59 @@
+"""``vlbias audit``: classifiers of several training sets compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlbias.cli.application import app
+from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, make_folder, open_faces, protected_columns
+
+
+@app.command(epilog="Example: vlbias audit biased/ balanced/ --target smile --protected skin --seeds 3")
+def audit(
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET...", help="One or more training sets; the first is the baseline.")
+    ],
+    target: TargetOption,
+    protected: ProtectedOption,
+    test: Annotated[
+        str | None, typer.Option("--test", metavar="DATASET", help="Common test set; else the first one's test split.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Classifiers fitted on each.")] = 5,
+    loss: Annotated[str, typer.Option(metavar="NAME", help="cross_entropy or focal.")] = "cross_entropy",
+    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm architecture.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Fit the same classifier on each training set and compare accuracy and fairness on one test set."""
+    from vlbias import audit as audits
+
+    opened = {}
+    for number, spec in enumerate(datasets):
+        label = "baseline" if number == 0 else Path(spec).name or spec
+        opened[label if label not in opened else f"{label} ({number + 1})"] = open_faces(spec, seed)
+    changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
+    if out is not None:
+        make_folder(out)
+    result = audits.measure(
+        opened,
+        target=target,
+        protected=protected_columns(protected),
+        test=None if test is None else open_faces(test, seed),
+        seeds=seeds,
+        cache=None if out is None else out / "fits",
+        **changes,
+    )
+    typer.echo(result.table[["mean", "low", "high", "change"]].round(3).to_string())
+    if out is not None:
+        from vlbias import report
+
+        compositions = [
+            audits.composition(faces, target=target, protected=protected_columns(protected))
+            for faces in opened.values()
+        ]
+        typer.echo(f"Open {report.write_audit(out, result, compositions=compositions)}")

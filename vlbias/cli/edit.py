@@ -1,0 +1,113 @@
+"""``vlbias edit`` and ``vlbias strip``: single pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlbias.cli.application import app
+from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, make_folder, open_editor
+from vlbias.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vlbias.editor import Editor
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: vlbias edit face.png out/ --age 1 --skin-tone -0.5",
+)
+def edit(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="IMAGE... OUT", help="Pictures, then the folder for results.")],
+    editor: EditorOption = DEFAULT_EDITOR,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Draw a fresh stochastic code.")] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Find the face in each photo, edit it and put it back into the whole photo.")
+    ] = False,
+    face: Annotated[
+        str, typer.Option("--face", metavar="only|largest|N", help="With --align: which face, N counted from the left.")
+    ] = "only",
+) -> None:
+    """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
+    from vlbias.images import open_image, save_png
+
+    # Typer hands unknown options and their values over among the arguments, in order.
+    files, given = _split_strengths([*map(str, paths), *context.args])
+    strengths: dict[str, Any] = dict(given)
+    if len(files) < 2:
+        raise typer.BadParameter("give at least one picture and the output folder", param_hint="IMAGE... OUT")
+    *sources, out = map(Path, files)
+    model = open_editor(editor)
+    pictures = [open_image(source) for source in sources]
+    names = _distinct_names(sources)
+    make_folder(out)
+    if align:
+        edited = [_edit_photo(model, *item, face, seed, strengths) for item in zip(sources, pictures, strict=True)]
+    else:
+        edited = model.edit(pictures, seed=seed, **strengths)
+    for name, source, picture in zip(names, sources, edited, strict=True):
+        provenance = {"synthetic": "true", "editor": model.name, "source": source.name, "edits": str(strengths)}
+        save_png(picture, out / name, provenance)
+        typer.echo(out / name)
+
+
+def _edit_photo(
+    model: Editor, source: Path, photo: Image.Image, face: str, seed: int | None, strengths: dict[str, Any]
+) -> Image.Image:
+    choice = int(face) if face.isdigit() else face
+    try:
+        return model.edit(photo, seed=seed, align=True, face=choice, **strengths)
+    except ImageError as error:
+        text = str(error).replace("face=0", "--face 0").replace("face='largest'", "--face largest")
+        raise ImageError(f"{source}: {text}") from error
+
+
+def _split_strengths(arguments: list[str]) -> tuple[list[str], dict[str, float]]:
+    files: list[str] = []
+    strengths: dict[str, float] = {}
+    queue = iter(arguments)
+    for argument in queue:
+        if not argument.startswith("--"):
+            files.append(argument)
+            continue
+        name, _, value = argument[2:].partition("=")
+        value = value or next(queue, "")
+        try:
+            strengths[name.replace("-", "_")] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"needs a number, got '{value}'", param_hint=f"--{name}") from None
+    return files, strengths
+
+
+def _distinct_names(sources: list[Path]) -> list[str]:
+    names = [f"{source.stem}.png" for source in sources]
+    doubled = {name for name in names if names.count(name) > 1}
+    if doubled:
+        raise ConfigError(f"several pictures would be written as {sorted(doubled)[0]}; rename them or edit them apart.")
+    return names
+
+
+@app.command(epilog="Example: vlbias strip face.png age.png --path age --steps 7")
+def strip(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture of a face.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="Where the strip is written.")],
+    path: Annotated[str, typer.Option("--path", metavar="ATTRIBUTE", help="The path to walk.")],
+    steps: Annotated[int, typer.Option(min=2, max=25, metavar="N", help="Pictures in the strip.")] = 7,
+    reach: Annotated[float, typer.Option(metavar="R", help="Walk from strength -R to +R.")] = 1.0,
+    editor: EditorOption = DEFAULT_EDITOR,
+) -> None:
+    """One picture, a path walked: a strip from the negative to the positive pole."""
+    from vlbias.images import open_image, save_png
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"the strip is written as PNG, so OUT must end in .png; got {out}.")
+    make_folder(out.parent)
+    model = open_editor(editor)
+    sheet = model.strip(open_image(image), path, steps=steps, reach=reach)
+    save_png(sheet, out, {"synthetic": "true", "editor": model.name, "source": image.name, "path": path})
+    typer.echo(out)

@@ -1,0 +1,72 @@
+"""``vlbias learn`` and ``vlbias paths``: what an editor can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlbias.cli.application import app
+from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, SeedOption, make_folder, open_editor, open_faces
+from vlbias.errors import ConfigError, OutputError
+
+
+@app.command(
+    epilog="Example: vlbias learn smile --positive 'a smiling person' --negative 'a person who is not smiling' "
+    "--images synthfaces:800 --out my-editor"
+)
+def learn(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the path will be called.")],
+    positive: Annotated[list[str], typer.Option("--positive", metavar="TEXT", help="Text of the + pole; repeatable.")],
+    negative: Annotated[list[str], typer.Option("--negative", metavar="TEXT", help="Text of the - pole; repeatable.")],
+    images: Annotated[str, typer.Option("--images", metavar="DATASET", help="Faces to learn on; no labels needed.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Editor folder to write.")],
+    editor: EditorOption = DEFAULT_EDITOR,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimisation steps.")] = None,
+    limit: Annotated[int, typer.Option(min=16, metavar="N", help="Use at most N faces.")] = 1500,
+    seed: SeedOption = 0,
+) -> None:
+    """Learn a new path from two texts; the editor with it is written to FOLDER."""
+    from vlbias.paths import Dipole
+
+    make_folder(out)
+    if any(out.iterdir()) and not (out / "config.json").is_file():
+        raise OutputError(f"{out} holds something else than an editor. Give a new or empty folder.")
+    model = open_editor(editor)
+    faces = open_faces(images, seed)
+    x = faces.tensor(faces.ids[:limit], model.image_size)
+    settings: dict[str, Any] = {} if steps is None else {"steps": steps}
+    model.learn(name, Dipole(tuple(positive), tuple(negative)), x, seed=seed, **settings)
+    model.save_pretrained(out)
+    record = model.paths.calibration.get(name, {}) if model.paths is not None else {}
+    for direction, found in record.items():
+        state = "reached" if found.get("reached") else "did not reach"
+        typer.echo(f"{name} {direction}: {state} the other pole")
+    typer.echo(f"{out}: paths {', '.join(model.attributes)}")
+
+
+@app.command(epilog="Example: vlbias paths synthfaces-64 --images synthfaces:100")
+def paths(
+    editor: Annotated[str, typer.Argument(metavar="EDITOR", help="Editor checkpoint.")] = DEFAULT_EDITOR,
+    images: Annotated[
+        str, typer.Option("--images", metavar="DATASET", help="Unseen faces to measure on.")
+    ] = "synthfaces:60",
+    strength: Annotated[float, typer.Option(metavar="S", help="Strength of the walks.")] = 1.0,
+    seed: SeedOption = 4242,
+) -> None:
+    """What each path does to decoded faces, read by CLIP: success, identity kept, drift of every other reading."""
+    from vlbias.paths import measure_paths
+
+    model = open_editor(editor)
+    if model.paths is None or model.clip is None:
+        raise ConfigError(f"'{model.name}' has no paths or no CLIP to measure them with.")
+    faces = open_faces(images, seed)
+    x = faces.tensor(faces.ids, model.image_size)
+    report = measure_paths(model.paths, model.diffae, model.clip, model.dipoles, x, strength=strength)
+    for title, table in (
+        ("Walks: share that reads as the other pole, identity (cosine), faces", report.summary),
+        ("Share of faces whose reading changed sides", report.changed),
+        ("Mean change of each reading, 1 = the distance between its poles", report.moved),
+    ):
+        typer.echo(f"{title}\n{table.round(2).to_string()}\n")

@@ -1,0 +1,78 @@
+"""What several commands share: options, arguments, and how their words are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlbias.errors import OutputError
+
+if TYPE_CHECKING:
+    from vlbias.data import FaceDataset
+    from vlbias.editor import Editor
+
+DEFAULT_EDITOR = "synthfaces-64"
+
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="synthfaces[:N], or a dataset's folder.")]
+EditorOption = Annotated[str, typer.Option("--editor", metavar="NAME|FOLDER", help="Editor checkpoint.")]
+TargetOption = Annotated[str, typer.Option("--target", metavar="COLUMN", help="Attribute that classifiers predict.")]
+ProtectedOption = Annotated[
+    str, typer.Option("--protected", metavar="COLUMN[,COLUMN]", help="Attribute that must not drive them.")
+]
+TiedTargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="COLUMN", help="What classifiers predict; for synthfaces: smile.")
+]
+TiedProtectedOption = Annotated[
+    str | None,
+    typer.Option("--protected", metavar="COLUMN", help="Attribute that must not drive them; for synthfaces: skin."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of all that is drawn.")]
+
+
+def open_editor(name: str, clip: str | None = None) -> Editor:
+    from vlbias.editor import Editor
+
+    return Editor.from_pretrained(name, clip=clip)
+
+
+def open_faces(spec: str, seed: int = 0) -> FaceDataset:
+    from vlbias.data import open_dataset
+
+    dataset = open_dataset(spec, seed=seed)
+    for problem in dataset.problems[:3]:
+        typer.echo(f"note: {problem.file}: {problem.code}: {problem.detail}", err=True)
+    more = len(dataset.problems) - 3
+    if more > 0:
+        typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)
+    return dataset
+
+
+def protected_columns(columns: str) -> str | list[str]:
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    return names[0] if len(names) == 1 else names
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, before the work that fills it."""
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file. Give a folder for the results.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {folder}: {error.strerror}. Choose another place.") from error
+
+
+def or_drawn(given: str | None, drawn: str, option: str, dataset: str) -> str:
+    """The column asked for; the embedded world has one to fall back on, other datasets must name theirs."""
+    if given is None and (dataset.partition(":")[0] != "synthfaces" or Path(dataset).exists()):
+        raise typer.BadParameter("this dataset needs it named", param_hint=option)
+    return given or drawn
+
+
+def numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers apart by commas, got '{text}'", param_hint=option) from None

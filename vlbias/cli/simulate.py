@@ -1,0 +1,81 @@
+"""``vlbias simulate``: group compositions varied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlbias.cli.application import app
+from vlbias.cli.options import (
+    DatasetArgument,
+    SeedOption,
+    TiedProtectedOption,
+    TiedTargetOption,
+    make_folder,
+    numbers,
+    open_faces,
+    or_drawn,
+)
+
+
+@app.command(
+    epilog="Example: vlbias simulate synthfaces:2000 out/simulate --target smile --protected skin --shares 0,0.25,0.5"
+)
+def simulate(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, curves and verdicts.")],
+    target: TiedTargetOption = None,
+    protected: TiedProtectedOption = None,
+    focal: Annotated[str, typer.Option(metavar="GROUP,...|all", help="Groups whose share moves.")] = "all",
+    shares: Annotated[str, typer.Option(metavar="S,...", help="Shares of the focal group.")] = "0,0.25,0.5",
+    mode: Annotated[
+        str, typer.Option(metavar="NAME,...", help="substitute, add, control; several are compared.")
+    ] = "substitute",
+    n: Annotated[int | None, typer.Option(min=4, metavar="N", help="Training images; else as many as fit.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Independent draws.")] = 3,
+    subject: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Person, kept on one side of the split.")
+    ] = None,
+    editor: Annotated[
+        str | None, typer.Option(metavar="E", help="Also reach each share with verified edits by this editor.")
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="timm backbone of the classifiers.")] = "resnet10t",
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = 300,
+    image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the classifier's images.")] = 48,
+    seed: SeedOption = 0,
+) -> None:
+    """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
+    from vlbias import simulate as simulations
+
+    faces = open_faces(dataset, seed)
+    target = or_drawn(target, "smile", "--target", dataset)
+    protected = or_drawn(protected, "skin", "--protected", dataset)
+    plan = simulations.plan(
+        faces,
+        target=target,
+        protected=protected,
+        focal=focal if focal == "all" else focal.split(","),
+        shares=numbers(shares, "--shares"),
+        n="max" if n is None else n,
+        mode=mode.split(","),
+        subject=subject,
+        repeats=repeats,
+        seed=seed,
+    )
+    fill: dict[str, Any] = {"real": None}
+    if editor is not None:
+        from vlbias.balance import Balancer
+        from vlbias.editor import Editor
+
+        fill["edited"] = Balancer(Editor.from_pretrained(editor), target=target, protected=protected, seed=seed)
+    make_folder(out)
+    typer.echo(str(plan), err=True)
+    result = simulations.run(
+        plan, faces, model=model, storage=out / "sim.log", fill=fill, num_steps=steps, image_size=image_size
+    )
+    result.write(out)
+    for sentence in result.verdicts():
+        typer.echo(sentence)
+    typer.echo(f"Open {out / 'curves.png'}")

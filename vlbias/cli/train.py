@@ -1,0 +1,115 @@
+"""``vlbias train``: the networks of an editor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlbias.cli.application import app
+from vlbias.cli.options import DatasetArgument, SeedOption, make_folder, open_faces
+from vlbias.errors import ConfigError
+
+train_app = typer.Typer(help="Train the networks of an editor; every run resumes after a kill.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
+OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the result and the state go.")]
+ImagesOption = Annotated[int, typer.Option("--images", min=16, metavar="N", help="Images to show, with repetition.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the state that FOLDER holds.")]
+
+
+@train_app.command("editor", epilog="Example: vlbias train editor synthfaces:30000 my-editor --aux age,smile,glasses")
+def train_editor(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Editor folder to write.")],
+    clip_images: Annotated[int, typer.Option(min=16, metavar="N", help="Images shown to the CLIP.")] = 60_000,
+    diffae_images: Annotated[int, typer.Option(min=16, metavar="N", help="Images shown to the autoencoder.")] = 100_000,
+    aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
+    path_names: Annotated[str, typer.Option("--paths", metavar="NAME,...", help="Paths to learn.")] = "age,skin_tone",
+    seed: SeedOption = 0,
+) -> None:
+    """All stages: CLIP, autoencoder, prior, probes, paths. The same command goes on after a kill."""
+    from vlbias.building import BuildSettings, build_editor
+
+    settings = BuildSettings(
+        clip_images=clip_images,
+        diffae_images=diffae_images,
+        aux_columns=tuple(filter(None, aux.split(","))),
+        paths=tuple(filter(None, path_names.split(","))),
+    )
+    editor = build_editor(open_faces(dataset, seed), out, settings=settings, seed=seed)
+    typer.echo(f"{out}: paths {', '.join(editor.attributes)}")
+
+
+@train_app.command("clip", epilog="Example: vlbias train clip synthfaces:30000 --out clip --images 60000")
+def train_clip_command(
+    dataset: DatasetArgument, out: OutOption, images: ImagesOption = 60_000, seed: SeedOption = 0
+) -> None:
+    """A small CLIP on captions made of the dataset's labels."""
+    import torch
+
+    from vlbias.building import BuildSettings, build_clip, caption_source, training_images
+
+    make_folder(out)
+    faces = open_faces(dataset, seed).split("train")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pictures = training_images(faces, 64)
+    settings = BuildSettings(clip_images=images)
+    build_clip(pictures, caption_source(faces, seed=seed), settings, out, seed=seed, device=device).save_pretrained(out)
+    typer.echo(out)
+
+
+@train_app.command("diffae", epilog="Example: vlbias train diffae photos/ --out diffae --images 100000 --resume")
+def train_diffae_command(
+    dataset: DatasetArgument,
+    out: OutOption,
+    images: ImagesOption = 100_000,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="DiffAEConfig as JSON; else the shipped small one.")
+    ] = None,
+    aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
+    resume: ResumeOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """A diffusion autoencoder; FOLDER/model is loadable at any time, FOLDER/samples shows how far it is."""
+    from vlbias.building import (
+        SMALL_DIFFAE,
+        BuildSettings,
+        build_diffae,
+        held_out_images,
+        label_features,
+        training_images,
+    )
+    from vlbias.checkpoints import read_json
+    from vlbias.diffae import DiffAEConfig
+
+    if (out / "state.pt").exists() and not resume:
+        raise ConfigError(f"{out} holds the state of a run. Add --resume to go on, or choose another folder.")
+    architecture = SMALL_DIFFAE if config is None else DiffAEConfig.from_dict(read_json(config))
+    columns = tuple(filter(None, aux.split(",")))
+    faces = open_faces(dataset, seed)
+    train = faces.split("train")
+    settings = BuildSettings(diffae_images=images, aux_columns=columns, diffae=architecture)
+    features = label_features(train.table, columns) if columns else None
+    held_out = held_out_images(faces, architecture.image_size)
+    pictures = training_images(train, architecture.image_size)
+    build_diffae(pictures, settings, out, held_out=held_out, aux=features, seed=seed)
+    typer.echo(out / "model")
+
+
+@train_app.command("prior", epilog="Example: vlbias train prior synthfaces:5000 --diffae diffae/model --out with-prior")
+def train_prior_command(
+    dataset: DatasetArgument,
+    diffae: Annotated[Path, typer.Option("--diffae", metavar="FOLDER", help="A trained autoencoder.")],
+    out: OutOption,
+    seed: SeedOption = 0,
+) -> None:
+    """A latent prior for a trained autoencoder, from the codes of a dataset; minutes."""
+    from vlbias.building import build_prior, training_images
+    from vlbias.diffae import DiffAE
+
+    model = DiffAE.from_pretrained(diffae)
+    pictures = training_images(open_faces(dataset, seed).split("train"), model.config.image_size)
+    build_prior(model, pictures, seed=seed).save_pretrained(out)
+    typer.echo(out)
