@@ -19,6 +19,7 @@ ROWS = [
     ["checkpoints", "progress", "locks"],
     ["images"],
     ["alignment"],
+    ["originals"],
     ["world"],
     ["diffae"],
     ["clip"],

@@ -32,9 +32,12 @@ __all__ = [
     "FaceDetector",
     "Similarity",
     "align",
+    "cut",
+    "feathered_mask",
     "ffhq_transform",
     "layout_transform",
     "paste_back",
+    "warp",
 ]
 
 #: Where the five landmarks stand in a crop, as shares of its edge: left eye, right eye, nose, corners of the mouth.
@@ -118,6 +121,12 @@ class Similarity:
     def to_crop(self, points: np.ndarray) -> np.ndarray:
         """Points (n, 2) in the photo => where they are in the crop."""
         return np.asarray(points, dtype=float) @ self.inverse[:, :2].T + self.inverse[:, 2]
+
+    def resized(self, size: int) -> Similarity:
+        """The same square of the photo, shown at another number of crop pixels."""
+        matrix = self.matrix.copy()
+        matrix[:, :2] *= self.size / size
+        return Similarity(matrix, size)
 
     def corners(self) -> np.ndarray:
         """The crop's corners in the photo, (4, 2)."""
@@ -257,7 +266,7 @@ def align(
         )
     transform = layout_transform(chosen.landmarks, size, layout)
     others = tuple(other for other in found if other is not chosen)
-    return Aligned(_cut(upright, transform), upright, transform, chosen, others)
+    return Aligned(cut(upright, transform), upright, transform, chosen, others)
 
 
 def paste_back(
@@ -297,14 +306,14 @@ def paste_back(
     if right <= left or bottom <= top:
         return photo.convert("RGB")
     box = (int(left), int(top), int(right), int(bottom))
-    mask = _warp(_feathered_mask(transform.size, feather), transform, box)[..., None]
+    mask = warp(feathered_mask(transform.size, feather), transform, box)[..., None]
     new = np.asarray(edited.convert("RGB"), dtype=np.float32)
     region = target[top:bottom, left:right]
     if donor is None:
-        region += mask * (_warp(new, transform, box) - region)
+        region += mask * (warp(new, transform, box) - region)
     else:
         old = np.asarray(donor.convert("RGB").resize(edited.size, Image.Resampling.LANCZOS), dtype=np.float32)
-        region += mask * _warp(new - old, transform, box)
+        region += mask * warp(new - old, transform, box)
     return Image.fromarray(target.round().clip(0, 255).astype(np.uint8))
 
 
@@ -385,8 +394,12 @@ def _choose(found: Sequence[DetectedFace], face: str | int, name: str) -> Detect
     return max(ordered, key=lambda item: item.width)
 
 
-def _cut(photo: Image.Image, transform: Similarity) -> Image.Image:
-    """The crop, every pixel the mean of what it covers."""
+def cut(photo: Image.Image, transform: Similarity) -> Image.Image:
+    """The crop of an upright RGB photo, every pixel the mean of what it covers.
+
+    Raises:
+        ImageError: the crop lies wholly beyond the photo's edge.
+    """
     corners = transform.corners()
     margin = 2  # what the interpolation reaches over
     low = np.floor(corners.min(axis=0)).astype(int) - margin
@@ -406,8 +419,17 @@ def _cut(photo: Image.Image, transform: Similarity) -> Image.Image:
     return drawn.reduce(times) if times > 1 else drawn
 
 
-def _warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:
-    """An array over the crop, (e, e) or (e, e, c) => the same over a box of the photo; 0 outside the crop."""
+def warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:
+    """An array over a crop => the same over a box of its photo; 0 outside the crop.
+
+    Args:
+        values: (e, e) or (e, e, c), of any resolution.
+        transform: where the crop lies.
+        box: left, top, right, bottom in photo pixels.
+
+    Returns:
+        float32 (h, w) or (h, w, c).
+    """
     planes = values[..., None] if values.ndim == 2 else values
     # crops finer than the photo are averaged down first
     edge = min(planes.shape[0], max(1, math.ceil(transform.side)))
@@ -429,9 +451,16 @@ def _warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, i
     return warped[..., 0] if values.ndim == 2 else warped
 
 
-def _feathered_mask(size: int, feather: float) -> np.ndarray:
-    """1 inside, 0 at the crop's border, a cosine between: float (size, size)."""
+def feathered_mask(size: int, feather: float, *, sides: tuple[bool, bool] = (True, True)) -> np.ndarray:
+    """1 inside, 0 at the crop's border, a cosine between: float (size, size).
+
+    Args:
+        size: edge of the crop in pixels.
+        feather: width of the soft edge as a share of the crop's edge, > 0.
+        sides: whether the left and right border, and the upper and lower one, are soft.
+    """
     place = (np.arange(size) + 0.5) / size
     ramp = np.clip(np.minimum(place, 1 - place) / feather, 0, 1)
-    soft = (1 - np.cos(np.pi * ramp)) / 2
-    return np.outer(soft, soft).astype(np.float32)
+    soft, hard = (1 - np.cos(np.pi * ramp)) / 2, np.ones(size)
+    across, down = sides
+    return np.outer(soft if down else hard, soft if across else hard).astype(np.float32)

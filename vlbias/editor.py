@@ -17,7 +17,8 @@ from vlbias import alignment
 from vlbias.checkpoints import find_checkpoint, list_checkpoints, read_json, sha256_file, write_json
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.errors import CheckpointError, ConfigError, ImageError, ShapeError, unknown
-from vlbias.images import contact_sheet, to_pil, to_tensor
+from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
+from vlbias.originals import Original
 from vlbias.paths import Dipole, PathSet, Probes
 
 if TYPE_CHECKING:
@@ -328,7 +329,10 @@ class Editor:
                 way (+ towards the positive prompt).
 
         Returns:
-            Edited faces, in the kind that was given; strengths of 0 and no seed return the faces unchanged.
+            Edited faces, in the kind that was given and, without ``seed``, in the size that was given: what the edit
+            changed is enlarged and added to the picture's own pixels (of a picture that is not square, to its central
+            square). Strengths of 0 and no seed return the faces unchanged, pixel by pixel. With ``seed`` nothing of
+            the picture's own detail is left to keep, and faces come out at the editor's size.
 
         Raises:
             UnknownNameError: no path of that name.
@@ -343,11 +347,9 @@ class Editor:
             return self._edit_photos(images, face, detector, seed=seed, **strengths)
         x_0, kind = self._as_tensor(images)
         moving = {name: strength for name, strength in strengths.items() if strength != 0}
-        if not moving and seed is None:
-            return _as_kind(x_0, kind)
         if seed is None:
-            z_sem, x_T = self._encode(x_0)
-            return _as_kind(self.move(x_0, z_sem, x_T, moving), kind)
+            edited = self.move(x_0, *self._encode(x_0), moving) if moving else x_0
+            return _at_own_size(images, x_0, edited, kind)
         z_sem = self._batched(self._encode_semantic, x_0)
         fresh = self.noise(range(seed, seed + len(x_0)))
         return _as_kind(self._batched(self._decode, self.walk(z_sem, moving), fresh), kind)
@@ -646,12 +648,32 @@ class Editor:
 def _as_kind(x: torch.Tensor, kind: str) -> Any:
     if kind == "tensor":
         return x
-    pictures = to_pil(x)
+    return _in_kind(to_pil(x), kind)
+
+
+def _in_kind(pictures: list[Image.Image], kind: str) -> Any:
+    """Pictures as what was given: one, a list, or an array."""
     if kind == "pil":
         return pictures[0]
     if kind == "array1":
         return np.asarray(pictures[0])
     return np.stack([np.asarray(picture) for picture in pictures]) if kind == "array" else pictures
+
+
+def _at_own_size(images: Images, x_0: torch.Tensor, edited: torch.Tensor, kind: str) -> Any:
+    """Edits of ``x_0`` in the kind, and pictures in the size, that was given."""
+    if kind == "tensor":
+        return edited
+    given = [images] if isinstance(images, Image.Image) else list(images)
+    if isinstance(images, np.ndarray):
+        given = [Image.fromarray(picture) for picture in (images[None] if images.ndim == 3 else images)]
+    pictures = []
+    for picture, before, after in zip(given, to_pixels(x_0), to_pixels(edited), strict=True):
+        original = Original.of_picture(picture)
+        # a picture of another mode than RGB is answered in RGB, as the editor's own pictures are
+        upright = Original(original.upright)
+        pictures.append(upright.changed(before, after))
+    return _in_kind(pictures, kind)
 
 
 def _check_hashes(folder: Path, info: Mapping[str, Any]) -> None:

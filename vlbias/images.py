@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,26 @@ from vlbias.errors import ImageError, ShapeError
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "PNG_LEVEL",
     "contact_sheet",
+    "load_stored",
     "open_image",
+    "picture_size",
+    "png_text",
     "read_png_metadata",
     "save_png",
     "to_pil",
+    "to_pixels",
     "to_tensor",
     "to_uint8",
+    "to_upright_rgb",
 ]
 
 #: File endings that count as pictures in a folder.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+#: zlib level of every PNG that the library writes: the same picture gives the same bytes.
+PNG_LEVEL = 6
 
 #: A picture of more pixels than this is refused: 100 megapixels is beyond any camera portrait.
 MAX_PIXELS = 100_000_000
@@ -50,8 +60,22 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     Raises:
         ImageError: no such file, zero bytes, not a picture, truncated, or too large; the message names the file.
     """
+    with _image_errors(path):
+        return to_upright_rgb(load_stored(path, max_pixels=max_pixels))
+
+
+def load_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open and decode a picture as it is stored: its own mode, not turned, with Pillow's notes on the file.
+
+    Args:
+        path: the file.
+        max_pixels: a larger picture is refused before it is decoded.
+
+    Raises:
+        ImageError: as :func:`open_image`.
+    """
     path = Path(path)
-    try:
+    with _image_errors(path):
         if path.is_dir():
             raise ImageError(f"{path} is a folder. Give a picture.")
         if path.stat().st_size == 0:
@@ -66,7 +90,25 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
                         f"{path} has {num_pixels:,} pixels; at most {max_pixels:,} are read. Resize the picture."
                     )
                 raw.load()
-                return _to_rgb(ImageOps.exif_transpose(raw))
+                raw.getexif()  # read while the file is open; Pillow keeps it
+                return raw
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a picture as it is stored, from its header alone.
+
+    Raises:
+        ImageError: as :func:`open_image`.
+    """
+    with _image_errors(path), Image.open(path) as raw:
+        return raw.size
+
+
+@contextmanager
+def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What Pillow and the file system raise about a picture => an :class:`ImageError` that names the file."""
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -75,6 +117,11 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         raise ImageError(f"{path} does not exist.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} is damaged or truncated ({error}). Restore it or remove it.") from error
+
+
+def to_upright_rgb(stored: Image.Image) -> Image.Image:
+    """A picture as it is stored => upright 8-bit RGB, as people see it."""
+    return _to_rgb(ImageOps.exif_transpose(stored))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -135,6 +182,11 @@ def to_pil(x: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(pixels) for pixels in rearrange(to_uint8(x), "b c h w -> b h w c").contiguous().numpy()]
 
 
+def to_pixels(x: torch.Tensor) -> np.ndarray:
+    """Image tensor (b, 3, h, w) in [-1, 1] => float32 (b, h, w, 3) in 0..255, not rounded."""
+    return rearrange(x.detach().float().cpu(), "b c h w -> b h w c").add(1).mul(127.5).numpy()
+
+
 def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
     """Write a PNG with text metadata; the same picture and metadata give the same bytes.
 
@@ -143,12 +195,17 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
     Raises:
         OutputError: the place cannot be written.
     """
-    info = PngImagePlugin.PngInfo()
-    for key in sorted(metadata or {}):
-        info.add_itxt(key, str((metadata or {})[key]))
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=info, compress_level=6)
+    image.save(buffer, format="PNG", pnginfo=png_text(metadata or {}), compress_level=PNG_LEVEL)
     atomic_write_bytes(path, buffer.getvalue())
+
+
+def png_text(metadata: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """Text chunks of a PNG, in the order of their keys."""
+    info = PngImagePlugin.PngInfo()
+    for key in sorted(metadata):
+        info.add_itxt(key, str(metadata[key]))
+    return info
 
 
 def read_png_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

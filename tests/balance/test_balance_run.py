@@ -227,7 +227,8 @@ def test_amplify_makes_the_bias_stronger_and_says_so(editor, faces, tmp_path):
 
 @pytest.mark.parametrize("originals", ["link", "resize", "omit"])
 def test_originals(editor, faces, tmp_path, originals):
-    result = balance(editor, faces, tmp_path / "out", limit=4, run={"originals": originals})
+    size = "editor" if originals == "resize" else "own"
+    result = balance(editor, faces, tmp_path / "out", limit=4, size=size, run={"originals": originals})
     real = result.table[result.table["origin"] == "real"]
     assert len(real) == (0 if originals == "omit" else len(faces))
     for row in real.head(3).to_dict("records"):

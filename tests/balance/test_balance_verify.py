@@ -70,11 +70,11 @@ def test_fitted_reading_is_not_fooled_by_the_planted_association():
 
 
 def test_a_blind_dipole_is_replaced_by_a_fit_and_said_so(tiny, faces):
-    from vlbias.balance.source import encode_faces
+    from vlbias.balance.source import encode_faces, open_faces
 
     blind = tiny.TinyEditor(blind=True)
     ids = [item for item in faces.table.index if faces.table.loc[item, "split"] == "train"]
-    x_0, z_sem = encode_faces(blind, [faces.image(item) for item in ids])
+    x_0, z_sem = encode_faces(blind, list(open_faces(faces, ids, blind)[0].values()))
     labels = faces.table.loc[ids, "skin"].tolist()
     poles = Poles("skin", "skin_tone", {"light": -1, "dark": 1})
     judge = calibrate(blind, "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)

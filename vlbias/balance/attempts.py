@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
 from vlbias.balance.poles import Poles
 from vlbias.balance.readings import AttributeJudge
 from vlbias.balance.verify import Checks, Identity, Margins, Reason, Scores, read_margins
-from vlbias.images import to_pil, to_tensor
+from vlbias.originals import Encoded
 
 if TYPE_CHECKING:
     from vlbias.editor import Editor
 
-__all__ = ["Attempt", "ChunkResult", "Job", "Passed", "as_saved", "record", "reject", "stack", "target_margins"]
+__all__ = ["Attempt", "ChunkResult", "Job", "Passed", "record", "reject", "stack", "target_margins"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Job:
         seed: the plan's.
         prior_steps: network evaluations of a decode of a sampled face.
         keep_pairs: decode the donors of kept edits also where they do not enter the dataset.
+        size: what edits are written at, one of ``written.SIZES``.
         calibration_evaluations: UNet evaluations that the judges took, for the report.
     """
 
@@ -52,6 +52,7 @@ class Job:
     seed: int
     prior_steps: int
     keep_pairs: bool
+    size: str
     calibration_evaluations: int = 0
 
 
@@ -62,13 +63,13 @@ class ChunkResult:
     Attributes:
         kept: one record an edit, in slot order.
         rejected: one record a donor that was turned down, and one an edit that found no donor.
-        images: file stem -> picture: ``edit-000012``, and ``face-000012`` for its donor in prior mode.
+        files: stem -> file: ``edit-000012``, and ``face-000012`` for its donor in prior mode.
         unet_evaluations: single-image evaluations of the UNet.
     """
 
     kept: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    images: dict[str, Image.Image] = field(default_factory=dict)
+    files: dict[str, Encoded] = field(default_factory=dict)
     unet_evaluations: int = 0
 
 
@@ -89,7 +90,7 @@ class Attempt:
     low: float = 0.0
     high: float = float("inf")
     target_margins: tuple[float | None, float | None] = (None, None)
-    donor_picture: Image.Image | None = None
+    donor_file: Encoded | None = None
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Passed:
     """An edit that passed, before its donor was confirmed."""
 
     attempt: Attempt
-    picture: Image.Image
+    file: Encoded
     x_edit: torch.Tensor
     z_found: torch.Tensor
     scores: Scores
@@ -108,16 +109,6 @@ def target_margins(
 ) -> Margins:
     wanted = [str(attempt.row["target"]) for attempt in attempts]
     return read_margins(job.editor, job.target, wanted, z_sem=z_sem, x_0=x_0)
-
-
-def as_saved(x: torch.Tensor) -> tuple[list[Image.Image], torch.Tensor, list[bool]]:
-    """Pictures as they will be written, the tensor of these 8-bit pictures, and which of them were finite.
-
-    The judges see what is saved, not the float image before it was rounded.
-    """
-    finite = torch.isfinite(x).flatten(1).all(dim=1)
-    pictures = to_pil(torch.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0))
-    return pictures, to_tensor(pictures).to(x.device), finite.tolist()
 
 
 def stack(attempts: Sequence[Attempt], name: str) -> torch.Tensor:

@@ -48,7 +48,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "## Files",
         "`metadata.csv` has one row a picture: labels, `origin` (real, edited or sampled), `source_id` (the donor),",
         "path, strength, seed, and the readings that verified it (`score_...`). The folder of each split repeats its",
-        "part, for readers that look there. Every made picture says so in its PNG text. `plan.csv` is the plan,",
+        "part, for readers that look there. Every made picture says so inside its file. `plan.csv` is the plan,",
         "`report.json` has the figures.",
         "",
         "## Limits",
@@ -57,6 +57,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "- Equal counts mitigate one association. They do not make a classifier fair: measure it (`vlbias audit`).",
         "- Labels of an edited picture that the edit made untrue (such as the age in years) are blank.",
     ]
+    lines += [f"- {text}" for text in report.get("warnings", [])]
     if plan.settings["mode"] == "amplify":
         lines.append("- This set is **more** biased than its source, on purpose. Do not train a product on it.")
     return "\n".join(lines) + "\n"

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, as_saved, record, reject, stack, target_margins
+from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, record, reject, stack, target_margins
 from vlbias.balance.donors import PriorDonors, RealDonors
 from vlbias.balance.edit import sequential_strengths
 from vlbias.balance.plan import walks
 from vlbias.balance.source import in_batches
 from vlbias.balance.verify import Reason, Scores, read_margins, verdict
+from vlbias.balance.written import write_edits
 
 __all__ = ["run_chunk"]
 
@@ -62,14 +63,14 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
         if not attempts:
             break
         z_edit = _walk(job, attempts)
-        pictures, x_edit, finite = as_saved(donors.render(attempts, z_edit))
+        files, x_edit, finite = write_edits(job, attempts, donors.render(attempts, z_edit))
         z_found = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_edit)
         scores = _scores(job, attempts, x_edit, z_found, z_edit)
         again = []
         for index, attempt in enumerate(attempts):
             reason = verdict(scores[index], attempt.target_margins, job.checks) if finite[index] else Reason.NOT_FINITE
             if reason is None:
-                passed.append(Passed(attempt, pictures[index], x_edit[index], z_found[index], scores[index]))
+                passed.append(Passed(attempt, files[index], x_edit[index], z_found[index], scores[index]))
             elif retry < job.checks.retries and donors.may_walk_again(reason) and _adjust(job, attempt, reason):
                 again.append(attempt)
             else:
@@ -78,10 +79,10 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
     passed = donors.confirm(passed) if passed else []
     for item in passed:
         stem = f"{item.attempt.row['slot']:06d}"
-        result.kept.append(record(item.attempt) | item.scores.rounded())
-        result.images[f"edit-{stem}"] = item.picture
-        if item.attempt.donor_picture is not None:
-            result.images[f"face-{stem}"] = item.attempt.donor_picture
+        result.kept.append(record(item.attempt) | {"suffix": item.file.suffix} | item.scores.rounded())
+        result.files[f"edit-{stem}"] = item.file
+        if item.attempt.donor_file is not None:
+            result.files[f"face-{stem}"] = item.attempt.donor_file
     return {item.attempt.row["slot"] for item in passed}
 
 
@@ -191,7 +192,7 @@ def _scores(
         identity = job.identity(z_donor, x_edit, z_edit, x_edit)
     else:
         x_donor = stack(attempts, "x_0")
-        if attempts[0].donor_picture is not None:
+        if attempts[0].donor_file is not None:
             # a decoded donor is compared through the encoder, as its edit is
             z_donor = in_batches(editor.diffae.encode, editor.settings.batch_size, x_donor)
         identity = job.identity(z_donor, x_donor, z_found, x_edit)

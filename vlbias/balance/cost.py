@@ -9,6 +9,7 @@ import torch
 
 from vlbias.balance.judges import SAMPLED_FACES
 from vlbias.balance.plan import Cost, Plan
+from vlbias.balance.written import median_bytes
 
 if TYPE_CHECKING:
     from vlbias.editor import Editor
@@ -19,11 +20,11 @@ __all__ = ["estimate", "seconds_per_evaluation"]
 EXPECTED_TRIES = 1.3
 # The encoder and the judges beside the UNet.
 OVERHEAD = 1.1
-# A PNG of a face; originals are counted as if all of them were copied at the edits' size.
+# A PNG of a face.
 BYTES_PER_PIXEL = 2.0
 
 
-def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int, pairs: bool) -> Cost:
+def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int, pairs: bool, own_size: bool) -> Cost:
     """Price a plan.
 
     Args:
@@ -32,6 +33,7 @@ def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int,
         faces: the dataset, or ``None``.
         prior_steps: network evaluations of a decode in prior mode.
         pairs: whether prior mode decodes donors that do not enter the dataset.
+        own_size: whether edits are as large as their donors.
     """
     settings = editor.settings
     images = len(plan) + int(plan.table["keep_donor"].sum())
@@ -47,7 +49,10 @@ def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int,
     if len(plan):
         minutes = round(evaluations * seconds_per_evaluation(editor) * OVERHEAD / 60, 2)
     pictures = images + (0 if faces is None else len(faces.table))
-    megabytes = pictures * editor.image_size**2 * BYTES_PER_PIXEL / 1e6
+    small = editor.image_size**2 * BYTES_PER_PIXEL
+    typical = small if faces is None else median_bytes(faces, otherwise=small)
+    edited = typical if own_size and plan.settings["source"] == "real" else small
+    megabytes = ((pictures - images) * typical + images * edited) / 1e6
     return Cost(images, round(evaluations), minutes, round(megabytes, 2))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, as_saved, reject, stack, target_margins
+from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, reject, stack, target_margins
 from vlbias.balance.plan import RESERVES_PER_EDIT
 from vlbias.balance.source import PriorFaces, encode_faces, in_batches, open_faces
 from vlbias.balance.verify import Reason, read_margins
+from vlbias.balance.written import write_donors
 
 __all__ = ["PriorDonors", "RealDonors"]
 
@@ -47,14 +48,14 @@ class RealDonors:
 
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
         """Open and encode; a picture that cannot be read is turned down."""
-        pictures, failures = open_faces(self.job.faces, [a.donor for a in attempts], self.job.editor.image_size)
+        x_faces, failures = open_faces(self.job.faces, [a.donor for a in attempts], self.job.editor)
         for attempt in attempts:
             if attempt.donor in failures:
                 reject(self.result, attempt, Reason.UNREADABLE, detail=failures[attempt.donor])
-        attempts = [attempt for attempt in attempts if attempt.donor in pictures]
+        attempts = [attempt for attempt in attempts if attempt.donor in x_faces]
         if not attempts:
             return []
-        x_0, z_sem = encode_faces(self.job.editor, [pictures[attempt.donor] for attempt in attempts])
+        x_0, z_sem = encode_faces(self.job.editor, [x_faces[attempt.donor] for attempt in attempts])
         target = target_margins(self.job, attempts, z_sem, x_0)
         for index, attempt in enumerate(attempts):
             attempt.x_0, attempt.z_sem, attempt.target_margins = x_0[index], z_sem[index], target.at(index)
@@ -173,10 +174,11 @@ class PriorDonors:
 
     def _decode_donors(self, attempts: list[Attempt]) -> list[Attempt]:
         """Decode donors; those that look like the cell their code was sorted into."""
-        pictures, x_0, finite = as_saved(self._decode(stack(attempts, "z_sem"), stack(attempts, "x_T")))
+        decoded = self._decode(stack(attempts, "z_sem"), stack(attempts, "x_T"))
+        files, x_0, finite = write_donors(self.job, attempts, decoded)
         whole = []
-        for attempt, picture, x, sound in zip(attempts, pictures, x_0, finite, strict=True):
-            attempt.donor_picture, attempt.x_0 = picture, x
+        for attempt, file, x, sound in zip(attempts, files, x_0, finite, strict=True):
+            attempt.donor_file, attempt.x_0 = file, x
             if sound:
                 whole.append(attempt)
             else:

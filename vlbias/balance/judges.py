@@ -121,12 +121,12 @@ def calibrated_judges(
             of_item[str(item)] = [klass, *(str(group) for group in groups)]
     cells = [(item, (values[0], GROUP_JOINT.join(values[1:]))) for item, values in of_item.items()]
     ids = calibration_ids(cells, CALIBRATION_FACES, seed)
-    pictures, failures = open_faces(faces, ids, editor.image_size)
-    ids = [item for item in ids if item in pictures]
+    x_faces, failures = open_faces(faces, ids, editor)
+    ids = [item for item in ids if item in x_faces]
     if not ids:
         first = next(iter(failures.values()))
         raise PlanError(f"No picture of '{faces.name}' that the judges need can be read; the first: {first}")
-    x_0, z_sem = encode_faces(editor, [pictures[item] for item in ids])
+    x_0, z_sem = encode_faces(editor, [x_faces[item] for item in ids])
     names = ["/".join(of_item[item]) for item in ids]
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
     judges = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from vlbias.balance.poles import Poles, column_labels, resolve_poles
 from vlbias.balance.readings import AttributeJudge
 from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.verify import Checks, Identity, LatentIdentity, identity_judge
-from vlbias.balance.write import assemble, provenance
+from vlbias.balance.write import assemble
+from vlbias.balance.written import check_size, resolution_note
 from vlbias.checkpoints import read_json
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.progress import track
@@ -75,6 +76,7 @@ class Result:
             before = self.report["counts_before"][target]
             cells = ", ".join(f"{group} {before[group]} -> {after[group]}" for group in before)
             lines.append(f"  {self.report['target']}={target}: {cells}")
+        lines += [f"warning: {text}" for text in self.report.get("warnings", [])]
         return "\n".join(lines)
 
 
@@ -98,6 +100,8 @@ class Balancer:
         prior_steps: network evaluations of a decode in prior mode.
         keep_pairs: in prior mode, also decode the donors of edits into ``OUT/donors`` so that pairs can be seen.
         chunk_size: edits that are committed, and walked, together.
+        size: ``own`` writes an edit at its donor's width and height, in the donor's file format and quality: the
+            donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
 
     Raises:
         PlanError: ``target`` equals ``protected``, or a setting is out of range.
@@ -121,6 +125,7 @@ class Balancer:
         prior_steps: int = 10,
         keep_pairs: bool = True,
         chunk_size: int = 32,
+        size: str = "own",
     ):
         self.editor = editor
         self.target = target
@@ -133,7 +138,8 @@ class Balancer:
             poles = {self.protected[0]: (path, poles)}
         if prior_steps < 1:
             raise PlanError(f"`prior_steps` must be >= 1; got {prior_steps}.")
-        self.mode, self.source, self.to, self.seed = mode, source, to, seed
+        check_size(size)
+        self.mode, self.source, self.to, self.seed, self.size = mode, source, to, seed, size
         self.splits = [splits] if isinstance(splits, str) else list(splits)
         self.poles = dict(poles or {})
         self.checks = checks or Checks()
@@ -181,7 +187,17 @@ class Balancer:
             target_values=target_poles.ordered if target_poles is not None else None,
             num_images=num_images,
         )
-        return plan.with_cost(estimate(self.editor, plan, faces, prior_steps=self.prior_steps, pairs=self.keep_pairs))
+        cost = estimate(
+            self.editor, plan, faces, prior_steps=self.prior_steps, pairs=self.keep_pairs, own_size=self.size == "own"
+        )
+        return replace(plan, cost=cost, notes=self._notes(faces))
+
+    def _notes(self, faces: Any | None) -> tuple[str, ...]:
+        """What resolution will give away, where edits cannot be written at the originals' size."""
+        if faces is None or (self.size == "own" and self.source == "real"):
+            return ()
+        note = resolution_note(faces, self.editor.image_size, prior=self.source == "prior")
+        return () if note is None else (note,)
 
     def _protected_poles(self, table: pd.DataFrame | None) -> list[Poles]:
         found = []
@@ -232,8 +248,8 @@ class Balancer:
             out_dir: the output folder: new, empty, or of this same job.
             shard: (i, n) does chunks i, i+n, i+2n, ... with 0 <= i < n; the shard that finishes last writes the
                 dataset. The number of shards does not change a byte of it.
-            originals: ``copy`` files as they are; ``link`` to them; ``resize`` to the size of the edits, so that
-                resolution does not give edits away; ``omit``.
+            originals: ``copy`` files as they are; ``link`` to them; ``omit``; ``resize`` to the editor's size, which
+                goes with ``size="editor"``.
             progress: show a progress line on stderr.
 
         Raises:
@@ -243,6 +259,7 @@ class Balancer:
         """
         if originals not in ORIGINALS:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
+        check_size(self.size, originals)
         first, step = shard if shard is not None else (0, 1)
         if not 0 <= first < step:
             raise ConfigError(f"`shard` must be (i, n) with 0 <= i < n; got {shard}.")
@@ -304,6 +321,7 @@ class Balancer:
             "prior_steps": self.prior_steps,
             "keep_pairs": self.keep_pairs,
             "originals": originals,
+            "size": self.size,
         }
 
     def _check_space(self, run: RunFolder, plan: Plan) -> None:
@@ -356,6 +374,7 @@ class Balancer:
             seed=self.seed,
             prior_steps=self.prior_steps,
             keep_pairs=self.keep_pairs,
+            size=self.size,
             calibration_evaluations=judges.unet_evaluations,
         )
 
@@ -380,16 +399,9 @@ class Balancer:
                 if run.has_chunk(number):
                     continue
                 result = run_chunk(job, chunks[number])
-                run.commit_chunk(number, result, self._provenance(result))
+                run.commit_chunk(number, result)
                 kept, rejected = kept + len(result.kept), rejected + len(result.rejected)
                 bar.update(len(chunks[number]), kept=kept, rejected=rejected)
-
-    def _provenance(self, result: Any) -> dict[str, dict[str, str]]:
-        texts = {}
-        for record in result.kept:
-            texts[f"edit-{record['slot']:06d}"] = provenance(record, self.editor.name)
-            texts[f"face-{record['slot']:06d}"] = provenance(record, self.editor.name, donor=True)
-        return texts
 
     def _details(self, faces: Any | None, job: Job) -> dict[str, Any]:
         return {
@@ -401,6 +413,8 @@ class Balancer:
             "checks": asdict(self.checks),
             "calibration_evaluations": job.calibration_evaluations,
             "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
+            "size": self.size,
+            "warnings": list(self._notes(faces)),
         }
 
 

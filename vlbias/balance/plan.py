@@ -66,6 +66,7 @@ class Plan:
         groups: group label -> value of each protected attribute.
         settings: what the plan was made with, as plain values.
         cost: estimate, where one was asked for.
+        notes: what the user should know before the work starts, one sentence or two each.
     """
 
     table: pd.DataFrame
@@ -74,6 +75,7 @@ class Plan:
     groups: dict[str, tuple[str, ...]]
     settings: dict[str, Any] = field(default_factory=dict)
     cost: Cost | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -98,6 +100,7 @@ class Plan:
             lines.append(f"  {self.settings.get('target', 'target')}={target}: {cells}")
         if self.cost is not None:
             lines.append(f"  cost: {self.cost}")
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     __str__ = describe

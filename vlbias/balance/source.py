@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
 from vlbias.balance.plan import GROUP_JOINT, item_seed
 from vlbias.balance.readings import AttributeJudge, read
@@ -33,30 +32,30 @@ def in_batches(function: Callable[..., torch.Tensor], size: int, *tensors: torch
         return torch.cat([function(*(tensor[start : start + size] for tensor in tensors)) for start in starts])
 
 
-def open_faces(faces: Any, ids: Sequence[str], size: int) -> tuple[dict[str, Image.Image], dict[str, str]]:
+def open_faces(faces: Any, ids: Sequence[str], editor: Editor) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Open pictures of a dataset, cropped and scaled to the editor's size.
 
     Args:
         faces: dataset with ``image(id)``.
         ids: items, in order.
-        size: edge in pixels.
+        editor: gives the size and the device.
 
     Returns:
-        (id -> picture, id -> what is wrong with it); each id is in one of the two.
+        (id -> x_0 (3, h, w), id -> what is wrong with it); each id is in one of the two.
     """
-    pictures, failures = {}, {}
+    found, failures = {}, {}
     for item in ids:
         try:
-            pictures[item] = faces.image(item)
+            # one by one: pictures of a dataset may have several sizes, and full-size ones are not kept
+            found[item] = to_tensor(faces.image(item), editor.image_size)[0].to(editor.device)
         except ImageError as error:
             failures[item] = str(error)
-    return pictures, failures
+    return found, failures
 
 
-def encode_faces(editor: Editor, pictures: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-    """PIL pictures => (x_0 (b, 3, h, w), z_sem (b, d)) on the editor's device."""
-    # one by one: pictures of a dataset may have several sizes
-    x_0 = torch.cat([to_tensor(picture, editor.image_size) for picture in pictures]).to(editor.device)
+def encode_faces(editor: Editor, faces: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces (3, h, w) => (x_0 (b, 3, h, w), z_sem (b, d)) on the editor's device."""
+    x_0 = torch.stack(list(faces))
     return x_0, in_batches(editor.diffae.encode, editor.settings.batch_size, x_0)
 
 

@@ -24,7 +24,6 @@ from typing import Any
 
 from vlbias.balance.attempts import ChunkResult
 from vlbias.errors import OutputError
-from vlbias.images import save_png
 
 __all__ = ["RunFolder", "writing"]
 
@@ -132,20 +131,19 @@ class RunFolder:
     def has_chunk(self, chunk: int) -> bool:
         return (self.chunk_dir(chunk) / "result.json").is_file()
 
-    def commit_chunk(self, chunk: int, result: ChunkResult, provenance: Mapping[str, Mapping[str, str]]) -> None:
+    def commit_chunk(self, chunk: int, result: ChunkResult) -> None:
         """Store a finished chunk in one step.
 
         Args:
             chunk: its number.
             result: what it came to.
-            provenance: file stem -> PNG metadata.
         """
         done = sum(1 for entry in (self.state / "chunks").iterdir())
         draft = self.temporary(f"chunk-{chunk:04d}")
         with writing(self.chunk_dir(chunk), saved=f"{done} finished chunks are kept."):
             draft.mkdir()
-            for stem, image in result.images.items():
-                save_png(image, draft / f"{stem}.png", provenance[stem])
+            for stem, file in result.files.items():
+                (draft / f"{stem}{file.suffix}").write_bytes(file.data)
             values = {"kept": result.kept, "rejected": result.rejected, "unet_evaluations": result.unet_evaluations}
             (draft / "result.json").write_text(json.dumps(values, indent=1, sort_keys=True))
             try:
@@ -165,9 +163,9 @@ class RunFolder:
                 f"{path} cannot be read ({error}). Remove {path.parent}; the chunk is then computed again."
             ) from error
 
-    def place(self, chunk: int, stem: str, path: Path) -> None:
+    def place(self, chunk: int, name: str, path: Path) -> None:
         """Move a chunk's picture to its place in the dataset; done already counts as done."""
-        source = self.chunk_dir(chunk) / f"{stem}.png"
+        source = self.chunk_dir(chunk) / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

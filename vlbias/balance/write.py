@@ -25,7 +25,7 @@ from vlbias.balance.verify import Reason
 from vlbias.checkpoints import atomic_write_bytes, read_json
 from vlbias.progress import Progress
 
-__all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble", "provenance"]
+__all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble"]
 
 SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
 #: Columns behind the labels: where a row comes from, and the readings that verified an edit.
@@ -35,26 +35,6 @@ REJECTED_COLUMNS = [
     *("slot", "split", "target", "donor", "from", "to", "path", "strength", "seed", "reason", "detail"),
     *SCORES,
 ]
-
-
-def provenance(record: Mapping[str, Any], editor_name: str, *, donor: bool = False) -> dict[str, str]:
-    """PNG text that says what a made picture is.
-
-    Args:
-        record: of the kept edit.
-        editor_name: the checkpoint's name.
-        donor: for the sampled donor of an edit in prior mode.
-    """
-    made = {"synthetic": "true", "editor": editor_name, "source": record["donor"], "seed": str(record["seed"])}
-    if donor:
-        return made | {"made_by": "vlbias balance: a face sampled from the latent prior"}
-    return made | {
-        "made_by": "vlbias balance: a face edited along a learned path",
-        "path": record["path"],
-        "strength": record["strength"],
-        "from": record["from"],
-        "to": record["to"],
-    }
 
 
 def _made_rows(
@@ -77,18 +57,19 @@ def _made_rows(
             labels = {column: None if column in stale else labels[column] for column in columns}
             labels[target] = natural(target, record["target"])
             sampled = (run.chunk_dir(number) / f"face-{slot:06d}.png").exists()
+            suffix = record["suffix"]
             kept_name = f"{split}/face-{slot:06d}.png"
             pair_name = f"donors/edit-{slot:06d}.png"
             if keep_donor[slot]:
                 values = zip(poles, plan.groups[record["from"]], strict=True)
                 groups = {pole.column: natural(pole.column, value) for pole, value in values}
-                run.place(number, f"face-{slot:06d}", run.out / kept_name)
+                run.place(number, f"face-{slot:06d}.png", run.out / kept_name)
                 row = {"file_name": kept_name, "split": split, **labels, **groups, "origin": "sampled"}
                 rows.append(row | {"source_id": record["donor"], "seed": record["seed"]})
             elif sampled or (run.out / pair_name).is_file():
-                run.place(number, f"face-{slot:06d}", run.out / pair_name)
-            name = f"{split}/edit-{slot:06d}.png"
-            run.place(number, f"edit-{slot:06d}", run.out / name)
+                run.place(number, f"face-{slot:06d}.png", run.out / pair_name)
+            name = f"{split}/edit-{slot:06d}{suffix}"
+            run.place(number, f"edit-{slot:06d}{suffix}", run.out / name)
             values = zip(poles, plan.groups[record["to"]], strict=True)
             groups = {pole.column: natural(pole.column, value) for pole, value in values}
             row = {"file_name": name, "split": split, **labels, **groups, "origin": "edited"}

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from vlbias.alignment import Similarity
 from vlbias.errors import ConfigError, DatasetError, ImageError, unknown
 from vlbias.images import open_image, to_tensor
 from vlbias.progress import track
@@ -132,6 +133,11 @@ class FaceDataset:
         """The file of one face, ``None`` where the picture is drawn and not read."""
         self._require([item])
         return None if self.root is None else self.root / str(self.table.at[item, "file_name"])
+
+    def placement(self, item: str) -> Similarity | None:
+        """Where in its file's upright picture lies what :meth:`image` gives; ``None`` where that is all of it."""
+        self._require([item])
+        return None
 
     def image(self, item: str) -> Image.Image:
         """One face, upright RGB in its own size.
@@ -331,6 +337,9 @@ class JoinedDataset(FaceDataset):
 
     def path(self, item: str) -> Path | None:
         return self._home(item).path(item)
+
+    def placement(self, item: str) -> Similarity | None:
+        return self._home(item).placement(item)
 
     def image(self, item: str) -> Image.Image:
         return self._home(item).image(item)

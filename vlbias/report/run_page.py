@@ -52,7 +52,7 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
     return {
         "title": title or f"{report.get('dataset', 'A dataset')}, {word} for {report['target']} by {protected}",
         "eyebrow": "vlbias balance report",
-        "lede": [_lede(report, protected)],
+        "lede": [_lede(report, protected), *(f"Note: {text}" for text in report.get("warnings", []))],
         "tiles": _tiles(report),
         "counts": _counts(report, protected),
         "edits": _edits(files),

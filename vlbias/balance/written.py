@@ -1,0 +1,146 @@
+"""Edits as the files that are written: at the donor's own size and in its format, or at the editor's size as PNG.
+
+The judges see what a reader of the file will see, not the float image before it was rounded and compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlbias.alignment import cut
+from vlbias.balance.attempts import Attempt, Job, record
+from vlbias.balance.provenance import provenance
+from vlbias.errors import ConfigError
+from vlbias.images import picture_size, to_pil, to_pixels, to_tensor
+from vlbias.originals import Encoded, Original
+
+__all__ = ["SIZES", "check_size", "median_bytes", "original_of", "resolution_note", "write_donors", "write_edits"]
+
+#: Sizes that edits may be written at: the donor's ``own``, or the ``editor``'s.
+SIZES = ("own", "editor")
+
+
+def check_size(size: str, originals: str = "copy") -> None:
+    """Refuse an unknown size, and one that does not go with what happens to the originals.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"`size` must be one of {', '.join(SIZES)}; got {size!r}.")
+    if originals == "resize" and size == "own":
+        raise ConfigError(
+            "originals='resize' brings originals to the editor's size, so edits must be written at it too: "
+            "size='editor'."
+        )
+
+
+def original_of(faces: Any, item: str) -> Original:
+    """The stored picture of an item; where there is no file behind it, the drawn picture.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    path = faces.path(item)
+    return Original.of_picture(faces.image(item)) if path is None else Original.read(path)
+
+
+def _some_files(faces: Any, most: int = 64) -> list[Path]:
+    """Files of a dataset, evenly spaced through its table; none where its pictures are drawn."""
+    step = max(1, len(faces.ids) // most)
+    paths = [faces.path(item) for item in faces.ids[::step][:most]]
+    return [Path(path) for path in paths if path is not None and Path(path).is_file()]
+
+
+def median_bytes(faces: Any, *, otherwise: float) -> float:
+    """Size in bytes of a typical file of the dataset; ``otherwise`` where there are no files."""
+    sizes = [path.stat().st_size for path in _some_files(faces)]
+    return float(np.median(sizes)) if sizes else otherwise
+
+
+def resolution_note(faces: Any, size: int, *, prior: bool) -> str | None:
+    """A warning where the originals are larger than edits of ``size`` pixels; ``None`` where they are not."""
+    edges = [min(picture_size(path)) for path in _some_files(faces)]
+    typical = int(np.median(edges)) if edges else size
+    if typical <= size:
+        return None
+    remedy = (
+        "Faces from the prior have no larger donor: use source='real', or bring the originals to the same size "
+        "(originals='resize', size='editor')."
+        if prior
+        else "Write edits at their donors' size (size='own'), or bring the originals to the same size "
+        "(originals='resize')."
+    )
+    return (
+        f"originals are about {typical} pixels wide and edits {size}, so resolution says who was edited, and a "
+        f"classifier can learn that in place of the face. {remedy}"
+    )
+
+
+def write_edits(
+    job: Job, attempts: Sequence[Attempt], x_edit: torch.Tensor
+) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
+    """Edits as files.
+
+    Args:
+        job: says at which size.
+        attempts: donors, one for each edit.
+        x_edit: (b, 3, s, s) in [-1, 1].
+
+    Returns:
+        (files, what a reader sees in them at the editor's size (b, 3, s, s), which edits were finite).
+    """
+
+    def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
+        text = provenance(record(attempt), job.editor.name)
+        if job.size == "editor" or _drawn(attempt):
+            return _png(x, text)
+        assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited
+        original = original_of(job.faces, attempt.donor)
+        before, after = to_pixels(torch.stack([attempt.x_0.to(x.device), x]))
+        raster = original.changed(before, after, job.faces.placement(attempt.donor))
+        return original.encode(raster, text)
+
+    return _write(job, attempts, x_edit, write)
+
+
+def write_donors(
+    job: Job, attempts: Sequence[Attempt], x_0: torch.Tensor
+) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
+    """Donors that were drawn from the prior, as files: see :func:`write_edits`."""
+
+    def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
+        return _png(x, provenance(record(attempt), job.editor.name, donor=True))
+
+    return _write(job, attempts, x_0, write)
+
+
+def _write(
+    job: Job, attempts: Sequence[Attempt], x: torch.Tensor, write: Callable[[Attempt, torch.Tensor], Encoded]
+) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
+    finite = torch.isfinite(x).flatten(1).all(dim=1).tolist()
+    x = torch.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0)
+    files = [write(attempt, face) for attempt, face in zip(attempts, x, strict=True)]
+    seen = torch.cat([_as_read(job, attempt, file) for attempt, file in zip(attempts, files, strict=True)])
+    return files, seen.to(x.device), finite
+
+
+def _as_read(job: Job, attempt: Attempt, file: Encoded) -> torch.Tensor:
+    """The face in a written file at the editor's size (1, 3, s, s)."""
+    picture, size = file.open(), job.editor.image_size
+    placement = None if job.size == "editor" or _drawn(attempt) else job.faces.placement(attempt.donor)
+    return to_tensor(picture if placement is None else cut(picture, placement.resized(size)), size)
+
+
+def _drawn(attempt: Attempt) -> bool:
+    """Whether the donor came from the prior, so that there is no larger picture of it."""
+    return attempt.row["donor"] == ""
+
+
+def _png(x: torch.Tensor, text: Mapping[str, str]) -> Encoded:
+    return Original.of_picture(picture := to_pil(x[None])[0]).encode(picture, text)

@@ -1,0 +1,360 @@
+"""An edit at its donor's own size: the donor's stored pixels, plus what the edit changed, in the donor's file format.
+
+An editor works on small pictures. Written as they are, beside full-size originals, resolution would say which faces
+were edited. So the *difference* of the edited and the unedited small picture is enlarged and added to the donor's own
+pixels: sensor noise, grain and JPEG blocks stay the donor's, and so do format, quality, mode, rotation and profile.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, JpegImagePlugin
+
+from vlbias.alignment import Similarity, feathered_mask, warp
+from vlbias.errors import ImageError, ShapeError
+from vlbias.images import PNG_LEVEL, load_stored, png_text, to_upright_rgb
+
+__all__ = ["Encoded", "Original", "centre_square", "read_provenance"]
+
+#: Rows of the donor that are changed at a time: memory does not grow with the picture.
+_STRIP_ROWS = 256
+#: Width of the soft edge where the edited square ends inside the picture, as a share of the square's edge.
+FEATHER = 0.12
+# Rec. 601, as Pillow turns colour into grey.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+_KEPT_FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+}
+#: Modes whose pixels can take a difference as they are stored.
+_KEPT_MODES = frozenset({"RGB", "RGBA", "L", "LA", "CMYK", "I;16", "I;16L", "I;16B", "I"})
+_LOSSLESS_TIFF = frozenset({"raw", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "packbits"})
+_PROVENANCE_TAG = 270  # TIFF and EXIF: ImageDescription
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as a file.
+
+    Attributes:
+        data: the file's bytes.
+        suffix: its ending, with the dot.
+    """
+
+    data: bytes
+    suffix: str
+
+    def open(self) -> Image.Image:
+        """What a reader of the file sees: upright 8-bit RGB."""
+        with Image.open(io.BytesIO(self.data)) as stored:
+            stored.load()
+            return to_upright_rgb(stored)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A stored picture with what is needed to write a changed copy of it in the way it was written itself.
+
+    Attributes:
+        stored: the raster as the file holds it: its own mode, not turned.
+        format: of the copy, in Pillow's words: "JPEG", "PNG", "WEBP", "TIFF" or "BMP".
+        suffix: of the copy, with the dot.
+        orientation: EXIF orientation, 1..8.
+        options: what Pillow is told when the copy is written.
+        notes: what could not be kept and why, one sentence each.
+    """
+
+    stored: Image.Image
+    format: str = "PNG"
+    suffix: str = ".png"
+    orientation: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Original:
+        """Read a file.
+
+        Raises:
+            ImageError: it is missing, damaged, too large, or no picture.
+        """
+        stored = load_stored(path)
+        # phones wrap several JPEG pictures as MPO; the first one is the photograph
+        found = "JPEG" if stored.format == "MPO" else str(stored.format)
+        suffix = Path(path).suffix.lower()
+        notes: list[str] = []
+        if found not in _KEPT_FORMATS:
+            notes.append(f"{found} is written as PNG: it cannot hold a changed picture in full colour.")
+            found = "PNG"
+        if suffix not in _SUFFIXES[found]:
+            suffix = _KEPT_FORMATS[found]
+        raster, note = _changeable(stored)
+        options = _writing_options(stored, found, raster.mode)
+        original = cls(raster, found, suffix, _orientation(stored), options, tuple(notes + note))
+        if found == "WEBP" and not _is_lossless_webp(Path(path)):
+            return original._with_webp_quality(Path(path).stat().st_size)
+        return original
+
+    @classmethod
+    def of_picture(cls, picture: Image.Image) -> Original:
+        """A picture that was never a file, such as a drawn one: copies are PNG."""
+        raster, notes = _changeable(picture)
+        return cls(raster, orientation=_orientation(picture), notes=tuple(notes))
+
+    @property
+    def upright(self) -> Image.Image:
+        """The picture as people see it: upright 8-bit RGB."""
+        turned = _TURNS.get(self.orientation)
+        return to_upright_rgb(self.stored if turned is None else self.stored.transpose(turned))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture, in pixels."""
+        width, height = self.stored.size
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+    def changed(self, before: np.ndarray, after: np.ndarray, placement: Similarity | None = None) -> Image.Image:
+        """The stored raster with what the edit changed.
+
+        Args:
+            before, after: the unedited and the edited picture at the editor's size, (s, s, 3), values 0..255, not
+                rounded: only their difference counts.
+            placement: where the square that they show lies in the upright picture; ``None`` for the central square.
+
+        Returns:
+            A picture of the mode and size of ``stored``; where ``after`` is ``before``, every pixel is the donor's.
+
+        Raises:
+            ShapeError: ``before`` and ``after`` are not square and alike.
+        """
+        change = np.asarray(after, dtype=np.float32) - np.asarray(before, dtype=np.float32)
+        if change.ndim != 3 or change.shape[0] != change.shape[1] or change.shape[2] != 3:
+            raise ShapeError(f"`before` and `after` must be (s, s, 3); got {np.shape(before)} and {np.shape(after)}.")
+        pixels = np.array(self.stored)
+        upright = _upright_view(pixels, self.orientation)
+        height, width = upright.shape[:2]
+        if placement is None:
+            placement = centre_square(width, height, change.shape[0])
+            mask = feathered_mask(change.shape[0], FEATHER, sides=(width > height, height > width))
+        else:
+            mask = feathered_mask(change.shape[0], FEATHER)
+        change = change * mask[..., None]
+        if not change.any():
+            return self.stored.copy()
+        for box in _strips(placement, width, height):
+            left, top, right, bottom = box
+            _add(upright[top:bottom, left:right], warp(change, placement, box), self.stored.mode)
+        return _picture(pixels, self.stored)
+
+    def encode(self, raster: Image.Image, provenance: Mapping[str, str] | None = None) -> Encoded:
+        """A raster of :meth:`changed` as a file like the donor's.
+
+        Args:
+            raster: of the mode and size of ``stored``.
+            provenance: what the picture is and how it was made, kept in the file; ``None`` for nothing. BMP has no
+                room for it.
+
+        Raises:
+            ImageError: the format refuses the raster.
+        """
+        options = dict(self.options)
+        exif = Image.Exif()
+        if self.orientation != 1:
+            exif[ExifTags.Base.Orientation] = self.orientation
+        text = json.dumps(dict(provenance or {}), sort_keys=True) if provenance else ""
+        if self.format == "PNG":
+            options["pnginfo"] = png_text(provenance or {})
+        elif self.format == "JPEG" and text:
+            options["comment"] = text.encode()
+        elif self.format == "WEBP" and text:
+            exif[_PROVENANCE_TAG] = text
+        elif self.format == "TIFF":
+            options["tiffinfo"] = {_PROVENANCE_TAG: text} if text else {}
+            if self.orientation != 1:
+                options["tiffinfo"][int(ExifTags.Base.Orientation)] = self.orientation
+        if len(exif) and self.format in ("JPEG", "PNG", "WEBP"):
+            options["exif"] = exif
+        buffer = io.BytesIO()
+        try:
+            raster.save(buffer, format=self.format, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise ImageError(f"mode {raster.mode} cannot be written as {self.format} ({error}).") from error
+        return Encoded(buffer.getvalue(), self.suffix)
+
+    def _with_webp_quality(self, num_bytes: int) -> Original:
+        """WebP does not say its quality: take the one at which the donor itself comes out as large as it is."""
+
+        def at(quality: int) -> Original:
+            return replace(self, options={**self.options, "lossless": False, "quality": quality})
+
+        def size_at(quality: int) -> int:
+            return len(at(quality).encode(self.stored).data)
+
+        low, high = 1, 100
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if size_at(middle) < num_bytes else (low, middle)
+        return at(low)
+
+
+def centre_square(width: int, height: int, size: int) -> Similarity:
+    """Where the central square of a picture lies that is shown at ``size`` pixels, as ``to_tensor`` cuts it."""
+    edge = min(width, height)
+    scale = edge / size
+    return Similarity(np.array([[scale, 0, (width - edge) / 2], [0, scale, (height - edge) / 2]]), size)
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What :meth:`Original.encode` wrote into a file about how it was made; empty where it says nothing.
+
+    Raises:
+        ImageError: not a readable picture.
+    """
+    stored = load_stored(path)
+    if stored.format == "PNG":
+        return {str(key): str(value) for key, value in getattr(stored, "text", {}).items()}
+    if stored.format == "JPEG":
+        text = stored.info.get("comment", b"").decode("utf-8", "replace")
+    else:
+        text = str(stored.getexif().get(_PROVENANCE_TAG, ""))
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+# -- the raster -------------------------------------------------------------------------------------------------------
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright_view(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The stored array seen upright; no copy, so that what is added to the view is added to the array."""
+    turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
+    # which axes of the upright picture run backwards in the file, for each orientation
+    up, left = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return turned[:: -1 if up else 1, :: -1 if left else 1]
+
+
+def _changeable(stored: Image.Image) -> tuple[Image.Image, list[str]]:
+    """A raster whose numbers can take a difference, and what had to be given up for it."""
+    if "transparency" in stored.info or stored.mode in ("PA", "La", "RGBa"):
+        return stored.convert("RGBA"), [f"mode {stored.mode} with transparency is written as RGBA."]
+    if stored.mode in _KEPT_MODES:
+        return stored, []
+    if stored.mode == "1":
+        return stored.convert("L"), ["black-and-white pixels are written as grey: there is no half a step."]
+    why = {"P": "a palette has no place for new colours", "F": "floating pixels have no stated range"}
+    return _plain_rgb(stored), [f"mode {stored.mode} is written as RGB: {why.get(stored.mode, 'it is rare')}."]
+
+
+def _plain_rgb(stored: Image.Image) -> Image.Image:
+    """RGB of a rare mode, not turned."""
+    plain = stored.copy()
+    plain.getexif().clear()
+    return to_upright_rgb(plain)
+
+
+def _strips(placement: Similarity, width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of the picture that the square reaches, a few hundred rows each."""
+    corners = placement.corners()
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), [width, height])
+    for start in range(int(top), int(bottom), _STRIP_ROWS):
+        if right > left:
+            yield int(left), start, int(right), min(start + _STRIP_ROWS, int(bottom))
+
+
+def _add(region: np.ndarray, change: np.ndarray, mode: str) -> None:
+    """Add a colour difference (h, w, 3) to stored numbers, in place and in their own units."""
+    if mode == "CMYK":
+        # Pillow shows R as (255 - C)(255 - K) / 255: with the black plate held, ink falls as light rises
+        light = np.maximum(255.0 - region[..., 3:], 1.0)
+        region[..., :3] = np.clip(np.round(region[..., :3] - change * 255.0 / light), 0, 255)
+        return
+    if mode in ("RGB", "RGBA"):
+        colour = region[..., :3]
+        colour[...] = np.clip(np.round(colour + change), 0, 255)
+        return
+    grey = change @ _LUMA
+    if mode in ("L", "LA"):
+        plane = region[..., 0] if mode == "LA" else region
+        plane[...] = np.clip(np.round(plane + grey), 0, 255)
+        return
+    region[...] = np.clip(np.round(region + grey * 257.0), 0, 65535)
+
+
+def _picture(pixels: np.ndarray, stored: Image.Image) -> Image.Image:
+    """An array of the stored picture's kind => a picture of its mode."""
+    return Image.frombytes(stored.mode, stored.size, np.ascontiguousarray(pixels).tobytes())
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def _orientation(stored: Image.Image) -> int:
+    value = stored.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _writing_options(stored: Image.Image, kind: str, mode: str) -> dict[str, Any]:
+    """What makes a copy look like the file itself to somebody who studies files."""
+    options: dict[str, Any] = {}
+    # a profile of another number of channels than is written would be a lie
+    if stored.info.get("icc_profile") and mode == stored.mode:
+        options["icc_profile"] = stored.info["icc_profile"]
+    if "dpi" in stored.info and kind in ("JPEG", "PNG", "TIFF"):
+        options["dpi"] = tuple(float(value) for value in stored.info["dpi"])
+    if kind == "JPEG":
+        options |= _jpeg_options(stored)
+    elif kind == "PNG":
+        options["compress_level"] = PNG_LEVEL
+    elif kind == "WEBP":
+        options |= {"lossless": True, "quality": 80, "method": 4}
+    elif kind == "TIFF":
+        compression = stored.info.get("compression", "raw")
+        options["compression"] = compression if compression in _LOSSLESS_TIFF else "tiff_deflate"
+    return options
+
+
+def _jpeg_options(stored: Image.Image) -> dict[str, Any]:
+    """The donor's own quantisation tables and subsampling, so that both were rounded on the same grid."""
+    tables = getattr(stored, "quantization", None)
+    if not tables:
+        return {"quality": 95, "subsampling": 0}
+    options: dict[str, Any] = {"qtables": {key: list(table) for key, table in tables.items()}}
+    sampling = JpegImagePlugin.get_sampling(stored)
+    if sampling >= 0:
+        options["subsampling"] = sampling
+    if stored.info.get("progressive"):
+        options["progressive"] = True
+    return options
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Whether the first picture of a WebP file is a VP8L chunk."""
+    with path.open("rb") as file:
+        return b"VP8L" in file.read(4096)
+
