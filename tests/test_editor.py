@@ -13,7 +13,7 @@ from vlbias import Dipole, Editor, PathSet
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 from vlbias.editor import RenderSettings
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, ShapeError, UnknownNameError
-from vlbias.images import to_pil
+from vlbias.images import to_pil, to_tensor
 
 SIZE, DIM = 16, 16
 CONFIG = DiffAEConfig(
@@ -68,6 +68,23 @@ def test_what_goes_in_comes_out(editor, x):
 def test_strength_zero_returns_the_faces_themselves(editor, x):
     assert torch.equal(editor.edit(x, age=0.0), x)
     assert torch.equal(editor.edit(x), x)
+
+
+def test_a_larger_picture_keeps_its_size_and_its_own_detail(editor, x):
+    """48 x 40 pixels: the central square changes by the enlarged difference, the margins not at all."""
+    noise = np.random.default_rng(0).integers(60, 190, (40, 48, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    edited = editor.edit(picture, age=1.0)
+    assert edited.size == picture.size and edited.mode == "RGB"
+    change = np.asarray(edited, dtype=int) - noise
+    assert change.any() and not change[:, :4].any() and not change[:, 44:].any()
+    small = to_tensor(picture, SIZE)
+    expected = (editor.edit(small, age=1.0) - small).abs().mean() * 127.5
+    assert np.abs(change[:, 10:38]).mean() == pytest.approx(float(expected), rel=0.5)
+    assert editor.edit(picture, age=0.0).tobytes() == picture.tobytes()
+    assert editor.edit(noise, age=1.0).shape == noise.shape
+    assert [p.size for p in editor.edit([picture, to_pil(x)[0]], age=1.0)] == [(48, 40), (SIZE, SIZE)]
+    assert editor.edit(picture, age=1.0, seed=3).size == (SIZE, SIZE)  # drawn anew: no detail of its own
 
 
 def test_a_face_that_does_not_move_in_a_moving_batch_stays(editor, x):

@@ -11,12 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from vlbias.balance import Balancer, Checks
 from vlbias.balance.write import add_to_report
 from vlbias.data.table import Problem
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.images import open_image, read_png_metadata
+from vlbias.originals import read_provenance
 
 
 def balance(editor, faces, out, *, limit=None, run=None, **settings):
@@ -426,3 +428,33 @@ def test_nothing_to_do_still_writes_a_dataset(editor, tiny, tmp_path):
     even = tiny.make_faces(tmp_path / "even", {("train", s, g): 3 for s in (0, 1) for g in ("light", "dark")})
     result = balance(editor, even, tmp_path / "out")
     assert result.complete and len(result.table) == 12 and result.report["edits"]["planned"] == 0
+
+
+def test_edits_are_as_large_as_their_donors_and_of_their_kind(editor, faces, tmp_path):
+    """Donors of 24 px as JPEG and PNG in turn: edits have the size, format and tables of their own donor."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for number, item in enumerate(faces.ids):
+        large = faces.image(item).resize((24, 24), Image.Resampling.NEAREST)
+        if number % 2:
+            large.save(root / f"{item}.jpg", quality=88, subsampling=0)
+        else:
+            large.save(root / f"{item}.png")
+    names = [f"{item}.{'jpg' if number % 2 else 'png'}" for number, item in enumerate(faces.ids)]
+    large_faces = replace(faces, root=root, table=faces.table.assign(file_name=names))
+    result = balance(editor, large_faces, tmp_path / "out")
+    edits = result.table[result.table["origin"] == "edited"]
+    assert len(edits) >= 20 and set(edits["file_name"].str[-4:]) == {".jpg", ".png"}
+    for row in edits.to_dict("records"):
+        donor = large_faces.path(row["source_id"])
+        with Image.open(donor) as old, Image.open(tmp_path / "out" / row["file_name"]) as new:
+            assert (new.format, new.mode, new.size) == (old.format, old.mode, old.size)
+            assert getattr(new, "quantization", None) == getattr(old, "quantization", None)
+        said = read_provenance(tmp_path / "out" / row["file_name"])
+        assert said["synthetic"] == "true" and said["source"] == row["source_id"]
+    assert result.report["size"] == "own" and result.report["warnings"] == []
+    small = balance(editor, large_faces, tmp_path / "small", size="editor", limit=3)
+    assert open_image(small.out_dir / "train" / "edit-000000.png").size == (8, 8)
+    (warning,) = small.report["warnings"]
+    assert "originals are about 24 pixels wide and edits 8" in warning and f"warning: {warning}" in small.summary()
+    assert warning in (tmp_path / "small" / "README.md").read_text()
