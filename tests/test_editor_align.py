@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
+import photographs
 import pytest
 import torch
+from photographs import drawn_faces, placed
 from PIL import Image
 from typer.testing import CliRunner
 
 from vlbias import Dipole, Editor, PathSet
-from vlbias.alignment import LAYOUTS, DetectedFace, Similarity, layout_transform
+from vlbias.alignment import LAYOUTS, Similarity, layout_transform
 from vlbias.cli import app, main
 from vlbias.diffae import DiffAE, DiffAEConfig
 from vlbias.editor import RenderSettings
 from vlbias.errors import ConfigError, ImageError, ShapeError, UnknownNameError
-from vlbias.images import read_png_metadata, to_pil
-from vlbias.world import render, sample
+from vlbias.images import read_png_metadata
 
 SIZE = 32
 CONFIG = DiffAEConfig(
@@ -48,32 +48,9 @@ def editor():
     return Editor(diffae.requires_grad_(False), paths=paths, render=settings, info=info)
 
 
-def drawn_faces(n: int) -> torch.Tensor:
-    return render(sample(n, seed=3), size=SIZE) if n else torch.empty(0, 3, SIZE, SIZE)
-
-
-def placed(angle_degrees, scale, centre) -> Similarity:
-    """Where a face's picture of SIZE pixels lies in the photo."""
-    turn = math.radians(angle_degrees)
-    linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    shift = np.array(centre) - linear @ [SIZE / 2, SIZE / 2]
-    return Similarity(np.concatenate([linear, shift[:, None]], axis=1), SIZE)
-
-
 def photograph(*places: Similarity, size=(360, 300)):
     """A picture with a face of the embedded world at each place, and a detector that knows where they are."""
-    y, x = np.mgrid[: size[1], : size[0]]
-    planes = [120 + 60 * np.sin(x / 29), 130 + 60 * np.cos(y / 37), 110 + 50 * np.sin((x - y) / 43)]
-    photo = Image.fromarray(np.stack(planes, axis=-1).round().astype(np.uint8))
-    found = []
-    for place, picture in zip(places, to_pil(drawn_faces(len(places))), strict=True):
-        matrix = place.inverse.ravel().tolist()
-        drawn = picture.transform(photo.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-        mask = Image.new("L", picture.size, 255).transform(photo.size, Image.Transform.AFFINE, matrix)
-        photo.paste(drawn, mask=mask)
-        corners = place.corners()
-        landmarks = place.to_photo(np.array(LAYOUTS["synthfaces"]) * SIZE)
-        found.append(DetectedFace(landmarks, (*corners.min(axis=0), *corners.max(axis=0)), 0.9))
+    photo, found = photographs.photograph(*places, size=size)
     return photo, lambda _: found
 
 
@@ -198,7 +175,7 @@ def test_an_editor_knows_its_layout(editor):
 @pytest.fixture
 def command(editor, tmp_path, monkeypatch):
     photo, detector = photograph(placed(25, 4, (170, 150)))
-    monkeypatch.setattr("vlbias.alignment._default_detector", lambda: detector)
+    monkeypatch.setattr("vlbias.alignment.default_detector", lambda: detector)
     editor.save_pretrained(tmp_path / "tiny")
     photo.save(tmp_path / "holiday.png")
     return tmp_path, photo
@@ -219,7 +196,7 @@ def test_the_command_writes_whole_photos(command):
 def test_the_command_names_the_photo_and_the_way_out(command, monkeypatch, capsys):
     folder, _ = command
     _, two = photograph(placed(0, 2, (80, 80)), placed(0, 2, (250, 80)))
-    monkeypatch.setattr("vlbias.alignment._default_detector", lambda: two)
+    monkeypatch.setattr("vlbias.alignment.default_detector", lambda: two)
     words = ["vlbias", "edit", folder / "holiday.png", folder / "out", "--align", "--age", "1", "--editor"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in (*words, folder / "tiny")])
     with pytest.raises(SystemExit) as exit_info:

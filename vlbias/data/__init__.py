@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlbias.alignment import Aligned, DetectedFace, FaceDetector, align, paste_back
+from vlbias.data.aligned import AlignedDataset, align_dataset
 from vlbias.data.recognise import KINDS, load_dataset, open_dataset, recognise
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.table import FaceDataset, JoinedDataset, Problem, hash_split, join
@@ -10,6 +11,7 @@ from vlbias.data.table import FaceDataset, JoinedDataset, Problem, hash_split, j
 __all__ = [
     "KINDS",
     "Aligned",
+    "AlignedDataset",
     "DetectedFace",
     "FaceDetector",
     "FaceDataset",
@@ -17,6 +19,7 @@ __all__ = [
     "Problem",
     "SynthFaces",
     "align",
+    "align_dataset",
     "drawn_dataset",
     "hash_split",
     "join",

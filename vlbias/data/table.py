@@ -43,7 +43,8 @@ class Problem:
     Attributes:
         file: which, relative to the dataset's root.
         code: why, as a fixed word: ``malformed_name``, ``label_out_of_range``, ``missing_image``, ``unreadable_image``,
-            ``duplicate_name``, ``no_label``, ``unknown_image``.
+            ``duplicate_name``, ``no_label``, ``unknown_image``; of photographs whose face is looked for also
+            ``no_face``, ``several_faces``, ``face_too_small``, ``face_unclear``.
         detail: why, for people.
     """
 
@@ -78,6 +79,8 @@ class FaceDataset:
         problems: what was left out, and why.
         license: how the pictures may be used, as far as it is known.
         descriptions: what a column means, where its name does not say all.
+        alignment: how the faces were cut out of photographs (:func:`vlbias.data.align_dataset`); ``None`` where the
+            pictures are as they are stored.
 
     Raises:
         DatasetError: no row, a missing column, an id twice, or a split of another name.
@@ -91,6 +94,7 @@ class FaceDataset:
     problems: list[Problem] = field(default_factory=list)
     license: str | None = None
     descriptions: Mapping[str, str] = field(default_factory=dict)
+    alignment: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         table = self.table
@@ -135,7 +139,11 @@ class FaceDataset:
         return None if self.root is None else self.root / str(self.table.at[item, "file_name"])
 
     def placement(self, item: str) -> Similarity | None:
-        """Where in its file's upright picture lies what :meth:`image` gives; ``None`` where that is all of it."""
+        """Where in its file's upright picture lies what :meth:`image` gives; ``None`` where that is all of it.
+
+        Raises:
+            UnknownNameError: no such id.
+        """
         self._require([item])
         return None
 
@@ -338,11 +346,11 @@ class JoinedDataset(FaceDataset):
     def path(self, item: str) -> Path | None:
         return self._home(item).path(item)
 
-    def placement(self, item: str) -> Similarity | None:
-        return self._home(item).placement(item)
-
     def image(self, item: str) -> Image.Image:
         return self._home(item).image(item)
+
+    def placement(self, item: str) -> Similarity | None:
+        return self._home(item).placement(item)
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         items = list(items)
@@ -377,6 +385,7 @@ def join(datasets: Sequence[FaceDataset], name: str = "") -> FaceDataset:
     descriptions: dict[str, str] = {}
     for dataset in datasets:
         descriptions |= dataset.descriptions
+    alignments = {dataset.name: dict(dataset.alignment) for dataset in datasets if dataset.alignment is not None}
     return JoinedDataset(
         name=name or "+".join(dataset.name for dataset in datasets),
         table=pd.concat([dataset.table for dataset in datasets]),
@@ -384,5 +393,6 @@ def join(datasets: Sequence[FaceDataset], name: str = "") -> FaceDataset:
         problems=[problem for dataset in datasets for problem in dataset.problems],
         license="; ".join(sorted(licenses)) or None,
         descriptions=descriptions,
+        alignment=alignments or None,
         parts=tuple(datasets),
     )
