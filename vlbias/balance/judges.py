@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vlbias.balance.plan import GROUP_JOINT
-from vlbias.balance.poles import Poles, label_of
-from vlbias.balance.readings import AttributeJudge, Reading, calibrate, read, uncalibrated
+from vlbias.balance.poles import Poles, label_of, spelled
+from vlbias.balance.readings import AttributeJudge, Reading, calibrate, read, reads_backwards, uncalibrated
 from vlbias.balance.source import calibration_ids, encode_faces, in_batches, open_faces
 from vlbias.balance.verify import LatentIdentity
 from vlbias.errors import PlanError
@@ -109,7 +109,7 @@ def calibrated_judges(
         min_skill: a judge below it is not used, see ``Checks``.
 
     Raises:
-        PlanError: an attribute that no judge can read here, or no readable picture.
+        PlanError: an attribute that no judge can read here, or only with the poles swapped, or no readable picture.
     """
     table = faces.table[faces.table["split"].isin(list(splits))]
     columns = [target[0], *(pole.column for pole in poles)]
@@ -132,6 +132,12 @@ def calibrated_judges(
     judges = []
     for place, (column, pole) in enumerate(zip(columns, [target[1], *poles], strict=True)):
         judge = calibrate(editor, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
+        if (
+            place > 0
+            and pole is not None
+            and reads_backwards(editor, judge, z_sem, x_0, values[place], poles=pole, min_skill=min_skill)
+        ):
+            raise _turned_round(pole, editor)
         # a walk is aimed by the latent reading; the target may be guarded by either
         if judge.latent is None and (place > 0 or judge.image is None):
             raise PlanError(
@@ -140,3 +146,12 @@ def calibrated_judges(
             )
         judges.append(judge)
     return Judges(judges, LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:]))
+
+
+def _turned_round(pole: Poles, editor: Editor) -> PlanError:
+    first, *_, last = pole.ordered
+    return PlanError(
+        f"The values of '{pole.column}' stand the wrong way round on '{pole.name}': faces with '{first}' look more "
+        f"like '{editor.dipoles[pole.name].positive[0]}' than faces with '{last}'. Turn them: "
+        f"{spelled(pole, pole.ordered[::-1])}."
+    )

@@ -23,8 +23,8 @@ from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
 from vlbias.balance.judges import Judges, calibrated_judges, sampled_judges
 from vlbias.balance.originals import ORIGINALS
-from vlbias.balance.plan import Plan, make_plan
-from vlbias.balance.poles import Poles, column_labels, resolve_poles
+from vlbias.balance.plan import Plan, check_settings, make_plan
+from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.readings import AttributeJudge
 from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.verify import Checks, Identity, LatentIdentity, identity_judge
@@ -94,7 +94,8 @@ class Balancer:
         splits: splits to balance; the others are passed on as they are.
         poles: {column: (path, {value: place in -1..1})}, or values in order, for columns the library does not know.
             Naming them also plans for values that do not occur.
-        path: with a single protected column, ``path="age", poles={"young": -1, "old": +1}`` says the same.
+        path: with a single protected column, ``path="age", poles={"young": -1, "old": +1}`` (or values in order) says
+            the same.
         checks: what an edit must pass.
         identity: ``"latent"``, ``"clip"``, or a callable, see :func:`vlbias.balance.identity_judge`.
         prior_steps: network evaluations of a decode in prior mode.
@@ -104,7 +105,9 @@ class Balancer:
             donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
 
     Raises:
-        PlanError: ``target`` equals ``protected``, or a setting is out of range.
+        PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
+            the editor does not have.
+        ConfigError: ``checks`` are not a :class:`Checks`.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class Balancer:
         to: str | int | Mapping[str, float] = "max",
         seed: int = 0,
         splits: Sequence[str] = ("train",),
-        poles: Mapping[Any, Any] | None = None,
+        poles: Mapping[Any, Any] | Sequence[Any] | None = None,
         path: str | None = None,
         checks: Checks | None = None,
         identity: str | Identity = "latent",
@@ -130,8 +133,9 @@ class Balancer:
         self.editor = editor
         self.target = target
         self.protected = [protected] if isinstance(protected, str) else list(protected)
-        if target in self.protected:
-            raise PlanError(f"`target` and `protected` are both '{target}'. Balancing needs two different attributes.")
+        check_settings(
+            target=target, protected=self.protected, mode=mode, to=to, source=source, chunk_size=chunk_size
+        )
         if path is not None:
             if len(self.protected) != 1 or poles is None:
                 raise PlanError("`path` needs one protected column and its `poles`, such as {'young': -1, 'old': 1}.")
@@ -141,8 +145,12 @@ class Balancer:
         check_size(size)
         self.mode, self.source, self.to, self.seed, self.size = mode, source, to, seed, size
         self.splits = [splits] if isinstance(splits, str) else list(splits)
-        self.poles = dict(poles or {})
-        self.checks = checks or Checks()
+        if not self.splits or len(set(self.splits)) != len(self.splits):
+            raise PlanError(f"`splits` must name one split or several, each once; got {self.splits}.")
+        self.poles = given_poles(poles, target=target, protected=self.protected, dipoles=editor.dipoles)
+        if not isinstance(checks, Checks | None):
+            raise ConfigError(f"`checks` must be a Checks, such as Checks(goal=0.8); got {checks!r}.")
+        self.checks = Checks() if checks is None else checks
         self.identity = identity
         self.prior_steps, self.keep_pairs, self.chunk_size = prior_steps, keep_pairs, chunk_size
 
@@ -190,7 +198,7 @@ class Balancer:
         cost = estimate(
             self.editor, plan, faces, prior_steps=self.prior_steps, pairs=self.keep_pairs, own_size=self.size == "own"
         )
-        return replace(plan, cost=cost, notes=self._notes(faces))
+        return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
 
     def _notes(self, faces: Any | None) -> tuple[str, ...]:
         """What resolution will give away, where edits cannot be written at the originals' size."""
@@ -206,17 +214,15 @@ class Balancer:
             if table is not None:
                 labels = column_labels(table, column, role="protected")
                 values = sorted({label for label in labels if label is not None})
-            pole = resolve_poles(column, values, self.editor.dipoles, self.poles.get(column))
+            pole = self.poles.get(column) or resolve_poles(column, values, self.editor.dipoles)
             if pole is None:
-                raise PlanError(
-                    f"No path of editor '{self.editor.name}' is known to carry '{column}' ({', '.join(values)}). Say "
-                    f"which: poles={{'{column}': ('PATH', {{value: -1..1, ...}})}}. "
-                    f"Paths: {', '.join(self.editor.attributes) or 'none'}."
-                )
+                paths = {name: self.editor.dipoles[name] for name in self.editor.attributes}
+                raise unplaced(column, values, editor=self.editor.name, paths=paths)
             if pole.name not in self.editor.attributes:
                 raise PlanError(
                     f"Editor '{self.editor.name}' can read '{pole.name}' but has no path for it, so it cannot edit "
-                    f"'{column}'. Paths: {', '.join(self.editor.attributes) or 'none'}. Learn it with Editor.learn."
+                    f"'{column}'. Paths: {', '.join(self.editor.attributes) or 'none'}. Learn it with Editor.learn, or "
+                    f"vlbias learn {pole.name}."
                 )
             found.append(pole)
         return found
@@ -226,7 +232,7 @@ class Balancer:
         if table is not None:
             labels = column_labels(table, self.target, role="target")
             values = sorted({label for label in labels if label is not None})
-        return resolve_poles(self.target, values, self.editor.dipoles, self.poles.get(self.target))
+        return self.poles.get(self.target) or resolve_poles(self.target, values, self.editor.dipoles)
 
     # -- running ------------------------------------------------------------------------------------------------------
 

@@ -17,15 +17,26 @@ from typing import Any
 
 import pandas as pd
 
-from vlbias.balance.poles import Poles, column_labels
+from vlbias.balance.poles import Poles, column_labels, spelled
 from vlbias.errors import PlanError
 
-__all__ = ["Cost", "Counts", "Plan", "count_cells", "item_seed", "make_plan", "walks", "wanted_counts"]
+__all__ = [
+    "Cost",
+    "Counts",
+    "Plan",
+    "check_settings",
+    "count_cells",
+    "item_seed",
+    "make_plan",
+    "walks",
+    "wanted_counts",
+]
 
 #: class -> group -> number of faces
 Counts = dict[str, dict[str, int]]
 
 MODES = ("reduce", "amplify")
+SOURCES = ("real", "prior")
 #: Donors held in reserve for each planned edit, should the first fail; they are shared inside a chunk.
 RESERVES_PER_EDIT = 3
 GROUP_JOINT = " & "
@@ -66,7 +77,7 @@ class Plan:
         groups: group label -> value of each protected attribute.
         settings: what the plan was made with, as plain values.
         cost: estimate, where one was asked for.
-        notes: what the user should know before the work starts, one sentence or two each.
+        notes: what people should know before they start, a sentence or two each.
     """
 
     table: pd.DataFrame
@@ -92,7 +103,7 @@ class Plan:
         return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()
 
     def describe(self) -> str:
-        """The plan in a few lines: edits, counts of each class before and after, cost."""
+        """The plan in a few lines: edits, counts of each class before and after, cost, notes."""
         lines = [f"{len(self)} edits in {self.num_chunks} chunks"]
         for target, before in self.counts_before.items():
             after = self.counts_after[target]
@@ -142,8 +153,10 @@ def wanted_counts(
         mode: ``reduce`` or ``amplify``.
 
     Raises:
-        PlanError: a level below what is already there, or shares that do not fit the groups.
+        PlanError: an unknown level or mode, a level below what is already there, or shares that do not fit the
+            groups.
     """
+    _check_level(to, mode)
     total, largest = sum(counts.values()), max(counts.values())
     if mode == "amplify":
         leaders = [group for group, n in counts.items() if n == largest]
@@ -177,8 +190,6 @@ def _wanted_shares(counts: Mapping[str, int], shares: Mapping[str, float]) -> di
             f"Groups: {', '.join(sorted(counts))}."
         )
     total_share = sum(shares.values())
-    if not all(math.isfinite(share) and share >= 0 for share in shares.values()) or total_share <= 0:
-        raise PlanError(f"`to` holds shares that are not >= 0 with a positive sum: {dict(shares)}.")
     emptied = [group for group in counts if shares[group] == 0 and counts[group]]
     if emptied:
         raise PlanError(
@@ -243,7 +254,10 @@ def make_plan(
             without enough donors.
     """
     columns = [pole.column for pole in poles]
-    _check_settings(target, poles, mode, to, source, chunk_size, limit)
+    check_settings(target=target, protected=columns, mode=mode, to=to, source=source, chunk_size=chunk_size)
+    _check_paths(poles)
+    if limit is not None and limit < 1:
+        raise PlanError(f"`limit` must be >= 1; got {limit}.")
     settings = {
         "target": target,
         "protected": columns,
@@ -257,13 +271,13 @@ def make_plan(
     }
     if table is None:
         return _plan_new(poles, target_values or (), num_images, settings)
-    cells, groups = _cells(table, target, poles, open_groups)
     unknown_splits = sorted(set(splits) - set(table["split"]))
     if unknown_splits:
         raise PlanError(
             f"`splits` names '{unknown_splits[0]}', which this dataset does not have. "
             f"Available: {', '.join(sorted(set(table['split'])))}."
         )
+    cells, groups = _cells(table, target, poles, open_groups)
     cells = cells[cells["split"].isin(list(splits))]
     if cells.empty:
         raise PlanError(f"No face of split {', '.join(splits)} has both '{target}' and {', '.join(columns)}.")
@@ -280,38 +294,64 @@ def make_plan(
             "one with a member to edit."
         )
     rows = _rows(streams, groups, poles, seed, chunk_size, limit)
-    return Plan(_frame(rows), before, _after(before, rows), groups, settings)
+    notes = _notes(table[table["split"].isin(list(splits))], poles, open_groups)
+    return Plan(_frame(rows), before, _after(before, rows), groups, settings, notes=notes)
 
 
-def _check_settings(
-    target: str, poles: Sequence[Poles], mode: str, to: Any, source: str, chunk_size: int, limit: int | None
+def check_settings(
+    *, target: str, protected: Sequence[str], mode: str, to: Any, source: str, chunk_size: int
 ) -> None:
-    if not poles:
+    """Check what can be checked before any dataset is seen.
+
+    Raises:
+        PlanError: names the setting, its value and what it may be.
+    """
+    if not protected:
         raise PlanError("`protected` names no attribute. Name at least one, such as protected='age_group'.")
-    columns = [pole.column for pole in poles]
-    if len(set(columns)) != len(columns):
-        raise PlanError(f"`protected` names an attribute twice: {', '.join(columns)}.")
-    if target in columns:
+    if len(set(protected)) != len(protected):
+        raise PlanError(f"`protected` names an attribute twice: {', '.join(protected)}.")
+    if target in protected:
         raise PlanError(f"`target` and `protected` are both '{target}'. Balancing needs two different attributes.")
-    names = [pole.name for pole in poles]
-    if len(set(names)) != len(names):
-        raise PlanError(f"Protected {', '.join(columns)} share a path ({', '.join(names)}). Name one of them.")
-    for name, value, allowed in (("mode", mode, MODES), ("source", source, ("real", "prior"))):
-        if value not in allowed:
-            raise PlanError(f"`{name}` must be one of {', '.join(allowed)}; got {value!r}.")
-    levels = ("max", "mean", "all") if mode == "reduce" else ("max", "mean")
-    fits = to in levels if isinstance(to, str) else mode == "reduce" and not isinstance(to, bool)
-    if not fits or not isinstance(to, str | int | Mapping):
-        more = ", a number of faces or a mapping group -> share" if mode == "reduce" else ""
-        raise PlanError(f"`to` must be one of {', '.join(levels)}{more} for mode '{mode}'; got {to!r}.")
+    _check_level(to, mode)
+    if source not in SOURCES:
+        raise PlanError(f"`source` must be one of {', '.join(SOURCES)}; got {source!r}.")
     if source == "prior" and to == "mean":
         raise PlanError("`to`='mean' puts edits in the place of their donors, which source='prior' does not have.")
     if source == "prior" and mode == "amplify":
         raise PlanError("`mode`='amplify' edits the dataset's own minority members. Use source='real'.")
     if chunk_size < 1:
         raise PlanError(f"`chunk_size` must be >= 1; got {chunk_size}.")
-    if limit is not None and limit < 1:
-        raise PlanError(f"`limit` must be >= 1; got {limit}.")
+
+
+def _check_level(to: Any, mode: str) -> None:
+    """``to`` is one of the levels of its mode, a number of faces >= 1, or shares >= 0."""
+    if mode not in MODES:
+        raise PlanError(f"`mode` must be one of {', '.join(MODES)}; got {mode!r}.")
+    levels = ("max", "mean", "all") if mode == "reduce" else ("max", "mean")
+    if isinstance(to, str) and to in levels:
+        return
+    is_number = isinstance(to, int) and not isinstance(to, bool)
+    if mode != "reduce" or not (is_number or isinstance(to, Mapping)):
+        more = ", a number of faces or a mapping group -> share" if mode == "reduce" else ""
+        raise PlanError(f"`to` must be one of {', '.join(levels)}{more} for mode '{mode}'; got {to!r}.")
+    if is_number and to < 1:
+        raise PlanError(f"`to` must be at least 1 face; got {to}.")
+    if isinstance(to, Mapping):
+        _check_shares(to)
+
+
+def _check_shares(shares: Mapping[Any, Any]) -> None:
+    values = list(shares.values())
+    numbers = all(isinstance(share, int | float) and math.isfinite(share) and share >= 0 for share in values)
+    if not numbers or sum(values) <= 0:
+        raise PlanError(f"`to` holds shares that are not >= 0 with a positive sum: {dict(shares)}.")
+
+
+def _check_paths(poles: Sequence[Poles]) -> None:
+    names = [pole.name for pole in poles]
+    if len(set(names)) != len(names):
+        columns = ", ".join(pole.column for pole in poles)
+        raise PlanError(f"Protected {columns} share a path ({', '.join(names)}). Name one of them.")
 
 
 def _cells(
@@ -328,18 +368,43 @@ def _cells(
         cells[pole.column + " "] = placed.to_numpy()  # a space: the column must not meet split or target
         kept &= cells[pole.column + " "].notna()
         present = [value for value in pole.ordered if (placed == value).any()]
-        if len(present) < 2 and not open_groups:
-            only = present[0] if present else "none of " + ", ".join(pole.ordered)
-            raise PlanError(
-                f"`protected` '{pole.column}' has a single group here ('{only}'), so there is nothing to balance "
-                f"against. Name the groups wanted with poles={{'{pole.column}': ('{pole.name}', {pole.ordered})}}."
-            )
+        _check_present(pole, present, labels, open_groups)
         values.append(pole.ordered if open_groups else present)
     groups = {GROUP_JOINT.join(combination): combination for combination in itertools.product(*values)}
     cells = cells[kept]
     joint = [GROUP_JOINT.join(row) for row in cells[[pole.column + " " for pole in poles]].itertuples(index=False)]
     cells = cells.assign(group=joint)[["split", "target", "group"]]
     return cells, groups
+
+
+def _check_present(pole: Poles, present: Sequence[str], labels: pd.Series, open_groups: bool) -> None:
+    """A protected column needs two groups here, or one and the user's word that another is wanted."""
+    if not present:
+        values = sorted({label for label in labels if label is not None})
+        raise PlanError(
+            f"None of the values that have a place on '{pole.name}' ({', '.join(pole.ordered)}) occurs in "
+            f"'{pole.column}', which holds {', '.join(values)}. Say where those stand: {spelled(pole, values)}."
+        )
+    if len(present) < 2 and not open_groups:
+        raise PlanError(
+            f"`protected` '{pole.column}' has a single group here ('{present[0]}'), so there is nothing to balance "
+            f"against. Name the groups wanted: {spelled(pole, pole.ordered)}."
+        )
+
+
+def _notes(table: pd.DataFrame, poles: Sequence[Poles], open_groups: bool) -> tuple[str, ...]:
+    """Faces that poles leave out, and groups that edits would fill from nothing."""
+    notes = []
+    for pole in poles:
+        labels = [label for label in column_labels(table, pole.column, role="protected") if label is not None]
+        unplaced = sorted(set(labels) - set(pole.positions))
+        if unplaced:
+            count = sum(label in unplaced for label in labels)
+            notes.append(f"{count} faces are left out: no place for '{pole.column}' = {', '.join(unplaced)}")
+        absent = [value for value in pole.ordered if value not in labels] if open_groups else []
+        if absent:
+            notes.append(f"no face has '{pole.column}' = {', '.join(absent)}; that group is made of edits alone")
+    return tuple(notes)
 
 
 def _streams(

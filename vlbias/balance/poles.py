@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,17 @@ import pandas as pd
 
 from vlbias.errors import PlanError
 
-__all__ = ["KNOWN_COLUMNS", "Poles", "column_labels", "label_of", "resolve_poles", "stale_columns"]
+__all__ = [
+    "KNOWN_COLUMNS",
+    "Poles",
+    "column_labels",
+    "given_poles",
+    "label_of",
+    "resolve_poles",
+    "spelled",
+    "stale_columns",
+    "unplaced",
+]
 
 #: column -> (names its dipole goes by, value -> position). Values as text; 0/1 columns read "0" and "1".
 KNOWN_COLUMNS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
@@ -174,19 +185,7 @@ def resolve_poles(
     """
     names = list(dipoles)
     if given is not None:
-        path, places = given
-        if path not in names:
-            raise PlanError(
-                f"`poles` of '{column}' name the path '{path}', which the editor does not have. "
-                f"Available: {', '.join(sorted(names)) or 'none'}. Learn it with Editor.learn."
-            )
-        if isinstance(places, Mapping):
-            positions = {str(label_of(value)): float(place) for value, place in places.items()}
-        else:
-            ordered = [str(label_of(value)) for value in places]
-            step = 2 / max(len(ordered) - 1, 1)
-            positions = {value: -1 + index * step for index, value in enumerate(ordered)}
-        return Poles(column, path, positions)
+        return _described(column, names, given)
     values = sorted(set(values))
     if column in KNOWN_COLUMNS:
         aliases, positions = KNOWN_COLUMNS[column]
@@ -200,6 +199,112 @@ def resolve_poles(
     dipole = dipoles[name] if isinstance(dipoles, Mapping) else None
     sign = _orientation(aliases[0], dipole)
     return Poles(column, name, {value: sign * place for value, place in positions.items()})
+
+
+def given_poles(
+    poles: Mapping[Any, Any] | Sequence[Any] | None,
+    *,
+    target: str,
+    protected: Sequence[str],
+    dipoles: Mapping[str, Any] | Iterable[str],
+) -> dict[str, Poles]:
+    """What the user says of own columns, checked against the editor before any dataset is seen.
+
+    Args:
+        poles: {column: (path, {value: place} or values in order from the negative pole)}; ``None`` for none.
+        target, protected: the columns of the job; no other may be named.
+        dipoles: the dipoles the editor knows.
+
+    Raises:
+        PlanError: says which column is described badly, and how to write it.
+    """
+    if poles is not None and not isinstance(poles, Mapping):
+        raise PlanError(f"`poles` must be a mapping such as {{'older': {_FORM}}}; got {poles!r}.")
+    found = {}
+    for column, given in (poles or {}).items():
+        if column not in (target, *protected):
+            others = ", ".join(protected)
+            raise PlanError(f"`poles` name '{column}', neither `target` ({target}) nor `protected` ({others}).")
+        found[column] = _described(column, list(dipoles), given)
+    return found
+
+
+_FORM = "('age', ['no', 'yes'])"
+
+
+def _described(column: str, names: Sequence[str], given: Any) -> Poles:
+    is_pair = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
+    if not is_pair or not isinstance(given[0], str) or not _is_placing(given[1]):
+        raise PlanError(
+            f"`poles` of '{column}' must be a path and the values in order from its negative pole, such as {_FORM}, "
+            f"or with their places in -1..1, ('age', {{'no': -1, 'yes': 1}}); got {given!r}."
+        )
+    path, places = given
+    if path not in names:
+        raise PlanError(
+            f"`poles` of '{column}' name the path '{path}', which the editor does not have. "
+            f"Available: {', '.join(sorted(names)) or 'none'}. Learn it with Editor.learn, or vlbias learn."
+        )
+    values = [str(label_of(value)) for value in places]
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise PlanError(f"`poles` of '{column}' name the value '{twice[0]}' twice. Name each value once.")
+    if isinstance(places, Mapping):
+        return Poles(column, path, {value: float(place) for value, place in zip(values, places.values(), strict=True)})
+    return Poles(column, path, _evenly(values))
+
+
+def _evenly(values: Sequence[str]) -> dict[str, float]:
+    """Values at equal distances from -1 to +1."""
+    step = 2 / max(len(values) - 1, 1)
+    return {value: -1 + index * step for index, value in enumerate(values)}
+
+
+def _is_placing(places: Any) -> bool:
+    if isinstance(places, Mapping):
+        return all(isinstance(place, int | float) for place in places.values())
+    return isinstance(places, Sequence) and not isinstance(places, str)
+
+
+def spelled(pole: Poles | str, values: Sequence[str], path: str = "PATH") -> str:
+    """How to say where values stand, in Python and on the command line.
+
+    Example:
+        >>> spelled("older", ["no", "yes"], "age")
+        "poles={'older': ('age', ['no', 'yes'])}, or --poles older:age=no,yes"
+    """
+    column, path = (pole.column, pole.name) if isinstance(pole, Poles) else (pole, path)
+    quoted = {value: f'"{value}"' if "," in value else value for value in values}
+    if any(":" in value for value in values):  # a colon is read as the start of a place
+        words = ",".join(f"{quoted[value]}:{place:.3g}" for value, place in _evenly(values).items())
+    else:
+        words = ",".join(quoted.values())
+    return f"poles={{'{column}': ('{path}', {list(values)})}}, or --poles {shlex.quote(f'{column}:{path}={words}')}"
+
+
+def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[str, Any]) -> PlanError:
+    """The error for a protected column that the library knows nothing of: what to type, and what paths there are.
+
+    Args:
+        column: the label column.
+        values: its values, as text.
+        editor: name of the editor.
+        paths: path -> its dipole.
+    """
+    if not paths:
+        return PlanError(f"Editor '{editor}' has no path that could carry '{column}'. Learn one with vlbias learn.")
+    if len(values) > MAX_GROUPS:
+        return PlanError(
+            f"`protected` '{column}' has {len(values)} values, too many for groups on a path. Use a column of fewer "
+            "groups, or add one with pandas."
+        )
+    known = KNOWN_COLUMNS.get(column, ((), {}))[0]
+    path = next((name for name in known if name in paths), "PATH")
+    named = ", ".join(f"{name} ('{dipole.negative[0]}' to '{dipole.positive[0]}')" for name, dipole in paths.items())
+    return PlanError(
+        f"No path of editor '{editor}' is known to carry '{column}' ({', '.join(values)}). Name one, and the values in "
+        f"order from its negative pole to its positive one: {spelled(column, values, path)}. Paths: {named}."
+    )
 
 
 def _orientation(name: str, dipole: Any) -> int:

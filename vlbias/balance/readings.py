@@ -21,7 +21,7 @@ from vlbias.errors import PlanError, UnknownNameError, VlbiasError
 if TYPE_CHECKING:
     from vlbias.editor import Editor
 
-__all__ = ["AttributeJudge", "Reading", "calibrate", "fit_reading", "read", "uncalibrated"]
+__all__ = ["AttributeJudge", "Reading", "calibrate", "fit_reading", "read", "reads_backwards", "uncalibrated"]
 
 # Log-odds that a dipole's poles stand at where no labelled original is there to calibrate on (probability .88).
 DEFAULT_ANCHOR = 2.0
@@ -184,6 +184,30 @@ def calibrate(
             usable = [fitted] if fitted is not None and fitted.skill() >= min_skill else []
         chosen[where] = usable[0] if usable else None
     return AttributeJudge(column, chosen["latent"], chosen["image"])
+
+
+def reads_backwards(
+    editor: Editor,
+    judge: AttributeJudge,
+    z_sem: torch.Tensor,
+    x_0: torch.Tensor,
+    labels: Sequence[str],
+    *,
+    poles: Poles,
+    min_skill: float,
+) -> bool:
+    """Whether the dipole reads these originals well once its poles are swapped, and not as they are given.
+
+    Walks would then lead away from every group. The arguments are those of :func:`calibrate`, which made ``judge``.
+    """
+    if any(reading is not None and reading.kind == "dipole" for reading in (judge.latent, judge.image)):
+        return False
+    if len(set(labels)) < 2:
+        return False
+    turned = replace(poles, positions={value: -place for value, place in poles.positions.items()})
+    pairs = (("latent", z_sem), ("image", x_0))
+    readings = [_dipole_reading(editor, where, tensor, labels, turned) for where, tensor in pairs]
+    return any(reading is not None and reading.skill() >= min_skill for reading in readings)
 
 
 def _dipole_reading(

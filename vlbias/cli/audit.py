@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, make_folder, open_faces, protected_columns
+from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, make_folder, open_faces
+from vlbias.cli.parsing import columns_of
 
 
 @app.command(epilog="Example: vlbias audit biased/ balanced/ --target smile --protected skin --seeds 3")
@@ -32,6 +33,7 @@ def audit(
     """Fit the same classifier on each training set and compare accuracy and fairness on one test set."""
     from vlbias import audit as audits
 
+    columns = columns_of(protected)
     opened = {}
     for number, spec in enumerate(datasets):
         label = "baseline" if number == 0 else Path(spec).name or spec
@@ -42,7 +44,7 @@ def audit(
     result = audits.measure(
         opened,
         target=target,
-        protected=protected_columns(protected),
+        protected=columns,
         test=None if test is None else open_faces(test, seed),
         seeds=seeds,
         cache=None if out is None else out / "fits",
@@ -52,8 +54,5 @@ def audit(
     if out is not None:
         from vlbias import report
 
-        compositions = [
-            audits.composition(faces, target=target, protected=protected_columns(protected))
-            for faces in opened.values()
-        ]
+        compositions = [audits.composition(faces, target=target, protected=columns) for faces in opened.values()]
         typer.echo(f"Open {report.write_audit(out, result, compositions=compositions)}")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.options import (
     DEFAULT_EDITOR,
-    DatasetArgument,
     EditorOption,
+    PolesOption,
     ProtectedOption,
     SeedOption,
-    TargetOption,
     open_editor,
     open_faces,
-    protected_columns,
 )
+from vlbias.cli.parsing import checks_of, columns_of, names_of, poles_of, shard_of, to_of
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
@@ -51,20 +50,67 @@ class Originals(StrEnum):
 
 
 @app.command(
-    epilog="Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --dry-run"
+    epilog="""\b
+Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --dry-run
+         vlbias balance UTKFace/ out/utk --target gender --protected age_group --editor utkface-64
+         vlbias balance photos/ out/mine --target sex --protected older --poles older:age=no,yes
+         vlbias balance photos/ out/both --target sex --protected skin,age_group --to mean --splits train,val
+         vlbias balance prior:400 out/new --target smile --protected skin"""
 )
 def balance(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="synthfaces[:N], a dataset's folder, or prior:N for a new dataset of N faces drawn from the prior.",
+        ),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the balanced dataset.")],
-    target: TargetOption,
+    target: Annotated[
+        str, typer.Option("--target", metavar="COLUMN", help="Attribute that classifiers predict; edits keep it.")
+    ],
     protected: ProtectedOption,
     editor: EditorOption = DEFAULT_EDITOR,
+    poles: PolesOption = [],  # noqa: B006  (Typer reads it, nobody changes it)
+    path: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="With one protected column: its path, so that --poles holds values alone (no,yes)."
+        ),
+    ] = None,
     mode: Annotated[
         Mode, typer.Option(help="Equalise the groups in each class, or amplify the bias for study.")
     ] = Mode.reduce,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="How many faces each group of a class ends with: max (as the largest group), mean (edits take the "
+            "place of their donors), all (as many as the class), a number, or shares such as light=.5,dark=.5.",
+        ),
+    ] = "max",
+    splits: Annotated[
+        str, typer.Option(metavar="SPLIT,...", help="Splits to balance; the others are passed on as they are.")
+    ] = "train",
     source: Annotated[
         Source, typer.Option(help="Edit the dataset's own faces, or faces from the prior.")
     ] = Source.real,
+    prior_steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With faces from the prior: network evaluations of each picture.")
+    ] = 10,
+    keep_pairs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-pairs/--no-keep-pairs", help="With faces from the prior: also write donors to OUT/donors."
+        ),
+    ] = True,
+    checks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=NUMBER,...",
+            help="What an edit must pass, such as goal=.8,reached=.3,identity=.5; docs/balance.md lists them.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Plan at most N edits.")] = None,
     originals: Annotated[
         Originals, typer.Option(help="Copy, link, resize to the edits' size, or leave out the originals.")
@@ -93,19 +139,31 @@ def balance(
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
     from vlbias.balance import Balancer
 
-    part = _shard(shard)
-    faces, model = open_faces(dataset, seed), open_editor(editor)
-    faces, labelled = _labelled(faces, label, model, min_confidence)
-    balancer = Balancer(
-        model,
-        target=target,
-        protected=protected_columns(protected),
-        mode=mode.value,
-        source=source.value,
-        seed=seed,
-        chunk_size=chunk_size,
-    )
-    plan = balancer.plan(faces, limit=limit)
+    part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
+    if wishes and num_images is not None:
+        raise typer.BadParameter("fills a column of a dataset, and prior:N has none", param_hint="--label")
+    settings: dict[str, Any] = {
+        "target": target,
+        "protected": columns_of(protected),
+        "poles": poles_of(poles, path),
+        "path": path,
+        "mode": mode.value,
+        "to": to_of(to),
+        "splits": names_of(splits, "--splits"),
+        "source": "prior" if num_images is not None else source.value,
+        "prior_steps": prior_steps,
+        "keep_pairs": keep_pairs,
+        "checks": checks_of(checks),
+        "seed": seed,
+        "chunk_size": chunk_size,
+    }
+    faces = None if num_images is not None else open_faces(dataset, seed)
+    model = open_editor(editor)
+    balancer = Balancer(model, **settings)
+    labelled: list[ColumnReport] = []
+    if faces is not None:
+        faces, labelled = _labelled(faces, wishes, model, min_confidence)
+    plan = balancer.plan(faces, limit=limit, num_images=num_images)
     typer.echo(plan.describe())
     if dry_run:
         return
@@ -121,34 +179,40 @@ def balance(
         typer.echo(result.summary())
 
 
+def _new_faces(dataset: str) -> int | None:
+    """The N of ``prior:N``; ``None`` for a dataset that exists."""
+    word, _, count = dataset.partition(":")
+    if word != "prior" or Path(dataset).exists():
+        return None
+    if not (count.isascii() and count.isdigit()):
+        raise typer.BadParameter(f"expected prior:N, such as prior:400; got '{dataset}'", param_hint="DATASET")
+    return int(count)
+
+
+def _wishes(texts: list[str]) -> list[tuple[str, str]]:
+    """``--label COLUMN=LABELLER`` as (column, labeller in words)."""
+    wishes = []
+    for text in texts:
+        column, equals, words = text.partition("=")
+        if not (column and equals and words):
+            raise typer.BadParameter(
+                f"expected COLUMN=LABELLER such as skin=ita:28, got '{text}'", param_hint="--label"
+            )
+        wishes.append((column, words))
+    return wishes
+
+
 def _labelled(
-    faces: FaceDataset, wishes: list[str], model: Editor, min_confidence: float
+    faces: FaceDataset, wishes: list[tuple[str, str]], model: Editor, min_confidence: float
 ) -> tuple[FaceDataset, list[ColumnReport]]:
     from vlbias.labelling import label_column, labeller_of, layout_of
 
     reports = []
     layout = layout_of(faces, model.layout)
-    for wish in wishes:
-        column, equals, words = wish.partition("=")
-        if not (column and equals and words):
-            raise typer.BadParameter(
-                f"expected COLUMN=LABELLER such as skin=ita:28, got '{wish}'", param_hint="--label"
-            )
-        labeller = labeller_of(words, clip=model.clip, layout=layout)
+    labellers = [(column, labeller_of(words, clip=model.clip, layout=layout)) for column, words in wishes]
+    for column, labeller in labellers:
         faces, report, score = label_column(faces, column, labeller, min_confidence=min_confidence)
         reports.append(report)
         typer.echo(f"{column}: {report.source}")
         typer.echo(str(score) if score is not None else f"{dict(report.counts)}; no given labels to score it against")
     return faces, reports
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        index, total = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise typer.BadParameter(f"expected I/N such as 1/4, got '{text}'", param_hint="--shard") from None
-    if not 1 <= index <= total:
-        raise typer.BadParameter(f"I must lie in 1..N, got '{text}'", param_hint="--shard")
-    return index - 1, total

@@ -19,7 +19,21 @@ DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="synthfa
 EditorOption = Annotated[str, typer.Option("--editor", metavar="NAME|FOLDER", help="Editor checkpoint.")]
 TargetOption = Annotated[str, typer.Option("--target", metavar="COLUMN", help="Attribute that classifiers predict.")]
 ProtectedOption = Annotated[
-    str, typer.Option("--protected", metavar="COLUMN[,COLUMN]", help="Attribute that must not drive them.")
+    list[str],
+    typer.Option(
+        "--protected",
+        metavar="COLUMN",
+        help="Attribute that must not drive them. Repeatable, or COLUMN,COLUMN: every combination is a group.",
+    ),
+]
+PolesOption = Annotated[
+    list[str],
+    typer.Option(
+        "--poles",
+        metavar="COLUMN:PATH=VALUES",
+        help="Where the values of your own column stand on a path of the editor: in order from its negative pole, "
+        "older:age=no,yes, or each with a place in -1..1, race:skin_tone=White:-1,Black:1. Repeatable.",
+    ),
 ]
 TiedTargetOption = Annotated[
     str | None, typer.Option("--target", metavar="COLUMN", help="What classifiers predict; for synthfaces: smile.")
@@ -49,11 +63,6 @@ def open_faces(spec: str, seed: int = 0) -> FaceDataset:
     return dataset
 
 
-def protected_columns(columns: str) -> str | list[str]:
-    names = [name.strip() for name in columns.split(",") if name.strip()]
-    return names[0] if len(names) == 1 else names
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder for results, before the work that fills it."""
     if folder.is_file():
@@ -69,10 +78,3 @@ def or_drawn(given: str | None, drawn: str, option: str, dataset: str) -> str:
     if given is None and (dataset.partition(":")[0] != "synthfaces" or Path(dataset).exists()):
         raise typer.BadParameter("this dataset needs it named", param_hint=option)
     return given or drawn
-
-
-def numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"expected numbers apart by commas, got '{text}'", param_hint=option) from None

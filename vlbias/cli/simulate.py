@@ -10,14 +10,15 @@ import typer
 from vlbias.cli.application import app
 from vlbias.cli.options import (
     DatasetArgument,
+    PolesOption,
     SeedOption,
     TiedProtectedOption,
     TiedTargetOption,
     make_folder,
-    numbers,
     open_faces,
     or_drawn,
 )
+from vlbias.cli.parsing import numbers_of, poles_of
 
 
 @app.command(
@@ -41,6 +42,7 @@ def simulate(
     editor: Annotated[
         str | None, typer.Option(metavar="E", help="Also reach each share with verified edits by this editor.")
     ] = None,
+    poles: PolesOption = [],  # noqa: B006  (Typer reads it, nobody changes it)
     model: Annotated[str, typer.Option(metavar="NAME", help="timm backbone of the classifiers.")] = "resnet10t",
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = 300,
     image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the classifier's images.")] = 48,
@@ -49,6 +51,9 @@ def simulate(
     """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
     from vlbias import simulate as simulations
 
+    places = poles_of(poles)
+    if places and editor is None:
+        raise typer.BadParameter("says how edits are made, so it needs --editor", param_hint="--poles")
     faces = open_faces(dataset, seed)
     target = or_drawn(target, "smile", "--target", dataset)
     protected = or_drawn(protected, "skin", "--protected", dataset)
@@ -57,7 +62,7 @@ def simulate(
         target=target,
         protected=protected,
         focal=focal if focal == "all" else focal.split(","),
-        shares=numbers(shares, "--shares"),
+        shares=numbers_of(shares, "--shares"),
         n="max" if n is None else n,
         mode=mode.split(","),
         subject=subject,
@@ -69,7 +74,9 @@ def simulate(
         from vlbias.balance import Balancer
         from vlbias.editor import Editor
 
-        fill["edited"] = Balancer(Editor.from_pretrained(editor), target=target, protected=protected, seed=seed)
+        fill["edited"] = Balancer(
+            Editor.from_pretrained(editor), target=target, protected=protected, poles=places, seed=seed
+        )
     make_folder(out)
     typer.echo(str(plan), err=True)
     result = simulations.run(
