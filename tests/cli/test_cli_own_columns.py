@@ -124,6 +124,8 @@ def test_without_poles_it_says_what_to_type(run, folder, monkeypatch, capsys):
         ("--checks goal=-1", 1, "`checks.goal` must be > 0; got -1.0"),
         ("--mode balance", 2, "'balance' is not one of"),
         ("--label older", 2, "expected COLUMN=LABELLER such as skin=ita:28, got 'older'"),
+        ("--size huge", 2, "'huge' is not one of"),
+        ("--originals resize", 2, "so edits need it too: add --size editor"),
         ("--protected ''", 2, "expected names apart by commas; got ''"),
         ("--poles older:aeg=no,yes", 1, "name the path 'aeg', which the editor does not have. Available: age"),
         ("--poles odler:age=no,yes", 1, "`poles` name 'odler', neither `target` (sex) nor `protected` (older)"),

@@ -40,6 +40,13 @@ class Source(StrEnum):
     prior = "prior"
 
 
+class Size(StrEnum):
+    """Width and height that an edit is written at."""
+
+    own = "own"
+    editor = "editor"
+
+
 class Originals(StrEnum):
     """What happens to the pictures that are not edited."""
 
@@ -112,8 +119,13 @@ def balance(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Plan at most N edits.")] = None,
+    size: Annotated[
+        Size,
+        typer.Option(help="Write an edit at its donor's own size and in its file format, or as a PNG of the editor's."),
+    ] = Size.own,
     originals: Annotated[
-        Originals, typer.Option(help="Copy, link, resize to the edits' size, or leave out the originals.")
+        Originals,
+        typer.Option(help="Copy the originals, link to them, resize them (with --size editor), or leave them out."),
     ] = Originals.copy,
     seed: SeedOption = 0,
     shard: Annotated[
@@ -142,6 +154,11 @@ def balance(
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
     if wishes and num_images is not None:
         raise typer.BadParameter("fills a column of a dataset, and prior:N has none", param_hint="--label")
+    if originals is Originals.resize and size is Size.own:
+        raise typer.BadParameter(
+            "'resize' brings originals to the editor's size, so edits need it too: add --size editor",
+            param_hint="--originals",
+        )
     settings: dict[str, Any] = {
         "target": target,
         "protected": columns_of(protected),
@@ -156,6 +173,7 @@ def balance(
         "checks": checks_of(checks),
         "seed": seed,
         "chunk_size": chunk_size,
+        "size": size.value,
     }
     faces = None if num_images is not None else open_faces(dataset, seed)
     model = open_editor(editor)
