@@ -18,8 +18,8 @@ ROWS = [
     ["errors"],
     ["checkpoints", "progress", "locks"],
     ["images"],
-    ["alignment"],
-    ["originals"],
+    ["alignment", "classify"],
+    ["originals", "networks"],
     ["world"],
     ["diffae"],
     ["clip"],
@@ -28,7 +28,7 @@ ROWS = [
     ["data"],
     ["labelling"],
     ["balance"],
-    ["fairness", "classify"],
+    ["fairness"],
     ["audit"],
     ["simulate", "search"],
     ["report", "building", "doctor"],
@@ -46,6 +46,8 @@ HOMES = {
     "pytorch_metric_learning": {"search"},
     "jinja2": {"report"},
     "typer": {"cli"},
+    "onnx": {"networks"},
+    "onnxruntime": {"networks"},
 }
 #: Names of the package itself, which every room may read.
 ROOT_NAMES = {"__version__"}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlbias.errors import CheckpointError, ConfigError, MissingDependencyError, unknown
+from vlbias.networks.weights import load_weights
 from vlbias.paths.losses import cosine_loss, feature_map_loss
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class BackboneJudge(FeatureJudge):
         from vlbias.clip import Preprocess
 
         self.model = _backbone(name)
-        _load_backbone(self.model, Path(weights), name)
+        load_weights(self.model, Path(weights), name)
         self.model.requires_grad_(False).eval()
         if device is not None:
             self.model.to(device)
@@ -177,24 +178,3 @@ def _backbone(name: str) -> nn.Module:
                 setattr(model, head, nn.Identity())
         return model
     raise ConfigError(f"`name` must be 'timm:NAME' or 'torchvision:NAME'; got '{name}'.")
-
-
-def _load_backbone(model: nn.Module, path: Path, name: str) -> None:
-    from vlbias.checkpoints import load_tensors, read_foreign_pickle
-
-    state = load_tensors(path) if path.suffix == ".safetensors" else read_foreign_pickle(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds no state dict.")
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    wanted = model.state_dict()
-    missing = sorted(key for key in wanted if key not in state)
-    wrong = sorted(key for key in wanted if key in state and state[key].shape != wanted[key].shape)
-    if missing or wrong:
-        raise CheckpointError(
-            f"{path} does not fit {name}: {len(missing)} entries are missing ({', '.join(missing[:5])}), {len(wrong)} "
-            f"have other shapes ({', '.join(wrong[:5])})."
-        )
-    model.load_state_dict({key: state[key] for key in wanted})

@@ -1,0 +1,204 @@
+"""The one door to ONNX files: read without running anything else, and run on the processor.
+
+A graph may keep its weights in files beside it. Those outside its folder are refused, and all of them count for its
+digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlbias.errors import CheckpointError, MissingDependencyError, ShapeError, UnsafeCheckpointError, unknown
+
+__all__ = ["OnnxNetwork"]
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class OnnxNetwork:
+    """A graph with one input of pictures.
+
+    Args:
+        path: the ``.onnx`` file.
+        output: name of the output; ``None`` where there is only one.
+
+    Attributes:
+        size: edge in pixels of its pictures; ``None`` where the graph takes any.
+        files: the file itself and those with its weights, sorted.
+        normalises: whether the graph begins by subtracting and scaling, so that it wants pixels 0..255 as they are.
+        ends_in_softmax: whether its outputs are probabilities by construction.
+
+    Raises:
+        MissingDependencyError: onnxruntime or onnx is not installed.
+        CheckpointError: the file is missing, damaged, of an unknown kind, or not a network on pictures.
+        UnsafeCheckpointError: it names a file outside its folder.
+        UnknownNameError: no such output.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, output: str | None = None):
+        self.path = Path(path)
+        runtime = _runtime()
+        graph = _read(self.path)
+        self.files = sorted({self.path, *_weight_files(graph, self.path)})
+        self.normalises = _normalises(graph)
+        self._session = _session(runtime, self.path)
+        inputs = self._session.get_inputs()
+        shape = inputs[0].shape if inputs else []
+        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in _FLOATS or 3 not in (shape[1], shape[3]):
+            described = "; ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "none"
+            raise CheckpointError(
+                f"{self.path} must have one input of float pictures, (b, 3, h, w) or (b, h, w, 3); it has {described}."
+            )
+        self._name, self._dtype = inputs[0].name, _FLOATS[inputs[0].type]
+        self._channels_last = shape[1] != 3
+        sides = [side for side in (shape[1:3] if self._channels_last else shape[2:4]) if isinstance(side, int)]
+        if len(set(sides)) > 1:
+            raise CheckpointError(f"{self.path} wants pictures of {sides[1]}x{sides[0]} pixels; they must be square.")
+        self.size = sides[0] if sides else None
+        self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+        self._output = self._choose(output)
+        self.ends_in_softmax = any(
+            node.op_type == "Softmax" and self._output in node.output for node in graph.graph.node
+        )
+
+    def _choose(self, output: str | None) -> str:
+        names = [item.name for item in self._session.get_outputs()]
+        if output is not None and output not in names:
+            raise unknown("output", output, names, where=self.path.name)
+        if output is None and len(names) != 1:
+            raise CheckpointError(f'{self.path} has several outputs: {", ".join(names)}. Name one, "output": "...".')
+        return output or names[0]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures (b, 3, h, w), normalised as the graph wants them => its output as float32 (b, n) on the CPU.
+
+        Raises:
+            ShapeError: the graph refuses the pictures, or gives another number of rows.
+        """
+        pictures = x.detach().cpu().numpy().astype(self._dtype)
+        if self._channels_last:
+            pictures = np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))
+        step = self._batch or max(len(pictures), 1)
+        rows = [self._run(pictures[start : start + step], step) for start in range(0, len(pictures), step)]
+        return torch.cat(rows) if rows else torch.empty(0, 0)
+
+    def _run(self, pictures: np.ndarray, step: int) -> torch.Tensor:
+        count = len(pictures)
+        if self._batch is not None and count < step:
+            # a graph of a fixed batch: the last one is filled up, and what came of the filling is dropped
+            pictures = np.concatenate([pictures, np.repeat(pictures[-1:], step - count, axis=0)])
+        try:
+            found = self._session.run([self._output], {self._name: pictures})[0]
+        except Exception as error:  # onnxruntime's own classes share no base but this
+            raise ShapeError(f"{self.path} cannot run on pictures {pictures.shape}: {_first_line(error)}") from error
+        found = np.asarray(found)
+        if found.ndim < 1 or len(found) != len(pictures) or not np.issubdtype(found.dtype, np.floating):
+            raise ShapeError(
+                f"{self.path} gave {found.dtype} {found.shape} for {len(pictures)} pictures; expected one row of "
+                "numbers for each."
+            )
+        return torch.from_numpy(found.reshape(len(found), -1).astype(np.float32))[:count]
+
+
+def _runtime() -> Any:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"ONNX files need onnxruntime and onnx ({error.name} is missing): pip install 'vlbias[faces]'."
+        ) from error
+    return onnxruntime
+
+
+def _read(path: Path) -> Any:
+    """The graph without its external weights."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist. Give a local file; nothing is downloaded.") from error
+    except (DecodeError, OSError, ValueError) as error:
+        why = _first_line(error)
+        raise CheckpointError(f"{path} is damaged or not an ONNX file ({why}). Fetch it again.") from error
+    if not graph.graph.node:
+        raise CheckpointError(f"{path} is damaged or not an ONNX file (no graph in it). Fetch it again.")
+    return graph
+
+
+def _session(runtime: Any, path: Path) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised; notes on stderr would tear the progress line
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        # by path, so that weights beside the file are found; the graph cannot register libraries of operators
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {_first_line(error)}") from error
+
+
+def _weight_files(graph: Any, path: Path) -> list[Path]:
+    """Files beside the graph that hold its weights.
+
+    Raises:
+        UnsafeCheckpointError: one lies outside the graph's folder.
+        CheckpointError: one is missing.
+    """
+    folder = path.parent.resolve()
+    found = []
+    for tensor in _tensors(graph):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location")
+        if location is None:
+            continue
+        place = (folder / location).resolve()
+        if Path(location).is_absolute() or not place.is_relative_to(folder):
+            raise UnsafeCheckpointError(
+                f"{path} keeps '{tensor.name}' in '{location}', outside its own folder; it was not read. Save the "
+                "graph with its weights inside, or beside it."
+            )
+        if not place.is_file():
+            raise CheckpointError(f"{path} keeps its weights in '{location}', which is not beside it. Fetch that too.")
+        found.append(path.parent / location)
+    return found
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor that a model holds: of its graph, of graphs inside nodes, of its functions."""
+    stack = [graph.graph, *graph.functions]
+    while stack:
+        part = stack.pop()
+        yield from getattr(part, "initializer", ())
+        for sparse in getattr(part, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+        for node in part.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors, attribute.sparse_tensor.values)
+                stack += [inner for inner in (attribute.g, *attribute.graphs) if inner.node]
+
+
+def _normalises(graph: Any) -> bool:
+    """Whether the pictures are subtracted from and scaled by the graph itself, as in exports from MXNet."""
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    names = {item.name for item in graph.graph.input} - weights
+    done = set()
+    for wanted in ({"Sub", "Add"}, {"Mul", "Div"}):
+        node = next((node for node in graph.graph.node if names & set(node.input)), None)
+        if node is None or node.op_type not in wanted:
+            break
+        done.add(node.op_type)
+        names = set(node.output)
+    return len(done) == 2
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
