@@ -13,6 +13,7 @@ from clip_and_paths import statement_loss as reference_statement_loss
 
 from vlbias import world
 from vlbias.clip import (
+    Augmentation,
     CaptionTemplates,
     ClipConfig,
     ClipTraining,
@@ -211,7 +212,7 @@ def test_training_is_repeatable_and_resumes_to_the_same_weights(coloured, templa
 
 def test_captions_may_be_lists_or_a_function(coloured, tiny_config):
     images, table = coloured
-    training = ClipTraining(num_images=60, batch_size=30, brightness=0.1, contrast=0.1)
+    training = ClipTraining(num_images=60, batch_size=30, augmentation=Augmentation(brightness=0.1, contrast=0.1))
     texts = [f"a {colour} square" for colour in table["colour"]]
     for captions in (texts, [[text, "a square"] for text in texts], lambda epoch: texts):
         clip = train_clip(images, captions, tiny_config, training)

@@ -7,7 +7,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.clip.augment import MILD, Augmentation, augment
 from vlbias.clip.captions import TableCaptions
 from vlbias.clip.loading import create
 from vlbias.clip.model import Clip
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE, learn_merges, load_tokenizer, write_merges
-from vlbias.errors import ConfigError, ShapeError, TrainingError
+from vlbias.errors import CheckpointError, ConfigError, ShapeError, TrainingError
 from vlbias.progress import track
 
-__all__ = ["Captions", "ClipConfig", "ClipTraining", "caption_loss", "statement_loss", "train_clip"]
+__all__ = [
+    "Captions",
+    "ClipConfig",
+    "ClipTraining",
+    "caption_loss",
+    "cosine",
+    "resized",
+    "small_preprocess",
+    "start_tower",
+    "statement_loss",
+    "train_clip",
+]
 
 #: One caption or several for each image; a function: epoch => one caption for each image; or captions of a label table.
 Captions = Sequence[str] | Sequence[Sequence[str]] | Callable[[int], Sequence[str]] | TableCaptions
@@ -106,8 +118,10 @@ class ClipTraining:
         statements: captions about each column that an image is compared with in a step (label tables only).
         noise_tokens: share of captions that get a meaningless token, so that words the captions never used disturb
             an embedding little.
-        shift: largest random translation, a share of the size.
-        brightness, contrast: largest random change; the same factor for all channels, so that skin keeps its hue.
+        augmentation: how images are changed at random: ``MILD`` for drawn faces without end, ``STRONG`` for a few
+            thousand photographs.
+        tower_rate: factor of the learning rate for the trunk of an image tower that starts from given weights; its
+            last, pooling layer learns at the full rate.
 
     Raises:
         ConfigError: a value is out of range.
@@ -125,9 +139,8 @@ class ClipTraining:
     freeze_text: float = 0.6
     statements: int = 4
     noise_tokens: float = 0.15
-    shift: float = 0.05
-    brightness: float = 0.0
-    contrast: float = 0.0
+    augmentation: Augmentation = MILD
+    tower_rate: float = 0.1
 
     def __post_init__(self) -> None:
         if self.num_images < 1 or self.batch_size < 2:
@@ -142,9 +155,10 @@ class ClipTraining:
             raise ConfigError(
                 f"`text_steps` must be >= 0 and `statements` >= 2; got {self.text_steps} and {self.statements}."
             )
-        if not 0 <= self.freeze_text <= 1:
-            raise ConfigError(f"`freeze_text` must lie in [0, 1]; got {self.freeze_text}.")
-        for name in ("warmup", "ema_decay", "noise_tokens", "shift", "brightness", "contrast"):
+        for name in ("freeze_text", "tower_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"`{name}` must lie in [0, 1]; got {getattr(self, name)}.")
+        for name in ("warmup", "ema_decay", "noise_tokens"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
 
@@ -220,6 +234,7 @@ def train_clip(
     config: ClipConfig | None = None,
     training: ClipTraining | None = None,
     *,
+    tower: Mapping[str, torch.Tensor] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     state_path: str | os.PathLike[str] | None = None,
@@ -241,6 +256,8 @@ def train_clip(
             must also say what is absent ("without glasses").
         config: architecture; ``None`` for the default.
         training: budget and optimiser; ``None`` for the default.
+        tower: weights that the image tower starts from, such as those of :func:`vlbias.clip.train_tower`; ``None`` for
+            random ones.
         seed: of weights, order and augmentation; the same seed gives the same weights on one machine, also when the
             run was interrupted (without ``max_seconds``).
         device: where to train.
@@ -266,11 +283,12 @@ def train_clip(
     device = torch.device(device)
     source = _CaptionSource(captions, len(images), seed)
     clip = _new_clip(config, source, seed).to(device)
-    images = _resized(images, config.image_size)
-    run = _Run(clip, training, len(images), seed)
+    if tower is not None:
+        start_tower(clip.model.visual, tower)
+    images = resized(images, config.image_size)
+    run = _Run(clip, training, len(images), seed, started=tower is not None)
     if state_path is not None and Path(state_path).is_file():
         run.restore(Path(state_path))
-    augment = _Augment(training, flip)
     source_step: _Statements | _CaptionSource = source
     if isinstance(captions, TableCaptions):
         source_step = _Statements(captions, training.statements, seed)
@@ -290,7 +308,8 @@ def train_clip(
             start = run.seen % len(images)
             index = order[start : start + training.batch_size]
             generator = torch.Generator().manual_seed(seed * 1_000_003 + run.step)
-            x = augment(images[index].to(device), generator)
+            x = images[index].to(device).float() / 127.5 - 1
+            x = augment(x, training.augmentation, generator, flip=flip)
             texts, fit, groups = source_step.compare(index, run.step)
             tokens = _with_noise(source.tokenize(clip.tokenizer, texts), clip, training.noise_tokens, generator)
             if groups is not None:
@@ -336,7 +355,7 @@ def _train_text(
         for step in range(training.text_steps):
             share = step / training.text_steps
             for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * min(1, (step + 1) / 20) * _cosine(share)
+                group["lr"] = training.learning_rate * min(1, (step + 1) / 20) * cosine(share)
             batch = [rng.choice(full) for _ in range(48)] + [statements.any(rng) for _ in range(48)]
             target = F.normalize(torch.stack([anchors[list(phrases)].sum(dim=0) for _, phrases in batch]), dim=1)
             tokens = source.tokenize(clip.tokenizer, [text for text, _ in batch])
@@ -435,24 +454,38 @@ class _CaptionSource:
         return torch.stack([self.ids[text] for text in texts])
 
 
+def small_preprocess(config: ClipConfig) -> Preprocess:
+    """What the image tower of a small CLIP expects."""
+    size = (config.image_size, config.image_size)
+    return Preprocess(size=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bicubic")
+
+
 def _new_clip(config: ClipConfig, source: _CaptionSource, seed: int) -> Clip:
     with tempfile.TemporaryDirectory() as folder:
         merges_file = Path(folder) / MERGES_FILE
         write_merges(merges_file, learn_merges(source.vocabulary_texts(), config.max_merges))
         tokenizer = load_tokenizer(merges_file, config.context_length)
-        preprocess = Preprocess(
-            size=(config.image_size, config.image_size),
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-            interpolation="bicubic",
-        )
+        preprocess = small_preprocess(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model_config = config.model_config(tokenizer.vocab_size)
             return create(model_config, preprocess, tokenizer, name="small CLIP", tokenizer_file=merges_file)
 
 
-def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+def start_tower(visual: nn.Module, tower: Mapping[str, torch.Tensor]) -> None:
+    """Put given weights into an image tower.
+
+    Raises:
+        CheckpointError: they are of another architecture.
+    """
+    try:
+        visual.load_state_dict(dict(tower))
+    except RuntimeError as error:
+        raise CheckpointError(f"`tower` does not fit the image tower: {str(error).splitlines()[1].strip()}") from error
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 images (n, 3, h, w) at (size, size), with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
     resize = Preprocess(size=(size, size), mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -461,42 +494,6 @@ def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
         x = resize(chunk.float() / 127.5 - 1)
         chunks.append((x * 255).round().clamp(0, 255).to(torch.uint8))
     return torch.cat(chunks)
-
-
-class _Augment:
-    """uint8 (b, 3, h, w) => float [-1, 1]: mirror, shift by whole pixels, brightness and contrast of all channels."""
-
-    def __init__(self, training: ClipTraining, flip: bool):
-        self.training, self.flip = training, flip
-
-    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        x = images.float() / 127.5 - 1
-        b, size = len(x), x.shape[-1]
-
-        def draw(*shape: int) -> torch.Tensor:
-            return torch.rand(*shape, generator=generator).to(x.device)
-
-        if self.flip:
-            mirrored = draw(b) < 0.5
-            x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
-        reach = round(self.training.shift * size)
-        if reach:
-            x = F.pad(x, (reach,) * 4, mode="replicate")
-            offset = (draw(b, 2) * (2 * reach + 1)).long().clamp(max=2 * reach)
-            rows = (offset[:, :1] + torch.arange(size, device=x.device)).view(b, 1, size, 1)
-            columns = (offset[:, 1:] + torch.arange(size, device=x.device)).view(b, 1, 1, size)
-            x = x[
-                torch.arange(b, device=x.device).view(b, 1, 1, 1),
-                torch.arange(3, device=x.device).view(1, 3, 1, 1),
-                rows,
-                columns,
-            ]
-        if self.training.contrast:
-            factor = 1 + self.training.contrast * (2 * draw(b) - 1)
-            x = x * factor.view(-1, 1, 1, 1)
-        if self.training.brightness:
-            x = x + self.training.brightness * (2 * draw(b) - 1).view(-1, 1, 1, 1)
-        return x.clamp(-1, 1)
 
 
 def _with_noise(tokens: torch.Tensor, clip: Clip, share: float, generator: torch.Generator) -> torch.Tensor:
@@ -514,29 +511,37 @@ def _with_noise(tokens: torch.Tensor, clip: Clip, share: float, generator: torch
     return tokens
 
 
-def _cosine(share: float) -> float:
+def cosine(share: float) -> float:
     """Factor of the learning rate after that share of the run: from 1 to 0."""
     return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _parameter_groups(model: nn.Module, training: ClipTraining, started: bool) -> list[dict[str, Any]]:
+    """Matrices decay, vectors do not; the trunk of a tower that has learned already moves slowly."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        trunk = started and name.startswith("visual.") and not name.startswith("visual.attnpool.")
+        key = (parameter.ndim >= 2, training.tower_rate if trunk else 1.0)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": members, "weight_decay": training.weight_decay if decays else 0.0, "rate": rate}
+        for (decays, rate), members in groups.items()
+    ]
 
 
 class _Run:
     """Optimiser, average and counters: everything that a resumed run needs."""
 
-    def __init__(self, clip: Clip, training: ClipTraining, n: int, seed: int):
+    def __init__(self, clip: Clip, training: ClipTraining, n: int, seed: int, *, started: bool):
         self.clip, self.training = clip, training
-        self.identity = {"version": _STATE_VERSION, "n": n, "seed": seed, **asdict(training)}
+        self.identity = {"version": _STATE_VERSION, "n": n, "seed": seed, "started": started, **asdict(training)}
         self.seen = self.step = 0
         self.elapsed_before = 0.0
         self.started = time.monotonic()
         with torch.no_grad():
             clip.model.logit_scale.fill_(-math.log(training.temperature))
-        decayed = [p for p in clip.model.parameters() if p.ndim >= 2]
-        others = [p for p in clip.model.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=training.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
+            _parameter_groups(clip.model, training, started), lr=training.learning_rate, betas=(0.9, 0.98), fused=True
         )
         decay = training.ema_decay
         self.average = torch.optim.swa_utils.AveragedModel(
@@ -559,9 +564,9 @@ class _Run:
     ) -> float:
         share, warmup = self.share(), self.training.warmup
         factor = min(1.0, (share + 1e-3) / warmup) if warmup else 1.0
-        factor *= _cosine(share)
+        factor *= cosine(share)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * factor
+            group["lr"] = self.training.learning_rate * factor * group["rate"]
         model = self.clip.model
         image_features = F.normalize(model.encode_image(self.clip.preprocess(x)), dim=-1)
         text_features = F.normalize(model.encode_text(tokens), dim=-1)
