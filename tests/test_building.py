@@ -80,3 +80,35 @@ def test_a_path_without_a_dipole_is_named(faces, tmp_path):
 def test_a_dataset_without_a_validation_split_has_nothing_held_out(faces):
     assert held_out_images(faces, 32).shape == (len(faces.split("val")), 3, 32, 32)
     assert held_out_images(faces.split("train"), 32) is None
+
+
+def test_the_clip_of_photographs_learns_labels_first(faces, tmp_path, monkeypatch):
+    """Killed between the tower and the captions, it does not train the tower again."""
+    import vlbias.clip
+    from vlbias.building import build_clip, training_images
+    from vlbias.clip import TableCaptions, photograph_templates
+
+    table = faces.table.assign(race="White")
+    captions = TableCaptions(photograph_templates(), table, seed=0)
+    settings = replace(SETTINGS, tower_images=64)
+    seen = []
+    whole = vlbias.clip.train_tower
+
+    def watched(*arguments, **named):
+        seen.append(arguments[2])
+        return whole(*arguments, **named)
+
+    def killed(*_, **named):
+        assert named["tower"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlbias.clip.train_tower", watched)
+    images = training_images(faces, 32)
+    with monkeypatch.context() as patch:
+        patch.setattr("vlbias.clip.train_clip", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_clip(images, captions, settings, tmp_path, seed=0, device="cpu")
+    clip = build_clip(images, captions, settings, tmp_path, seed=0, device="cpu")
+    assert seen == [["gender", "age", "skin"]]  # once; race has a single value here and nothing to teach
+    assert clip.encode_image(images[:2].float() / 127.5 - 1).shape == (2, 128)
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
+from scipy.ndimage import zoom
 
 from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, unknown
 from vlbias.images import open_image, to_pil, to_tensor
@@ -45,6 +46,7 @@ __all__ = [
     "fit_transform",
     "layout_transform",
     "paste_back",
+    "smooth",
     "warp",
 ]
 
@@ -77,6 +79,7 @@ _NO_DIRECTION = "`landmarks` give no direction: eyes and mouth lie in one point,
 
 # More samples than this per output pixel and direction change nothing that can be seen.
 _MAX_OVERSAMPLING = 16
+_FINER = 4
 
 
 @dataclass(frozen=True)
@@ -497,7 +500,7 @@ def paste_back(
         region += mask * (warp(new, transform, box) - region)
     else:
         old = np.asarray(donor.convert("RGB").resize(edited.size, Image.Resampling.LANCZOS), dtype=np.float32)
-        region += mask * warp(new - old, transform, box)
+        region += mask * warp(smooth(new - old, transform), transform, box)
     return Image.fromarray(target.round().clip(0, 255).astype(np.uint8))
 
 
@@ -568,6 +571,18 @@ def _five_points(landmarks: np.ndarray) -> np.ndarray:
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise ShapeError(f"`landmarks` must be five finite points, (5, 2); got shape {points.shape}.")
     return points
+
+
+def smooth(values: np.ndarray, transform: Similarity) -> np.ndarray:
+    """An array over a crop, (e, e) or (e, e, c), at a resolution from which :func:`warp` enlarges it without steps.
+
+    What is to be enlarged is drawn four times finer with the cubic B-spline, whose weights are positive: no ringing
+    beside edges, and no kinks for a look at high frequencies to find.
+    """
+    if transform.side <= values.shape[0]:
+        return values
+    times = (_FINER, _FINER, *([1] * (values.ndim - 2)))
+    return zoom(values.astype(np.float32), times, order=3, prefilter=False, mode="nearest", grid_mode=True)
 
 
 def warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlbias.checkpoints import write_json
+from vlbias.checkpoints import load_tensors, save_tensors, write_json
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorTrainConfig, TrainConfig, train_diffae, train_prior
 from vlbias.errors import ConfigError, DatasetError, unknown
 from vlbias.images import to_uint8
@@ -66,7 +66,7 @@ SMALL_DIFFAE = DiffAEConfig(
 #: Dipoles for photographs, in the language of ``vlbias.clip.photograph_templates``.
 PHOTOGRAPH_DIPOLES: dict[str, Dipole] = {
     "age": Dipole(
-        ("a photo of an old person", "a portrait of an elderly person", "a photo of an aged person"),
+        ("a photo of an old person", "a portrait of an elderly person", "a photo of an older person"),
         ("a photo of a young person", "a portrait of a young adult person", "a photo of a young face"),
     ),
     "skin_tone": Dipole(
@@ -83,6 +83,8 @@ class BuildSettings:
 
     Attributes:
         clip_images: images shown to the CLIP, with repetition.
+        tower_images: of photographs, images shown to the CLIP's image tower before, while it learns the labels (see
+            ``vlbias.clip.train_tower``); drawn faces, of which there is no end, need none.
         diffae_images: images shown to the autoencoder, with repetition.
         aux_columns: columns of the table that a linear head must read from z_sem while the autoencoder trains, so
             that z_sem holds small details too; the head is not kept. Empty for none.
@@ -97,6 +99,7 @@ class BuildSettings:
     """
 
     clip_images: int = 60_000
+    tower_images: int = 300_000
     diffae_images: int = 100_000
     aux_columns: tuple[str, ...] = ()
     aux_weight: float = 0.1
@@ -110,7 +113,7 @@ class BuildSettings:
     diffae: DiffAEConfig = field(default=SMALL_DIFFAE)
 
     def __post_init__(self) -> None:
-        for name in ("clip_images", "diffae_images", "path_faces", "probe_faces"):
+        for name in ("clip_images", "tower_images", "diffae_images", "path_faces", "probe_faces"):
             if getattr(self, name) < 16:
                 raise ConfigError(f"`{name}` must be >= 16; got {getattr(self, name)}.")
         if not self.paths:
@@ -257,11 +260,42 @@ def label_features(table: Any, columns: tuple[str, ...]) -> torch.Tensor:
 def build_clip(
     images: torch.Tensor, captions: TableCaptions, settings: BuildSettings, work: Path, *, seed: int, device: str
 ) -> Clip:
-    """A small CLIP from nothing; resumes from ``work/clip.state``."""
-    from vlbias.clip import ClipTraining, train_clip
+    """A small CLIP from nothing; resumes from ``work/tower.state``, ``work/tower.safetensors`` and ``work/clip.state``.
 
-    training = ClipTraining(num_images=settings.clip_images, batch_size=96, text_steps=settings.text_steps)
-    return train_clip(images, captions, training=training, seed=seed, device=device, state_path=work / "clip.state")
+    A CLIP for photographs (captions of :func:`vlbias.clip.photograph_templates`) starts from an image tower that has
+    learned the labels, and is trained under strong augmentation.
+    """
+    from vlbias.clip import MILD, STRONG, ClipTraining, TowerTraining, photograph_templates, train_clip, train_tower
+
+    photographs = captions.templates == photograph_templates()
+    tower = None
+    if photographs:
+        saved = work / "tower.safetensors"
+        if not saved.is_file():
+            columns = [name for name in captions.templates.columns if captions.table[name].nunique() > 1]
+            learned = train_tower(
+                images,
+                captions.table,
+                columns,
+                training=TowerTraining(num_images=settings.tower_images),
+                seed=seed,
+                device=device,
+                state_path=work / "tower.state",
+            )
+            save_tensors(saved, learned)
+        tower = load_tensors(saved)
+    training = ClipTraining(
+        num_images=settings.clip_images,
+        batch_size=96,
+        text_steps=settings.text_steps,
+        augmentation=STRONG if photographs else MILD,
+        # a tower that has learned already can meet a text tower that learns along
+        freeze_text=0.5 if photographs else 0.6,
+    )
+    state = work / "clip.state"
+    clip = train_clip(images, captions, training=training, tower=tower, seed=seed, device=device, state_path=state)
+    (work / "tower.safetensors").unlink(missing_ok=True)
+    return clip
 
 
 def build_diffae(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from vlbias.alignment import Similarity, feathered_mask, warp
+from vlbias.alignment import Similarity, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import PNG_LEVEL, load_stored, png_text, to_upright_rgb
 
@@ -154,6 +154,7 @@ class Original:
         change = change * mask[..., None]
         if not change.any():
             return self.stored.copy()
+        change = smooth(change, placement)
         for box in _strips(placement, width, height):
             left, top, right, bottom = box
             _add(upright[top:bottom, left:right], warp(change, placement, box), self.stored.mode)

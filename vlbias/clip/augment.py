@@ -8,6 +8,7 @@ casts, blur and covered parts keep it looking for what all of them share.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -109,7 +110,7 @@ def augment(
     return x.clamp(-1, 1)
 
 
-def _moved(x: torch.Tensor, settings: Augmentation, draw) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _moved(x: torch.Tensor, settings: Augmentation, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
     """Turn, zoom and shift at once; what comes in from outside is the picture's mirror image."""
     b = len(x)
     angle = math.radians(settings.turn) * (2 * draw(b) - 1)
@@ -124,7 +125,7 @@ def _moved(x: torch.Tensor, settings: Augmentation, draw) -> torch.Tensor:  # ty
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _shifted(x: torch.Tensor, share: float, draw) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _shifted(x: torch.Tensor, share: float, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
     """Shift by whole pixels; the border repeats."""
     b, size = len(x), x.shape[-1]
     reach = round(share * size)
@@ -139,7 +140,7 @@ def _shifted(x: torch.Tensor, share: float, draw) -> torch.Tensor:  # type: igno
     return x[images, channels, rows, columns]
 
 
-def _erased(x: torch.Tensor, share: float, draw) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _erased(x: torch.Tensor, share: float, draw: Callable[..., torch.Tensor]) -> torch.Tensor:
     """Cover a square of some images."""
     b, size = len(x), x.shape[-1]
     chosen, edge, top, left, grey = draw(b) < share, size * (0.15 + 0.3 * draw(b)), draw(b), draw(b), 2 * draw(b) - 1

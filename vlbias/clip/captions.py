@@ -299,7 +299,9 @@ def _age_adjectives(age: float) -> Sequence[str]:
         (13, ("child", "very young", "little")),
         (20, ("teenage", "young")),
         (35, ("young", "young adult")),
-        (45, ("middle-aged", "adult")),
+        # the words meet where the datasets draw the line between young and old, at 40 years
+        (40, ("adult", "young adult")),
+        (50, ("adult", "middle-aged", "older")),
         (60, ("middle-aged", "older", "old")),
     ):
         if age < bound:
