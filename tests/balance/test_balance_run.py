@@ -442,7 +442,9 @@ def test_edits_are_as_large_as_their_donors_and_of_their_kind(editor, faces, tmp
             large.save(root / f"{item}.png")
     names = [f"{item}.{'jpg' if number % 2 else 'png'}" for number, item in enumerate(faces.ids)]
     large_faces = replace(faces, root=root, table=faces.table.assign(file_name=names))
-    result = balance(editor, large_faces, tmp_path / "out")
+    # the tiny editor's patterns change from pixel to pixel; enlarged smoothly they are too weak for its judges
+    anything = Checks(reached=-1e6, target=-1e6, identity=-1e6)
+    result = balance(editor, large_faces, tmp_path / "out", checks=anything)
     edits = result.table[result.table["origin"] == "edited"]
     assert len(edits) >= 20 and set(edits["file_name"].str[-4:]) == {".jpg", ".png"}
     for row in edits.to_dict("records"):
