@@ -8,6 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# The same examples for everybody, on a machine of any speed: who sees a test fail can show it to others.
+settings.register_profile(
+    "vlbias",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("vlbias")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -32,6 +43,12 @@ def _one_thread() -> None:
 def _ieee_numbers() -> None:
     # Training and the command line switch denormal numbers off for the whole process.
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    # What a test draws must not depend on the tests that its worker happened to run before.
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

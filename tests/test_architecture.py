@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +105,20 @@ def test_foreign_libraries_have_one_home(path):
         library = module.split(".")[0]
         if library in HOMES:
             assert room_of(path) in HOMES[library], f"{library} is imported outside {sorted(HOMES[library])}"
+
+
+def test_what_is_imported_is_declared(repository):
+    """A newcomer's environment holds what setup.cfg names; a library that others happen to bring is no promise."""
+    settings = configparser.ConfigParser()
+    settings.read(repository / "setup.cfg")
+    lines = [settings["options"]["install_requires"], *settings["options.extras_require"].values()]
+    named = [re.match(r"[A-Za-z0-9._-]+", line) for text in lines for line in text.split()]
+    declared = {name[0].lower().replace("_", "-") for name in named if name}
+    providers = importlib.metadata.packages_distributions()
+    used = {module.split(".")[0] for path in FILES for module, _ in imports(path)}
+    for library in used - set(sys.stdlib_module_names) - {"vlbias"}:
+        names = {name.lower().replace("_", "-") for name in providers.get(library, [library])}
+        assert names & declared, f"{library} is imported, but {sorted(names)} is not in setup.cfg"
 
 
 def test_importing_vlbias_is_light():

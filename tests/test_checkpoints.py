@@ -14,6 +14,7 @@ import torch
 from vlbias import checkpoints
 from vlbias.checkpoints import (
     ForeignReference,
+    aligned,
     atomic_write_bytes,
     find_checkpoint,
     load_tensors,
@@ -136,6 +137,20 @@ def test_safetensors_keep_values_and_refuse_overflow(tmp_path):
     assert half.dtype == torch.float32 and torch.allclose(half, tensors["a"], atol=2e-3)
     with pytest.raises(CheckpointError, match="beyond the range of torch.float16"):
         save_tensors(tmp_path / "x.safetensors", {"a": torch.tensor([1e6])}, dtype=torch.float16)
+
+
+def test_every_tensor_read_begins_where_kernels_expect_it(tmp_path):
+    """Sizes that put the file's own tensors at odd places; a view into the middle of a storage among them."""
+    tensors = {f"w{number}": torch.arange(float(number)) for number in (3, 7, 100, 1000, 5)}
+    save_tensors(tmp_path / "a.safetensors", tensors)
+    torch.save(tensors | {"view": torch.arange(50.0)[3:]}, tmp_path / "a.ckpt")
+    safe, foreign = load_tensors(tmp_path / "a.safetensors"), read_foreign_pickle(tmp_path / "a.ckpt")
+    assert len(safe) == 5 and len(foreign) == 6
+    assert {name: tensor.data_ptr() % 64 for name, tensor in safe.items()} == dict.fromkeys(safe, 0)
+    assert {name: foreign[name].data_ptr() % 64 for name in tensors} == dict.fromkeys(tensors, 0)
+    assert aligned(safe["w3"]) is safe["w3"] and foreign["view"].data_ptr() % 64
+    view = aligned(foreign["view"])
+    assert view.data_ptr() % 64 == 0 and torch.equal(view, torch.arange(50.0)[3:])
 
 
 def test_damaged_safetensors_and_json_are_named(tmp_path):

@@ -27,6 +27,7 @@ from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError,
 
 __all__ = [
     "ForeignReference",
+    "aligned",
     "atomic_write_bytes",
     "cache_folder",
     "checkpoint_folders",
@@ -51,6 +52,9 @@ def cache_folder() -> Path:
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlbias"
+
+#: Where PyTorch's own CPU tensors begin, in bytes; kernels for the CPU round otherwise where a tensor does not.
+ALIGNMENT = 64
 
 
 def checkpoint_folders() -> list[Path]:
@@ -190,8 +194,19 @@ def save_tensors(
     atomic_write_bytes(path, save(out))
 
 
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if it begins where PyTorch's own CPU tensors do, at a multiple of 64 bytes; else a copy.
+
+    A tensor that lies in the buffer of a file begins anywhere. Some kernels then add in another order, so that a loaded
+    network would not do exactly what the saved one did.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
 def load_tensors(path: str | os.PathLike[str], *, float32: bool = True) -> dict[str, torch.Tensor]:
     """Read a safetensors file; half-precision values become float32 unless ``float32=False``.
+
+    Each tensor begins at a multiple of 64 bytes, see :func:`aligned`.
 
     Raises:
         CheckpointError: the file is missing, truncated, or not safetensors.
@@ -207,7 +222,7 @@ def load_tensors(path: str | os.PathLike[str], *, float32: bool = True) -> dict[
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}). Fetch it again.") from error
     if float32:
         tensors = {k: v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in tensors.items()}
-    return tensors
+    return {name: aligned(tensor) for name, tensor in tensors.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -350,7 +365,7 @@ class _TensorUnpickler(pickle.Unpickler):
                 raise _Refused(f"storage {key} has {entry.file_size} bytes where {expected} are needed")
             raw = bytearray(self.archive.read(entry))
             self.storages[key] = (
-                torch.frombuffer(raw, dtype=dtype, count=numel) if numel else torch.empty(0, dtype=dtype)
+                aligned(torch.frombuffer(raw, dtype=dtype, count=numel)) if numel else torch.empty(0, dtype=dtype)
             )
         return self.storages[key]
 

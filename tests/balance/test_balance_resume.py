@@ -33,12 +33,12 @@ def start(tiny, *arguments):
     begun = context.Event()
     process = context.Process(target=tiny.run_job, args=(*arguments, begun.set))
     process.start()
-    assert begun.wait(timeout=60)
+    assert begun.wait(timeout=600)
     return process
 
 
 def finish(process):
-    process.join(timeout=60)
+    process.join(timeout=600)
     assert process.exitcode == 0
 
 
@@ -47,21 +47,22 @@ def whole(tmp_path_factory):
     """One uninterrupted run, in an interpreter of its own."""
     base = tmp_path_factory.mktemp("whole")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, SCRIPT, base / "out", base / "faces"], env=environment, check=True, timeout=300)
+    subprocess.run([sys.executable, SCRIPT, base / "out", base / "faces"], env=environment, check=True, timeout=600)
     return tree(base / "out"), base / "faces"
 
 
 def test_killed_five_times_and_resumed(whole, tiny, tmp_path):
     expected, root = whole
     out = tmp_path / "out"
-    moments = random.Random(11)
+    moments, codes = random.Random(11), []
     for _ in range(5):
-        # slow enough that five kills cannot outlast the work
+        # slow enough that five kills cannot outlast the work, unless the machine is so busy that this process waits
         process = start(tiny, out, root, 0.1, None)
         time.sleep(moments.uniform(0.01, 0.15))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert process.exitcode == -signal.SIGKILL
+        codes.append(process.exitcode)
+    assert codes[0] == -signal.SIGKILL and set(codes) <= {0, -signal.SIGKILL}
     finish(start(tiny, out, root, 0.0, None))
     assert tree(out) == expected
 

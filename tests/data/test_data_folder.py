@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlbias.data import load_dataset
@@ -199,7 +199,7 @@ def test_no_name_leaves_the_root(name):
         assert (base / clean).resolve().is_relative_to(base) and (base / clean).resolve() != base
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None)
 @given(
     st.permutations(["file_name", "smile", "hair"]),
     st.sampled_from(["\n", "\r\n"]),

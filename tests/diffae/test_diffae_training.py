@@ -131,6 +131,18 @@ def test_stop_and_resume_equals_one_run(tiny_config, tiny_images, tmp_path, monk
     assert same_weights(whole, resumed)
 
 
+def train_slowly(model, images, config, out):
+    """Trains, and once a state is saved takes a second a step: much is left to kill, however busy the machine."""
+    step = _Trainer._train_step
+
+    def slow(trainer):
+        time.sleep(float((out / "state.pt").exists()))
+        return step(trainer)
+
+    _Trainer._train_step = slow  # in a forked process, which ends here
+    train_diffae(model, images, config, out)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_process_continues(tiny_config, tiny_images, tmp_path, number):
     """A forked process trains, is killed after its first saved state, and another takes over."""
@@ -139,13 +151,13 @@ def test_killed_process_continues(tiny_config, tiny_images, tmp_path, number):
     train_diffae(whole, tiny_images, config, tmp_path / "whole")
     out = tmp_path / "killed"
     args = (fresh(tiny_config), tiny_images, config, out)
-    process = multiprocessing.get_context("fork").Process(target=train_diffae, args=args)
+    process = multiprocessing.get_context("fork").Process(target=train_slowly, args=args)
     process.start()
-    until = time.monotonic() + 120
-    while not (out / "state.pt").exists() and time.monotonic() < until:
+    while not (out / "state.pt").exists():
+        assert process.is_alive()
         time.sleep(0.005)
     os.kill(process.pid, number)
-    process.join(120)
+    process.join(600)
     assert process.exitcode == (0 if number == signal.SIGTERM else -number)
     train_diffae(resumed, tiny_images, config, out, resume=True)
     assert same_weights(whole, resumed)
@@ -154,7 +166,8 @@ def test_killed_process_continues(tiny_config, tiny_images, tmp_path, number):
 def test_time_budget(tiny_config, tiny_images, tmp_path):
     config = TrainConfig(max_minutes=0.01, batch_size=2)
     result = train_diffae(fresh(tiny_config), tiny_images, config, tmp_path)
-    assert result.finished and 0.6 <= result.seconds < 20
+    assert result.finished and result.seconds >= 0.6
+    assert 0 < result.images < 10**6  # without the budget it would not end
 
 
 def test_wrong_images_and_diverging_loss(tiny_config, tiny_images, tmp_path):
@@ -182,12 +195,15 @@ def test_psnr_on_paper():
 
 
 def test_reconstruct_does_not_depend_on_batches(tiny_config, tiny_images, make_model):
-    model = make_model(tiny_config)
+    # In float64: two steps of a network of random weights blow rounding up by some hundreds, and kernels round by the
+    # processor and the batch. What is left at 1e-9 is no rounding.
+    model = make_model(tiny_config).double()
     kwargs = {"fresh_steps": 2, "invert_steps": 2, "decode_steps": 2}
     a = reconstruct(model, tiny_images[:5], batch_size=5, **kwargs)
     b = reconstruct(model, tiny_images[:5], batch_size=2, **kwargs)
-    torch.testing.assert_close(a.fresh, b.fresh, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(a.roundtrip, b.roundtrip, atol=1e-3, rtol=1e-3)
+    assert a.fresh.dtype == torch.float64
+    torch.testing.assert_close(a.fresh, b.fresh, atol=1e-9, rtol=0)
+    torch.testing.assert_close(a.roundtrip, b.roundtrip, atol=1e-9, rtol=0)
     assert model.evaluations == 0
 
 

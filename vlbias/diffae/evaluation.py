@@ -57,7 +57,7 @@ def reconstruct(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     evaluations = model.evaluations
     for start in range(0, len(images), batch_size):
-        x_0 = to_float(images[start : start + batch_size]).to(model.device)
+        x_0 = to_float(images[start : start + batch_size]).to(model.z_mean)
         z_sem = model.encode(x_0)
         noise = seeded_noise(range(start, start + len(x_0)), x_0.shape[1:]).to(x_0)
         fresh = model.decode(z_sem, noise, fresh_steps, fresh_solver)

@@ -209,7 +209,9 @@ class DiffAE(nn.Module):
     def from_state(
         cls, config: DiffAEConfig, state: dict[str, Any], *, source: str, device: torch.device | str | None = None
     ) -> DiffAE:
-        """Build the model of ``config`` around the tensors of ``state`` (this class's own names), without a copy.
+        """Build the model of ``config`` around the tensors of ``state`` (this class's own names).
+
+        Only those are copied that are not float32 or begin at an odd place, see :func:`vlbias.checkpoints.aligned`.
 
         Raises:
             CheckpointError: lists every unexpected, missing and mis-shaped key; ``source`` names the file.
@@ -218,7 +220,7 @@ class DiffAE(nn.Module):
             model = cls(config)
         wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
         check_keys(wanted, {k: tuple(v.shape) for k, v in state.items()}, source)
-        model.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+        model.load_state_dict({k: checkpoints.aligned(v.float()) for k, v in state.items()}, assign=True)
         model._channels_last()
         model.eval().requires_grad_(False)
         return model.to(device) if device is not None else model
