@@ -1,0 +1,413 @@
+"""Measure on a balanced dataset how well its edits can be told from the originals of the same cell.
+
+The pictures are read as the dataset holds them, at the size they are written in and at sizes that people train at. The
+unedited donors of the edits are compared with the same originals: they come from another group, so they differ a little
+without any editing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from vlbias.classify import FitSettings
+from vlbias.errors import ConfigError
+from vlbias.images import open_image, picture_size, to_tensor, to_uint8
+from vlbias.leak.network import FOLDS, network_pairs
+from vlbias.leak.probe import Auc, Pairs, cross_fitted, interval, repeated_folds, resampled_faces, single_aucs
+from vlbias.leak.statistics import statistics_at
+from vlbias.progress import track
+
+__all__ = ["MAX_AUC", "PROBES", "Cell", "Leak", "LeakSettings", "NetworkReading", "Reading", "measure_leak"]
+
+PROBES = ("low-level", "network")
+#: An AUC above this is warned of.
+MAX_AUC = 0.65
+#: Fewer edits or originals than this in a cell say nothing of it; fewer in all cells, nothing at all.
+MIN_OF_CELL, MIN_IN_ALL = 5, 20
+_NUM_THREADS = 4
+
+Source = Path | Image.Image
+Original = Callable[[str], Source]
+
+
+@dataclass(frozen=True)
+class LeakSettings:
+    """How the leak is measured.
+
+    Attributes:
+        probe: ``"low-level"``, or ``"network"`` for that and a small network, which takes minutes.
+        sizes: edges in pixels that people train at, beside the size as written. Sizes of twice the largest picture or
+            more show nothing that it does not, and are left out.
+        max_pictures: at most so many edits, and as many originals, are drawn for it.
+        seed: of what is drawn and of the folds.
+        network_size: edge in pixels that the network sees.
+        network_steps: optimisation steps of each of its fits.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    probe: str = "low-level"
+    sizes: tuple[int, ...] = (128, 224)
+    max_pictures: int = 300
+    seed: int = 0
+    network_size: int = 64
+    network_steps: int = 250
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if self.probe not in PROBES:
+            raise ConfigError(f"`probe` of the leak must be one of {', '.join(PROBES)}; got {self.probe!r}.")
+        wrong = [size for size in self.sizes if not 16 <= size <= 2048]
+        if wrong:
+            raise ConfigError(f"`sizes` of the leak must lie in 16..2048 pixels; got {wrong[0]!r}.")
+        if self.max_pictures < MIN_IN_ALL:
+            raise ConfigError(f"`max_pictures` of the leak must be >= {MIN_IN_ALL}; got {self.max_pictures}.")
+        self.network()
+
+    def network(self) -> FitSettings:
+        """Settings of the network."""
+        return FitSettings(image_size=self.network_size, num_steps=self.network_steps, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that edits were written into.
+
+    Attributes:
+        target, group: its class and its group.
+        edits, originals: pictures of either kind in the dataset.
+    """
+
+    target: str
+    group: str
+    edits: int
+    originals: int
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether it holds enough of both to be compared."""
+        return min(self.edits, self.originals) >= MIN_OF_CELL
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the low-level probe reaches at one size.
+
+    Attributes:
+        size: edge in pixels; ``None`` for files as they are written.
+        edits: of edits against originals of the same cell.
+        donors: of the unedited donors against the same originals; ``None`` if they are not at hand.
+        statistic: the one that tells most alone, a name of ``low_level_statistics``.
+        statistic_auc: how much, .5 .. 1.
+    """
+
+    size: int | None
+    edits: Auc
+    donors: Auc | None
+    statistic: str
+    statistic_auc: float
+
+
+@dataclass(frozen=True)
+class NetworkReading:
+    """What a small network reaches.
+
+    Attributes:
+        size: edge in pixels that it sees.
+        edits: of edits against originals of the same cell.
+        donors: of the unedited donors against the same originals.
+        excess: the first less the second; what editing adds.
+    """
+
+    size: int
+    edits: Auc
+    donors: Auc
+    excess: Auc
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How well edits can be told from originals of the same cell.
+
+    Attributes:
+        cells: all cells that hold edits; those with too few of a kind were left out.
+        num_edits, num_originals: pictures that were compared.
+        readings: of the low-level probe, one a size; none where the pictures are too few.
+        network: of the network; ``None`` if it was not asked for, or the pictures are too few.
+        settings: how it was measured.
+    """
+
+    cells: tuple[Cell, ...]
+    num_edits: int
+    num_originals: int
+    readings: tuple[Reading, ...]
+    network: NetworkReading | None
+    settings: LeakSettings
+
+    @property
+    def worst(self) -> Reading | None:
+        """The reading with the largest AUC."""
+        return max(self.readings, key=lambda reading: reading.edits.value, default=None)
+
+    @property
+    def is_warned_of(self) -> bool:
+        """Whether an AUC is above :data:`MAX_AUC`."""
+        return self.worst is not None and self.worst.edits.value > MAX_AUC
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, numbers to four digits."""
+        return _rounded(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Leak:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: an entry is missing or unknown.
+        """
+        try:
+            network = values["network"]
+            return cls(
+                cells=tuple(Cell(**cell) for cell in values["cells"]),
+                num_edits=values["num_edits"],
+                num_originals=values["num_originals"],
+                readings=tuple(Reading(**row | _aucs(row, "edits", "donors")) for row in values["readings"]),
+                network=network and NetworkReading(**network | _aucs(network, "edits", "donors", "excess")),
+                settings=LeakSettings(**values["settings"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"not a measurement of the leak: {error}. Run `vlbias balance` again.") from error
+
+
+def _aucs(row: Mapping[str, Any], *names: str) -> dict[str, Auc | None]:
+    return {name: None if row[name] is None else Auc(**row[name]) for name in names}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Who is compared
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Pictures that are compared: edits or donors, and the originals beside them."""
+
+    sources: list[Source]
+    is_edit: np.ndarray
+    cells: np.ndarray
+    faces: np.ndarray
+
+
+def measure_leak(
+    table: pd.DataFrame,
+    folder: str | Path,
+    *,
+    target: str,
+    protected: str | Sequence[str],
+    splits: Sequence[str] = ("train",),
+    settings: LeakSettings | None = None,
+    original: Original | None = None,
+    show_progress: bool = False,
+) -> Leak:
+    """Measure how well a dataset's edits can be told from its originals of the same cell.
+
+    Args:
+        table: one row a picture: ``file_name`` (missing where only ``original`` has it), ``split``, the labels,
+            ``origin`` and ``source_id``, as ``metadata.csv`` has them.
+        folder: what file names are relative to.
+        target, protected: columns whose values make the cells.
+        splits: splits to look at.
+        settings: ``None`` for the defaults.
+        original: the unedited picture of an id, for those that the folder lacks; ``None`` where there is no more than
+            the folder.
+        show_progress: whether a line on stderr tells how far it is.
+
+    Raises:
+        ConfigError: ``network_size`` and the like out of range.
+        ImageError: a picture cannot be read.
+    """
+    settings = settings or LeakSettings()
+    rows = _rows(table, target, [protected] if isinstance(protected, str) else list(protected), splits)
+    cells = _cells(rows)
+    drawn = _drawn(rows, [cell for cell in cells if cell.is_enough], settings)
+    num_edits = int(drawn["is_edit"].sum())
+    leak = Leak(tuple(cells), num_edits, len(drawn) - num_edits, (), None, settings)
+    if min(leak.num_edits, leak.num_originals) < MIN_IN_ALL:
+        return leak
+    pictures = _pictures(drawn, Path(folder), original)
+    donors = _donors(rows, drawn, Path(folder), original)
+    compared = [pictures] if donors is None else [pictures, donors]
+    readings = _low_level(compared, settings, show_progress)
+    if settings.probe == "network" and donors is not None:
+        return replace(leak, readings=readings, network=_network(pictures, donors, settings, show_progress))
+    return replace(leak, readings=readings)
+
+
+def _rows(table: pd.DataFrame, target: str, protected: Sequence[str], splits: Sequence[str]) -> pd.DataFrame:
+    """The labelled rows of some splits with ``target``, ``group`` and ``is_edit``."""
+    labels = table[[target, *protected]]
+    known = table["split"].isin(list(splits)) & labels.notna().all(axis=1)
+    rows = table.loc[known, ["file_name", "source_id", "origin"]].astype(object).reset_index(drop=True)
+    rows["target"] = [str(value) for value in labels.loc[known, target]]
+    groups = labels.loc[known, list(protected)].itertuples(index=False)
+    rows["group"] = [" & ".join(map(str, values)) for values in groups]
+    rows["is_edit"] = rows["origin"] == "edited"
+    return rows
+
+
+def _cells(rows: pd.DataFrame) -> list[Cell]:
+    found = []
+    for (target, group), part in rows.groupby(["target", "group"], sort=True):
+        edits = int(part["is_edit"].sum())
+        if edits:
+            found.append(Cell(str(target), str(group), edits, len(part) - edits))
+    return found
+
+
+def _drawn(rows: pd.DataFrame, cells: Sequence[Cell], settings: LeakSettings) -> pd.DataFrame:
+    """Rows of the cells, at most ``max_pictures`` of either kind, with the number of their cell."""
+    random = np.random.default_rng(settings.seed)
+    share = settings.max_pictures // max(1, len(cells))
+    parts = [rows.iloc[:0].assign(cell=0)]
+    for number, cell in enumerate(cells):
+        mine = rows[(rows["target"] == cell.target) & (rows["group"] == cell.group)]
+        for kind in (True, False):
+            part = mine[mine["is_edit"] == kind]
+            chosen = np.sort(random.permutation(len(part))[: max(share, MIN_OF_CELL)])
+            parts.append(part.iloc[chosen].assign(cell=number))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _pictures(drawn: pd.DataFrame, folder: Path, original: Original | None) -> _Pictures:
+    return _Pictures(
+        [_source(row.file_name, row.source_id, folder, original) for row in drawn.itertuples()],
+        drawn["is_edit"].to_numpy(bool),
+        drawn["cell"].to_numpy(int),
+        drawn["source_id"].astype(str).to_numpy(),
+    )
+
+
+def _source(file_name: Any, source_id: Any, folder: Path, original: Original | None) -> Source:
+    if isinstance(file_name, str):
+        return folder / file_name
+    if original is None:
+        raise ConfigError(f"the picture of '{source_id}' is not in {folder}. Say where originals are with `original`.")
+    return original(str(source_id))
+
+
+def _donors(rows: pd.DataFrame, drawn: pd.DataFrame, folder: Path, original: Original | None) -> _Pictures | None:
+    """The donors of the drawn edits in the place of these; ``None`` if not all of them are at hand."""
+    unedited = rows[~rows["is_edit"]].drop_duplicates("source_id").set_index("source_id")["file_name"]
+    edits = drawn.loc[drawn["is_edit"]].drop_duplicates(["cell", "source_id"]).copy()
+    names: list[Any] = []
+    for row in edits.itertuples():
+        beside = sorted((folder / "donors").glob(f"{Path(str(row.file_name)).stem}.*"))
+        names.append(beside[0].relative_to(folder).as_posix() if beside else unedited.get(row.source_id))
+        if not isinstance(names[-1], str) and original is None:
+            return None
+    edits["file_name"] = names
+    return _pictures(pd.concat([edits, drawn.loc[~drawn["is_edit"]]]), folder, original)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Readings
+
+
+def _low_level(
+    compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool
+) -> tuple[Reading, ...]:
+    """The low-level probe at each size; the first of ``compared`` are edits, the second, if any, their donors."""
+    sources = _distinct(source for part in compared for source in part.sources)
+    sizes: list[int | None] = [None, *(size for size in settings.sizes if size < 2 * _largest_edge(sources.values()))]
+    found: dict[Any, dict[int | None, dict[str, float]]] = {}
+    progress = track(len(sources), "measuring the leak", "pictures") if show_progress else nullcontext()
+    with progress as bar, ThreadPoolExecutor(_NUM_THREADS) as pool:
+        every = pool.map(lambda source: statistics_at(source, sizes), sources.values())
+        for key, values in zip(sources, every, strict=True):
+            found[key] = values
+            if bar is not None:
+                bar.update(1)
+    folds = [repeated_folds(part.is_edit, part.cells, part.faces, seed=settings.seed) for part in compared]
+    return tuple(_reading(compared, folds, found, size, settings.seed) for size in sizes)
+
+
+def _distinct(sources: Iterable[Source]) -> dict[Any, Source]:
+    return {_key(source): source for source in sources}
+
+
+def _key(source: Source) -> Any:
+    return source if isinstance(source, Path) else id(source)
+
+
+def _largest_edge(sources: Iterable[Source]) -> int:
+    sizes = (source.size if isinstance(source, Image.Image) else picture_size(source) for source in sources)
+    return max(max(size) for size in sizes)
+
+
+def _reading(
+    compared: Sequence[_Pictures],
+    folds: Sequence[np.ndarray],
+    found: Mapping[Any, Mapping[int | None, Mapping[str, float]]],
+    size: int | None,
+    seed: int,
+) -> Reading:
+    aucs: list[Auc] = []
+    for part, mine in zip(compared, folds, strict=True):
+        statistics = pd.DataFrame([found[_key(source)][size] for source in part.sources])
+        if not aucs:
+            alone = single_aucs(statistics, part.is_edit, part.cells)
+        pairs = cross_fitted(statistics.to_numpy(), part.is_edit, part.cells, mine)
+        aucs.append(_auc(part, pairs, seed))
+    donors = aucs[1] if len(aucs) > 1 else None
+    return Reading(size, aucs[0], donors, str(alone.index[0]), float(alone.iloc[0]))
+
+
+def _auc(part: _Pictures, pairs: Pairs, seed: int) -> Auc:
+    draws = resampled_faces(part.faces, seed=seed)
+    return interval(pairs.auc()[0], pairs.auc(draws[part.faces].to_numpy()))
+
+
+def _network(edits: _Pictures, donors: _Pictures, settings: LeakSettings, show_progress: bool) -> NetworkReading:
+    """The network on the edits and on their donors; both meet the same resampled faces."""
+    steps = 2 * FOLDS * settings.network_steps
+    progress = track(steps, "measuring the leak by a network", "steps") if show_progress else nullcontext()
+    draws = resampled_faces([*edits.faces, *donors.faces], seed=settings.seed)
+    values: list[float] = []
+    spreads: list[np.ndarray] = []
+    with progress as bar:
+        for part in (edits, donors):
+            pixels = _tensor(part.sources, settings.network_size)
+            pairs = network_pairs(
+                pixels, part.is_edit, part.cells, part.faces, settings=settings.network(), progress=bar
+            )
+            values.append(float(pairs.auc()[0]))
+            spreads.append(pairs.auc(draws[part.faces].to_numpy()))
+    told, donors_told = (interval(value, spread) for value, spread in zip(values, spreads, strict=True))
+    excess = interval(values[0] - values[1], spreads[0] - spreads[1], bounds=(-1.0, 1.0))
+    return NetworkReading(settings.network_size, told, donors_told, excess)
+
+
+def _tensor(sources: Sequence[Source], size: int) -> torch.Tensor:
+    def one(source: Source) -> torch.Tensor:
+        return to_uint8(to_tensor(source if isinstance(source, Image.Image) else open_image(source), size))
+
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        return torch.cat(list(pool.map(one, sources)))
