@@ -29,7 +29,7 @@ ROWS = [
     ["paths"],
     ["editor"],
     ["data"],
-    ["labelling"],
+    ["labelling", "leak"],
     ["balance"],
     ["fairness"],
     ["audit"],

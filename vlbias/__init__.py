@@ -32,6 +32,7 @@ _MODULES = (
     "fairness",
     "images",
     "labelling",
+    "leak",
     "paths",
     "report",
     "search",
