@@ -12,11 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from vlbias import load_dataset
+from vlbias.checkpoints import read_json
 from vlbias.cli import app, main, options
 
 SEX = {"male": "m", "female": "f"}
 OLDER = {"young": "no", "old": "yes"}
-#: (sex, older) -> faces in train; one of each cell stands in val as well.
+#: (sex, older) -> faces in train; one of each cell stands in val, one in test.
 CELLS = {("m", "no"): 12, ("m", "yes"): 6, ("f", "no"): 6, ("f", "yes"): 12}
 
 
@@ -30,12 +31,12 @@ def folder(tmp_path_factory):
     cells = pd.Series(list(zip(table["gender"].map(SEX), table["age_group"].map(OLDER), strict=True)), table.index)
     rows = []
     for cell, count in CELLS.items():
-        for number, item in enumerate(cells.index[cells == cell][: count + 1]):
-            name = f"{len(rows):03d}.png"
+        for number, item in enumerate(cells.index[cells == cell][: count + 2]):
+            name, split = f"{len(rows):03d}.png", {count: "val", count + 1: "test"}.get(number, "train")
             drawn.image(item).save(root / "photos" / name)
             band = "child" if table["age"][item] < 25 else "adult" if table["age"][item] < 60 else "senior"
             words = dict(zip(("sex", "older"), cell, strict=True)) | {"band": band, "skin": table["skin"][item]}
-            rows.append({"file_name": name} | words | {"split": "val" if number == count else "train"})
+            rows.append({"file_name": name} | words | {"split": split})
     pd.DataFrame(rows).to_csv(root / "photos" / "metadata.csv", index=False)
     return root
 
@@ -100,6 +101,8 @@ def test_edited_commands_of_the_docs_run(repository, run, folder):
             assert edit["path"] == "age" and (float(edit["strength"]) > 0) == (edit["older"] == "yes")
         kept += len(edits)
     assert kept >= 6
+    report = read_json(folder / "out" / "older" / "report.json")
+    assert report["poles"] == {"older": {"path": "age", "places": {"no": -1, "yes": 1}}}
 
 
 def test_without_poles_it_says_what_to_type(run, folder, monkeypatch, capsys):
@@ -142,6 +145,17 @@ def test_wrong_words_are_refused_before_any_work(words, code, text, run, folder,
     error = capsys.readouterr().err
     assert caught.value.code == code and text in " ".join(error.split())
     assert not (folder / "out" / "wrong").exists()
+
+
+def test_simulations_take_own_columns_too(run, folder, monkeypatch):
+    from vlbias import simulate
+
+    fills = []
+    monkeypatch.setattr(simulate, "run", lambda *_, fill, **__: fills.append(fill) or sys.exit(0))
+    words = "vlbias simulate photos/ out/s --target sex --protected older --shares 0,.5 --repeats 1"
+    assert "so it needs --editor" in run(f"{words} --poles older:age=no,yes", 2)
+    run(f"{words} --poles older:age=no,yes --editor synthfaces-64")
+    assert fills[0]["edited"].poles["older"].positions == {"no": -1, "yes": 1}
 
 
 def test_a_new_dataset_is_drawn_without_one(run):

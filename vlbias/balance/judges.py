@@ -132,17 +132,15 @@ def calibrated_judges(
     judges = []
     for place, (column, pole) in enumerate(zip(columns, [target[1], *poles], strict=True)):
         judge = calibrate(editor, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
-        if (
-            place > 0
-            and pole is not None
-            and reads_backwards(editor, judge, z_sem, x_0, values[place], poles=pole, min_skill=min_skill)
-        ):
-            raise _turned_round(pole, editor)
+        given = pole if place > 0 else None  # the target may stand either way: nothing walks along its dipole
+        if given and reads_backwards(editor, judge, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
+            raise _turned_round(given, editor)
         # a walk is aimed by the latent reading; the target may be guarded by either
         if judge.latent is None and (place > 0 or judge.image is None):
             raise PlanError(
                 f"The judges of editor '{editor.name}' cannot tell the groups of '{column}' apart in this dataset, so "
-                "its edits could not be verified. Use another editor, check the labels, or lower Checks(min_skill=...)."
+                "its edits could not be verified. Use another editor, check the labels, or lower `min_skill`, "
+                "checks=Checks(min_skill=.1) or --checks min_skill=.1."
             )
         judges.append(judge)
     return Judges(judges, LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:]))

@@ -294,7 +294,7 @@ class Balancer:
                 poles,
                 originals=originals,
                 image_size=self.editor.image_size,
-                details=self._details(faces, job),
+                details=self._details(faces, plan, job),
                 bar=bar,
             )
         run.first_wins("done.json", {"complete": True})
@@ -409,7 +409,7 @@ class Balancer:
                 kept, rejected = kept + len(result.kept), rejected + len(result.rejected)
                 bar.update(len(chunks[number]), kept=kept, rejected=rejected)
 
-    def _details(self, faces: Any | None, job: Job) -> dict[str, Any]:
+    def _details(self, faces: Any | None, plan: Plan, job: Job) -> dict[str, Any]:
         return {
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
             "license": None if faces is None else faces.license,
@@ -420,7 +420,7 @@ class Balancer:
             "calibration_evaluations": job.calibration_evaluations,
             "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
             "size": self.size,
-            "warnings": list(self._notes(faces)),
+            "warnings": list(plan.notes),
         }
 
 

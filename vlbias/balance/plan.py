@@ -261,6 +261,7 @@ def make_plan(
     settings = {
         "target": target,
         "protected": columns,
+        "poles": {pole.column: {"path": pole.name, "places": dict(pole.positions)} for pole in poles},
         "mode": mode,
         "to": dict(to) if isinstance(to, Mapping) else to,
         "source": source,
