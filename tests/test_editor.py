@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vlbias import Dipole, Editor, PathSet
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
@@ -85,6 +85,13 @@ def test_a_larger_picture_keeps_its_size_and_its_own_detail(editor, x):
     assert editor.edit(noise, age=1.0).shape == noise.shape
     assert [p.size for p in editor.edit([picture, to_pil(x)[0]], age=1.0)] == [(48, 40), (SIZE, SIZE)]
     assert editor.edit(picture, age=1.0, seed=3).size == (SIZE, SIZE)  # drawn anew: no detail of its own
+
+
+def test_a_picture_that_was_held_upright_is_edited_as_people_see_it(editor):
+    upright = Image.fromarray(np.random.default_rng(0).integers(60, 190, (40, 48, 3), dtype=np.uint8))
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.getexif()[ExifTags.Base.Orientation] = 6
+    assert editor.edit(stored, age=1.0).tobytes() == editor.edit(upright, age=1.0).tobytes()
 
 
 def test_a_face_that_does_not_move_in_a_moving_batch_stays(editor, x):

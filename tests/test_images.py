@@ -41,6 +41,8 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     path = tmp_path / "deep.png"
     Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)).save(path)
     assert [pixel[0] for pixel in np.asarray(open_image(path))[0]] == [0, 128, 255]
+    night = Image.fromarray(np.array([[0, 129, 200]], np.uint16))
+    assert night.mode == "I;16" and to_uint8(to_tensor(night))[0, 0, 0].tolist() == [0, 1, 1]
 
 
 def test_transparency_is_put_on_white(tmp_path):
@@ -55,6 +57,8 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6
     gradient(20, 12).save(path, exif=exif)
     assert open_image(path).size == (12, 20)
+    with Image.open(path) as as_stored:
+        assert torch.equal(to_tensor(as_stored), to_tensor(open_image(path)))
 
 
 def test_zero_bytes_truncated_text_missing_and_huge_are_refused_by_name(tmp_path):

@@ -126,9 +126,9 @@ def to_upright_rgb(stored: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
+        # Pillow's own conversion clips at 255 instead of scaling. Only 32-bit numbers leave open what white is.
+        values = np.asarray(image).astype(np.float32)
+        top = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
         image = Image.fromarray(np.clip(values / top * 255.0, 0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -138,7 +138,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = None) -> torch.Tensor:
-    """PIL images => float32 (b, 3, h, w) in [-1, 1].
+    """PIL images => float32 (b, 3, h, w) in [-1, 1], upright where they say how they were held.
 
     Args:
         images: one picture or several; of one size unless ``size`` is given.
@@ -151,7 +151,7 @@ def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = No
     batch = [images] if isinstance(images, Image.Image) else list(images)
     if not batch:
         raise ShapeError("`images` is empty; expected at least one picture.")
-    batch = [image if image.mode == "RGB" else _to_rgb(image) for image in batch]
+    batch = [to_upright_rgb(image) for image in batch]
     if size is not None:
         batch = [
             image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)

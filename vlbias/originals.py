@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,10 +53,12 @@ class Encoded:
     Attributes:
         data: the file's bytes.
         suffix: its ending, with the dot.
+        notes: what of the original could not be kept and why, one sentence each.
     """
 
     data: bytes
     suffix: str
+    notes: tuple[str, ...] = ()
 
     def open(self) -> Image.Image:
         """What a reader of the file sees: upright 8-bit RGB."""
@@ -101,6 +104,8 @@ class Original:
             found = "PNG"
         if suffix not in _SUFFIXES[found]:
             suffix = _KEPT_FORMATS[found]
+        if not stored.mode.startswith("I") and _is_deep(path):
+            notes.append("16 bits a channel are written as 8: Pillow reads no more of them.")
         raster, note = _changeable(stored)
         options = _writing_options(stored, found, raster.mode)
         original = cls(raster, found, suffix, _orientation(stored), options, tuple(notes + note))
@@ -193,7 +198,7 @@ class Original:
             raster.save(buffer, format=self.format, **options)
         except (OSError, ValueError, KeyError) as error:
             raise ImageError(f"mode {raster.mode} cannot be written as {self.format} ({error}).") from error
-        return Encoded(buffer.getvalue(), self.suffix)
+        return Encoded(buffer.getvalue(), self.suffix, self.notes)
 
     def _with_webp_quality(self, num_bytes: int) -> Original:
         """WebP does not say its quality: take the one at which the donor itself comes out as large as it is."""
@@ -269,6 +274,12 @@ def _changeable(stored: Image.Image) -> tuple[Image.Image, list[str]]:
         return stored.convert("L"), ["black-and-white pixels are written as grey: there is no half a step."]
     why = {"P": "a palette has no place for new colours", "F": "floating pixels have no stated range"}
     return _plain_rgb(stored), [f"mode {stored.mode} is written as RGB: {why.get(stored.mode, 'it is rare')}."]
+
+
+def _is_deep(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has 16 bits a channel, by the raw mode that its decoder is asked for, such as "RGB;16B"."""
+    with Image.open(path) as header:
+        return any(re.search(r";16[BLN]", str(tile[3])) for tile in getattr(header, "tile", []))
 
 
 def _plain_rgb(stored: Image.Image) -> Image.Image:

@@ -118,13 +118,13 @@ class TinyEditor:
         return seeded_noise([seed + 2**40 for seed in seeds], (3, SIZE, SIZE))
 
 
-def make_faces(folder: Path, cells: dict[tuple[str, int, str], int], *, seed: int = 0):
+def make_faces(folder: Path, cells: dict[tuple[str, int, str], int], *, seed: int = 0, model: TinyDiffAE | None = None):
     """Write PNG faces whose z_sem says skin and smile: cells are (split, smile, skin) -> number."""
     from vlbias.data.table import FaceDataset
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    model = TinyDiffAE()
+    model = model or TinyDiffAE()
     rows, ids = [], []
     for (split, smile, skin), n in cells.items():
         for _ in range(n):

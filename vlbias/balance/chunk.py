@@ -18,6 +18,7 @@ from vlbias.balance.plan import walks
 from vlbias.balance.source import in_batches
 from vlbias.balance.verify import Reason, Scores, read_margins, verdict
 from vlbias.balance.written import write_edits
+from vlbias.originals import Encoded
 
 __all__ = ["run_chunk"]
 
@@ -54,6 +55,10 @@ def run_chunk(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
     return result
 
 
+def _file_facts(file: Encoded) -> dict[str, str]:
+    return {"suffix": file.suffix, "note": " ".join(file.notes)}
+
+
 def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, result: ChunkResult) -> set[int]:
     """Carry donors through aiming, decoding and verifying; the slots that were filled."""
     attempts = _aim(job, attempts, result) if attempts else []
@@ -79,7 +84,7 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
     passed = donors.confirm(passed) if passed else []
     for item in passed:
         stem = f"{item.attempt.row['slot']:06d}"
-        result.kept.append(record(item.attempt) | {"suffix": item.file.suffix} | item.scores.rounded())
+        result.kept.append(record(item.attempt) | _file_facts(item.file) | item.scores.rounded())
         result.files[f"edit-{stem}"] = item.file
         if item.attempt.donor_file is not None:
             result.files[f"face-{stem}"] = item.attempt.donor_file

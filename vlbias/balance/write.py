@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,14 @@ def _report(
         "unet_evaluations_per_kept_image": round(evaluations / kept_images, 2) if kept_images else None,
         "median_identity": identity[len(identity) // 2] if identity else None,
         "unreadable": unreadable,
+        "warnings": [*details["warnings"], *_written_otherwise(kept)],
     }
+
+
+def _written_otherwise(kept: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What edits could not keep of their donors' files, with how many it happened to."""
+    notes = Counter(record["note"] for record in kept if record["note"])
+    return [f"{count} {'edit' if count == 1 else 'edits'}: {note}" for note, count in sorted(notes.items())]
 
 
 def _per_split(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
