@@ -51,6 +51,8 @@ def test_planted_traces_are_found_and_named(tmp_path, planted, named, at_48_px):
     if at_48_px is not None:
         assert (at_size.edits.value > 0.9) == at_48_px
     assert as_written.donors.low < 0.5 < as_written.donors.high
+    assert as_written.excess.value == pytest.approx(as_written.edits.value - as_written.donors.value)
+    assert as_written.excess.low > 0.1
 
 
 def test_the_seed_decides_and_values_survive_json(plain):
@@ -119,7 +121,8 @@ def test_originals_that_are_not_in_the_folder_are_asked_for(plain):
 def test_donors_that_are_nowhere_are_not_spoken_of(plain):
     out, table = plain
     alone = table[~table["source_id"].str.startswith("d") | (table["origin"] == "edited")]
-    assert all(reading.donors is None for reading in measured(out, alone, max_pictures=40).readings)
+    for reading in measured(out, alone, max_pictures=40).readings:
+        assert reading.donors is None and reading.excess is None
 
 
 def test_donors_in_a_folder_of_their_own_are_found(plain, tmp_path):
@@ -162,8 +165,9 @@ def test_settings_that_cannot_work_are_refused(change, text):
 
 
 def leak_of(value=0.9, donors=0.52, statistic="spectrum_16", network=None):
-    reading = Reading(128, Auc(value, value - 0.05, value + 0.05), Auc(donors, 0.45, 0.6), statistic, 0.8)
-    other = Reading(None, Auc(0.6, 0.5, 0.7), None, "width", 0.6)
+    told, excess = Auc(value, value - 0.05, value + 0.05), Auc(value - donors, 0.1, 0.5)
+    reading = Reading(128, told, Auc(donors, 0.45, 0.6), excess, statistic, 0.8)
+    other = Reading(None, Auc(0.6, 0.5, 0.7), None, None, "width", 0.6)
     return Leak((Cell("1", "dark", 50, 40),), 50, 40, (other, reading), network, LeakSettings())
 
 

@@ -108,6 +108,7 @@ class Reading:
         size: edge in pixels; ``None`` for files as they are written.
         edits: of edits against originals of the same cell.
         donors: of the unedited donors against the same originals; ``None`` if they are not at hand.
+        excess: the first less the second: what editing adds to what tells the groups apart; ``None`` without donors.
         statistic: the one that tells most alone, a name of ``low_level_statistics``.
         statistic_auc: how much, .5 .. 1.
     """
@@ -115,6 +116,7 @@ class Reading:
     size: int | None
     edits: Auc
     donors: Auc | None
+    excess: Auc | None
     statistic: str
     statistic_auc: float
 
@@ -182,7 +184,7 @@ class Leak:
                 cells=tuple(Cell(**cell) for cell in values["cells"]),
                 num_edits=values["num_edits"],
                 num_originals=values["num_originals"],
-                readings=tuple(Reading(**row | _aucs(row, "edits", "donors")) for row in values["readings"]),
+                readings=tuple(Reading(**row | _aucs(row, "edits", "donors", "excess")) for row in values["readings"]),
                 network=network and NetworkReading(**network | _aucs(network, "edits", "donors", "excess")),
                 settings=LeakSettings(**values["settings"]),
             )
@@ -257,7 +259,7 @@ def measure_leak(
     compared = [pictures] if donors is None else [pictures, donors]
     readings = _low_level(compared, settings, show_progress)
     if settings.probe == "network" and donors is not None:
-        return replace(leak, readings=readings, network=_network(pictures, donors, settings, show_progress))
+        return replace(leak, readings=readings, network=_network(compared, settings, show_progress))
     return replace(leak, readings=readings)
 
 
@@ -369,40 +371,47 @@ def _reading(
     size: int | None,
     seed: int,
 ) -> Reading:
-    aucs: list[Auc] = []
+    pairs: list[Pairs] = []
     for part, mine in zip(compared, folds, strict=True):
         statistics = pd.DataFrame([found[_key(source)][size] for source in part.sources])
-        if not aucs:
+        if not pairs:
             alone = single_aucs(statistics, part.is_edit, part.cells)
-        pairs = cross_fitted(statistics.to_numpy(), part.is_edit, part.cells, mine)
-        aucs.append(_auc(part, pairs, seed))
-    donors = aucs[1] if len(aucs) > 1 else None
-    return Reading(size, aucs[0], donors, str(alone.index[0]), float(alone.iloc[0]))
+        pairs.append(cross_fitted(statistics.to_numpy(), part.is_edit, part.cells, mine))
+    return Reading(size, *_aucs_of(compared, pairs, seed), str(alone.index[0]), float(alone.iloc[0]))
 
 
-def _auc(part: _Pictures, pairs: Pairs, seed: int) -> Auc:
-    draws = resampled_faces(part.faces, seed=seed)
-    return interval(pairs.auc()[0], pairs.auc(draws[part.faces].to_numpy()))
+def _aucs_of(
+    compared: Sequence[_Pictures], pairs: Sequence[Pairs], seed: int
+) -> tuple[Auc, Auc | None, Auc | None]:
+    """AUCs of edits, of their donors, and their difference, for which both meet the same resampled faces."""
+    draws = resampled_faces([face for part in compared for face in part.faces], seed=seed)
+    values = [float(each.auc()[0]) for each in pairs]
+    spreads = [each.auc(draws[part.faces].to_numpy()) for part, each in zip(compared, pairs, strict=True)]
+    told = [interval(value, spread) for value, spread in zip(values, spreads, strict=True)]
+    if len(told) == 1:
+        return told[0], None, None
+    return told[0], told[1], interval(values[0] - values[1], spreads[0] - spreads[1], bounds=(-1.0, 1.0))
 
 
-def _network(edits: _Pictures, donors: _Pictures, settings: LeakSettings, show_progress: bool) -> NetworkReading:
-    """The network on the edits and on their donors; both meet the same resampled faces."""
+def _network(compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool) -> NetworkReading:
+    """The network on the edits and on their donors."""
     steps = 2 * FOLDS * settings.network_steps
     progress = track(steps, "measuring the leak by a network", "steps") if show_progress else nullcontext()
-    draws = resampled_faces([*edits.faces, *donors.faces], seed=settings.seed)
-    values: list[float] = []
-    spreads: list[np.ndarray] = []
     with progress as bar:
-        for part in (edits, donors):
-            pixels = _tensor(part.sources, settings.network_size)
-            pairs = network_pairs(
-                pixels, part.is_edit, part.cells, part.faces, settings=settings.network(), progress=bar
+        pairs = [
+            network_pairs(
+                _tensor(part.sources, settings.network_size),
+                part.is_edit,
+                part.cells,
+                part.faces,
+                settings=settings.network(),
+                progress=bar,
             )
-            values.append(float(pairs.auc()[0]))
-            spreads.append(pairs.auc(draws[part.faces].to_numpy()))
-    told, donors_told = (interval(value, spread) for value, spread in zip(values, spreads, strict=True))
-    excess = interval(values[0] - values[1], spreads[0] - spreads[1], bounds=(-1.0, 1.0))
-    return NetworkReading(settings.network_size, told, donors_told, excess)
+            for part in compared
+        ]
+    told, donors, excess = _aucs_of(compared, pairs, settings.seed)
+    assert donors is not None and excess is not None  # there are edits and donors
+    return NetworkReading(settings.network_size, told, donors, excess)
 
 
 def _tensor(sources: Sequence[Source], size: int) -> torch.Tensor:
