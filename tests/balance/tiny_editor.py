@@ -82,7 +82,7 @@ class TinyEditor:
         self.leak, self.drift, self.blunt, self.blind = leak, drift, blunt, blind
         self.settings = TinySettings()
         self.info = {"name": "tiny", "license": "MIT"}
-        self.name, self.image_size, self.device = "tiny", SIZE, torch.device("cpu")
+        self.name, self.layout, self.image_size, self.device = "tiny", "ffhq", SIZE, torch.device("cpu")
         self.attributes = ["skin_tone", "age"]
         self.dipoles = {name: SimpleNamespace(positive=("yes",), negative=("no",)) for name in NAMES}
         self.paths = self.probes = None

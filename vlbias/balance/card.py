@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlbias.balance.plan import Plan
+from vlbias.balance.told import card_lines
 
 __all__ = ["dataset_card"]
 
@@ -43,6 +44,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     for target, groups in report["counts_before"].items():
         after = report["counts_after"][target]
         lines += [f"| {target} | {group} | {n} | {after[group]} |" for group, n in groups.items()]
+    lines += card_lines(report)
     lines += [
         "",
         "## Files",

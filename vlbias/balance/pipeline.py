@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,13 @@ from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.readings import AttributeJudge
 from vlbias.balance.state import RunFolder, writing
+from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
 from vlbias.balance.verify import Checks, Identity, LatentIdentity, identity_judge
-from vlbias.balance.write import assemble
+from vlbias.balance.write import assemble, write_report
 from vlbias.balance.written import check_size, resolution_note
 from vlbias.checkpoints import read_json
 from vlbias.errors import ConfigError, OutputError, PlanError
+from vlbias.leak import LeakSettings
 from vlbias.progress import track
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ class Result:
             cells = ", ".join(f"{group} {before[group]} -> {after[group]}" for group in before)
             lines.append(f"  {self.report['target']}={target}: {cells}")
         lines += [f"warning: {text}" for text in self.report.get("warnings", [])]
+        lines += summary_lines(self.report)
         return "\n".join(lines)
 
 
@@ -103,6 +107,8 @@ class Balancer:
         chunk_size: edits that are committed, and walked, together.
         size: ``own`` writes an edit at its donor's width and height, in the donor's file format and quality: the
             donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
+        leak: how it is measured what gives edits away: ``"low-level"``, ``"network"`` for that and a small network,
+            which takes minutes, or :class:`vlbias.leak.LeakSettings`. It changes the report alone.
 
     Raises:
         PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
@@ -129,6 +135,7 @@ class Balancer:
         keep_pairs: bool = True,
         chunk_size: int = 32,
         size: str = "own",
+        leak: str | LeakSettings = "low-level",
     ):
         self.editor = editor
         self.target = target
@@ -151,6 +158,7 @@ class Balancer:
         if not isinstance(checks, Checks | None):
             raise ConfigError(f"`checks` must be a Checks, such as Checks(goal=0.8); got {checks!r}.")
         self.checks = Checks() if checks is None else checks
+        self.leak = leak_settings(leak, seed)
         self.identity = identity
         self.prior_steps, self.keep_pairs, self.chunk_size = prior_steps, keep_pairs, chunk_size
 
@@ -275,6 +283,7 @@ class Balancer:
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
         run = RunFolder(out, self._job(faces, plan, originals))
         if (run.state / "done.json").is_file():
+            self._measure_again(run, faces, plan, progress)
             return self._finished(run)
         self._check_space(run, plan)
         poles = self._protected_poles(None if faces is None else faces.table)
@@ -296,11 +305,34 @@ class Balancer:
                 image_size=self.editor.image_size,
                 details=self._details(faces, plan, job),
                 bar=bar,
+                measure=partial(self._measure, run, faces, plan, progress),
             )
         run.first_wins("done.json", {"complete": True})
         if shard is None:
             run.clean()
         return self._finished(run)
+
+    def _measure(
+        self, run: RunFolder, faces: Any | None, plan: Plan, progress: bool, table: pd.DataFrame
+    ) -> dict[str, Any]:
+        """What gives edits away in the pictures as they were written."""
+        return measured(
+            table,
+            run.out,
+            faces,
+            target=self.target,
+            protected=self.protected,
+            splits=plan.settings["splits"],
+            settings=self.leak,
+            show_progress=progress,
+        )
+
+    def _measure_again(self, run: RunFolder, faces: Any | None, plan: Plan, progress: bool) -> None:
+        """Measure a finished run in another way than it was."""
+        report = read_json(run.out / "report.json")
+        if needs_measuring(report, self.leak):
+            table = self._finished(run).table
+            write_report(run, report | self._measure(run, faces, plan, progress, table), plan)
 
     def _finished(self, run: RunFolder) -> Result:
         """Read the result back from disk: what is returned is what was written."""

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from vlbias.balance.verify import Reason
 from vlbias.checkpoints import atomic_write_bytes, read_json
 from vlbias.progress import Progress
 
-__all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble"]
+__all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble", "write_report"]
 
 SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
 #: Columns behind the labels: where a row comes from, and the readings that verified an edit.
@@ -100,6 +100,7 @@ def assemble(
     image_size: int,
     details: Mapping[str, Any],
     bar: Progress,
+    measure: Callable[[pd.DataFrame], Mapping[str, Any]] = lambda table: {},
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Write the whole output from finished chunks.
 
@@ -112,6 +113,7 @@ def assemble(
         image_size: of the edits, in pixels.
         details: what else the report says (editor, checks, judges, ...).
         bar: progress.
+        measure: metadata table => further entries of the report; called once all pictures are in place.
 
     Returns:
         (metadata table, rejected table, report).
@@ -144,15 +146,20 @@ def assemble(
 
     lost = set(unreadable) | replaced
     after = _counts_after(plan, kept, faces, poles, lost)
-    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details, originals)
+    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details, originals) | dict(measure(table))
     run.put(_csv(plan.table), run.out / "plan.csv")
     run.put(_csv(rejects), run.out / "rejected.csv")
-    run.put(_json(report), run.out / "report.json")
-    run.put(dataset_card(report, plan).encode(), run.out / "README.md")
+    write_report(run, report, plan)
     for split, part in _per_split(table).items():
         run.put(_csv(part), run.out / split / "metadata.csv")
     run.put(_csv(table), run.out / "metadata.csv")
     return table, rejects, report
+
+
+def write_report(run: RunFolder, report: Mapping[str, Any], plan: Plan) -> None:
+    """Write ``report.json`` and the dataset card that says the same in words."""
+    run.put(_json(report), run.out / "report.json")
+    run.put(dataset_card(report, plan).encode(), run.out / "README.md")
 
 
 def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, Any]) -> None:

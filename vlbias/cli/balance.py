@@ -18,7 +18,7 @@ from vlbias.cli.options import (
     open_editor,
     open_faces,
 )
-from vlbias.cli.parsing import checks_of, columns_of, names_of, poles_of, shard_of, to_of
+from vlbias.cli.parsing import checks_of, columns_of, names_of, poles_of, shard_of, sizes_of, to_of
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
@@ -45,6 +45,13 @@ class Size(StrEnum):
 
     own = "own"
     editor = "editor"
+
+
+class Leak(StrEnum):
+    """What looks for traces that give edits away."""
+
+    low_level = "low-level"
+    network = "network"
 
 
 class Originals(StrEnum):
@@ -127,6 +134,16 @@ def balance(
         Originals,
         typer.Option(help="Copy the originals, link to them, resize them (with --size editor), or leave them out."),
     ] = Originals.copy,
+    leak: Annotated[
+        Leak,
+        typer.Option(
+            help="Measure how well edits can be told from originals of the same cell: by low-level traces, or by a "
+            "small network as well, which takes minutes. With another value a finished run is measured again."
+        ),
+    ] = Leak.low_level,
+    leak_sizes: Annotated[
+        str, typer.Option(metavar="PX,...", help="Sizes that people will train at, for --leak.")
+    ] = "128,224",
     seed: SeedOption = 0,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do part I of N (1/4 ... 4/4); parts may run at once.")
@@ -150,6 +167,7 @@ def balance(
 ) -> None:
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
     from vlbias.balance import Balancer
+    from vlbias.leak import LeakSettings
 
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
     if wishes and num_images is not None:
@@ -174,6 +192,7 @@ def balance(
         "seed": seed,
         "chunk_size": chunk_size,
         "size": size.value,
+        "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),
     }
     faces = None if num_images is not None else open_faces(dataset, seed)
     model = open_editor(editor)

@@ -14,7 +14,7 @@ import typer
 
 from vlbias.errors import unknown
 
-__all__ = ["columns_of", "names_of", "numbers_of", "pairs_of", "places_of", "poles_of", "shard_of", "to_of"]
+__all__ = ["columns_of", "names_of", "numbers_of", "pairs_of", "places_of", "poles_of", "shard_of", "sizes_of", "to_of"]
 
 #: Values in order from the negative pole to the positive one, or each with its place in -1..1.
 Places = list[str] | dict[str, float]
@@ -167,3 +167,16 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
     if not 1 <= index <= total:
         raise typer.BadParameter(f"I must lie in 1..N, got '{text}'", param_hint="--shard")
     return index - 1, total
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """``--leak-sizes PX,...``: sizes in pixels.
+
+    Example:
+        >>> sizes_of("128,224")
+        (128, 224)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        _refuse("--leak-sizes", "whole numbers of pixels apart by commas", text)
+    return tuple(map(int, parts))

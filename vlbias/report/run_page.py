@@ -10,6 +10,7 @@ import pandas as pd
 
 from vlbias.labelling import ColumnReport
 from vlbias.report.folder import RunFiles, spread
+from vlbias.report.leaks import leak_values, leak_warnings
 from vlbias.report.page import number, percent, plural
 from vlbias.report.plots import counts_plot
 
@@ -52,11 +53,16 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
     return {
         "title": title or f"{report.get('dataset', 'A dataset')}, {word} for {report['target']} by {protected}",
         "eyebrow": "vlbias balance report",
-        "lede": [_lede(report, protected), *(f"Note: {text}" for text in report.get("warnings", []))],
+        "lede": [
+            _lede(report, protected),
+            *(f"Note: {text}" for text in report.get("warnings", [])),
+            *leak_warnings(report),
+        ],
         "tiles": _tiles(report),
         "counts": _counts(report, protected),
         "edits": _edits(files),
         "rejected": _rejected(files),
+        "leak": leak_values(report),
         "judges": _judges(files),
         "labelling": [labelling_values(report) for report in files.labelling],
         "limits": _limits(files),

@@ -60,7 +60,9 @@ def write(
         values["audit"] = None
     if values["labelling"]:
         contents.append(("labels", "Labels"))
-    contents += [("edits", "Edits"), ("rejected", "Turned down"), ("judges", "Judges"), ("limits", "Limits")]
+    contents += [("edits", "Edits"), ("rejected", "Turned down")]
+    contents += [("leak", "Leak")] if values["leak"] else []
+    contents += [("judges", "Judges"), ("limits", "Limits")]
     contents.append(("provenance", "Provenance"))
     values["contents"] = contents
     page = _write_page(files.out, "balance.html.j2", values)

@@ -1,0 +1,104 @@
+"""How well a finished run's edits can be told from the originals beside them: what the report says of the leak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from vlbias.leak import Leak, LeakSettings, leak_lines, leak_warning, measure_leak
+
+__all__ = ["card_lines", "leak_settings", "measured", "needs_measuring", "summary_lines", "warning"]
+
+
+def leak_settings(leak: str | LeakSettings, seed: int) -> LeakSettings:
+    """A probe by name as settings.
+
+    Raises:
+        ConfigError: no such probe.
+    """
+    return leak if isinstance(leak, LeakSettings) else LeakSettings(probe=leak, seed=seed)
+
+
+def measured(
+    table: pd.DataFrame,
+    out: Path,
+    faces: Any | None,
+    *,
+    target: str,
+    protected: Sequence[str],
+    splits: Sequence[str],
+    settings: LeakSettings,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """The entry ``leak`` of a report.
+
+    Args:
+        table: ``metadata.csv``.
+        out: the output folder.
+        faces: the dataset, which has the originals that the folder lacks; ``None`` where there was none.
+        target, protected, splits: of the plan.
+        settings: how it is measured.
+        show_progress: whether a line on stderr tells how far it is.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+
+    def original(item: str) -> Path | Image.Image:
+        path = faces.path(item) if faces is not None else None
+        return Path(path) if path is not None and Path(path).is_file() else faces.image(item)  # type: ignore[union-attr]
+
+    leak = measure_leak(
+        _with_omitted(table, faces),
+        out,
+        target=target,
+        protected=protected,
+        splits=splits,
+        settings=settings,
+        original=None if faces is None else original,
+        show_progress=show_progress,
+    )
+    return {"leak": leak.to_dict()}
+
+
+def _with_omitted(table: pd.DataFrame, faces: Any | None) -> pd.DataFrame:
+    """The table with the originals that were left out of the folder: they are trained on beside it."""
+    if faces is None or (table["origin"] == "real").any():
+        return table
+    rows = faces.table.drop(columns="file_name").assign(origin="real", source_id=faces.table.index.astype(str))
+    return pd.concat([table, rows], ignore_index=True)
+
+
+def needs_measuring(report: Mapping[str, Any], settings: LeakSettings) -> bool:
+    """Whether a finished run was measured otherwise than it is asked for now."""
+    leak = _leak(report)
+    return leak is None or leak.settings != settings
+
+
+def _leak(report: Mapping[str, Any]) -> Leak | None:
+    return Leak.from_dict(report["leak"]) if report.get("leak") else None
+
+
+def warning(report: Mapping[str, Any]) -> str | None:
+    """What the report's leak warns of; ``None`` for nothing."""
+    leak = _leak(report)
+    return None if leak is None else leak_warning(leak, report)
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """The leak for the command line."""
+    leak, text = _leak(report), warning(report)
+    return [*([] if leak is None else leak_lines(leak)), *([] if text is None else [f"warning: {text}"])]
+
+
+def card_lines(report: Mapping[str, Any]) -> list[str]:
+    """The leak for the dataset card."""
+    leak, text = _leak(report), warning(report)
+    if leak is None:
+        return []
+    lines = ["", "## How well edits can be told from originals", *leak_lines(leak)]
+    return lines if text is None else [*lines, "", f"**Warning:** {text}"]
