@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--editor", default="utkface-64")
     parser.add_argument("--edits", type=int, default=420, help="edits planned for each attribute, about")
     parser.add_argument("--steps", type=int, default=2500, help="optimisation steps of each classifier")
+    parser.add_argument("--judges", type=Path, help="keep the fitted classifiers here, and take those that are there")
+    parser.add_argument("--judges-only", action="store_true", help="fit the classifiers, edit nothing")
     parser.add_argument("--out", help="keep the edited photographs here (research only)")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -44,7 +46,9 @@ def main() -> None:
     faces = load_dataset("utkface", arguments.root)
     faces = faces.select(faces.table["age"] >= ADULT)
     train, unseen = faces.split("train"), faces.select(faces.table["split"] != "train")
-    judges = {column: judge_of(column, train, unseen, arguments.steps) for column in COLUMNS}
+    judges = {column: judge_of(column, train, unseen, arguments) for column in COLUMNS}
+    if arguments.judges_only:
+        return
     editor = Editor.from_pretrained(arguments.editor)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.out or scratch)
@@ -52,10 +56,16 @@ def main() -> None:
             report(protected, balanced(editor, unseen, protected, arguments.edits, folder / protected), judges)
 
 
-def judge_of(column: str, train, unseen, steps: int) -> Classifier:
+def judge_of(column: str, train, unseen, arguments: argparse.Namespace) -> Classifier:
     """A classifier of one column, and its balanced accuracy on untouched photographs, printed."""
     known = train.select(train.table[column].notna())
-    judge = fit(known, column, num_steps=steps, class_weights="balanced")
+    place = None if arguments.judges is None else arguments.judges / column
+    if place is not None and place.is_dir():
+        judge = Classifier.load(place)
+    else:
+        judge = fit(known, column, num_steps=arguments.steps, class_weights="balanced")
+        if place is not None:
+            judge.save(place)
     labelled = unseen.select(unseen.table[column].notna())
     says = judge.predict(labelled.tensor(labelled.ids, 64))
     accuracy = balanced_accuracy_score(labelled.table[column].tolist(), says)

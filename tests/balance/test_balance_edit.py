@@ -7,7 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlbias.balance.attempts import Attempt
+from vlbias.balance.chunk import _further
 from vlbias.balance.edit import find_strength, sequential_strengths
+from vlbias.balance.verify import Checks, Scores
 
 
 def line(slope, offset):
@@ -66,3 +69,19 @@ def test_several_paths_one_after_the_other():
     )
     assert found["a"].strength.tolist() == pytest.approx([1.0, 0.0], abs=0.01)  # 0: this face stays on that path
     assert found["b"].strength.tolist() == pytest.approx([0.5, 1.0], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "expected"),
+    [
+        ((-1.0, -1.0), (0.0, 0.6), 1.6),  # the probe saw 1.0 of the 1.6 that it must see; CLIP is content
+        ((-1.0, -1.0), (0.0, -0.2), 2.0),  # CLIP saw 0.8 of 1.6
+        ((-1.0, -1.0), (-0.9, 0.6), 2.0),  # at most twice as far at once
+        ((-1.0, None), (-1.2, None), 2.0),  # it went the wrong way
+        ((None, None), (0.1, 0.1), 1.3),  # nothing is known of the donor
+    ],
+)
+def test_a_walk_that_fell_short_goes_as_much_further_as_its_readings_ask(before, seen, expected):
+    attempt = Attempt({}, "a", "light", 0, margins_before=before)
+    scores = Scores(*seen, None, None, None, 1.0)
+    assert _further(attempt, scores, Checks(reached=0.4)) == pytest.approx(expected)

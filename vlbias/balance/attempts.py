@@ -90,6 +90,8 @@ class Attempt:
     low: float = 0.0
     high: float = float("inf")
     target_margins: tuple[float | None, float | None] = (None, None)
+    #: (latent, image) margins of the unedited donor in the wanted group
+    margins_before: tuple[float | None, float | None] = (None, None)
     donor_file: Encoded | None = None
 
 

@@ -16,14 +16,17 @@ from vlbias.balance.donors import PriorDonors, RealDonors
 from vlbias.balance.edit import sequential_strengths
 from vlbias.balance.plan import walks
 from vlbias.balance.source import in_batches
-from vlbias.balance.verify import Reason, Scores, read_margins, verdict
+from vlbias.balance.verify import Checks, Margins, Reason, Scores, read_margins, verdict
 from vlbias.balance.written import write_edits
 from vlbias.originals import Encoded
 
 __all__ = ["run_chunk"]
 
-# A walk that must go further goes so much further, one that went too far comes so much back.
-LONGER, SHORTER = 1.3, 0.8
+# A walk that must go further goes so much further where nothing says how far, and never further than FURTHEST; one that
+# went too far comes so much back.
+LONGER, FURTHEST, SHORTER = 1.3, 2.0, 0.8
+# A longer walk aims so far beyond the margin that is asked for: readings do not grow quite in step with the walk.
+BEYOND = 0.2
 # Factors closer than this have nothing left between them.
 NARROWEST = 1.07
 
@@ -63,6 +66,11 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
     """Carry donors through aiming, decoding and verifying; the slots that were filled."""
     attempts = _aim(job, attempts, result) if attempts else []
     attempts = donors.prepare(attempts) if attempts else []
+    if attempts:
+        x_0 = None if attempts[0].x_0 is None else stack(attempts, "x_0")
+        before = _readings(job, attempts, stack(attempts, "z_sem"), x_0)
+        for index, attempt in enumerate(attempts):
+            attempt.margins_before = _arrived(before, index)
     passed: list[Passed] = []
     for retry in range(job.checks.retries + 1):
         if not attempts:
@@ -76,7 +84,7 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
             reason = verdict(scores[index], attempt.target_margins, job.checks) if finite[index] else Reason.NOT_FINITE
             if reason is None:
                 passed.append(Passed(attempt, files[index], x_edit[index], z_found[index], scores[index]))
-            elif retry < job.checks.retries and donors.may_walk_again(reason) and _adjust(job, attempt, reason):
+            elif retry < job.checks.retries and donors.may_walk_again(reason) and _adjust(job, attempt, reason, scores[index]):
                 again.append(attempt)
             else:
                 reject(result, attempt, reason, scores=scores[index])
@@ -151,12 +159,24 @@ def _aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | Non
     return reasons
 
 
-def _adjust(job: Job, attempt: Attempt, reason: Reason) -> bool:
+def _further(attempt: Attempt, scores: Scores, checks: Checks) -> float:
+    """How much further a walk must go that did not arrive, if margins grow on as they have grown so far."""
+    factors = []
+    pairs = zip(attempt.margins_before, (scores.protected_latent, scores.protected_image), strict=True)
+    for before, now in pairs:
+        if before is None or now is None or now >= checks.reached:
+            continue
+        gained = now - before
+        factors.append((checks.reached + BEYOND - before) / gained if gained > 0 else FURTHEST)
+    return min(max(factors, default=LONGER), FURTHEST)
+
+
+def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores) -> bool:
     """Set the factor of the next walk; False where no other strength can help."""
     longest = job.checks.max_strength / max(abs(strength) for strength in attempt.strengths.values())
     if reason is Reason.PROTECTED_NOT_REACHED:
         attempt.low = attempt.factor
-        factor = min(attempt.factor * LONGER, longest)
+        factor = min(attempt.factor * _further(attempt, scores, job.checks), longest)
     elif reason in (Reason.TARGET_CHANGED, Reason.OTHER_CHANGED, Reason.IDENTITY_LOST):
         attempt.high = attempt.factor
         factor = attempt.factor * SHORTER
@@ -185,12 +205,7 @@ def _scores(
     """Read every edit: the picture, and the code that the encoder finds in it."""
     editor = job.editor
     target = target_margins(job, attempts, z_found, x_edit)
-    reached = []
-    for place, judge in enumerate(job.protected):
-        wanted = [job.groups[attempt.row["to"]][place] for attempt in attempts]
-        margins = read_margins(editor, judge, wanted, z_sem=z_found, x_0=x_edit)
-        moved = [job.groups[a.giver][place] != job.groups[a.row["to"]][place] for a in attempts]
-        reached.append((margins, moved))
+    reached = _readings(job, attempts, z_found, x_edit)
     z_donor = stack(attempts, "z_sem")
     if attempts[0].x_0 is None:
         # the donor was not decoded yet: whether the walk itself leaves the person is seen in the codes
@@ -202,14 +217,31 @@ def _scores(
             z_donor = in_batches(editor.diffae.encode, editor.settings.batch_size, x_donor)
         identity = job.identity(z_donor, x_donor, z_found, x_edit)
     scores = []
-
-    def least(margins: Sequence[float | None]) -> float | None:
-        return min((margin for margin in margins if margin is not None), default=None)
-
     for index in range(len(attempts)):
-        arrived = [margins.at(index) for margins, moved in reached if moved[index]]
         stayed = [margins.at(index) for margins, moved in reached if not moved[index]]
-        latents, images = zip(*arrived, strict=True)
-        others = least([value for pair in stayed for value in pair])
-        scores.append(Scores(least(latents), least(images), *target.at(index), others, float(identity[index])))
+        others = _least([value for pair in stayed for value in pair])
+        scores.append(Scores(*_arrived(reached, index), *target.at(index), others, float(identity[index])))
     return scores
+
+
+#: For each protected attribute: the margins in the wanted groups, and which faces are to move in it.
+Readings = list[tuple[Margins, list[bool]]]
+
+
+def _readings(job: Job, attempts: list[Attempt], z_sem: torch.Tensor, x_0: torch.Tensor | None) -> Readings:
+    found: Readings = []
+    for place, judge in enumerate(job.protected):
+        wanted = [job.groups[attempt.row["to"]][place] for attempt in attempts]
+        moved = [job.groups[a.giver][place] != job.groups[a.row["to"]][place] for a in attempts]
+        found.append((read_margins(job.editor, judge, wanted, z_sem=z_sem, x_0=x_0), moved))
+    return found
+
+
+def _arrived(readings: Readings, index: int) -> tuple[float | None, float | None]:
+    """Least (latent, image) margin of one face in the attributes that were to move."""
+    latents, images = zip(*(margins.at(index) for margins, moved in readings if moved[index]), strict=True)
+    return _least(latents), _least(images)
+
+
+def _least(margins: Sequence[float | None]) -> float | None:
+    return min((margin for margin in margins if margin is not None), default=None)

@@ -46,7 +46,8 @@ class Checks:
     Attributes:
         goal: latent margin at which a walk stops, > 0; 1 walks as far as the typical member stands.
         reached: margin that both judges must see in the protected group.
-        donor: a donor whose latent margin in the *wanted* group is above this is there already.
+        donor: a donor whose latent margin in the *wanted* group is above this is there already. One between the border
+            and this is walked on to ``goal`` like any other.
         sampled: margin that a decoded, sampled donor must show in each group of its own cell.
         target: margin in its class that the target must keep,
         target_slack: or at most so much less than the donor had.
@@ -58,7 +59,7 @@ class Checks:
 
     goal: float = 1.0
     reached: float = 0.4
-    donor: float = 0.0
+    donor: float = 0.5
     sampled: float = 0.0
     target: float = 0.25
     target_slack: float = 0.25
