@@ -82,9 +82,10 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
         again = []
         for index, attempt in enumerate(attempts):
             reason = verdict(scores[index], attempt.target_margins, job.checks) if finite[index] else Reason.NOT_FINITE
+            can_go_on = retry < job.checks.retries and reason is not None and donors.may_walk_again(reason)
             if reason is None:
                 passed.append(Passed(attempt, files[index], x_edit[index], z_found[index], scores[index]))
-            elif retry < job.checks.retries and donors.may_walk_again(reason) and _adjust(job, attempt, reason, scores[index]):
+            elif can_go_on and _adjust(job, attempt, reason, scores[index]):
                 again.append(attempt)
             else:
                 reject(result, attempt, reason, scores=scores[index])
