@@ -430,14 +430,29 @@ class Editor:
         with torch.no_grad():
             wanted = self.probes.logits(z_sem)
             wanted[:, asked] = self.probes.logits(z_edit)[:, asked]
-            length = (z_edit - z_sem).norm(dim=1, keepdim=True)
+            longest = (z_edit - z_sem).norm(dim=1)
             for _ in range(self.settings.corrections):
                 seen = self.probes.logits(self._batched(self._encode_semantic, edited))
-                mend = self.probes.shift(z_edit, wanted - seen) - z_edit
-                # A mend longer than the walk itself would be another edit; a code that did not move stays.
-                z_edit = z_edit + mend * (length / mend.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp(max=1)
+                z_edit = z_edit + self.mend(z_edit, wanted - seen, longest)
                 edited = self.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
         return edited
+
+    def mend(self, z_edit: torch.Tensor, missing: torch.Tensor, longest: torch.Tensor) -> torch.Tensor:
+        """What to add to walked codes so that the probes read what they should.
+
+        Args:
+            z_edit: walked codes (b, d).
+            missing: log-odds that each probe should read more (b, number of probes), in the order of ``probes.names``.
+            longest: lengths (b,) that a mend is cut to: one longer than the walk itself would be another edit.
+
+        Returns:
+            Changes of the codes (b, d); zeros for an editor without probes.
+        """
+        if self.probes is None:
+            return torch.zeros_like(z_edit)
+        mend = self.probes.shift(z_edit, missing) - z_edit
+        length = mend.norm(dim=1).clamp_min(1e-12)
+        return mend * (longest / length).clamp(max=1).unsqueeze(1)
 
     def walk(self, z_sem: torch.Tensor, strengths: Mapping[str, float | torch.Tensor]) -> torch.Tensor:
         """Move semantic codes (b, d) along paths, all of them at once; nothing is decoded.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vlbias.balance.attempts import Attempt
 from vlbias.balance.chunk import _further
 from vlbias.balance.edit import find_strength, sequential_strengths
-from vlbias.balance.verify import Checks, Scores
+from vlbias.balance.verify import Scores
 
 
 def line(slope, offset):
@@ -82,6 +82,6 @@ def test_several_paths_one_after_the_other():
     ],
 )
 def test_a_walk_that_fell_short_goes_as_much_further_as_its_readings_ask(before, seen, expected):
-    attempt = Attempt({}, "a", "light", 0, margins_before=before)
+    attempt = Attempt({}, "a", "light", 0, margins_before=before, floors=(0.4, 0.4))
     scores = Scores(*seen, None, None, None, 1.0)
-    assert _further(attempt, scores, Checks(reached=0.4)) == pytest.approx(expected)
+    assert _further(attempt, scores) == pytest.approx(expected)

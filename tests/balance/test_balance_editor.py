@@ -103,13 +103,14 @@ def test_a_real_editor_goes_through(real, tmp_path, source):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_a_donor_that_is_walked_again_is_inverted_and_decoded_once(real, tmp_path):
-    """Three walks of each donor, all turned down: 3 to invert, 2 for the donor unedited, and 2 a walk."""
+@pytest.mark.parametrize(("retries", "walks"), [(2, 1), (3, 2)])
+def test_a_donor_is_inverted_and_decoded_once_and_a_smaller_change_costs_nothing(real, tmp_path, retries, walks):
+    """3 to invert, 2 for the donor unedited, and 2 a walk; .8 and .64 of a change are taken from the same walk."""
     editor, faces = real
-    never = replace(ANYTHING, identity=1e6, retries=2)
+    never = replace(ANYTHING, identity=1e6, retries=retries)
     balancer = Balancer(
         editor.with_settings(method="difference"), target="smile", protected="skin", checks=never, chunk_size=4
     )
     result = balancer.run(faces, balancer.plan(faces, limit=1), tmp_path / "out", progress=False)
     walked = int((result.rejected["reason"] == "identity_lost").sum())
-    assert walked and result.unet_evaluations == walked * (3 + 2 + 3 * 2)
+    assert walked and result.unet_evaluations == walked * (3 + 2 + walks * 2)

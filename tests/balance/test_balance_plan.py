@@ -243,3 +243,12 @@ def test_new_datasets_need_the_prior_and_a_known_target():
         make_plan(None, target="t", poles=[SKIN], num_images=100, target_values=["0", "1"])
     with pytest.raises(PlanError, match="'t' is not"):
         make_plan(None, target="t", poles=[SKIN], num_images=100, source="prior")
+
+
+def test_donors_of_edits_beyond_the_limit_step_in_for_the_others():
+    table = table_of({("smile", "v0"): 20, ("smile", "v1"): 2})
+    plan = make_plan(table, target="target", poles=poles_of(2), limit=4)
+    donors = set(plan.table["donor"])
+    reserves = [item for row in plan.table["reserves"] for item, _ in json.loads(row)]
+    assert len(plan) == 4 and len(donors) == 4
+    assert len(reserves) == len(set(reserves)) == 12 and not donors & set(reserves)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vlbias.balance import Checks, Poles, Reason
-from vlbias.balance.readings import AttributeJudge, Reading, calibrate, fit_reading, uncalibrated
-from vlbias.balance.verify import LatentIdentity, Scores, identity_judge, verdict
+from vlbias.balance.readings import AttributeJudge, Reading, _measured, calibrate, fit_reading, uncalibrated
+from vlbias.balance.verify import LatentIdentity, Scores, enough, identity_judge, verdict
 from vlbias.errors import ConfigError
 
 GOOD = {
@@ -129,3 +129,30 @@ def test_checks_are_checked():
         Checks(goal=0.5, reached=0.6)
     with pytest.raises(ConfigError, match="retries"):
         Checks(retries=-1)
+
+
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.3, 0.25, 0.25), (0.8, 0.3, 0.6), (3.0, 0.8, 0.8)])
+def test_how_far_is_enough_follows_from_how_well_the_originals_are_told_apart(spread, low, high):
+    """Two groups one unit from the border: told apart clearly, a little way in says enough; else it takes more."""
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.cat([sign + spread * torch.randn(200, generator=generator) for sign in (-1.0, 1.0)]).double()
+    labels = ["young"] * 200 + ["old"] * 200
+    reading = _measured(Reading("dipole", "age", ("young", "old"), (-1.0, 1.0)), raw, labels)
+    found = reading.sure_margin(0.8)
+    assert low <= found <= high
+    # of the originals that read so or further, at least the share that was asked for belongs to the group, unless
+    # the groups are told apart so badly that no such place is in reach
+    inside = reading.margin(raw, ["old"] * 400) >= found
+    assert torch.tensor([label == "old" for label in labels])[inside].float().mean() >= (0.8 if spread < 2 else 0.65)
+    assert reading.sure_margin(0.9) >= found and enough(reading, Checks(reached=0.3)) == 0.3
+    assert enough(reading, Checks(sure=0.8)) == found and enough(None, Checks()) == 0.4
+    assert Reading.from_json(reading.to_json()) == reading
+
+
+def test_what_the_attribute_does_to_a_code_is_no_change_of_person():
+    z = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
+    effect = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    labels = ["a"] * 25 + ["b"] * 25
+    moved = z + 2 * effect
+    assert float(LatentIdentity.fit(z, [labels], effects=effect)(z, moved).min()) == pytest.approx(1.0, abs=1e-5)
+    assert float(LatentIdentity.fit(z, [labels])(z, moved).median()) < 0.9

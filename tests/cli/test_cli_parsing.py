@@ -91,8 +91,8 @@ def test_checks():
     assert checks_of("goal=.8,reached=.3,retries=1") == Checks(goal=0.8, reached=0.3, retries=1)
     assert isinstance(checks_of("retries=1").retries, int)
     refused("Unknown check 'gaol'. Did you mean 'goal'?", checks_of, "gaol=.8")
-    refused("such as goal=.8,reached=.3; got 'goal'", checks_of, "goal")
-    refused("such as goal=.8,reached=.3; got 'goal=far'", checks_of, "goal=far")
+    refused("such as goal=.8,sure=.9; got 'goal'", checks_of, "goal")
+    refused("such as goal=.8,sure=.9; got 'goal=far'", checks_of, "goal=far")
     refused("expected a whole number for retries; got '1.5'", checks_of, "retries=1.5")
     with pytest.raises(ConfigError, match="must not exceed `checks.goal`"):
         checks_of("reached=2")

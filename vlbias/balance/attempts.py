@@ -86,13 +86,24 @@ class Attempt:
     x_T: torch.Tensor | None = None
     x_back: torch.Tensor | None = None  # what z_sem and x_T decode to, where edits are put on as differences
     strengths: dict[str, float] = field(default_factory=dict)
-    factor: float = 1.0
+    mend: torch.Tensor | None = None  # (d,) what keeps the other attributes where they are, added to the walk
+    factor: float = 1.0  # of the strengths, in the walk that was rendered last
+    gain: float = 1.0  # of what that walk changed in the picture
+    z_edit: torch.Tensor | None = None  # the walked code
+    rendered: torch.Tensor | None = None  # what it looks like, before the gain; ``None`` where it must be rendered
     low: float = 0.0
     high: float = float("inf")
     target_margins: tuple[float | None, float | None] = (None, None)
     #: (latent, image) margins of the unedited donor in the wanted group
     margins_before: tuple[float | None, float | None] = (None, None)
+    #: (latent, image) margins there that are enough
+    floors: tuple[float, float] = (0.0, 0.0)
     donor_file: Encoded | None = None
+
+    @property
+    def total(self) -> float:
+        """What the edit amounts to, in its first strengths: longer walks and larger changes alike."""
+        return self.factor * self.gain
 
 
 @dataclass
@@ -127,7 +138,7 @@ def record(attempt: Attempt) -> dict[str, Any]:
         "from": attempt.giver,
         "to": row["to"],
         "path": ";".join(attempt.strengths) or row["path"],
-        "strength": ";".join(f"{value * attempt.factor:.4f}" for value in attempt.strengths.values()),
+        "strength": ";".join(f"{value * attempt.total:.4f}" for value in attempt.strengths.values()),
         "seed": attempt.seed,
     }
 

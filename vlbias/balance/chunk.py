@@ -16,7 +16,7 @@ from vlbias.balance.donors import PriorDonors, RealDonors
 from vlbias.balance.edit import sequential_strengths
 from vlbias.balance.plan import walks
 from vlbias.balance.source import in_batches
-from vlbias.balance.verify import Checks, Margins, Reason, Scores, read_margins, verdict
+from vlbias.balance.verify import Margins, Reason, Scores, enough, read_margins, verdict
 from vlbias.balance.written import write_edits
 from vlbias.originals import Encoded
 
@@ -25,6 +25,8 @@ __all__ = ["run_chunk"]
 # A walk that must go further goes so much further where nothing says how far, and never further than FURTHEST; one that
 # went too far comes so much back.
 LONGER, FURTHEST, SHORTER = 1.3, 2.0, 0.8
+# The change of a picture may be made smaller or larger by such factors before the face is walked again.
+GAINS = (0.6, 1.6)
 # A longer walk aims so far beyond the margin that is asked for: readings do not grow quite in step with the walk.
 BEYOND = 0.2
 # Factors closer than this have nothing left between them.
@@ -71,21 +73,25 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
         before = _readings(job, attempts, stack(attempts, "z_sem"), x_0)
         for index, attempt in enumerate(attempts):
             attempt.margins_before = _arrived(before, index)
+            attempt.floors = _floors(job, attempt)
     passed: list[Passed] = []
     for retry in range(job.checks.retries + 1):
         if not attempts:
             break
-        z_edit = _walk(job, attempts)
-        files, x_edit, finite = write_edits(job, attempts, donors.render(attempts, z_edit))
+        _render(job, attempts, donors)
+        files, x_edit, finite = write_edits(job, attempts, torch.stack([_amplified(a) for a in attempts]))
         z_found = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_edit)
-        scores = _scores(job, attempts, x_edit, z_found, z_edit)
+        scores = _scores(job, attempts, x_edit, z_found)
+        mends = _mends(job, attempts, z_found) if retry < job.checks.retries else None
         again = []
         for index, attempt in enumerate(attempts):
-            reason = verdict(scores[index], attempt.target_margins, job.checks) if finite[index] else Reason.NOT_FINITE
+            reason = _verdict(job, attempt, scores[index]) if finite[index] else Reason.NOT_FINITE
             can_go_on = retry < job.checks.retries and reason is not None and donors.may_walk_again(reason)
             if reason is None:
                 passed.append(Passed(attempt, files[index], x_edit[index], z_found[index], scores[index]))
             elif can_go_on and _adjust(job, attempt, reason, scores[index]):
+                if attempt.rendered is None and mends is not None:
+                    attempt.mend = mends[index] if attempt.mend is None else attempt.mend + mends[index]
                 again.append(attempt)
             else:
                 reject(result, attempt, reason, scores=scores[index])
@@ -105,7 +111,8 @@ def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt
 
     Where the target does not survive the walk to the typical member, a nearer goal may do.
     """
-    reached, goal = job.checks.reached, job.checks.goal
+    goal = job.checks.goal
+    reached = max(enough(judge.latent, job.checks) for judge in job.protected)
     aimed: dict[int, Attempt] = {}
     lost: dict[int, Reason] = {}
     waiting = list(attempts)
@@ -151,7 +158,7 @@ def _aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | Non
         attempt.strengths = {name: float(found[name].strength[index]) for name in plans[index]}
         if any(float(search.margin_before[index]) > job.checks.donor for search in searches):
             reasons.append(Reason.ALREADY_THERE)
-        elif any(float(search.margin[index]) < job.checks.reached for search in searches):
+        elif any(float(found[name].margin[index]) < enough(judges[name].latent, job.checks) for name in plans[index]):
             reasons.append(Reason.OUT_OF_REACH)
         elif target is not None and float(target[index]) < floor:
             reasons.append(Reason.TARGET_CHANGED)
@@ -160,34 +167,65 @@ def _aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | Non
     return reasons
 
 
-def _further(attempt: Attempt, scores: Scores, checks: Checks) -> float:
+def _further(attempt: Attempt, scores: Scores) -> float:
     """How much further a walk must go that did not arrive, if margins grow on as they have grown so far."""
     factors = []
-    pairs = zip(attempt.margins_before, (scores.protected_latent, scores.protected_image), strict=True)
-    for before, now in pairs:
-        if before is None or now is None or now >= checks.reached:
+    seen = (scores.protected_latent, scores.protected_image)
+    for before, now, floor in zip(attempt.margins_before, seen, attempt.floors, strict=True):
+        if before is None or now is None or now >= floor:
             continue
         gained = now - before
-        factors.append((checks.reached + BEYOND - before) / gained if gained > 0 else FURTHEST)
+        factors.append((floor + BEYOND - before) / gained if gained > 0 else FURTHEST)
     return min(max(factors, default=LONGER), FURTHEST)
 
 
 def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores) -> bool:
-    """Set the factor of the next walk; False where no other strength can help."""
-    longest = job.checks.max_strength / max(abs(strength) for strength in attempt.strengths.values())
+    """Say what the next try is to amount to; False where nothing else can help."""
+    before, moved_others = attempt.total, reason in (Reason.TARGET_CHANGED, Reason.OTHER_CHANGED)
     if reason is Reason.PROTECTED_NOT_REACHED:
-        attempt.low = attempt.factor
-        factor = min(attempt.factor * _further(attempt, scores, job.checks), longest)
-    elif reason in (Reason.TARGET_CHANGED, Reason.OTHER_CHANGED, Reason.IDENTITY_LOST):
-        attempt.high = attempt.factor
-        factor = attempt.factor * SHORTER
+        attempt.low = before
+        total = before * _further(attempt, scores)
+    elif moved_others and attempt.mend is None and job.editor.probes is not None:
+        attempt.rendered = None  # the same walk once more, now with what keeps the others in place
+        return True
+    elif moved_others or reason is Reason.IDENTITY_LOST:
+        attempt.high = before
+        total = before * SHORTER
     else:
         return False
     if attempt.low > 0 and attempt.high < float("inf"):
-        factor = (attempt.low * attempt.high) ** 0.5
-    moved = max(factor, attempt.factor) / min(factor, attempt.factor)
-    attempt.factor = factor
-    return moved > NARROWEST
+        total = (attempt.low * attempt.high) ** 0.5
+    _amount_to(job, attempt, total)
+    return max(attempt.total, before) / min(attempt.total, before) > NARROWEST
+
+
+def _amount_to(job: Job, attempt: Attempt, total: float) -> None:
+    """By a gain of what is rendered already, which costs no evaluation, else by another walk."""
+    longest = job.checks.max_strength / max(abs(strength) for strength in attempt.strengths.values())
+    gains = GAINS if job.editor.settings.method == "difference" and attempt.x_0 is not None else (1.0, 1.0)
+    gain = total / attempt.factor
+    if not gains[0] <= gain <= gains[1] or gains == (1.0, 1.0):
+        attempt.factor = min(total, longest)
+        attempt.rendered = None
+        gain = min(max(total / attempt.factor, gains[0]), gains[1])
+    attempt.gain = gain
+
+
+def _render(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors) -> None:
+    """Walk and render the faces that have no picture of their walk."""
+    missing = [attempt for attempt in attempts if attempt.rendered is None]
+    if missing:
+        z_edit = _walk(job, missing)
+        for attempt, code, x in zip(missing, z_edit, donors.render(missing, z_edit), strict=True):
+            attempt.z_edit, attempt.rendered = code, x
+
+
+def _amplified(attempt: Attempt) -> torch.Tensor:
+    """The rendered edit (3, h, w) with its change from the donor times the gain."""
+    assert attempt.rendered is not None
+    if attempt.gain == 1.0 or attempt.x_0 is None:
+        return attempt.rendered
+    return (attempt.x_0 + attempt.gain * (attempt.rendered - attempt.x_0)).clamp(-1, 1)
 
 
 def _walk(job: Job, attempts: list[Attempt]) -> torch.Tensor:
@@ -197,12 +235,28 @@ def _walk(job: Job, attempts: list[Attempt]) -> torch.Tensor:
         name: torch.tensor([a.strengths.get(name, 0.0) * a.factor for a in attempts], device=z_sem.device)
         for name in names
     }
-    return job.editor.walk(z_sem, strengths)
+    z_edit = job.editor.walk(z_sem, strengths)
+    mends = [torch.zeros_like(z_sem[0]) if a.mend is None else a.mend.to(z_sem.device) for a in attempts]
+    return z_edit + torch.stack(mends)
 
 
-def _scores(
-    job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor, z_edit: torch.Tensor
-) -> list[Scores]:
+def _mends(job: Job, attempts: list[Attempt], z_found: torch.Tensor) -> torch.Tensor | None:
+    """What brings the attributes that were not to move back to where the donor had them, (b, d).
+
+    ``None`` for an editor without probes. The attributes that were to move are left to the length of the walk.
+    """
+    probes = job.editor.probes
+    if probes is None:
+        return None
+    z_sem, z_edit = stack(attempts, "z_sem"), stack(attempts, "z_edit")
+    with torch.no_grad():
+        missing = probes.logits(z_sem) - probes.logits(z_found)
+        for row, attempt in enumerate(attempts):
+            missing[row, [place for place, name in enumerate(probes.names) if name in attempt.strengths]] = 0
+        return job.editor.mend(z_edit, missing, (z_edit - z_sem).norm(dim=1))
+
+
+def _scores(job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor) -> list[Scores]:
     """Read every edit: the picture, and the code that the encoder finds in it."""
     editor = job.editor
     target = target_margins(job, attempts, z_found, x_edit)
@@ -210,7 +264,7 @@ def _scores(
     z_donor = stack(attempts, "z_sem")
     if attempts[0].x_0 is None:
         # the donor was not decoded yet: whether the walk itself leaves the person is seen in the codes
-        identity = job.identity(z_donor, x_edit, z_edit, x_edit)
+        identity = job.identity(z_donor, x_edit, stack(attempts, "z_edit"), x_edit)
     else:
         x_donor = stack(attempts, "x_0")
         if attempts[0].donor_file is not None:
@@ -242,6 +296,18 @@ def _arrived(readings: Readings, index: int) -> tuple[float | None, float | None
     """Least (latent, image) margin of one face in the attributes that were to move."""
     latents, images = zip(*(margins.at(index) for margins, moved in readings if moved[index]), strict=True)
     return _least(latents), _least(images)
+
+
+def _floors(job: Job, attempt: Attempt) -> tuple[float, float]:
+    """(latent, image) margins that are enough in the attributes that were to move, the strictest of each."""
+    pairs = zip(job.protected, job.groups[attempt.giver], job.groups[attempt.row["to"]], strict=True)
+    moved = [judge for judge, old, new in pairs if old != new]
+    latent, image = ([enough(getattr(judge, kind), job.checks) for judge in moved] for kind in ("latent", "image"))
+    return max(latent), max(image)
+
+
+def _verdict(job: Job, attempt: Attempt, scores: Scores) -> Reason | None:
+    return verdict(scores, attempt.target_margins, job.checks, attempt.floors)
 
 
 def _least(margins: Sequence[float | None]) -> float | None:

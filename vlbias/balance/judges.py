@@ -14,6 +14,8 @@ from vlbias.balance.verify import LatentIdentity
 from vlbias.errors import PlanError
 
 if TYPE_CHECKING:
+    import torch
+
     from vlbias.editor import Editor
 
 __all__ = ["Judges", "calibrated_judges", "sampled_judges"]
@@ -143,7 +145,19 @@ def calibrated_judges(
                 "checks=Checks(min_skill=.1) or --checks min_skill=.1."
             )
         judges.append(judge)
-    return Judges(judges, LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:]))
+    effects = _effects(editor, [pole.name for pole in poles])
+    return Judges(judges, LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:], effects=effects))
+
+
+def _effects(editor: Editor, names: Sequence[str]) -> torch.Tensor | None:
+    """What attributes do to a normalised code, (k, d); ``None`` for an editor without probes of them."""
+    probes = editor.probes
+    known = [] if probes is None else [probes.names.index(name) for name in names if name in probes.names]
+    if probes is None or not known:
+        return None
+    moved = probes.effects[known] * probes.std
+    start = probes.mean.expand_as(moved)
+    return editor.diffae.normalize(start + moved) - editor.diffae.normalize(start)
 
 
 def _turned_round(pole: Poles, editor: Editor) -> PlanError:

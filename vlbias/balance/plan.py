@@ -213,6 +213,12 @@ class _Stream:
     replaces_donor: bool = False
     keep_donor: bool = False
 
+    def spare_beyond(self, count: int) -> list[tuple[str, str]]:
+        """Who can step in where only the first ``count`` edits are made: the spare, and the donors of the others."""
+        taken = set(self.donors[:count])
+        others = [donor for donor in dict.fromkeys(self.donors[count:]) if donor[0] and donor not in taken]
+        return [*self.spare, *others]
+
 
 def make_plan(
     table: pd.DataFrame | None,
@@ -499,11 +505,12 @@ def _rows(
         if index < len(stream.donors)
     ][:limit]
     used = [sum(1 for number, _ in order if number == wanted) for wanted in range(len(streams))]
+    spares = [stream.spare_beyond(count) for stream, count in zip(streams, used, strict=True)]
     rows = []
     for slot, (number, index) in enumerate(order):
         stream = streams[number]
         donor, giver = stream.donors[index]
-        reserves = stream.spare[index : index + RESERVES_PER_EDIT * used[number] : used[number]]
+        reserves = spares[number][index : index + RESERVES_PER_EDIT * used[number] : used[number]]
         moves = walks(poles, groups[giver], groups[stream.to])
         rows.append(
             {

@@ -8,12 +8,14 @@ used; a linear reading fitted to their labels takes its place, and the report sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 
 from vlbias.balance.poles import Poles
 from vlbias.errors import PlanError, UnknownNameError, VlbiasError
@@ -39,6 +41,8 @@ class Reading:
         anchors: (k,) for a dipole: median log-odds of each group, increasing.
         weight, bias, unit: for ``fitted``: logits = features @ weight.T + bias; unit is the median margin.
         accuracy: balanced accuracy on labelled originals that were not fitted; ``None`` if there were none.
+        slope: log-odds that a labelled original with a margin of 1 belongs to the group, all groups alike; ``None``
+            where there were no labels.
     """
 
     kind: str
@@ -49,6 +53,16 @@ class Reading:
     bias: tuple[float, ...] = ()
     unit: float = 1.0
     accuracy: float | None = None
+    slope: float | None = None
+
+    def sure_margin(self, share: float) -> float | None:
+        """The margin from which on such a share of the originals that read so belong to the group.
+
+        At least 0.25 and at most 0.8, for few originals say little about either end; ``None`` without labels.
+        """
+        if self.slope is None:
+            return None
+        return min(max(math.log(share / (1 - share)) / self.slope, 0.25), 0.8)
 
     def margin(self, raw: torch.Tensor, wanted: Sequence[str]) -> torch.Tensor:
         """How far inside its wanted group each face reads: 1 = like the typical member, 0 = on the border, < 0 outside.
@@ -242,7 +256,26 @@ def _measured(reading: Reading, raw: torch.Tensor, labels: Sequence[str]) -> Rea
     inside = reading.margin(raw, labels) > 0
     names = sorted(set(labels))
     rates = [float(inside[[i for i, label in enumerate(labels) if label == name]].double().mean()) for name in names]
-    return replace(reading, accuracy=round(sum(rates) / len(rates), 4))
+    slope = _slope(reading, raw, labels)
+    return replace(reading, accuracy=round(sum(rates) / len(rates), 4), slope=slope)
+
+
+def _slope(reading: Reading, raw: torch.Tensor, labels: Sequence[str]) -> float:
+    """Logistic regression of "belongs to the group" on the margin in it, through the border, groups weighing alike."""
+    margins, weights = [], []
+    for name in sorted(set(labels)):
+        own = torch.tensor([label == name for label in labels])
+        margin = reading.margin(raw, [name] * len(labels))
+        # the others' margins count as negative evidence of the same kind
+        margins.append(torch.where(own, margin, -margin))
+        weights.append(torch.where(own, 0.5 / own.sum(), 0.5 / (~own).sum().clamp_min(1)).double())
+    margin, weight = torch.cat(margins), torch.cat(weights)
+
+    def loss(slope: float) -> float:
+        # a weak pull towards 2 keeps a perfect separation of few faces from being certain of everything
+        return float((weight * F.softplus(-slope * margin)).sum() + 0.01 * math.log(slope / 2) ** 2)
+
+    return round(float(minimize_scalar(loss, bounds=(0.2, 20.0), method="bounded").x), 4)
 
 
 def fit_reading(

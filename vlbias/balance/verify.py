@@ -21,7 +21,7 @@ from vlbias.errors import ConfigError
 if TYPE_CHECKING:
     from vlbias.editor import Editor
 
-__all__ = ["Checks", "Identity", "Margins", "Reason", "Scores", "identity_judge", "read_margins", "verdict"]
+__all__ = ["Checks", "Identity", "Margins", "Reason", "Scores", "enough", "identity_judge", "read_margins", "verdict"]
 
 
 class Reason(StrEnum):
@@ -45,7 +45,9 @@ class Checks:
 
     Attributes:
         goal: latent margin at which a walk stops, > 0; 1 walks as far as the typical member stands.
-        reached: margin that both judges must see in the protected group.
+        sure: both judges must see the edit so far inside the protected group that this share of the originals which
+            read so belong to it, 0.5..1 (see ``Reading.sure_margin``).
+        reached: a margin that both must see instead, the same for all; ``None`` leaves it to ``sure``.
         donor: a donor whose latent margin in the *wanted* group is above this is there already. One between the border
             and this is walked on to ``goal`` like any other.
         sampled: margin that a decoded, sampled donor must show in each group of its own cell.
@@ -58,24 +60,27 @@ class Checks:
     """
 
     goal: float = 1.0
-    reached: float = 0.4
+    sure: float = 0.8
+    reached: float | None = None
     donor: float = 0.5
     sampled: float = 0.0
-    target: float = 0.25
+    target: float = 0.5
     target_slack: float = 0.25
     identity: float = 0.4
-    retries: int = 2
+    retries: int = 4
     max_strength: float = 2.5
     min_skill: float = 0.3
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not math.isfinite(getattr(self, field.name)):
+            if getattr(self, field.name) is not None and not math.isfinite(getattr(self, field.name)):
                 raise ConfigError(f"`checks.{field.name}` must be finite; got {getattr(self, field.name)}.")
         for name in ("goal", "max_strength"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"`checks.{name}` must be > 0; got {getattr(self, name)}.")
-        if self.reached > self.goal:
+        if not 0.5 < self.sure < 1:
+            raise ConfigError(f"`checks.sure` must lie between 0.5 and 1; got {self.sure}.")
+        if self.reached is not None and self.reached > self.goal:
             raise ConfigError(
                 f"`checks.reached` ({self.reached}) must not exceed `checks.goal` ({self.goal}): a walk stops there."
             )
@@ -131,13 +136,31 @@ def read_margins(
     return Margins(margin(judge.latent, "latent", z_sem), margin(judge.image, "image", x_0))
 
 
-def verdict(scores: Scores, donor_target: tuple[float | None, float | None], checks: Checks) -> Reason | None:
+#: Margin that is enough where no labelled original says what is.
+UNCALIBRATED = 0.4
+
+
+def enough(reading: Reading | None, checks: Checks) -> float:
+    """The margin of one judge from which an edit has arrived in the protected group."""
+    if checks.reached is not None:
+        return checks.reached
+    found = None if reading is None else reading.sure_margin(checks.sure)
+    return UNCALIBRATED if found is None else min(found, checks.goal)
+
+
+def verdict(
+    scores: Scores,
+    donor_target: tuple[float | None, float | None],
+    checks: Checks,
+    floors: tuple[float, float] = (UNCALIBRATED, UNCALIBRATED),
+) -> Reason | None:
     """``None`` where an edit passes, else why it does not; the order of the checks is that of their weight.
 
     Args:
         scores: readings of the edit.
         donor_target: (latent, image) margins of its donor in the target class; ``None`` where not read.
         checks: the limits.
+        floors: (latent, image) margins that are enough in the protected group, see :func:`enough`.
     """
     values = [value for value in vars(scores).values() if value is not None]
     if not all(math.isfinite(value) for value in values):
@@ -150,8 +173,8 @@ def verdict(scores: Scores, donor_target: tuple[float | None, float | None], che
         return Reason.OTHER_CHANGED
     if scores.identity < checks.identity:
         return Reason.IDENTITY_LOST
-    reached = [value for value in (scores.protected_latent, scores.protected_image) if value is not None]
-    if min(reached) < checks.reached:
+    pairs = zip((scores.protected_latent, scores.protected_image), floors, strict=True)
+    if any(value is not None and value < floor for value, floor in pairs):
         return Reason.PROTECTED_NOT_REACHED
     return None
 
@@ -173,10 +196,19 @@ class LatentIdentity:
     scale: float
 
     @classmethod
-    def fit(cls, z: torch.Tensor, groupings: Sequence[Sequence[str]]) -> LatentIdentity:
-        """From normalised codes (n, d) of different people and, for each protected attribute, their n labels."""
+    def fit(
+        cls, z: torch.Tensor, groupings: Sequence[Sequence[str]], *, effects: torch.Tensor | None = None
+    ) -> LatentIdentity:
+        """From faces of different people.
+
+        Args:
+            z: their normalised codes (n, d).
+            groupings: for each protected attribute, their n labels.
+            effects: further directions (k, d) that do not count, such as what the protected attributes do to a code
+                with all others held; where classes and groups are tied, the groups' means show the classes as well.
+        """
         z = z.double().cpu()
-        rows = []
+        rows = [] if effects is None else list(effects.double().cpu())
         for labels in groupings:
             names = sorted(set(labels))
             means = [z[[i for i, label in enumerate(labels) if label == name]].mean(0) for name in names]

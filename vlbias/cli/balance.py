@@ -122,7 +122,7 @@ def balance(
         str | None,
         typer.Option(
             metavar="NAME=NUMBER,...",
-            help="What an edit must pass, such as goal=.8,reached=.3,identity=.5; docs/balance.md lists them.",
+            help="What an edit must pass, such as goal=.8,sure=.9,identity=.5; docs/balance.md lists them.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Plan at most N edits.")] = None,

@@ -145,7 +145,7 @@ def checks_of(text: str | None) -> Any:
     from vlbias.balance import Checks
 
     defaults = {field.name: field.default for field in fields(Checks)}
-    given: dict[str, Any] = pairs_of(text, "--checks", "NAME=NUMBER,... such as goal=.8,reached=.3")
+    given: dict[str, Any] = pairs_of(text, "--checks", "NAME=NUMBER,... such as goal=.8,sure=.9")
     for name, value in given.items():
         if name not in defaults:
             raise typer.BadParameter(str(unknown("check", name, defaults)), param_hint="--checks")
