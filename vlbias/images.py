@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from vlbias.checkpoints import atomic_write_bytes
 from vlbias.errors import ImageError, ShapeError
@@ -120,8 +120,9 @@ def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def to_upright_rgb(stored: Image.Image) -> Image.Image:
-    """A picture as it is stored => upright 8-bit RGB, as people see it."""
-    return _to_rgb(ImageOps.exif_transpose(stored))
+    """A picture as it is stored => upright 8-bit RGB, as people see it; the picture itself where it is that already."""
+    is_upright = stored.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return _to_rgb(stored if is_upright else ImageOps.exif_transpose(stored))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -134,7 +135,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = None) -> torch.Tensor:

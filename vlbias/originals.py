@@ -148,22 +148,23 @@ class Original:
         change = np.asarray(after, dtype=np.float32) - np.asarray(before, dtype=np.float32)
         if change.ndim != 3 or change.shape[0] != change.shape[1] or change.shape[2] != 3:
             raise ShapeError(f"`before` and `after` must be (s, s, 3); got {np.shape(before)} and {np.shape(after)}.")
-        pixels = np.array(self.stored)
-        upright = _upright_view(pixels, self.orientation)
-        height, width = upright.shape[:2]
+        width, height = self.size
         if placement is None:
             placement = centre_square(width, height, change.shape[0])
             mask = feathered_mask(change.shape[0], FEATHER, sides=(width > height, height > width))
         else:
             mask = feathered_mask(change.shape[0], FEATHER)
         change = change * mask[..., None]
+        raster = self.stored.copy()
         if not change.any():
-            return self.stored.copy()
+            return raster
         change = smooth(change, placement)
         for box in _strips(placement, width, height):
-            left, top, right, bottom = box
-            _add(upright[top:bottom, left:right], warp(change, placement, box), self.stored.mode)
-        return _picture(pixels, self.stored)
+            where = _stored_box(box, self.orientation, self.size)
+            pixels = np.array(raster.crop(where))
+            _add(_upright_view(pixels, self.orientation), warp(change, placement, box), raster.mode)
+            raster.paste(_picture(pixels, raster.mode), where[:2])
+        return raster
 
     def encode(self, raster: Image.Image, provenance: Mapping[str, str] | None = None) -> Encoded:
         """A raster of :meth:`changed` as a file like the donor's.
@@ -259,9 +260,24 @@ _TURNS = {
 def _upright_view(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """The stored array seen upright; no copy, so that what is added to the view is added to the array."""
     turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
-    # which axes of the upright picture run backwards in the file, for each orientation
-    up, left = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    up, left = _runs_backwards(orientation)
     return turned[:: -1 if up else 1, :: -1 if left else 1]
+
+
+def _stored_box(box: tuple[int, int, int, int], orientation: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box of the upright picture of ``size`` (width, height) => where the file has it."""
+    left, top, right, bottom = box
+    rows, columns = _runs_backwards(orientation)
+    if rows:
+        top, bottom = size[1] - bottom, size[1] - top
+    if columns:
+        left, right = size[0] - right, size[0] - left
+    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)
+
+
+def _runs_backwards(orientation: int) -> tuple[bool, bool]:
+    """Whether the rows and the columns of the upright picture run backwards in the file."""
+    return orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
 
 
 def _changeable(stored: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -318,9 +334,9 @@ def _add(region: np.ndarray, change: np.ndarray, mode: str) -> None:
     region[...] = np.clip(np.round(region + grey * 257.0), 0, 65535)
 
 
-def _picture(pixels: np.ndarray, stored: Image.Image) -> Image.Image:
-    """An array of the stored picture's kind => a picture of its mode."""
-    return Image.frombytes(stored.mode, stored.size, np.ascontiguousarray(pixels).tobytes())
+def _picture(pixels: np.ndarray, mode: str) -> Image.Image:
+    """An array as ``np.array`` gives it of a picture => a picture of that mode."""
+    return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,7 +14,7 @@ from vlbias.balance import Balancer, Checks
 from vlbias.data import FaceDataset
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 from vlbias.editor import Editor, RenderSettings
-from vlbias.images import open_image
+from vlbias.images import open_image, to_tensor
 from vlbias.paths import Dipole, PathSet, Probes
 
 # An untrained decoder does not show what the code says: what is tested here is that the parts fit together.
@@ -101,6 +102,39 @@ def test_a_real_editor_goes_through(real, tmp_path, source):
     Balancer(editor, prior_steps=2, **settings).run(faces, plan, tmp_path / "again", progress=False)
     for name in edits["file_name"]:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_photographs_of_a_thousand_pixels(real, tmp_path):
+    """The way of full-size weights with small ones: 1024 px JPEG in, edited at 16 px, 1024 px JPEG out."""
+    editor, small = real
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    grain = np.random.default_rng(0)
+    for item in small.ids:
+        pixels = np.asarray(small.image(item).resize((1024, 1024), Image.Resampling.BICUBIC), dtype=np.float32)
+        noisy = (pixels + grain.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(photos / f"{item}.jpg", quality=92)
+    faces = replace(small, root=photos, table=small.table.assign(file_name=[f"{item}.jpg" for item in small.ids]))
+    balancer = Balancer(editor, target="smile", protected="skin", checks=ANYTHING, chunk_size=4)
+    result = balancer.run(faces, balancer.plan(faces, limit=2), tmp_path / "out", progress=False)
+    edits = result.table[result.table["origin"] == "edited"].to_dict("records")
+    assert edits
+    for row in edits:
+        donor, edit = faces.path(row["source_id"]), tmp_path / "out" / row["file_name"]
+        with Image.open(donor) as old, Image.open(edit) as new:
+            assert (new.format, new.size, new.quantization) == ("JPEG", (1024, 1024), old.quantization)
+        before, after = open_image(donor), open_image(edit)
+        change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+        # what was added is smooth: an eighth of the picture's edge holds it, up to what JPEG rounds
+        coarse = change.reshape(128, 8, 128, 8, 3).mean(axis=(1, 3))
+        smooth = np.repeat(np.repeat(coarse, 8, axis=0), 8, axis=1)
+        assert coarse.std() > 5 and (change - smooth).std() < 0.3 * coarse.std()
+        # seen at the editor's size it is the editor's own edit; enlarging softens what differs from pixel to pixel
+        x_0 = to_tensor(before, editor.image_size)
+        wanted = editor.edit(x_0, skin_tone=float(row["strength"])) - x_0
+        found = to_tensor(after, editor.image_size) - x_0
+        assert torch.corrcoef(torch.stack([wanted.flatten(), found.flatten()]))[0, 1] > 0.7
+        assert editor.edit(before, skin_tone=0.0).tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize(("retries", "walks"), [(2, 1), (3, 2)])
