@@ -245,3 +245,15 @@ def test_numbers_for_people():
     assert (percent(0.256), percent(-1.09), percent(None)) == ("26\u202f%", "−109\u202f%", "–")
     assert spread(100, 5) == [0, 25, 50, 74, 99] and spread(9, 1) == [4] and spread(0, 3) == []
     assert data_uri(Image.new("RGB", (400, 200))).startswith("data:image/jpeg")
+
+
+@pytest.mark.parametrize(("enough", "shown"), [({"latent": 0.37, "image": 0.61}, "0.37"), (None, "–")])
+def test_margins_that_the_originals_set_are_shown(tmp_path, enough, shown):
+    out = write_run(tmp_path)
+    values = json.loads((out / "report.json").read_text())
+    values["checks"]["reached"] = None
+    if enough is not None:
+        values["enough"] = enough
+    (out / "report.json").write_text(json.dumps(values))
+    text = Page(report.write(out).read_text("utf-8")).text
+    assert f"Protected attribute, latent probe {shown} " in text and "The least certain of the kept edits" in text

@@ -29,7 +29,7 @@ from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_pole
 from vlbias.balance.readings import AttributeJudge
 from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
-from vlbias.balance.verify import Checks, Identity, LatentIdentity, identity_judge
+from vlbias.balance.verify import Checks, Identity, LatentIdentity, enough, identity_judge
 from vlbias.balance.write import assemble, write_report
 from vlbias.balance.written import check_size, resolution_note
 from vlbias.checkpoints import read_json
@@ -451,6 +451,10 @@ class Balancer:
             "checks": asdict(self.checks),
             "calibration_evaluations": job.calibration_evaluations,
             "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
+            "enough": {
+                kind: max(enough(getattr(judge, kind), self.checks) for judge in job.protected)
+                for kind in ("latent", "image")
+            },
             "size": self.size,
             "warnings": list(plan.notes),
         }

@@ -210,12 +210,20 @@ def _edits(files: RunFiles) -> dict[str, Any]:
 
 def _least_margin(files: RunFiles, edited: pd.DataFrame) -> pd.Series:
     """How far above what it needed the closest reading of each edit was."""
-    checks = files.report.get("checks", {})
-    columns = [name for name, (_, check) in _SCORES.items() if name in edited and check in checks]
-    if not columns:
+    needed = {name: _needed(files.report, name) for name in _SCORES if name in edited}
+    above = {name: pd.to_numeric(edited[name]) - least for name, least in needed.items() if least is not None}
+    if not above:
         return pd.Series(0.0, index=edited.index)
-    above = {name: pd.to_numeric(edited[name]) - checks[_SCORES[name][1]] for name in columns}
     return pd.DataFrame(above).min(axis=1).fillna(float("inf"))
+
+
+def _needed(report: Mapping[str, Any], score: str) -> float | None:
+    """What a reading had to be for an edit to be kept; ``None`` where the report does not say."""
+    found = report.get("checks", {}).get(_SCORES[score][1])
+    if found is None and score.startswith("score_protected_"):
+        # where nobody set a margin, the labelled originals said what is enough
+        found = report.get("enough", {}).get(score.removeprefix("score_protected_"))
+    return found
 
 
 def _rejected(files: RunFiles) -> dict[str, Any]:
@@ -265,9 +273,8 @@ def _judges(files: RunFiles) -> dict[str, Any]:
         for column, judge in report.get("judges", {}).items()
         for where, reading in judge.items()
     ]
-    checks = report.get("checks", {})
     scores = []
-    for name, (title, check) in _SCORES.items():
+    for name, (title, _) in _SCORES.items():
         if name not in files.edited:
             continue
         values = pd.to_numeric(files.edited[name]).dropna()
@@ -275,7 +282,7 @@ def _judges(files: RunFiles) -> dict[str, Any]:
             scores.append(
                 {
                     "title": title,
-                    "needed": checks.get(check),
+                    "needed": _needed(report, name),
                     "low": float(values.quantile(0.05)),
                     "median": float(values.median()),
                     "count": len(values),
