@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from vlbias.balance import Checks, Poles, Reason
+from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_judge, resolve_identity
 from vlbias.balance.readings import AttributeJudge, Reading, _measured, calibrate, fit_reading, uncalibrated
-from vlbias.balance.verify import LatentIdentity, Scores, enough, identity_judge, verdict
+from vlbias.balance.verify import Scores, enough, verdict
 from vlbias.errors import ConfigError
 
 GOOD = {
@@ -111,13 +112,13 @@ def test_identity_ignores_the_protected_direction_alone():
 def test_identity_judges(tiny):
     editor = tiny.TinyEditor()
     x, z = torch.rand(2, 3, 8, 8), torch.randn(2, 6)
-    latent = LatentIdentity((), 1.0)
-    assert torch.allclose(identity_judge(editor, "latent", latent)(z, x, z, x), torch.ones(2).double())
-    assert torch.allclose(identity_judge(editor, "clip", latent)(z, x, z, x), torch.ones(2).double())
-    own = identity_judge(editor, lambda *_: torch.zeros(2), latent)
+    scale = IdentityScale(LatentIdentity((), 1.0), strangers=0.6)
+    assert torch.allclose(identity_judge(editor, "latent", scale)(z, x, z, x), torch.ones(2).double())
+    assert torch.allclose(identity_judge(editor, "clip", scale)(z, x, z, x), torch.ones(2).double())
+    own = identity_judge(editor, lambda *_: torch.zeros(2), scale)
     assert own(z, x, z, x).tolist() == [0, 0]
-    with pytest.raises(ConfigError, match="`identity` must be 'latent', 'clip'.*got 'face'"):
-        identity_judge(editor, "face", latent)
+    with pytest.raises(ConfigError, match="`identity` must be 'latent', 'clip'.*got 'face', and there is no such file"):
+        resolve_identity(editor, "face")
 
 
 def test_checks_are_checked():

@@ -1,9 +1,10 @@
 """Plan, source, edit, verify, write: the batch pipeline that turns a biased face dataset into a balanced one."""
 
+from vlbias.balance.identity import identity_judge
 from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import KNOWN_COLUMNS, Poles, column_labels, resolve_poles
-from vlbias.balance.verify import Checks, Reason, identity_judge
+from vlbias.balance.verify import Checks, Reason
 
 __all__ = [
     "KNOWN_COLUMNS",

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlbias.balance.identity import Identity, IdentityScale
+from vlbias.balance.looks import Look
 from vlbias.balance.poles import Poles
 from vlbias.balance.readings import AttributeJudge
-from vlbias.balance.verify import Checks, Identity, Margins, Reason, Scores, read_margins
+from vlbias.balance.verify import Checks, Margins, Reason, Scores, read_margins
 from vlbias.originals import Encoded
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class Job:
         poles: one for each protected attribute.
         target: judge of the target attribute.
         protected: judges of the protected attributes.
-        identity: see ``verify.identity_judge``.
+        identity: see ``identity.identity_judge``.
+        identity_scale: what it made of originals, for the report.
         identity_sees_pictures: whether ``identity`` looks at the donors' pictures.
         checks: what an edit must pass.
         seed: the plan's.
@@ -47,6 +50,7 @@ class Job:
     target: AttributeJudge
     protected: Sequence[AttributeJudge]
     identity: Identity
+    identity_scale: IdentityScale
     identity_sees_pictures: bool
     checks: Checks
     seed: int
@@ -118,10 +122,14 @@ class Passed:
 
 
 def target_margins(
-    job: Job, attempts: Sequence[Attempt], z_sem: torch.Tensor | None, x_0: torch.Tensor | None
+    job: Job,
+    attempts: Sequence[Attempt],
+    z_sem: torch.Tensor | None,
+    x_0: torch.Tensor | None,
+    look: Look | None = None,
 ) -> Margins:
     wanted = [str(attempt.row["target"]) for attempt in attempts]
-    return read_margins(job.editor, job.target, wanted, z_sem=z_sem, x_0=x_0)
+    return read_margins(job.editor, job.target, wanted, z_sem=z_sem, x_0=x_0, look=look)
 
 
 def stack(attempts: Sequence[Attempt], name: str) -> torch.Tensor:

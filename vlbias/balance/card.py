@@ -55,7 +55,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "",
         "## Limits",
         "- Edited and sampled pictures are synthetic. They show nobody as they look and prove nothing about anybody.",
-        "- The edits were judged by machines (a CLIP and linear probes); their errors are in here.",
+        f"- The edits were judged by machines ({_judges(report)}); their errors are in here.",
         "- Equal counts mitigate one association. They do not make a classifier fair: measure it (`vlbias audit`).",
         "- Labels of an edited picture that the edit made untrue (such as the age in years) are blank.",
     ]
@@ -63,3 +63,12 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     if plan.settings["mode"] == "amplify":
         lines.append("- This set is **more** biased than its source, on purpose. Do not train a product on it.")
     return "\n".join(lines) + "\n"
+
+
+def _judges(report: Mapping[str, Any]) -> str:
+    """Who read the edits, in words."""
+    pictures = [judge.get("image") for judge in report["judges"].values()]
+    names = ["linear probes", *(image.get("name", "a CLIP") for image in pictures if image)]
+    identity = report["identity_judge"]
+    names += [] if identity["kind"] in ("latent", "clip") else [f"{identity['name']} for identity"]
+    return ", ".join(dict.fromkeys(names))

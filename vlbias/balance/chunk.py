@@ -6,6 +6,7 @@ retries stay inside the chunk. So a chunk gives the same bytes whoever computes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, record, reject, stack, target_margins
 from vlbias.balance.donors import PriorDonors, RealDonors
 from vlbias.balance.edit import sequential_strengths
+from vlbias.balance.looks import Look
 from vlbias.balance.plan import walks
 from vlbias.balance.source import in_batches
 from vlbias.balance.verify import Margins, Reason, Scores, enough, read_margins, verdict
-from vlbias.balance.written import write_edits
+from vlbias.balance.written import look_at_donors, look_at_files, write_edits
 from vlbias.originals import Encoded
 
 __all__ = ["run_chunk"]
@@ -81,7 +83,7 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
         _render(job, attempts, donors)
         files, x_edit, finite = write_edits(job, attempts, torch.stack([_amplified(a) for a in attempts]))
         z_found = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_edit)
-        scores = _scores(job, attempts, x_edit, z_found)
+        scores = _scores(job, attempts, x_edit, z_found, look_at_files(job, attempts, files))
         mends = _mends(job, attempts, z_found) if retry < job.checks.retries else None
         again = []
         for index, attempt in enumerate(attempts):
@@ -256,21 +258,13 @@ def _mends(job: Job, attempts: list[Attempt], z_found: torch.Tensor) -> torch.Te
         return job.editor.mend(z_edit, missing, (z_edit - z_sem).norm(dim=1))
 
 
-def _scores(job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor) -> list[Scores]:
+def _scores(
+    job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor, look: Look
+) -> list[Scores]:
     """Read every edit: the picture, and the code that the encoder finds in it."""
-    editor = job.editor
-    target = target_margins(job, attempts, z_found, x_edit)
-    reached = _readings(job, attempts, z_found, x_edit)
-    z_donor = stack(attempts, "z_sem")
-    if attempts[0].x_0 is None:
-        # the donor was not decoded yet: whether the walk itself leaves the person is seen in the codes
-        identity = job.identity(z_donor, x_edit, stack(attempts, "z_edit"), x_edit)
-    else:
-        x_donor = stack(attempts, "x_0")
-        if attempts[0].donor_file is not None:
-            # a decoded donor is compared through the encoder, as its edit is
-            z_donor = in_batches(editor.diffae.encode, editor.settings.batch_size, x_donor)
-        identity = job.identity(z_donor, x_donor, z_found, x_edit)
+    target = target_margins(job, attempts, z_found, x_edit, look)
+    reached = _readings(job, attempts, z_found, x_edit, look)
+    identity = _identity(job, attempts, x_edit, z_found, look)
     scores = []
     for index in range(len(attempts)):
         stayed = [margins.at(index) for margins, moved in reached if not moved[index]]
@@ -283,12 +277,14 @@ def _scores(job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: to
 Readings = list[tuple[Margins, list[bool]]]
 
 
-def _readings(job: Job, attempts: list[Attempt], z_sem: torch.Tensor, x_0: torch.Tensor | None) -> Readings:
+def _readings(
+    job: Job, attempts: list[Attempt], z_sem: torch.Tensor, x_0: torch.Tensor | None, look: Look | None = None
+) -> Readings:
     found: Readings = []
     for place, judge in enumerate(job.protected):
         wanted = [job.groups[attempt.row["to"]][place] for attempt in attempts]
         moved = [job.groups[a.giver][place] != job.groups[a.row["to"]][place] for a in attempts]
-        found.append((read_margins(job.editor, judge, wanted, z_sem=z_sem, x_0=x_0), moved))
+        found.append((read_margins(job.editor, judge, wanted, z_sem=z_sem, x_0=x_0, look=look), moved))
     return found
 
 
@@ -310,5 +306,25 @@ def _verdict(job: Job, attempt: Attempt, scores: Scores) -> Reason | None:
     return verdict(scores, attempt.target_margins, job.checks, attempt.floors)
 
 
+def _identity(
+    job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor, look: Look
+) -> torch.Tensor:
+    """Similarity of each edit and its donor (b,)."""
+    z_donor = stack(attempts, "z_sem")
+    if attempts[0].x_0 is None:
+        # the donor was not decoded yet: whether the walk itself leaves the person is seen in the codes
+        return job.identity(z_donor, x_edit, stack(attempts, "z_edit"), x_edit)
+    x_donor = stack(attempts, "x_0")
+    if attempts[0].donor_file is not None:
+        # a decoded donor is compared through the encoder, as its edit is
+        z_donor = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_donor)
+    size = getattr(job.identity, "image_size", None)
+    if size is not None:
+        x_donor, x_edit = look_at_donors(job, attempts)(size), look(size)
+    return job.identity(z_donor, x_donor, z_found, x_edit)
+
+
 def _least(margins: Sequence[float | None]) -> float | None:
-    return min((margin for margin in margins if margin is not None), default=None)
+    """The least margin that was read; NaN where there is one, so that it is not lost among the others."""
+    read = [margin for margin in margins if margin is not None]
+    return min(read, key=lambda margin: (not math.isnan(margin), margin), default=None)

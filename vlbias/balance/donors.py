@@ -14,7 +14,7 @@ from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, reject, s
 from vlbias.balance.plan import RESERVES_PER_EDIT
 from vlbias.balance.source import PriorFaces, encode_faces, in_batches, open_faces
 from vlbias.balance.verify import Reason, read_margins
-from vlbias.balance.written import write_donors
+from vlbias.balance.written import look_at_donors, write_donors
 
 __all__ = ["PriorDonors", "RealDonors"]
 
@@ -56,7 +56,7 @@ class RealDonors:
         if not attempts:
             return []
         x_0, z_sem = encode_faces(self.job.editor, [x_faces[attempt.donor] for attempt in attempts])
-        target = target_margins(self.job, attempts, z_sem, x_0)
+        target = target_margins(self.job, attempts, z_sem, x_0, look_at_donors(self.job, attempts))
         for index, attempt in enumerate(attempts):
             attempt.x_0, attempt.z_sem, attempt.target_margins = x_0[index], z_sem[index], target.at(index)
         return attempts
@@ -190,10 +190,11 @@ def drop_unclear(job: Job, attempts: list[Attempt], result: ChunkResult) -> list
     """Turn down decoded donors that do not look like the cell their code was sorted into."""
     editor, x_0 = job.editor, stack(attempts, "x_0")
     z_found = in_batches(editor.diffae.encode, editor.settings.batch_size, x_0)
-    all_margins = [target_margins(job, attempts, z_found, x_0)]
+    look = look_at_donors(job, attempts)
+    all_margins = [target_margins(job, attempts, z_found, x_0, look)]
     for place, judge in enumerate(job.protected):
         values = [job.groups[attempt.giver][place] for attempt in attempts]
-        all_margins.append(read_margins(editor, judge, values, z_sem=z_found, x_0=x_0))
+        all_margins.append(read_margins(editor, judge, values, z_sem=z_found, x_0=x_0, look=look))
     clear = []
     for index, attempt in enumerate(attempts):
         read_here = [value for margins in all_margins for value in margins.at(index) if value is not None]

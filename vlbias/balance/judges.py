@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, fit_scale
+from vlbias.balance.looks import through_faces, through_tensor
 from vlbias.balance.plan import GROUP_JOINT
 from vlbias.balance.poles import Poles, label_of, spelled
-from vlbias.balance.readings import AttributeJudge, Reading, calibrate, read, reads_backwards, uncalibrated
+from vlbias.balance.readings import (
+    AttributeJudge,
+    Reading,
+    calibrate,
+    network_reading,
+    read,
+    reads_backwards,
+    uncalibrated,
+)
 from vlbias.balance.source import calibration_ids, encode_faces, in_batches, open_faces
-from vlbias.balance.verify import LatentIdentity
+from vlbias.balance.verify import Checks
 from vlbias.errors import PlanError
+from vlbias.networks import FaceNetwork
 
 if TYPE_CHECKING:
-    import torch
-
     from vlbias.editor import Editor
 
 __all__ = ["Judges", "calibrated_judges", "sampled_judges"]
@@ -32,32 +44,45 @@ class Judges:
 
     Attributes:
         attributes: of the target (first) and of the protected attributes.
-        identity: the latent one; ``None`` where there is nothing to judge.
+        identity: what the judge of identity makes of originals; ``None`` where there is nothing to judge.
         unet_evaluations: that calibration took.
     """
 
     attributes: list[AttributeJudge]
-    identity: LatentIdentity | None
+    identity: IdentityScale | None
     unet_evaluations: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        identity = asdict(self.identity) if self.identity is not None else None
+        identity = self.identity.to_json() if self.identity is not None else None
         attributes = [judge.to_json() for judge in self.attributes]
         return {"attributes": attributes, "identity": identity, "unet_evaluations": self.unet_evaluations}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Judges:
-        attributes = [AttributeJudge.from_json(judge) for judge in values["attributes"]]
-        return cls(attributes, LatentIdentity(**values["identity"]), values["unet_evaluations"])
+    def from_json(cls, values: dict[str, Any], networks: Mapping[str, FaceNetwork]) -> Judges:
+        """What :meth:`to_json` gave, with the networks that it does not hold."""
+        attributes = [AttributeJudge.from_json(judge, networks.get(judge["column"])) for judge in values["attributes"]]
+        return cls(attributes, IdentityScale.from_json(values["identity"]), values["unet_evaluations"])
 
 
-def sampled_judges(editor: Editor, target: Poles, poles: Sequence[Poles], *, steps: int) -> Judges:
+def sampled_judges(
+    editor: Editor,
+    target: Poles,
+    poles: Sequence[Poles],
+    *,
+    steps: int,
+    checks: Checks,
+    identity: str | FaceNetwork | Identity,
+    networks: Mapping[str, FaceNetwork],
+) -> Judges:
     """Judges where there is no labelled face: calibrated on faces from the prior, each named by its latent probe.
 
     Args:
         editor: its probes name the faces.
         target, poles: dipoles of the target and of the protected attributes.
-        steps: network evaluations of a decode; ``SAMPLED_FACES`` faces are decoded to calibrate CLIP.
+        steps: network evaluations of a decode; ``SAMPLED_FACES`` faces are decoded to calibrate those who see pictures.
+        checks: what an edit must pass.
+        identity: the judge of identity, see ``identity.resolve_identity``.
+        networks: column -> network of the user's own.
     """
     before = editor.diffae.evaluations
     z_sem = editor.sample_codes(range(SAMPLED_CODES))
@@ -69,19 +94,53 @@ def sampled_judges(editor: Editor, target: Poles, poles: Sequence[Poles], *, ste
         plain = uncalibrated(pole.column, pole)
         assert plain.latent is not None and plain.image is not None
         raw = read(editor, plain.latent, "latent", z_sem)
-        seen = read(editor, plain.image, "image", x_0)
         # the border of the latent reading stays at even odds: how the prior is mixed says nothing about it
         half = (raw[raw > 0].median() - raw[raw < 0].median()) / 2 if 0 < int((raw > 0).sum()) < len(raw) else None
         latent = plain.latent if half is None else _spread(plain.latent, pole, 0.0, float(half))
-        old, new = seen[raw[: len(seen)] < 0], seen[raw[: len(seen)] > 0]
-        image = plain.image
-        if min(len(old), len(new)) >= 4 and float(new.median() - old.median()) > 1e-3:
-            middle = float(new.median() + old.median()) / 2
-            image = _spread(image, pole, middle, float(new.median()) - middle)
-        judges.append(AttributeJudge(pole.column, latent, image))
+        image = None if editor.clip is None else _sampled_clip(editor, plain.image, pole, x_0, raw[: len(x_0)])
+        judge = AttributeJudge(pole.column, latent, image)
+        if (network := networks.get(pole.column)) is not None:
+            reading = _sampled_network(network, pole, x_0, raw[: len(x_0)], editor.layout)
+            judge = judge.with_network(network, reading, min_skill=checks.min_skill)
+            # measured against the probes' own words, which is no accuracy
+            judge = replace(judge, image=judge.image and replace(judge.image, accuracy=None))
+        judges.append(judge)
     labels = [[str(bool(value)) for value in editor.probe(z_sem, pole.name) > 0.5] for pole in poles]
-    identity = LatentIdentity.fit(editor.diffae.normalize(z_sem), labels)
-    return Judges(judges, identity, editor.diffae.evaluations - before)
+    latent_identity = LatentIdentity.fit(editor.diffae.normalize(z_sem), labels)
+    cells = ["/".join(words) for words in zip(*(column[: len(x_0)] for column in labels), strict=True)]
+    order = sorted(range(len(x_0)), key=lambda index: cells[index])
+    through, cells = through_tensor(x_0[order], size), sorted(cells)
+    scale = fit_scale(editor, identity, latent_identity, through, cells, least=checks.identity)
+    return Judges(judges, scale, editor.diffae.evaluations - before)
+
+
+def _sampled_clip(editor: Editor, plain: Reading, pole: Poles, x_0: torch.Tensor, raw: torch.Tensor) -> Reading:
+    seen = read(editor, plain, "image", x_0)
+    old, new = seen[raw < 0], seen[raw > 0]
+    if min(len(old), len(new)) < 4 or not float(new.median() - old.median()) > 1e-3:
+        return plain
+    middle = float(new.median() + old.median()) / 2
+    return _spread(plain, pole, middle, float(new.median()) - middle)
+
+
+def _sampled_network(
+    network: FaceNetwork, pole: Poles, x_0: torch.Tensor, raw: torch.Tensor, layout: str
+) -> Reading | None:
+    labels = [pole.ordered[-1 if value > 0 else 0] for value in raw.tolist()]
+    reading = network_reading(network, through_tensor(x_0, len(x_0)), labels, layout, column=pole.column)
+    return None if reading is None else _filled(reading, pole)
+
+
+def _filled(reading: Reading, pole: Poles) -> Reading:
+    """A number's reading with anchors also for groups that no face was there of, on a line through those known."""
+    missing = [label for label in pole.ordered if label not in reading.labels]
+    if reading.kind != "number" or not missing:
+        return reading
+    anchors = dict(zip(reading.labels, reading.anchors, strict=True))
+    slope, start = np.polyfit([pole.positions[label] for label in anchors], list(anchors.values()), 1)
+    anchors |= {label: float(slope * pole.positions[label] + start) for label in missing}
+    ordered = sorted(anchors, key=lambda label: anchors[label])
+    return replace(reading, labels=tuple(ordered), anchors=tuple(anchors[label] for label in ordered))
 
 
 def _spread(reading: Reading, pole: Poles, middle: float, half: float) -> Reading:
@@ -97,7 +156,9 @@ def calibrated_judges(
     poles: Sequence[Poles],
     splits: Sequence[str],
     seed: int,
-    min_skill: float,
+    checks: Checks,
+    identity: str | FaceNetwork | Identity,
+    networks: Mapping[str, FaceNetwork],
 ) -> Judges:
     """Calibrate on labelled originals, as many from each cell.
 
@@ -108,10 +169,14 @@ def calibrated_judges(
         poles: of the protected columns.
         splits: whose originals may be looked at.
         seed: of the draw.
-        min_skill: a judge below it is not used, see ``Checks``.
+        checks: what an edit must pass; a judge below ``min_skill`` is not used.
+        identity: the judge of identity, see ``identity.resolve_identity``.
+        networks: column -> network of the user's own, which takes CLIP's place.
 
     Raises:
-        PlanError: an attribute that no judge can read here, or only with the poles swapped, or no readable picture.
+        PlanError: an attribute that no judge can read here, or only with the poles swapped, no readable picture, or a
+            network that gives NaN.
+        ConfigError: a network's classes are not the labels of its column.
     """
     table = faces.table[faces.table["split"].isin(list(splits))]
     columns = [target[0], *(pole.column for pole in poles)]
@@ -131,12 +196,18 @@ def calibrated_judges(
     x_0, z_sem = encode_faces(editor, [x_faces[item] for item in ids])
     names = ["/".join(of_item[item]) for item in ids]
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
+    through = through_faces(faces, ids, x_0, editor.settings.batch_size)
+    min_skill = checks.min_skill
     judges = []
     for place, (column, pole) in enumerate(zip(columns, [target[1], *poles], strict=True)):
         judge = calibrate(editor, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
         given = pole if place > 0 else None  # the target may stand either way: nothing walks along its dipole
         if given and reads_backwards(editor, judge, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
             raise _turned_round(given, editor)
+        if (network := networks.get(column)) is not None:
+            reading = network_reading(network, through, values[place], editor.layout, column=column)
+            reading = _filled(reading, pole) if reading is not None and pole is not None else reading
+            judge = judge.with_network(network, reading, min_skill=min_skill)
         # a walk is aimed by the latent reading; the target may be guarded by either
         if judge.latent is None and (place > 0 or judge.image is None):
             raise PlanError(
@@ -146,7 +217,8 @@ def calibrated_judges(
             )
         judges.append(judge)
     effects = _effects(editor, [pole.name for pole in poles])
-    return Judges(judges, LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:], effects=effects))
+    latent = LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:], effects=effects)
+    return Judges(judges, fit_scale(editor, identity, latent, through, names, least=checks.identity))
 
 
 def _effects(editor: Editor, names: Sequence[str]) -> torch.Tensor | None:

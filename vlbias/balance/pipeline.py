@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +23,29 @@ import vlbias
 from vlbias.balance.attempts import Job
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
+from vlbias.balance.identity import (
+    Identity,
+    IdentityScale,
+    LatentIdentity,
+    identity_judge,
+    identity_name,
+    resolve_identity,
+)
 from vlbias.balance.judges import Judges, calibrated_judges, sampled_judges
 from vlbias.balance.originals import ORIGINALS
+from vlbias.balance.own_judges import OwnJudge, resolve_judges
 from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
-from vlbias.balance.readings import AttributeJudge
+from vlbias.balance.readings import AttributeJudge, check_labels
 from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
-from vlbias.balance.verify import Checks, Identity, LatentIdentity, enough, identity_judge
+from vlbias.balance.verify import Checks, enough
 from vlbias.balance.write import assemble, write_report
 from vlbias.balance.written import check_size, resolution_note
 from vlbias.checkpoints import read_json
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.leak import LeakSettings
+from vlbias.networks import FaceNetwork
 from vlbias.progress import track
 
 if TYPE_CHECKING:
@@ -101,7 +112,10 @@ class Balancer:
         path: with a single protected column, ``path="age", poles={"young": -1, "old": +1}`` (or values in order) says
             the same.
         checks: what an edit must pass.
-        identity: ``"latent"``, ``"clip"``, or a callable, see :func:`vlbias.balance.identity_judge`.
+        identity: ``"latent"``, ``"clip"``, a face embedder (a file or folder, see :func:`vlbias.networks.load_network`,
+            or a ``FaceNetwork``), or a callable, see :data:`vlbias.balance.identity.Identity`.
+        judges: column -> who reads it from pictures in CLIP's place: a classifier's file or folder, a ``Classifier``, a
+            ``ClassifierLabeller``, or a ``FaceNetwork`` around any function.
         prior_steps: network evaluations of a decode in prior mode.
         keep_pairs: in prior mode, also decode the donors of edits into ``OUT/donors`` so that pairs can be seen.
         chunk_size: edits that are committed, and walked, together.
@@ -113,7 +127,9 @@ class Balancer:
     Raises:
         PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
             the editor does not have.
-        ConfigError: ``checks`` are not a :class:`Checks`.
+        ConfigError: ``checks`` are not a :class:`Checks`, or a judge is of no kind that is known.
+        UnknownNameError: a judge of a column that is neither target nor protected.
+        CheckpointError, MissingDependencyError: a judge's file cannot be read.
     """
 
     def __init__(
@@ -130,7 +146,8 @@ class Balancer:
         poles: Mapping[Any, Any] | Sequence[Any] | None = None,
         path: str | None = None,
         checks: Checks | None = None,
-        identity: str | Identity = "latent",
+        identity: str | PathLike[str] | FaceNetwork | Identity = "latent",
+        judges: Mapping[str, OwnJudge] | None = None,
         prior_steps: int = 10,
         keep_pairs: bool = True,
         chunk_size: int = 32,
@@ -159,7 +176,8 @@ class Balancer:
             raise ConfigError(f"`checks` must be a Checks, such as Checks(goal=0.8); got {checks!r}.")
         self.checks = Checks() if checks is None else checks
         self.leak = leak_settings(leak, seed)
-        self.identity = identity
+        self.identity = resolve_identity(editor, identity)
+        self.judges = resolve_judges(editor, judges, [target, *self.protected])
         self.prior_steps, self.keep_pairs, self.chunk_size = prior_steps, keep_pairs, chunk_size
 
     # -- planning -----------------------------------------------------------------------------------------------------
@@ -188,6 +206,7 @@ class Balancer:
                 f"`target` '{self.target}' and the protected attribute are read from the same dipole "
                 f"'{target_poles.name}', so an edit of one changes the other. Choose another target."
             )
+        self._check_judges(table, target_poles, poles)
         plan = make_plan(
             table,
             target=self.target,
@@ -207,6 +226,17 @@ class Balancer:
             self.editor, plan, faces, prior_steps=self.prior_steps, pairs=self.keep_pairs, own_size=self.size == "own"
         )
         return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
+
+    def _check_judges(self, table: pd.DataFrame | None, target_poles: Poles | None, poles: Sequence[Poles]) -> None:
+        """Refuse the user's classifiers that do not know the labels of their columns."""
+        labels = {pole.column: pole.ordered for pole in poles}
+        if table is not None:
+            given = column_labels(table, self.target, role="target")
+            labels[self.target] = sorted({label for label in given if label is not None})
+        elif target_poles is not None:
+            labels[self.target] = target_poles.ordered
+        for column, network in self.judges.items():
+            check_labels(network, labels.get(column, []), column)
 
     def _notes(self, faces: Any | None) -> tuple[str, ...]:
         """What resolution will give away, where edits cannot be written at the originals' size."""
@@ -343,7 +373,7 @@ class Balancer:
 
     def _job(self, faces: Any | None, plan: Plan, originals: str) -> dict[str, Any]:
         """What must be equal for a folder to be resumed."""
-        identity = self.identity if isinstance(self.identity, str) else getattr(self.identity, "__name__", "custom")
+        face = self.identity.fingerprint if isinstance(self.identity, FaceNetwork) else identity_name(self.identity)
         labels = "" if faces is None else faces.table.to_csv()
         return {
             "version": vlbias.__version__,
@@ -355,7 +385,8 @@ class Balancer:
             "editor": self.editor.name,
             "weights": _weights_digest(self.editor),
             "render": asdict(self.editor.settings),
-            "identity": identity,
+            "identity": face,
+            "judges": {column: network.fingerprint for column, network in self.judges.items()},
             "prior_steps": self.prior_steps,
             "keep_pairs": self.keep_pairs,
             "originals": originals,
@@ -377,17 +408,22 @@ class Balancer:
 
     def _prepare(self, run: RunFolder, faces: Any | None, plan: Plan, poles: list[Poles]) -> Job:
         """Calibrate the judges, once for all shards."""
-        if self.editor.clip is None:
-            raise PlanError(f"Editor '{self.editor.name}' has no CLIP to judge edits with. Load it with clip=...")
+        columns = [self.target, *self.protected]
+        if self.editor.clip is None and not set(columns) <= set(self.judges):
+            raise PlanError(
+                f"Editor '{self.editor.name}' has no CLIP to judge edits with. Load it with clip=..., or give `judges` "
+                f"for {', '.join(columns)}."
+            )
         if not len(plan):
-            judges = Judges([AttributeJudge(name, None, None) for name in (self.target, *self.protected)], None)
+            judges = Judges([AttributeJudge(name, None, None) for name in columns], None)
         elif (run.state / "judges.json").is_file():
-            judges = Judges.from_json(run.first_wins("judges.json", None))
+            judges = Judges.from_json(run.first_wins("judges.json", None), self.judges)
         else:
+            who: dict[str, Any] = {"checks": self.checks, "identity": self.identity, "networks": self.judges}
             target_poles = self._target_poles(None if faces is None else faces.table)
             if faces is None:
                 assert target_poles is not None  # a plan without a dataset needs a known target
-                judges = sampled_judges(self.editor, target_poles, poles, steps=self.prior_steps)
+                judges = sampled_judges(self.editor, target_poles, poles, steps=self.prior_steps, **who)
             else:
                 judges = calibrated_judges(
                     self.editor,
@@ -396,9 +432,10 @@ class Balancer:
                     poles=poles,
                     splits=self.splits,
                     seed=self.seed,
-                    min_skill=self.checks.min_skill,
+                    **who,
                 )
-            judges = Judges.from_json(run.first_wins("judges.json", judges.to_json()))
+            judges = Judges.from_json(run.first_wins("judges.json", judges.to_json()), self.judges)
+        scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
         return Job(
             editor=self.editor,
             faces=faces,
@@ -406,7 +443,8 @@ class Balancer:
             poles=poles,
             target=judges.attributes[0],
             protected=judges.attributes[1:],
-            identity=identity_judge(self.editor, self.identity, judges.identity or LatentIdentity((), 1.0)),
+            identity=identity_judge(self.editor, self.identity, scale),
+            identity_scale=scale,
             identity_sees_pictures=self.identity != "latent",
             checks=self.checks,
             seed=self.seed,
@@ -455,9 +493,23 @@ class Balancer:
                 kind: max(enough(getattr(judge, kind), self.checks) for judge in job.protected)
                 for kind in ("latent", "image")
             },
+            "identity_judge": self._identity_details(job),
             "size": self.size,
-            "warnings": list(plan.notes),
+            "warnings": [*plan.notes, *self._judges_warnings(job)],
         }
+
+    def _identity_details(self, job: Job) -> dict[str, Any]:
+        kind = "custom"
+        if isinstance(self.identity, str):
+            kind = self.identity
+        elif isinstance(self.identity, FaceNetwork):
+            kind = "face network"
+        digest = {"sha256": self.identity.digest} if isinstance(self.identity, FaceNetwork) else {}
+        return {"kind": kind, "name": identity_name(self.identity), **digest, **job.identity_scale.summary()}
+
+    def _judges_warnings(self, job: Job) -> list[str]:
+        said = [text for judge in (job.target, *job.protected) for text in judge.warnings()]
+        return said + job.identity_scale.warnings(self.identity)
 
 
 def _weights_digest(editor: Editor) -> str:

@@ -3,14 +3,15 @@
 Two judges read every attribute: the latent probes, from a semantic code, and CLIP, from a picture. Their raw log-odds
 differ in offset and scale from dataset to dataset, so both are calibrated on the dataset's own labelled originals: the
 median log-odds of each group become its anchor. A judge that cannot tell the groups apart on these originals is not
-used; a linear reading fitted to their labels takes its place, and the report says so.
+used; a linear reading fitted to their labels takes its place, and the report says so. A network of the user's own (an
+age or gender classifier) may take CLIP's place: it is calibrated on the same originals, and used if it reads them well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,12 +19,24 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
 from vlbias.balance.poles import Poles
-from vlbias.errors import PlanError, UnknownNameError, VlbiasError
+from vlbias.errors import ConfigError, PlanError, UnknownNameError, VlbiasError
+from vlbias.networks import FaceNetwork
 
 if TYPE_CHECKING:
+    from vlbias.balance.looks import Through
     from vlbias.editor import Editor
 
-__all__ = ["AttributeJudge", "Reading", "calibrate", "fit_reading", "read", "reads_backwards", "uncalibrated"]
+__all__ = [
+    "AttributeJudge",
+    "Reading",
+    "calibrate",
+    "check_labels",
+    "fit_reading",
+    "network_reading",
+    "read",
+    "reads_backwards",
+    "uncalibrated",
+]
 
 # Log-odds that a dipole's poles stand at where no labelled original is there to calibrate on (probability .88).
 DEFAULT_ANCHOR = 2.0
@@ -35,11 +48,13 @@ class Reading:
     """One judge's reading of one attribute.
 
     Attributes:
-        kind: ``dipole`` (log-odds of a dipole's positive pole, one number a face) or ``fitted`` (one logit a label).
-        name: dipole, or label column.
-        labels: the groups; for a dipole in the order of their anchors.
-        anchors: (k,) for a dipole: median log-odds of each group, increasing.
-        weight, bias, unit: for ``fitted``: logits = features @ weight.T + bias; unit is the median margin.
+        kind: ``dipole`` (log-odds of a dipole's positive pole, one number a face) or ``fitted`` (one logit a label); of
+            a network of the user's own, ``number`` (one number a face) or ``classes`` (log-probability of each label).
+        name: dipole, label column, or the network's name.
+        labels: the groups; where there are anchors, in their order.
+        anchors: (k,) for a dipole or a number: median of each group, increasing.
+        weight, bias: for ``fitted``: logits = features @ weight.T + bias.
+        unit: for ``fitted`` and ``classes``: the median margin.
         accuracy: balanced accuracy on labelled originals that were not fitted; ``None`` if there were none.
         slope: log-odds that a labelled original with a margin of 1 belongs to the group, all groups alike; ``None``
             where there were no labels.
@@ -68,12 +83,12 @@ class Reading:
         """How far inside its wanted group each face reads: 1 = like the typical member, 0 = on the border, < 0 outside.
 
         Args:
-            raw: (b,) log-odds for a dipole, (b, k) logits for a fitted reading.
+            raw: (b,) for a dipole or a number, (b, k) logits for a fitted reading or classes.
             wanted: b labels.
         """
         index = torch.tensor([self.labels.index(label) for label in wanted], dtype=torch.long)
         raw = raw.detach().double().cpu()
-        if self.kind == "fitted":
+        if self.kind in ("fitted", "classes"):
             own = raw.gather(1, index[:, None])[:, 0]
             others = raw.scatter(1, index[:, None], float("-inf")).max(dim=1).values
             return (own - others) / self.unit
@@ -92,6 +107,16 @@ class Reading:
         chance = 1 / len(self.labels)
         return 1.0 if self.accuracy is None else (self.accuracy - chance) / (1 - chance)
 
+    @property
+    def is_of_network(self) -> bool:
+        """Whether a network of the user's own is read, not the editor's probes or CLIP."""
+        return self.kind in ("number", "classes")
+
+    def summary(self) -> dict[str, Any]:
+        """For the report: who reads, and how well."""
+        own = {"name": self.name} if self.is_of_network else {}
+        return {"kind": self.kind, **own, "balanced_accuracy": self.accuracy}
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -106,45 +131,146 @@ class Reading:
 
 @dataclass(frozen=True)
 class AttributeJudge:
-    """Both judges of one attribute; one of them may be blind (``None``)."""
+    """Both judges of one attribute; one of them may be blind (``None``).
+
+    Attributes:
+        column: the attribute.
+        latent: reads codes.
+        image: reads pictures: CLIP, or the user's network.
+        spare: the other one of these two, which is not asked; ``None`` without a network, or where it was blind.
+        network: the user's network; ``None`` without one.
+    """
 
     column: str
     latent: Reading | None
     image: Reading | None
+    spare: Reading | None = None
+    network: FaceNetwork | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        readings = {"latent": self.latent, "image": self.image}
+        readings = {"latent": self.latent, "image": self.image, "spare": self.spare}
         return {"column": self.column} | {k: v.to_json() if v else None for k, v in readings.items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> AttributeJudge:
-        readings = {k: Reading.from_json(values[k]) if values[k] else None for k in ("latent", "image")}
-        return cls(values["column"], **readings)
+    def from_json(cls, values: dict[str, Any], network: FaceNetwork | None = None) -> AttributeJudge:
+        readings = {k: Reading.from_json(values[k]) if values[k] else None for k in ("latent", "image", "spare")}
+        return cls(values["column"], **readings, network=network)
 
     def summary(self) -> dict[str, Any]:
-        """For the report: who reads the attribute, and how well."""
+        """For the report: who reads the attribute, and how well; ``not_asked`` where the user gave a network."""
         readings = {"latent": self.latent, "image": self.image}
-        return {
-            name: {"kind": reading.kind, "balanced_accuracy": reading.accuracy} if reading else None
-            for name, reading in readings.items()
-        }
+        if self.network is not None:
+            readings["not_asked"] = self.spare
+        return {name: reading.summary() if reading else None for name, reading in readings.items()}
+
+    def warnings(self) -> list[str]:
+        """Says so where the user's network is not asked."""
+        if self.network is None or (self.image is not None and self.image.is_of_network):
+            return []
+        instead = "CLIP judged in its place" if self.image is not None else "no judge of pictures took its place"
+        why = "cannot tell the groups apart at all"
+        if self.spare is not None and self.spare.accuracy is not None:
+            why = f"reads only {self.spare.accuracy:.0%} of the faces it was tried on right, too few for `min_skill`"
+        return [f"the judge {self.network.name} of '{self.column}' {why}; {instead}."]
+
+    def with_network(self, network: FaceNetwork, reading: Reading | None, *, min_skill: float) -> AttributeJudge:
+        """The same with a network of the user's own in CLIP's place, if it is skilled enough.
+
+        Args:
+            network: that was calibrated.
+            reading: what came of it, see :func:`network_reading`.
+            min_skill: least skill, see ``Checks``.
+        """
+        if reading is not None and reading.skill() >= min_skill:
+            return replace(self, image=reading, spare=self.image, network=network)
+        return replace(self, spare=reading, network=network)
 
 
-def read(editor: Editor, reading: Reading, where: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Raw log-odds or logits of one judge.
+def read(
+    editor: Editor, reading: Reading, where: str, tensor: torch.Tensor, *, network: FaceNetwork | None = None
+) -> torch.Tensor:
+    """Raw log-odds, logits or numbers of one judge.
 
     Args:
         editor: the judges.
         reading: what to read.
         where: ``latent`` for semantic codes (b, d), ``image`` for pictures (b, 3, h, w).
         tensor: the codes or pictures.
+        network: of the user's own, for a reading that is its.
     """
+    if reading.is_of_network:
+        assert network is not None  # a judge carries the network whose reading it has
+        return _network_raw(network, tensor, editor.layout)
     if reading.kind == "dipole":
         probability = editor.probe(tensor, reading.name) if where == "latent" else editor.score(tensor, reading.name)
         return torch.logit(probability.double().cpu(), eps=1e-6).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
     features = _features(editor, where, tensor)
     weight = torch.tensor(reading.weight, dtype=torch.float64)
     return features @ weight.T + torch.tensor(reading.bias, dtype=torch.float64)
+
+
+def _network_raw(network: FaceNetwork, x: torch.Tensor, layout: str) -> torch.Tensor:
+    """Numbers (b,), or log-probabilities (b, k) of a network's labels."""
+    if network.output.kind == "number":
+        return network.numbers(x, layout=layout)
+    # like log-odds elsewhere: a network that is sure beyond measure must not make the median margin infinite
+    return network.probabilities(x, layout=layout).clamp_min(math.exp(-MAX_LOG_ODDS)).log()
+
+
+def network_reading(
+    network: FaceNetwork, through: Through, labels: Sequence[str], layout: str, *, column: str
+) -> Reading | None:
+    """Calibrate a network of the user's own on labelled originals.
+
+    Args:
+        network: tells classes or a number.
+        through: runs a function over the originals' pictures.
+        labels: their n labels.
+        layout: how faces lie in them.
+        column: whose labels they are, for messages.
+
+    Returns:
+        The reading with its balanced accuracy; ``None`` where it cannot tell the groups apart at all.
+
+    Raises:
+        ConfigError: its classes are not the column's labels.
+        PlanError: it gives NaN for originals.
+    """
+    names = sorted(set(labels))
+    check_labels(network, names, column)
+    raw = through(network.input.picture_size(layout), lambda x: _network_raw(network, x, layout))
+    unread = int((~torch.isfinite(raw).reshape(len(raw), -1).all(dim=1)).sum())
+    if unread:
+        raise PlanError(
+            f"`judges`: {network.name} gives NaN for {unread} of {len(raw)} originals. Check its mean, std, range and "
+            "channels."
+        )
+    if network.output.kind == "classes":
+        reading = Reading("classes", network.name, network.output.labels)
+        margins = reading.margin(raw, labels)
+        unit = float(margins[margins > 0].median()) if bool((margins > 0).any()) else 1.0
+        return _measured(replace(reading, unit=max(unit, 1e-6)), raw, labels)
+    medians = {name: float(raw[[i for i, label in enumerate(labels) if label == name]].median()) for name in names}
+    ordered = sorted(names, key=lambda name: medians[name])
+    anchors = [medians[name] for name in ordered]
+    if len(names) < 2 or any(b - a < 1e-6 for a, b in zip(anchors, anchors[1:], strict=False)):
+        return None
+    return _measured(Reading("number", network.name, tuple(ordered), tuple(anchors)), raw, labels)
+
+
+def check_labels(network: FaceNetwork, labels: Sequence[str], column: str) -> None:
+    """Refuse a classifier that does not know a label of its column.
+
+    Raises:
+        ConfigError: names both.
+    """
+    known = network.output.labels
+    missing = [label for label in labels if label not in known]
+    if network.output.kind == "classes" and missing:
+        raise ConfigError(
+            f"`judges`: {network.name} tells {', '.join(known)}; '{column}' has {', '.join(labels)}. Write the "
+            f"column's own words for `classes`: '{missing[0]}' is missing."
+        )
 
 
 def _features(editor: Editor, where: str, tensor: torch.Tensor) -> torch.Tensor:

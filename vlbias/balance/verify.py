@@ -1,27 +1,28 @@
 """Is an edit what it claims to be? The protected attribute arrived, the target stayed, the person stayed.
 
-Every decoded edit is read twice: CLIP looks at the picture, the latent probes at the code that the frozen encoder
-finds in it. Identity is read in the same semantic space, with the directions in which the protected attributes differ
-taken out, so that ageing does not count as becoming somebody else.
+Every decoded edit is read twice: CLIP, or a network of the user's own, looks at the picture, the latent probes at the
+code that the frozen encoder finds in it. Identity is read in the same semantic space, with the directions in which the
+protected attributes differ taken out, so that ageing does not count as becoming somebody else; or by a face network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from vlbias.balance.looks import Look
 from vlbias.balance.readings import AttributeJudge, Reading, read
 from vlbias.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlbias.editor import Editor
 
-__all__ = ["Checks", "Identity", "Margins", "Reason", "Scores", "enough", "identity_judge", "read_margins", "verdict"]
+__all__ = ["Checks", "Margins", "Reason", "Scores", "enough", "read_margins", "verdict"]
 
 
 class Reason(StrEnum):
@@ -125,13 +126,23 @@ def read_margins(
     *,
     z_sem: torch.Tensor | None = None,
     x_0: torch.Tensor | None = None,
+    look: Look | None = None,
 ) -> Margins:
-    """Margins of faces in their wanted groups: of codes (b, d), of pictures (b, 3, h, w), or of both."""
+    """Margins of faces in their wanted groups: of codes (b, d), of pictures (b, 3, h, w), or of both.
+
+    Args:
+        editor, judge: who reads.
+        wanted: b labels.
+        z_sem, x_0: codes and pictures at the editor's size; ``None`` where they are not to be read.
+        look: the pictures at other sizes, for a network that wants them; ``None`` where there are no larger ones.
+    """
 
     def margin(reading: Reading | None, where: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
         if reading is None or tensor is None:
             return None
-        return reading.margin(read(editor, reading, where, tensor), wanted)
+        if where == "image" and judge.network is not None and look is not None and reading.is_of_network:
+            tensor = look(judge.network.input.picture_size(editor.layout))
+        return reading.margin(read(editor, reading, where, tensor, network=judge.network), wanted)
 
     return Margins(margin(judge.latent, "latent", z_sem), margin(judge.image, "image", x_0))
 
@@ -177,79 +188,3 @@ def verdict(
     if any(value is not None and value < floor for value, floor in pairs):
         return Reason.PROTECTED_NOT_REACHED
     return None
-
-
-#: (donor codes, donor pictures or None, edit codes, edit pictures) => similarity (b,), 1 = the same face
-Identity = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class LatentIdentity:
-    """Similarity of two faces in normalised semantic space, apart from what the protected attributes explain.
-
-    Attributes:
-        directions: (r, d) orthonormal: differences of group means.
-        scale: distance of two random faces outside these directions.
-    """
-
-    directions: tuple[tuple[float, ...], ...]
-    scale: float
-
-    @classmethod
-    def fit(
-        cls, z: torch.Tensor, groupings: Sequence[Sequence[str]], *, effects: torch.Tensor | None = None
-    ) -> LatentIdentity:
-        """From faces of different people.
-
-        Args:
-            z: their normalised codes (n, d).
-            groupings: for each protected attribute, their n labels.
-            effects: further directions (k, d) that do not count, such as what the protected attributes do to a code
-                with all others held; where classes and groups are tied, the groups' means show the classes as well.
-        """
-        z = z.double().cpu()
-        rows = [] if effects is None else list(effects.double().cpu())
-        for labels in groupings:
-            names = sorted(set(labels))
-            means = [z[[i for i, label in enumerate(labels) if label == name]].mean(0) for name in names]
-            rows += [mean - means[0] for mean in means[1:]]
-        basis = torch.linalg.qr(torch.stack(rows).T)[0].T if rows else z.new_zeros(0, z.shape[1])
-        # each face against the one before it: n pairs of strangers
-        distance = _outside(z - z.roll(1, dims=0), basis).norm(dim=1).median() if len(z) > 1 else torch.tensor(1.0)
-        return cls(tuple(map(tuple, basis.tolist())), max(float(distance), 1e-6))
-
-    def __call__(self, z_a: torch.Tensor, z_b: torch.Tensor) -> torch.Tensor:
-        basis = torch.tensor(self.directions, dtype=torch.float64).reshape(-1, z_a.shape[1])
-        return 1 - _outside((z_b - z_a).double().cpu(), basis).norm(dim=1) / self.scale
-
-
-def _outside(z: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    return z - (z @ basis.T) @ basis
-
-
-def identity_judge(editor: Editor, kind: str | Identity, latent: LatentIdentity) -> Identity:
-    """The identity judge by name.
-
-    Args:
-        editor: gives the spaces.
-        kind: ``latent`` (see :class:`LatentIdentity`), ``clip`` (cosine of CLIP image features), or a callable of your
-            own, say a face recogniser.
-        latent: the fitted latent judge.
-
-    Raises:
-        ConfigError: another name.
-    """
-    if callable(kind):
-        return kind
-    if kind == "latent":
-        normalize = editor.diffae.normalize
-        return lambda z_a, x_a, z_b, x_b: latent(normalize(z_a), normalize(z_b))
-    if kind == "clip" and editor.clip is not None:
-        clip = editor.clip
-
-        def cosine(z_a: Any, x_a: torch.Tensor, z_b: Any, x_b: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return (clip.encode_image(x_a) * clip.encode_image(x_b)).sum(dim=1).double().cpu()
-
-        return cosine
-    raise ConfigError(f"`identity` must be 'latent', 'clip' (an editor with a CLIP) or a callable; got {kind!r}.")

@@ -5,6 +5,7 @@ The judges see what a reader of the file will see, not the float image before it
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,23 @@ import torch
 
 from vlbias.alignment import cut
 from vlbias.balance.attempts import Attempt, Job, record
+from vlbias.balance.looks import Look
 from vlbias.balance.provenance import provenance
 from vlbias.errors import ConfigError
 from vlbias.images import picture_size, to_pil, to_pixels, to_tensor
 from vlbias.originals import Encoded, Original
 
-__all__ = ["SIZES", "check_size", "median_bytes", "original_of", "resolution_note", "write_donors", "write_edits"]
+__all__ = [
+    "SIZES",
+    "check_size",
+    "look_at_donors",
+    "look_at_files",
+    "median_bytes",
+    "original_of",
+    "resolution_note",
+    "write_donors",
+    "write_edits",
+]
 
 #: Sizes that edits may be written at: the donor's ``own``, or the ``editor``'s.
 SIZES = ("own", "editor")
@@ -126,13 +138,29 @@ def _write(
     finite = torch.isfinite(x).flatten(1).all(dim=1).tolist()
     x = torch.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0)
     files = [write(attempt, face) for attempt, face in zip(attempts, x, strict=True)]
-    seen = torch.cat([_as_read(job, attempt, file) for attempt, file in zip(attempts, files, strict=True)])
-    return files, seen.to(x.device), finite
+    return files, look_at_files(job, attempts, files)(job.editor.image_size).to(x.device), finite
 
 
-def _as_read(job: Job, attempt: Attempt, file: Encoded) -> torch.Tensor:
-    """The face in a written file at the editor's size (1, 3, s, s)."""
-    picture, size = file.open(), job.editor.image_size
+def look_at_files(job: Job, attempts: Sequence[Attempt], files: Sequence[Encoded]) -> Look:
+    """The faces in written files at any size; each size is read once."""
+    pairs = list(zip(attempts, files, strict=True))
+    return functools.cache(lambda size: torch.cat([_as_read(job, attempt, file, size) for attempt, file in pairs]))
+
+
+def look_at_donors(job: Job, attempts: Sequence[Attempt]) -> Look:
+    """The donors' faces at any size, each size read once: of the dataset's pictures, or of files that were decoded."""
+
+    def one(attempt: Attempt, size: int) -> torch.Tensor:
+        if attempt.donor_file is not None:
+            return _as_read(job, attempt, attempt.donor_file, size)
+        return to_tensor(job.faces.image(attempt.donor), size)
+
+    return functools.cache(lambda size: torch.cat([one(attempt, size) for attempt in attempts]))
+
+
+def _as_read(job: Job, attempt: Attempt, file: Encoded, size: int) -> torch.Tensor:
+    """The face in a written file (1, 3, size, size)."""
+    picture = file.open()
     placement = None if job.size == "editor" or _drawn(attempt) else job.faces.placement(attempt.donor)
     return to_tensor(picture if placement is None else cut(picture, placement.resized(size)), size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -86,6 +88,8 @@ class FaceNetwork:
         except ShapeError as error:
             raise ShapeError(f"{self.name}: {error}") from error
 
-    def to_json(self) -> dict[str, Any]:
-        """What decides its readings, as plain values."""
-        return {"name": self.name, "sha256": self.digest, "input": asdict(self.input), "output": asdict(self.output)}
+    @property
+    def fingerprint(self) -> str:
+        """Its name with a short hash of all that decides its readings: files, preprocessing, meaning of the outputs."""
+        decided = json.dumps([self.digest, asdict(self.input), asdict(self.output)], sort_keys=True)
+        return f"{self.name} ({hashlib.sha256(decided.encode()).hexdigest()[:16]})"

@@ -262,16 +262,16 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
 
 def _judges(files: RunFiles) -> dict[str, Any]:
     report = files.report
-    names = {"latent": "linear probe on the semantic code", "image": "CLIP on the picture"}
     rows = [
         {
             "column": column,
-            "judge": names.get(where, where),
+            "judge": _judge_name(where, reading),
             "kind": "none: blind here" if reading is None else reading.get("kind", ""),
             "accuracy": None if reading is None else reading.get("balanced_accuracy"),
         }
         for column, judge in report.get("judges", {}).items()
         for where, reading in judge.items()
+        if where != "not_asked" or reading is not None
     ]
     scores = []
     for name, (title, _) in _SCORES.items():
@@ -289,12 +289,36 @@ def _judges(files: RunFiles) -> dict[str, Any]:
                 }
             )
     return {
-        "intro": "Each edit was read twice, by linear probes on the semantic code and by CLIP on the finished picture. "
-        "It was kept if the protected attribute had arrived, the target had stayed, and the face was still the same. A "
-        "target that the donor itself showed weakly may fall below what is needed by as little as it did there.",
+        "intro": "Each edit was read twice, from the semantic code and from the finished picture, by those named here. It "
+        "was kept if the protected attribute had arrived, the target had stayed, and the face was still the same. A "
+        "target that the donor itself showed weakly may fall below what is needed by as little as it did there."
+        + _identity_note(report.get("identity_judge", {})),
         "rows": rows,
         "scores": scores,
     }
+
+
+def _judge_name(where: str, reading: Mapping[str, Any] | None) -> str:
+    if where == "latent":
+        return "linear probe on the semantic code"
+    name = (reading or {}).get("name", "CLIP")
+    return f"{name} on the picture" if where == "image" else f"{name}, not asked"
+
+
+def _identity_note(judge: Mapping[str, Any]) -> str:
+    """Who judged identity, and what it made of faces that nobody edited."""
+    if not judge:
+        return ""
+    names = {"latent": "the distance of semantic codes", "clip": "CLIP's image features"}
+    text = f" Identity was judged by {names.get(judge['name'], judge['name'])}"
+    shares = (judge.get("strangers_pass"), judge.get("mirrored_pass"))
+    if None in shares:
+        return text + "."
+    strangers, mirrored = (f"{share:.0%}" for share in shares)
+    return (
+        f"{text}: among originals, {strangers} of pairs of strangers and {mirrored} of faces with their own mirror image "
+        "would have passed as the same face."
+    )
 
 
 def labelling_values(report: ColumnReport) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Pictures at other sizes than the editor's, for judges that want them: a face network sees the whole written file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from vlbias.balance.source import in_batches
+from vlbias.images import to_tensor
+
+__all__ = ["Look", "Through", "through_faces", "through_tensor"]
+
+#: Edge in pixels => the faces at hand at that size, (b, 3, size, size) in [-1, 1].
+Look = Callable[[int], torch.Tensor]
+
+#: (edge in pixels or ``None`` for the editor's, function of pictures) => its answers for all faces at hand, (n, ...).
+Through = Callable[[int | None, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
+
+
+def through_faces(faces: Any, ids: Sequence[str], x_0: torch.Tensor, batch_size: int) -> Through:
+    """Over faces of a dataset, opened anew for each size, a few at a time.
+
+    Args:
+        faces: the dataset.
+        ids: n items that can be read.
+        x_0: the same at the editor's size (n, 3, h, w).
+        batch_size: pictures that are open together.
+    """
+
+    def run(size: int | None, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        if size is None:
+            return in_batches(function, batch_size, x_0)
+        starts = range(0, len(ids), batch_size)
+        parts = (ids[start : start + batch_size] for start in starts)
+        return torch.cat([function(torch.cat([to_tensor(faces.image(item), size) for item in part])) for part in parts])
+
+    return run
+
+
+def through_tensor(x_0: torch.Tensor, batch_size: int) -> Through:
+    """Over pictures that have no larger original (n, 3, h, w)."""
+    return lambda size, function: in_batches(function, batch_size, x_0)
