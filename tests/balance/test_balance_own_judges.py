@@ -15,6 +15,7 @@ import torch
 from onnx import helper
 from PIL import Image
 
+from vlbias import report
 from vlbias.balance import Balancer, Checks
 from vlbias.balance.identity import EmbeddingIdentity, IdentityScale, LatentIdentity, fit_scale
 from vlbias.balance.judges import _filled
@@ -395,6 +396,15 @@ def test_prior_mode_asks_the_users_judges_too(editor, faces, tmp_path, who):
     assert new.report["edits"]["kept"] >= 6 and new.report["identity_judge"]["pairs"] >= 24
     # its words were the probes', so nothing was measured
     assert new.report["judges"]["skin"]["image"] == {"kind": "classes", "name": "skin", "balanced_accuracy": None}
+
+
+def test_the_page_names_them(editor, faces, tmp_path, who):
+    result = run(editor, faces, tmp_path / "out", identity=who, judges={"skin": skin_network(editor)}, limit=6)
+    page = report.write(result.out_dir).read_text()
+    assert "skin on the picture" in page and "CLIP, not asked" in page
+    shares = result.report["identity_judge"]
+    assert f"Identity was judged by who.onnx: among originals, {shares['strangers_pass']:.0%} of pairs" in page
+    assert "--identity who.onnx --judge skin=skin" in page
 
 
 # -- resuming ---------------------------------------------------------------------------------------------------------

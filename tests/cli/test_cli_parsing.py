@@ -11,6 +11,7 @@ from vlbias.balance import Checks
 from vlbias.cli.parsing import (
     checks_of,
     columns_of,
+    files_of,
     names_of,
     numbers_of,
     pairs_of,
@@ -32,6 +33,13 @@ def test_names_stand_apart_by_commas():
     assert names_of('"White, other",Black', "--poles") == ["White, other", "Black"]
     for text in ("", " ", "a,,b", "a,", "a\nb"):
         refused(f"expected names apart by commas; got '{text}'", names_of, text, "--splits")
+
+
+def test_files_belong_to_columns():
+    assert files_of(["gender = a=b.onnx", "age=x"], "--judge") == {"gender": "a=b.onnx", "age": "x"}
+    for text in ("gender.onnx", "=a.onnx", "gender="):
+        refused(f"expected COLUMN=FILE such as gender=gender.onnx; got '{text}'", files_of, [text], "--judge")
+    refused("column 'age' is given twice", files_of, ["age=a", "age=b"], "--judge")
 
 
 def test_protected_columns_are_repeated_or_listed():

@@ -18,7 +18,7 @@ from vlbias.cli.options import (
     open_editor,
     open_faces,
 )
-from vlbias.cli.parsing import checks_of, columns_of, names_of, poles_of, shard_of, sizes_of, to_of
+from vlbias.cli.parsing import checks_of, columns_of, files_of, names_of, poles_of, shard_of, sizes_of, to_of
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
@@ -125,6 +125,23 @@ def balance(
             help="What an edit must pass, such as goal=.8,sure=.9,identity=.5; docs/balance.md lists them.",
         ),
     ] = None,
+    identity: Annotated[
+        str,
+        typer.Option(
+            metavar="latent|clip|FILE",
+            help="Who says that a face is still the same person: the semantic codes, CLIP, or a face embedder (an ONNX "
+            "file, or a folder of timm); docs/balance.md names some.",
+        ),
+    ] = "latent",
+    judge: Annotated[
+        list[str],
+        typer.Option(
+            "--judge",
+            metavar="COLUMN=FILE",
+            help="A classifier that reads a column from pictures in CLIP's place: an ONNX file with its classes beside "
+            "it in a .json, or a folder of Classifier.save. Repeatable.",
+        ),
+    ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Plan at most N edits.")] = None,
     size: Annotated[
         Size,
@@ -189,6 +206,8 @@ def balance(
         "prior_steps": prior_steps,
         "keep_pairs": keep_pairs,
         "checks": checks_of(checks),
+        "identity": identity,
+        "judges": files_of(judge, "--judge"),
         "seed": seed,
         "chunk_size": chunk_size,
         "size": size.value,

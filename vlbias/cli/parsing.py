@@ -14,7 +14,18 @@ import typer
 
 from vlbias.errors import unknown
 
-__all__ = ["columns_of", "names_of", "numbers_of", "pairs_of", "places_of", "poles_of", "shard_of", "sizes_of", "to_of"]
+__all__ = [
+    "columns_of",
+    "files_of",
+    "names_of",
+    "numbers_of",
+    "pairs_of",
+    "places_of",
+    "poles_of",
+    "shard_of",
+    "sizes_of",
+    "to_of",
+]
 
 #: Values in order from the negative pole to the positive one, or each with its place in -1..1.
 Places = list[str] | dict[str, float]
@@ -123,6 +134,24 @@ def poles_of(texts: Iterable[str], path: str | None = None) -> dict[str, tuple[s
             raise typer.BadParameter(f"column '{column}' is given twice", param_hint="--poles")
         found[column] = (name, places_of(values))
     return found or None
+
+
+def files_of(texts: Iterable[str], option: str) -> dict[str, str]:
+    """COLUMN=FILE of a repeatable option, each column once.
+
+    Example:
+        >>> files_of(["gender=models/gender.onnx"], "--judge")
+        {'gender': 'models/gender.onnx'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        column, _, file = (part.strip() for part in text.partition("="))
+        if not (column and file):
+            _refuse(option, "COLUMN=FILE such as gender=gender.onnx", text)
+        if column in found:
+            raise typer.BadParameter(f"column '{column}' is given twice", param_hint=option)
+        found[column] = file
+    return found
 
 
 def to_of(text: str) -> str | int | dict[str, float]:

@@ -36,9 +36,9 @@ REASONS = {
 
 _SCORES = {
     "score_protected_latent": ("Protected attribute, latent probe", "reached"),
-    "score_protected_image": ("Protected attribute, CLIP", "reached"),
+    "score_protected_image": ("Protected attribute, picture", "reached"),
     "score_target_latent": ("Target attribute, latent probe", "target"),
-    "score_target_image": ("Target attribute, CLIP", "target"),
+    "score_target_image": ("Target attribute, picture", "target"),
     "score_others": ("Other protected attributes", "target"),
     "score_identity": ("Identity", "identity"),
 }
@@ -289,8 +289,8 @@ def _judges(files: RunFiles) -> dict[str, Any]:
                 }
             )
     return {
-        "intro": "Each edit was read twice, from the semantic code and from the finished picture, by those named here. It "
-        "was kept if the protected attribute had arrived, the target had stayed, and the face was still the same. A "
+        "intro": "Each edit was read twice, from the semantic code and from the finished picture, by those named here. "
+        "It was kept if the protected attribute had arrived, the target had stayed, and the face was still the same. A "
         "target that the donor itself showed weakly may fall below what is needed by as little as it did there."
         + _identity_note(report.get("identity_judge", {})),
         "rows": rows,
@@ -316,8 +316,8 @@ def _identity_note(judge: Mapping[str, Any]) -> str:
         return text + "."
     strangers, mirrored = (f"{share:.0%}" for share in shares)
     return (
-        f"{text}: among originals, {strangers} of pairs of strangers and {mirrored} of faces with their own mirror image "
-        "would have passed as the same face."
+        f"{text}: among originals, {strangers} of pairs of strangers and {mirrored} of faces with their own mirror "
+        "image would have passed as the same face."
     )
 
 
@@ -413,4 +413,17 @@ def _command(report: Mapping[str, Any]) -> str:
     for name in ("editor", "mode", "source", "limit", "originals", "seed"):
         if report.get(name) is not None:
             words += [f"--{name}", str(report[name])]
-    return shlex.join(words)
+    return shlex.join(words + _judge_options(report))
+
+
+def _judge_options(report: Mapping[str, Any]) -> list[str]:
+    """The options that name networks of the user's own, by their files' names."""
+    words = []
+    identity = report.get("identity_judge", {})
+    if identity.get("kind", "latent") not in ("latent", "custom"):
+        words += ["--identity", str(identity["name"])]
+    for column, judge in report.get("judges", {}).items():
+        for reading in (judge.get("image"), judge.get("not_asked")):
+            if reading is not None and "name" in reading:
+                words += ["--judge", f"{column}={reading['name']}"]
+    return words
