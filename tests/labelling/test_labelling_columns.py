@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from vlbias.data import join, load_dataset
-from vlbias.errors import ConfigError, DatasetError, LabelError, UnknownNameError
+from vlbias.errors import CheckpointNotFoundError, ConfigError, DatasetError, LabelError, UnknownNameError
 from vlbias.labelling import Labels, label_column, labeller_of, layout_of, read_reports, write_reports
 
 
@@ -129,3 +130,19 @@ def test_words_that_name_no_labeller(words, message):
 def test_the_layout_is_that_of_the_dataset(faces):
     assert layout_of(faces, "utkface") == "synthfaces"
     assert layout_of(join([faces], name="holidays"), "utkface") == "utkface"
+
+
+def test_a_classifier_from_a_file_is_a_labeller(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra 'faces'")
+    import onnx_files
+
+    path = onnx_files.linear(tmp_path / "tint.onnx", np.eye(3)[:, :2], np.zeros(2))
+    about = {"layout": None, "mean": 0, "std": 1, "classes": ["red", "green"]}
+    path.with_suffix(".json").write_text(json.dumps(about))
+    labeller = labeller_of(f"file:{path}", layout="utkface")
+    x = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]).view(2, 3, 1, 1).expand(2, 3, 8, 8)
+    assert labeller.size == 8 and labeller.classes == ["red", "green"]
+    assert labeller.probabilities(x).tolist() == [[1, 0], [0, 1]]
+    assert labeller.source == "labels of the classifier tint.onnx, not of a person"
+    with pytest.raises(CheckpointNotFoundError, match="gone.onnx does not exist"):
+        labeller_of("file:gone.onnx")

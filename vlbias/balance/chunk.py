@@ -72,7 +72,8 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
     attempts = donors.prepare(attempts) if attempts else []
     if attempts:
         x_0 = None if attempts[0].x_0 is None else stack(attempts, "x_0")
-        before = _readings(job, attempts, stack(attempts, "z_sem"), x_0)
+        look = None if x_0 is None else look_at_donors(job, attempts)
+        before = _readings(job, attempts, stack(attempts, "z_sem"), x_0, look)
         for index, attempt in enumerate(attempts):
             attempt.margins_before = _arrived(before, index)
             attempt.floors = _floors(job, attempt)

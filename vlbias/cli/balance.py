@@ -174,8 +174,8 @@ def balance(
         typer.Option(
             "--label",
             metavar="COLUMN=LABELLER",
-            help="Let a machine fill a column: ita:ANGLE, monk, or 'clip:LABEL=PROMPT;LABEL=PROMPT'. A column of that "
-            "name is replaced and scores the labeller. Repeatable.",
+            help="Let a machine fill a column: ita:ANGLE, monk, 'clip:LABEL=PROMPT;LABEL=PROMPT', or file:CLASSIFIER. "
+            "A column of that name is replaced and scores the labeller. Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     min_confidence: Annotated[

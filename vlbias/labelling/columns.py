@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from vlbias.checkpoints import read_json, write_json
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError, unknown
-from vlbias.labelling.classifier import zero_shot
+from vlbias.labelling.classifier import ClassifierLabeller, zero_shot
 from vlbias.labelling.evaluation import LabelEvaluation, evaluate
 from vlbias.labelling.labels import Labeller, Labels
 from vlbias.labelling.skin_tone import LAYOUTS, SkinToneLabeller
+from vlbias.networks import load_network
 
 if TYPE_CHECKING:
     from vlbias.clip import Clip
@@ -124,12 +125,14 @@ def labeller_of(text: str, *, clip: Clip | None = None, layout: str = "ffhq") ->
 
     Args:
         text: ``"ita:ANGLE"`` (light from that angle in degrees on, dark below), ``"monk"`` (Monk step 1..10), or
-            ``"clip:LABEL=PROMPT[|PROMPT];LABEL=PROMPT"`` (zero-shot).
+            ``"clip:LABEL=PROMPT[|PROMPT];LABEL=PROMPT"`` (zero-shot), or ``"file:PATH"`` (a classifier, see
+            :func:`vlbias.networks.load_network`).
         clip: judge of the zero-shot labels.
         layout: how faces lie in the pictures, a key of ``LAYOUTS``.
 
     Raises:
         ConfigError: the words cannot be read, or a CLIP is wanted and none is there.
+        CheckpointError, MissingDependencyError: the classifier's file cannot be read.
 
     Example:
         >>> labeller_of("ita:28", layout="utkface").split_ita
@@ -158,7 +161,19 @@ def labeller_of(text: str, *, clip: Clip | None = None, layout: str = "ffhq") ->
         if clip is None:
             raise ConfigError("zero-shot labels need an editor with a CLIP.")
         return zero_shot(clip, classes)
-    raise unknown("labeller", kind, ("ita", "monk", "clip"))
+    if kind == "file":
+        return _of_file(rest, layout)
+    raise unknown("labeller", kind, ("ita", "monk", "clip", "file"))
+
+
+def _of_file(path: str, layout: str) -> ClassifierLabeller:
+    network = load_network(path, needs=("classes",))
+    return ClassifierLabeller(
+        lambda x: network.probabilities(x, layout=layout),
+        network.output.labels,
+        size=network.input.picture_size(layout),
+        source=f"labels of the classifier {network.name}, not of a person",
+    )
 
 
 def layout_of(dataset: FaceDataset, default: str = "ffhq") -> str:
