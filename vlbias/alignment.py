@@ -152,12 +152,6 @@ class Similarity:
         """Points (n, 2) in the photo => where they are in the crop."""
         return np.asarray(points, dtype=float) @ self.inverse[:, :2].T + self.inverse[:, 2]
 
-    def resized(self, size: int) -> Similarity:
-        """The same square of the photo, shown at another number of crop pixels."""
-        matrix = self.matrix.copy()
-        matrix[:, :2] *= self.size / size
-        return Similarity(matrix, size)
-
     def corners(self) -> np.ndarray:
         """The crop's corners in the photo, (4, 2)."""
         edge = float(self.size)

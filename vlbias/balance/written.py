@@ -6,7 +6,6 @@ The judges see what a reader of the file will see, not the float image before it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ import torch
 from vlbias.alignment import cut
 from vlbias.balance.attempts import Attempt, Job, record
 from vlbias.balance.provenance import provenance
+from vlbias.data.table import StoredSize
 from vlbias.errors import ConfigError
-from vlbias.images import picture_size, to_pil, to_pixels, to_tensor
+from vlbias.images import to_pil, to_pixels, to_tensor
 from vlbias.originals import Encoded, Original
 
-__all__ = ["SIZES", "check_size", "median_bytes", "original_of", "resolution_note", "write_donors", "write_edits"]
+__all__ = ["SIZES", "check_size", "median_bytes", "resolution_note", "write_donors", "write_edits"]
 
 #: Sizes that edits may be written at: the donor's ``own``, or the ``editor``'s.
 SIZES = ("own", "editor")
@@ -40,32 +40,22 @@ def check_size(size: str, originals: str = "copy") -> None:
         )
 
 
-def original_of(faces: Any, item: str) -> Original:
-    """The stored picture of an item; where there is no file behind it, the drawn picture.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    path = faces.path(item)
-    return Original.of_picture(faces.image(item)) if path is None else Original.read(path)
-
-
-def _some_files(faces: Any, most: int = 64) -> list[Path]:
-    """Files of a dataset, evenly spaced through its table; none where its pictures are drawn."""
+def _some_sizes(faces: Any, most: int = 64) -> list[StoredSize]:
+    """How large some pictures of a dataset are, evenly spaced through its table; none where they are drawn."""
     step = max(1, len(faces.ids) // most)
-    paths = [faces.path(item) for item in faces.ids[::step][:most]]
-    return [Path(path) for path in paths if path is not None and Path(path).is_file()]
+    sizes = (faces.stored_size(item) for item in faces.ids[::step][:most])
+    return [size for size in sizes if size is not None]
 
 
 def median_bytes(faces: Any, *, otherwise: float) -> float:
     """Size in bytes of a typical file of the dataset; ``otherwise`` where there are no files."""
-    sizes = [path.stat().st_size for path in _some_files(faces)]
+    sizes = [size.num_bytes for size in _some_sizes(faces)]
     return float(np.median(sizes)) if sizes else otherwise
 
 
 def resolution_note(faces: Any, size: int, *, prior: bool) -> str | None:
     """A warning where the originals are larger than edits of ``size`` pixels; ``None`` where they are not."""
-    edges = [min(picture_size(path)) for path in _some_files(faces)]
+    edges = [min(size.width_px, size.height_px) for size in _some_sizes(faces)]
     typical = int(np.median(edges)) if edges else size
     if typical <= size:
         return None
@@ -101,7 +91,7 @@ def write_edits(
         if job.size == "editor" or _drawn(attempt):
             return _png(x, text)
         assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited
-        original = original_of(job.faces, attempt.donor)
+        original = job.faces.original(attempt.donor)
         before, after = to_pixels(torch.stack([attempt.x_0.to(x.device), x]))
         raster = original.changed(before, after, job.faces.placement(attempt.donor))
         return original.encode(raster, text)
@@ -134,7 +124,7 @@ def _as_read(job: Job, attempt: Attempt, file: Encoded) -> torch.Tensor:
     """The face in a written file at the editor's size (1, 3, s, s)."""
     picture, size = file.open(), job.editor.image_size
     placement = None if job.size == "editor" or _drawn(attempt) else job.faces.placement(attempt.donor)
-    return to_tensor(picture if placement is None else cut(picture, placement.resized(size)), size)
+    return to_tensor(picture if placement is None else cut(picture, placement), size)
 
 
 def _drawn(attempt: Attempt) -> bool:

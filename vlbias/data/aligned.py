@@ -32,8 +32,9 @@ from vlbias.alignment import (
 )
 from vlbias.checkpoints import sha256_file
 from vlbias.data.landmarks import LandmarkCache, landmarks_file, rounded
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.table import FaceDataset, Problem, StoredSize
 from vlbias.errors import ConfigError, DatasetError, FaceError, ImageError, unknown
+from vlbias.originals import Original
 from vlbias.progress import track
 
 __all__ = ["FACES", "WRITE", "AlignedDataset", "align_dataset"]
@@ -79,6 +80,24 @@ class AlignedDataset(FaceDataset):
     def placement(self, item: str) -> Similarity | None:
         self._require([item])
         return self.places[item] if self.write == "whole" else None
+
+    def original(self, item: str) -> Original:
+        """The photograph as it is stored; with ``write="crop"`` the face in it, to be written as the photograph was.
+
+        Originals and edits are cut from the same decoded photograph and compressed once, so that neither the format
+        nor a second compression says which is which.
+        """
+        self._require([item])
+        photo = self.photos.original(item)
+        return photo if self.write == "whole" else photo.cut(self.places[item])
+
+    def stored_size(self, item: str) -> StoredSize | None:
+        self._require([item])
+        photo = self.photos.stored_size(item)
+        if photo is None or self.write == "whole":
+            return photo
+        edge = self.places[item].size
+        return StoredSize(edge, edge, round(photo.num_bytes * edge**2 / (photo.width_px * photo.height_px)))
 
 
 def align_dataset(
