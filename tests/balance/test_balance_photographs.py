@@ -11,12 +11,14 @@ import pytest
 import torch
 from photographs import KnownFaces, found_at, photograph, placed
 from PIL import Image
+from typer.testing import CliRunner
 
-from vlbias import report
+from vlbias import Editor, report
 from vlbias.alignment import cut
 from vlbias.balance import Balancer
+from vlbias.cli import app
 from vlbias.data import FaceDataset, align_dataset, load_dataset
-from vlbias.errors import OutputError
+from vlbias.errors import ConfigError, OutputError
 from vlbias.images import open_image, to_pil, to_tensor
 from vlbias.originals import read_provenance
 from vlbias.report.folder import RunFiles
@@ -244,3 +246,85 @@ def test_known_faces_agree_with_where_they_were_put(png_album):
     place = placed(0, SCALE, (130, 90), 8)
     assert np.allclose(aligned(png_album).placement("00.png").corners(), place.corners(), atol=0.1)
     assert found_at(place).width == 80
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(tiny, png_album, monkeypatch):
+    """Runs `vlbias balance` on the album, with the tiny editor and the detector that knows the album."""
+    faces, detector = png_album
+    faces.table.to_csv(faces.root / "metadata.csv", index=False)
+    editor = tiny.TinyEditor()
+    editor.layout = "synthfaces"
+    monkeypatch.setattr("vlbias.cli.balance.open_editor", lambda name: editor)
+    monkeypatch.setattr("vlbias.data.aligned.default_detector", lambda: detector)
+
+    def call(out, *words):
+        line = ["balance", str(faces.root), str(out), "--target", "smile", "--protected", "skin", *map(str, words)]
+        return CliRunner().invoke(app, line)
+
+    return call
+
+
+def test_the_command_says_what_it_found_and_writes_whole_photographs(command, png_album, tmp_path, whole):
+    result = command(tmp_path / "out", "--align", "--chunk-size", 4)
+    assert result.exit_code == 0, result.output
+    assert "faces found in 22 of 24 photographs; left out: several_faces 1, no_face 1" in result.output
+    assert "note: 22.png: several_faces: 22.png has 2 faces" in result.output
+    edit = edits_of(whole)[0]["file_name"]
+    assert (tmp_path / "out" / edit).read_bytes() == (whole.out_dir / edit).read_bytes()
+    calls = png_album[1].calls
+    again = command(tmp_path / "other", "--align", "--write", "crop", "--face", "largest", "--dry-run")
+    assert "faces found in 23 of 24 photographs; left out: no_face 1" in again.output
+    assert png_album[1].calls == calls and not (tmp_path / "other").exists()
+
+
+def test_the_command_keeps_landmarks_where_it_is_told(command, png_album, tmp_path):
+    kept = tmp_path / "kept.sqlite"
+    assert command(tmp_path / "out", "--align", "--dry-run", "--landmarks", kept).exit_code == 0
+    assert kept.is_file()
+    inside = command(tmp_path / "out", "--align", "--dry-run", "--landmarks", png_album[0].root / "kept.sqlite")
+    assert isinstance(inside.exception, ConfigError) and "own folder" in str(inside.exception)
+
+
+@pytest.mark.parametrize("words", [("--write", "crop"), ("--face", "largest"), ("--landmarks", "kept.sqlite")])
+def test_options_that_do_nothing_are_refused(command, tmp_path, words):
+    result = command(tmp_path / "out", *words)
+    assert result.exit_code == 2 and f"{words[0]}: goes with --align" in result.output
+    result = CliRunner().invoke(app, ["balance", "prior:9", "out", "--target", "a", "--protected", "b", "--align"])
+    assert result.exit_code == 2 and "prior:N has no photographs" in result.output
+
+
+# -- a real editor ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_shipped_editor_leaves_no_square(tmp_path):
+    """Drawn faces in larger photographs, edited by synthfaces-64 and put back."""
+    drawn = load_dataset("synthfaces", n=90, seed=3)
+    table = drawn.table[["split", "smile", "skin"]].assign(split="train")
+    files = {}
+    for number, item in enumerate(drawn.ids):
+        place = placed(number % 30 - 15, 2.2, (100, 90), 64)
+        photo, found = photograph(place, size=(200, 180), faces=[drawn.image(item).resize((64, 64))])
+        files[tmp_path / f"{item}.png"] = found
+        photo.save(tmp_path / f"{item}.png")
+    table.insert(0, "file_name", [f"{item}.png" for item in drawn.ids])
+    photos = FaceDataset("scenes", table, root=tmp_path)
+    editor = Editor.from_pretrained("synthfaces-64")
+    faces = align_dataset(photos, layout=editor.layout, detector=KnownFaces(files), show_progress=False)
+    balancer = Balancer(editor, target="smile", protected="skin")
+    result = balancer.run(faces, balancer.plan(faces, limit=3), tmp_path.parent / "scenes", progress=False)
+    edits = edits_of(result)
+    assert edits
+    for row in edits:
+        before, after = photos.image(row["source_id"]), open_image(result.out_dir / row["file_name"])
+        change = np.abs(np.asarray(after, int) - np.asarray(before, int)).max(axis=2)
+        place = faces.placement(row["source_id"])
+        y, x = np.mgrid[: change.shape[0], : change.shape[1]] + 0.5
+        at = place.to_crop(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(*change.shape, 2) / place.size
+        depth = np.minimum(at, 1 - at).min(axis=2)  # 0 on the crop's border
+        assert not change[depth < 0].any() and change[depth > 0.2].max() > 30
+        assert change[(depth >= 0) & (depth < 0.02)].max() <= 0.1 * change.max()
