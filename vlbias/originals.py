@@ -169,16 +169,14 @@ class Original:
         if change.ndim != 3 or change.shape[0] != change.shape[1] or change.shape[2] != 3:
             raise ShapeError(f"`before` and `after` must be (s, s, 3); got {np.shape(before)} and {np.shape(after)}.")
         width, height = self.size
-        if placement is None:
-            placement = centre_square(width, height, change.shape[0])
-            mask = feathered_mask(change.shape[0], FEATHER, sides=(width > height, height > width))
-        else:
-            mask = feathered_mask(change.shape[0], FEATHER)
-        change = change * mask[..., None]
+        # an edge is soft where the square ends inside the picture
+        sides = (True, True) if placement is not None else (width > height, height > width)
+        placement = placement or centre_square(width, height, change.shape[0])
         raster = self.stored.copy()
         if not change.any():
             return raster
         change = smooth(change, placement)
+        change = change * feathered_mask(change.shape[0], FEATHER, sides=sides)[..., None]
         for box in _strips(placement, width, height):
             where = _stored_box(box, self.orientation, self.size)
             pixels = np.array(raster.crop(where))

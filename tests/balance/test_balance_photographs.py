@@ -27,13 +27,22 @@ SCALE = 10  # photograph pixels for one pixel of a tiny face
 CELLS = {("train", 0, "light"): 9, ("train", 0, "dark"): 3, ("train", 1, "light"): 3, ("train", 1, "dark"): 7}
 
 
+def soft_editor(tiny):
+    """The tiny editor with patterns of low frequency, which survive being enlarged and shrunk again."""
+    editor = tiny.TinyEditor()
+    waves = [torch.cos(torch.pi * (torch.arange(tiny.SIZE) + 0.5) * k / tiny.SIZE) for k in range(3)]
+    planes = [torch.outer(waves[k], waves[m]) for k, m in ((1, 1), (1, 0), (0, 1), (2, 0), (0, 2), (0, 0))]
+    editor.diffae.patterns = torch.linalg.qr(torch.stack([p.repeat(3, 1, 1).flatten() for p in planes]).T)[0].T * 4
+    return editor
+
+
 def tiny_face(tiny, rng, smile, skin) -> Image.Image:
-    """A face that the tiny editor reads as told, clear enough to survive being enlarged."""
+    """A face that the tiny editor reads as told."""
     z = rng.normal(0, 0.3, tiny.DIM)
     z[0] = (1 if skin == "dark" else -1) * rng.uniform(0.2, 0.45)
     z[1] = (1 if smile else -1) * rng.uniform(0.25, 0.45)
     x_T = torch.tensor(rng.normal(size=(1, 3, tiny.SIZE, tiny.SIZE)), dtype=torch.float32)
-    return to_pil(tiny.TinyDiffAE().decode(torch.tensor(z[None], dtype=torch.float32), x_T))[0]
+    return to_pil(soft_editor(tiny).diffae.decode(torch.tensor(z[None], dtype=torch.float32), x_T))[0]
 
 
 def make_album(tiny, folder, ending):
@@ -76,7 +85,7 @@ def aligned(album, **options):
 
 
 def balance(tiny, faces, out, **run):
-    balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin", chunk_size=4)
+    balancer = Balancer(soft_editor(tiny), target="smile", protected="skin", chunk_size=4)
     return balancer.run(faces, balancer.plan(faces), out, progress=False, **run)
 
 
@@ -122,7 +131,7 @@ def test_whole_photographs_change_inside_the_crop_alone(whole, png_album):
 
 
 def test_the_face_that_was_asked_for_is_in_the_written_photograph(whole, png_album, tiny):
-    model, faces = tiny.TinyDiffAE(), aligned(png_album)
+    model, faces = soft_editor(tiny).diffae, aligned(png_album)
     for row in edits_of(whole):
         face = cut(open_image(whole.out_dir / row["file_name"]), faces.placement(row["source_id"]))
         z, donor = (model.encode(to_tensor(picture, tiny.SIZE))[0] for picture in (face, faces.image(row["source_id"])))
@@ -256,7 +265,7 @@ def command(tiny, png_album, monkeypatch):
     """Runs `vlbias balance` on the album, with the tiny editor and the detector that knows the album."""
     faces, detector = png_album
     faces.table.to_csv(faces.root / "metadata.csv", index=False)
-    editor = tiny.TinyEditor()
+    editor = soft_editor(tiny)
     editor.layout = "synthfaces"
     monkeypatch.setattr("vlbias.cli.balance.open_editor", lambda name: editor)
     monkeypatch.setattr("vlbias.data.aligned.default_detector", lambda: detector)
