@@ -22,7 +22,6 @@ from PIL import Image
 from vlbias.alignment import (
     LAYOUTS,
     MIN_FACE_PX,
-    DetectedFace,
     FaceDetector,
     Similarity,
     choose_face,
@@ -31,7 +30,7 @@ from vlbias.alignment import (
     face_transform,
 )
 from vlbias.checkpoints import sha256_file
-from vlbias.data.landmarks import LandmarkCache, landmarks_file, rounded
+from vlbias.data.landmarks import Found, LandmarkCache, landmarks_file, rounded
 from vlbias.data.table import FaceDataset, Problem, StoredSize
 from vlbias.errors import ConfigError, DatasetError, FaceError, ImageError, unknown
 from vlbias.originals import Original
@@ -128,8 +127,8 @@ def align_dataset(
 
     Returns:
         The dataset of the faces, with the ids, splits and labels of their photographs. What was left out stands in
-        ``problems``: ``no_face``, ``several_faces``, ``face_too_small``, ``face_unclear`` (landmarks that are no
-        face's) or ``unreadable_image``.
+        ``problems``: ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off`` (by the photograph's edge),
+        ``face_unclear`` (landmarks that are no face's) or ``unreadable_image``.
 
     Raises:
         ConfigError: an option out of range, ``cache`` inside of the dataset, or a dataset that is aligned already.
@@ -200,8 +199,8 @@ def _choose_all(
             try:
                 if isinstance(found, ImageError):
                     raise found
-                chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
-                places[item] = face_transform(chosen, layout, name=name)
+                chosen = choose_face(found.faces, face, name=name, min_face_px=min_face_px)
+                places[item] = face_transform(chosen, layout, photo_size=found.photo_size, name=name)
             except FaceError as error:
                 problems.append(Problem(name, error.code, error.fact))
             except ImageError as error:
@@ -224,8 +223,8 @@ def _cache(faces: FaceDataset, detector: FaceDetector, path: str | os.PathLike[s
 
 def _found(
     faces: FaceDataset, detector: FaceDetector, cache: LandmarkCache | None, pool: ThreadPoolExecutor
-) -> Iterator[tuple[str, list[DetectedFace] | ImageError]]:
-    """Each id with the faces in its photograph, or with what is wrong with the photograph."""
+) -> Iterator[tuple[str, Found | ImageError]]:
+    """Each id with what was found in its photograph, or with what is wrong with the photograph."""
     name, ids = str(getattr(detector, "name", "")), faces.ids
     for start in range(0, len(ids), _NUM_OPEN):
         block = ids[start : start + _NUM_OPEN]
@@ -239,7 +238,7 @@ def _found(
             elif isinstance(photo := photos.pop(item), ImageError):
                 yield item, photo
             else:
-                found = rounded(detector(photo))
+                found = Found(photo.size, rounded(detector(photo)))
                 if cache is not None and key is not None:
                     cache.put(key, name, found)
                 yield item, found
