@@ -197,6 +197,16 @@ def test_a_crop_that_does_not_hold_the_landmarks_is_refused():
         layout_transform(points, 64, "utkface")
 
 
+@pytest.mark.parametrize("shift", [(-70, 0), (0, -75), (270, 0), (0, 155)])
+def test_a_face_that_the_photo_s_edge_cuts_off_is_refused(shift):
+    points = UPRIGHT + np.array(shift)
+    with pytest.raises(FaceError, match="the face in the photo is cut off by the photo's edge. Use a") as info:
+        align(photo(), size=64, detector=lambda _: [face(points)])
+    assert info.value.code == "face_cut_off"
+    # who gives landmarks knows what they do
+    assert align(photo(), size=64, landmarks=points).crop.size == (64, 64)
+
+
 def test_the_photo_s_own_resolution():
     aligned = align(photo(), size=None, landmarks=UPRIGHT + 60)
     assert aligned.crop.size == (216, 216) and aligned.transform.scale == pytest.approx(1)

@@ -111,8 +111,11 @@ def test_no_face_a_tiny_one_and_wrong_input_are_told_apart(editor):
         editor.edit(photo, align=True, detector=detector, face="left", age=1)
     with pytest.raises(UnknownNameError, match="Unknown attribute 'agee'"):
         editor.edit(photo, align=True, detector=detector, agee=1)
-    for wrong in (torch.zeros(1, 3, SIZE, SIZE), [], [photo, "photo.jpg"]):
+    for wrong in (torch.zeros(1, 3, SIZE, SIZE), [], [photo, "photo.jpg"], np.zeros((9, 9), np.uint8)):
         with pytest.raises(ShapeError, match="`align` takes a PIL image or a list of them"):
+            editor.edit(wrong, align=True, detector=detector, age=1)
+    for wrong in (None, [np.asarray(photo), None]):
+        with pytest.raises(ShapeError, match="NoneType. Some readers give None for a file that they cannot read"):
             editor.edit(wrong, align=True, detector=detector, age=1)
 
 
@@ -124,6 +127,21 @@ def test_a_list_of_photos_of_several_sizes(editor):
     assert [p.size for p in together] == [first.size, second.size]
     alone = editor.edit(second, align=True, detector=detector, age=1)
     assert np.abs(np.asarray(together[1], int) - np.asarray(alone, int)).max() <= 1
+
+
+def test_arrays_come_back_as_arrays(editor):
+    photo, detector = photograph(placed(10, 3, (150, 150)))
+    expected = np.asarray(editor.edit(photo, align=True, detector=detector, age=1))
+    alone = editor.edit(np.asarray(photo), align=True, detector=detector, age=1)
+    assert isinstance(alone, np.ndarray) and np.array_equal(alone, expected)
+    batch = editor.edit(np.asarray(photo)[None], align=True, detector=detector, age=1)
+    assert batch.shape == (1, 300, 360, 3) and np.array_equal(batch[0], expected)
+
+
+def test_a_fresh_code_is_put_back_too(editor):
+    photo, detector = photograph(placed(0, 4, (170, 150)))
+    first, again, other = (editor.edit(photo, align=True, detector=detector, seed=seed) for seed in (1, 1, 2))
+    assert first.size == photo.size and first.tobytes() == again.tobytes() != other.tobytes()
 
 
 def test_a_turned_phone_photo_comes_back_upright(editor, tmp_path):

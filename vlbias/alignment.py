@@ -72,6 +72,9 @@ MIN_FACE_PX = 32
 #: Least and largest edge of a crop that is cut at the photo's own resolution: judges need some pixels, and memory ends.
 OWN_SIZE_PX = (64, 1024)
 
+# A face needs its eyes and mouth this far inside the photo, as a share of its width: half an eye and a margin.
+_LEAST_INSIDE = 0.1
+
 # Landmarks that fall further than this beyond their crop, as a share of its edge, are of no face.
 _MAX_OVERHANG = 0.1
 
@@ -151,12 +154,6 @@ class Similarity:
     def to_crop(self, points: np.ndarray) -> np.ndarray:
         """Points (n, 2) in the photo => where they are in the crop."""
         return np.asarray(points, dtype=float) @ self.inverse[:, :2].T + self.inverse[:, 2]
-
-    def resized(self, size: int) -> Similarity:
-        """The same square of the photo, shown at another number of crop pixels."""
-        matrix = self.matrix.copy()
-        matrix[:, :2] *= self.size / size
-        return Similarity(matrix, size)
 
     def corners(self) -> np.ndarray:
         """The crop's corners in the photo, (4, 2)."""
@@ -281,20 +278,33 @@ def _checked(transform: Similarity, landmarks: np.ndarray) -> Similarity:
     )
 
 
-def face_transform(face: DetectedFace, layout: str, *, size: int | None = None, name: str = "the photo") -> Similarity:
+def face_transform(
+    face: DetectedFace,
+    layout: str,
+    *,
+    photo_size: tuple[int, int],
+    size: int | None = None,
+    name: str = "the photo",
+) -> Similarity:
     """Where the crop of a found face lies.
 
     Args:
         face: of a detector.
         layout: a key of :data:`LAYOUTS`.
+        photo_size: width and height of the upright photo in pixels.
         size: edge of the crop in pixels; ``None`` for the photo's own resolution, within :data:`OWN_SIZE_PX`.
         name: of the photo, for messages.
 
     Raises:
-        FaceError: its landmarks are no face's (``face_unclear``).
+        FaceError: eyes or mouth lie at the photo's edge or beyond it (``face_cut_off``), or the landmarks are no face's
+            (``face_unclear``).
         UnknownNameError: another layout.
         ConfigError: ``size`` < 1.
     """
+    inside = np.minimum(face.landmarks, np.array(photo_size) - face.landmarks).min()
+    if inside < _LEAST_INSIDE * face.width:
+        fact = f"the face in {name} is cut off by the photo's edge"
+        raise FaceError(fact, code="face_cut_off", remedy="Use a picture of the whole face.")
     try:
         return _transform(face.landmarks, layout, size)
     except ShapeError as error:
@@ -334,7 +344,8 @@ def align(
         The crop and where it lies. What of the crop lies beyond the photo's edge is filled with its mirror image.
 
     Raises:
-        FaceError: no face, several where one was asked for, one that is too small, or found landmarks of no face.
+        FaceError: no face, several where one was asked for, one that is too small or cut off by the photo's edge, or
+            found landmarks of no face.
         ImageError: an unreadable file.
         ConfigError: ``face`` is neither a known word nor the number of a face.
         ShapeError: ``photo`` is something else than the above, or ``landmarks`` are not those of a face.
@@ -351,7 +362,7 @@ def align(
     else:
         found = (detector or default_detector())(upright)
         chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
-        transform = face_transform(chosen, layout, size=size, name=name)
+        transform = face_transform(chosen, layout, photo_size=upright.size, size=size, name=name)
     others = tuple(other for other in found if other is not chosen)
     return Aligned(cut(upright, transform), upright, transform, chosen, others)
 

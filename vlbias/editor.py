@@ -319,9 +319,10 @@ class Editor:
                 Faces are expected to fill the picture as in the training crops; for any other photo see ``align``.
             seed: ``None`` keeps each face's own stochastic code (by inversion). A number draws a fresh one from
                 ``seed + i``: another photograph of the edited face.
-            align: ``images`` are PIL photographs in which the face may lie anywhere: it is found, cut out as the
-                editor's ``layout`` asks, edited, and what the edit changed is put back into the photograph, which is
-                returned whole and upright (EXIF rotation is applied). Outside of the crop not a pixel changes.
+            align: ``images`` are photographs, PIL images or arrays, in which the face may lie anywhere: it is found,
+                cut out as the editor's ``layout`` asks, edited, and what the edit changed is put back into the
+                photograph, which is returned whole and upright (EXIF rotation is applied). Outside of the crop not a
+                pixel changes.
             face: with ``align``, which face: ``"only"`` if there must be one, ``"largest"``, or its number counted
                 from the left, from 0. The others stay as they are.
             detector: with ``align``, what finds faces; ``None`` for ``vlbias.alignment.CenterFace``.
@@ -344,36 +345,45 @@ class Editor:
         """
         self._check_strengths(strengths)
         if align:
-            return self._edit_photos(images, face, detector, seed=seed, **strengths)
+            return self._edit_photos(images, face, detector, seed, strengths)
         x_0, kind = self._as_tensor(images)
+        edited = self._edited(x_0, seed, strengths)
+        return _at_own_size(images, x_0, edited, kind) if seed is None else _as_kind(edited, kind)
+
+    def _edited(self, x_0: torch.Tensor, seed: int | None, strengths: Mapping[str, float]) -> torch.Tensor:
+        """Faces (b, 3, h, w) at the editor's size => their edits."""
         moving = {name: strength for name, strength in strengths.items() if strength != 0}
         if seed is None:
-            edited = self.move(x_0, *self._encode(x_0), moving) if moving else x_0
-            return _at_own_size(images, x_0, edited, kind)
+            return self.move(x_0, *self._encode(x_0), moving) if moving else x_0
         z_sem = self._batched(self._encode_semantic, x_0)
         fresh = self.noise(range(seed, seed + len(x_0)))
-        return _as_kind(self._batched(self._decode, self.walk(z_sem, moving), fresh), kind)
+        return self._batched(self._decode, self.walk(z_sem, moving), fresh)
 
     def _edit_photos(
-        self, photos: Images, face: str | int, detector: alignment.FaceDetector | None, **options: Any
+        self,
+        photos: Images,
+        face: str | int,
+        detector: alignment.FaceDetector | None,
+        seed: int | None,
+        strengths: Mapping[str, float],
     ) -> Any:
-        single = isinstance(photos, Image.Image)
-        batch = [photos] if isinstance(photos, Image.Image) else photos
-        if not isinstance(batch, Sequence) or not batch or not all(isinstance(p, Image.Image) for p in batch):
-            raise ShapeError(f"`align` takes a PIL image or a list of them; got {type(photos).__name__}.")
+        batch, kind = _photos(photos)
         found = []
-        for number, photo in enumerate(batch):
+        for number, photo in enumerate(batch, start=1):
             try:
-                found.append(
-                    alignment.align(photo, size=self.image_size, detector=detector, face=face, layout=self.layout)
-                )
+                found.append(alignment.align(photo, size=None, detector=detector, face=face, layout=self.layout))
             except ImageError as error:
-                if single:
+                if len(batch) == 1 and kind != "list":
                     raise
-                raise ImageError(f"photo {number + 1} of {len(batch)}: {error}") from error
-        edited = self.edit([aligned.crop for aligned in found], **options)
-        whole = [aligned.paste_back(crop) for aligned, crop in zip(found, edited, strict=True)]
-        return whole[0] if single else whole
+                raise ImageError(f"photo {number} of {len(batch)}: {error}") from error
+        x_0 = torch.cat([to_tensor(aligned.crop, self.image_size) for aligned in found]).to(self.device)
+        whole = [
+            Original(aligned.photo).changed(before, after, aligned.transform)
+            for aligned, before, after in zip(
+                found, to_pixels(x_0), to_pixels(self._edited(x_0, seed, strengths)), strict=True
+            )
+        ]
+        return _in_kind(whole, kind)
 
     def strip(
         self, image: Image.Image, name: str, *, steps: int = 7, reach: float = 1.0, scale: int = 2
@@ -658,6 +668,23 @@ class Editor:
             render=replace(self.settings, **changes),
             info=self.info,
         )
+
+
+def _photos(photos: Any) -> tuple[Sequence[Image.Image | np.ndarray], str]:
+    """Photographs of any sizes, one by one, and what they were given as."""
+    if isinstance(photos, Image.Image):
+        return [photos], "pil"
+    if isinstance(photos, np.ndarray) and photos.ndim in (3, 4) and len(photos):
+        return ([photos], "array1") if photos.ndim == 3 else (list(photos), "array")
+    items = list(photos) if isinstance(photos, list | tuple) else []
+    if items and all(isinstance(item, Image.Image | np.ndarray) for item in items):
+        return items, "list"
+    is_none = photos is None or any(item is None for item in items)
+    hint = " Some readers give None for a file that they cannot read." if is_none else ""
+    raise ShapeError(
+        "`align` takes a PIL image or a list of them, or arrays uint8 (h, w, 3); got "
+        f"{', '.join(type(item).__name__ for item in items) or type(photos).__name__}.{hint}"
+    )
 
 
 def _as_kind(x: torch.Tensor, kind: str) -> Any:

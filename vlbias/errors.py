@@ -69,7 +69,8 @@ class FaceError(ImageError):
     """A photograph does not show the face that was asked for.
 
     Attributes:
-        code: why, as a fixed word: ``no_face``, ``several_faces``, ``face_too_small``, ``face_unclear``.
+        code: why, as a fixed word: ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off``,
+            ``face_unclear``.
         fact: what was found, without the remedy: for callers who know a better one.
     """
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from vlbias.alignment import Similarity, feathered_mask, smooth, warp
+from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import PNG_LEVEL, load_stored, png_text, to_upright_rgb
 
@@ -42,6 +42,7 @@ _SUFFIXES = {
 }
 #: Modes whose pixels can take a difference as they are stored.
 _KEPT_MODES = frozenset({"RGB", "RGBA", "L", "LA", "CMYK", "I;16", "I;16L", "I;16B", "I"})
+_GREY_MODES = frozenset({"L", "LA", "I;16", "I;16L", "I;16B", "I"})
 _LOSSLESS_TIFF = frozenset({"raw", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "packbits"})
 _PROVENANCE_TAG = 270  # TIFF and EXIF: ImageDescription
 
@@ -131,6 +132,25 @@ class Original:
         width, height = self.stored.size
         return (height, width) if self.orientation >= 5 else (width, height)
 
+    def cut(self, placement: Similarity) -> Original:
+        """A square of the picture as a picture of its own, that is written in the same format and quality.
+
+        Args:
+            placement: where the square lies in the upright picture.
+
+        Returns:
+            8-bit grey where the whole is grey, else 8-bit RGB; not turned.
+
+        Raises:
+            ImageError: all of the square lies beyond the picture's edge.
+        """
+        mode = "L" if self.stored.mode in _GREY_MODES else "RGB"
+        options, notes = dict(self.options), self.notes
+        if mode != self.stored.mode:
+            options.pop("icc_profile", None)
+            notes = (*notes, f"the crop of a picture of mode {self.stored.mode} is written as {mode}.")
+        return Original(cut(self.upright, placement).convert(mode), self.format, self.suffix, 1, options, notes)
+
     def changed(self, before: np.ndarray, after: np.ndarray, placement: Similarity | None = None) -> Image.Image:
         """The stored raster with what the edit changed.
 
@@ -149,16 +169,14 @@ class Original:
         if change.ndim != 3 or change.shape[0] != change.shape[1] or change.shape[2] != 3:
             raise ShapeError(f"`before` and `after` must be (s, s, 3); got {np.shape(before)} and {np.shape(after)}.")
         width, height = self.size
-        if placement is None:
-            placement = centre_square(width, height, change.shape[0])
-            mask = feathered_mask(change.shape[0], FEATHER, sides=(width > height, height > width))
-        else:
-            mask = feathered_mask(change.shape[0], FEATHER)
-        change = change * mask[..., None]
+        # an edge is soft where the square ends inside the picture
+        sides = (True, True) if placement is not None else (width > height, height > width)
+        placement = placement or centre_square(width, height, change.shape[0])
         raster = self.stored.copy()
         if not change.any():
             return raster
         change = smooth(change, placement)
+        change = change * feathered_mask(change.shape[0], FEATHER, sides=sides)[..., None]
         for box in _strips(placement, width, height):
             where = _stored_box(box, self.orientation, self.size)
             pixels = np.array(raster.crop(where))

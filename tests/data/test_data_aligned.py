@@ -31,7 +31,7 @@ def save(folder, name, *places, size=(360, 300), orientation=None):
 
 @pytest.fixture
 def album(tmp_path):
-    """Nine photographs and a file that is none; the detector that knows their faces."""
+    """Photographs, good ones and others; the detector that knows their faces."""
     folder = tmp_path / "album"
     folder.mkdir()
     files = dict(
@@ -43,6 +43,7 @@ def album(tmp_path):
             save(folder, "two.png", placed(15, 2, (90, 150)), placed(-15, 4, (260, 150))),
             save(folder, "nobody.png"),
             save(folder, "far.png", placed(0, 0.6, (170, 150))),
+            save(folder, "half.png", placed(0, 4, (20, 150))),
         ]
     )
     mirrored, (face,) = save(folder, "mirrored.png", placed(0, 4, (150, 150)))
@@ -66,6 +67,7 @@ def test_faces_are_cut_and_all_others_are_listed(album):
         "two.png": "several_faces",
         "nobody.png": "no_face",
         "far.png": "face_too_small",
+        "half.png": "face_cut_off",
         "mirrored.png": "face_unclear",
         "torn.jpg": "unreadable_image",
         "gone.jpg": "unreadable_image",
@@ -73,6 +75,7 @@ def test_faces_are_cut_and_all_others_are_listed(album):
     details = {problem.file: problem.detail for problem in faces.problems}
     assert details["two.png"] == "two.png has 2 faces, from the left 78, 157 pixels wide"
     assert details["far.png"] == "the face in far.png is 19 pixels wide; at least 32 are needed"
+    assert details["half.png"] == "the face in half.png is cut off by the photo's edge"
     assert "left and right are swapped" in details["mirrored.png"]
     assert faces.license == "mine" and faces.attributes == ["smile"] and "4 faces" in repr(faces)
     assert faces.alignment["layout"] == "synthfaces" and faces.alignment["detector"] == "known faces 1"
@@ -151,7 +154,7 @@ def test_it_goes_on_being_a_dataset(album):
 def test_a_second_run_does_not_search_again(album, tmp_path):
     first = aligned(album, cache=tmp_path / "kept.sqlite")
     calls = album[1].calls
-    assert calls == 8  # the two files that cannot be read have nothing to search in
+    assert calls == 9  # the two files that cannot be read have nothing to search in
     again = aligned(album, cache=tmp_path / "kept.sqlite")
     assert album[1].calls == calls
     assert again.ids == first.ids and again.problems == first.problems
@@ -177,7 +180,7 @@ def test_a_changed_photograph_and_another_detector_are_searched_again(album, tmp
     assert detector.calls == calls + 1
     detector.name = "known faces 2"
     aligned(album, cache=tmp_path / "kept.sqlite")
-    assert detector.calls == calls + 1 + 8
+    assert detector.calls == calls + 1 + 9
 
 
 def test_a_killed_search_goes_on_where_it_stopped(album, tmp_path):
@@ -195,14 +198,14 @@ def test_a_killed_search_goes_on_where_it_stopped(album, tmp_path):
     with pytest.raises(Killed):
         aligned((faces, stops), cache=tmp_path / "kept.sqlite")
     aligned(album, cache=tmp_path / "kept.sqlite")
-    assert detector.calls == 8
+    assert detector.calls == 9
 
 
 def test_a_detector_without_a_name_is_asked_each_time(album, tmp_path):
     faces, detector = album
     for times in (1, 2):
         aligned((faces, lambda photo: detector(photo)), cache=tmp_path / "kept.sqlite")
-        assert detector.calls == 8 * times
+        assert detector.calls == 9 * times
     assert not (tmp_path / "kept.sqlite").exists()
 
 
@@ -241,7 +244,7 @@ def test_wrong_options(album):
         align_dataset(album[0], layout="lfw", detector=album[1])
     with pytest.raises(ConfigError, match="'album' is aligned already"):
         aligned((aligned(album), album[1]))
-    with pytest.raises(DatasetError, match=r"shows a usable face: 8 no_face, 2 unreadable_image. The first: no face"):
+    with pytest.raises(DatasetError, match=r"shows a usable face: 9 no_face, 2 unreadable_image. The first: no face"):
         aligned((album[0], lambda _: []))
     with pytest.raises(ShapeError, match="a box with left < right"):
         aligned((album[0], lambda _: [DetectedFace(np.zeros((5, 2)), (9, 0, 3, 9))]))

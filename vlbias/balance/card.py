@@ -44,6 +44,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     for target, groups in report["counts_before"].items():
         after = report["counts_after"][target]
         lines += [f"| {target} | {group} | {n} | {after[group]} |" for group, n in groups.items()]
+    lines += _alignment_lines(report.get("alignment"))
     lines += card_lines(report)
     lines += [
         "",
@@ -72,3 +73,15 @@ def _judges(report: Mapping[str, Any]) -> str:
     identity = report["identity_judge"]
     names += [] if identity["kind"] in ("latent", "clip") else [f"{identity['name']} for identity"]
     return ", ".join(dict.fromkeys(names))
+
+
+def _alignment_lines(settings: Mapping[str, Any] | None) -> list[str]:
+    """How faces were cut out of photographs; nothing where they were not, or datasets were joined."""
+    if settings is None or "write" not in settings:
+        return []
+    written = {
+        "whole": "Edits are put back into the whole photographs; the column `face_box` says where each face lies: "
+        "left, top, right, bottom in pixels of the upright picture.",
+        "crop": "Originals and edits are both the aligned crop, cut and compressed in the same way.",
+    }
+    return ["", f"Faces were found in photographs by {settings['detector']}. {written[settings['write']]}"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlbias.balance.state import RunFolder, writing
+from vlbias.balance.state import RunFolder
 from vlbias.errors import ImageError
-from vlbias.images import IMAGE_SUFFIXES, save_png, to_pil, to_tensor
+from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
+from vlbias.originals import Original
 from vlbias.progress import Progress
 
 __all__ = ["ORIGINALS", "file_stem", "write_originals"]
@@ -56,43 +57,49 @@ def write_originals(
     unreadable: dict[str, str] = {}
     # two ids may differ by their suffix alone (a.jpg, a.png)
     stems = Counter(file_stem(str(item)) for item in faces.table.index)
+    written = _written(run.out, sorted(set(faces.table["split"])))
     for item, labels in faces.table.iterrows():
         item = str(item)
         if item in skipped:
             continue
-        source = _source_file(faces, item) if originals in ("copy", "link") else None
         stem = file_stem(item)
         if stems[stem] > 1:
             stem = f"{stem}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
-        name = f"{labels['split']}/{stem}{source.suffix.lower() if source else '.png'}"
-        path = run.out / name
-        if not os.path.lexists(path):
-            try:
-                picture = faces.image(item)
-            except ImageError as error:
-                unreadable[item] = str(error)
-                bar.update(1)
-                continue
-            _write_original(run, path, picture, source, originals, image_size)
-        values = {column: value for column, value in labels.items() if column != "file_name"}
-        rows.append({"file_name": name, **values, "origin": "real", "source_id": item})
+        place = f"{labels['split']}/{stem}"
+        try:
+            name = written.get(place) or _write_original(run, faces, item, place, originals, image_size)
+        except ImageError as error:
+            unreadable[item] = str(error)
+        else:
+            values = {column: value for column, value in labels.items() if column != "file_name"}
+            rows.append({"file_name": name, **values, "origin": "real", "source_id": item})
         bar.update(1)
     return rows, unreadable
 
 
+def _written(out: Path, splits: Sequence[str]) -> dict[str, str]:
+    """Pictures that an earlier run put in place: name without ending => name."""
+    found = [f"{split}/{entry.name}" for split in splits if (out / split).is_dir() for entry in (out / split).iterdir()]
+    return {name.removesuffix(Path(name).suffix): name for name in found if not name.endswith("/metadata.csv")}
+
+
 def _write_original(
-    run: RunFolder, path: Path, picture: Any, source: Path | None, originals: str, image_size: int
-) -> None:
-    with writing(path):
-        if source is not None and originals == "copy":
-            run.put(source.read_bytes(), path)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = run.temporary(path.name)
-        if source is not None:
-            os.symlink(source.resolve(), draft)
+    run: RunFolder, faces: Any, item: str, place: str, originals: str, image_size: int
+) -> str:
+    """Put one original in place; its name, which is ``place`` with an ending."""
+    source = _source_file(faces, item) if originals in ("copy", "link") else None
+    if source is not None:
+        faces.image(item)  # what cannot be read is no part of the dataset
+        name = f"{place}{source.suffix.lower()}"
+        if originals == "copy":
+            run.put(source.read_bytes(), run.out / name)
         else:
-            if originals == "resize":
-                picture = to_pil(to_tensor(picture, image_size))[0]
-            save_png(picture, draft)
-        os.replace(draft, path)
+            run.link(source, run.out / name)
+        return name
+    if originals == "resize":
+        original = Original.of_picture(to_pil(to_tensor(faces.image(item), image_size))[0])
+    else:
+        original = faces.original(item)
+    encoded = original.encode(original.stored)
+    run.put(encoded.data, run.out / f"{place}{encoded.suffix}")
+    return f"{place}{encoded.suffix}"

@@ -391,6 +391,7 @@ class Balancer:
             "keep_pairs": self.keep_pairs,
             "originals": originals,
             "size": self.size,
+            "alignment": None if faces is None else faces.alignment,
         }
 
     def _check_space(self, run: RunFolder, plan: Plan) -> None:
@@ -484,6 +485,7 @@ class Balancer:
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
             "license": None if faces is None else faces.license,
             "left_out": [] if faces is None else [asdict(problem) for problem in faces.problems],
+            "alignment": None if faces is None else faces.alignment,
             "editor": self.editor.name,
             "editor_license": self.editor.info.get("license"),
             "checks": asdict(self.checks),

@@ -123,6 +123,14 @@ class RunFolder:
             draft.write_bytes(data)
             os.replace(draft, path)
 
+    def link(self, source: Path, path: Path) -> None:
+        """Make a symbolic link of the output, in one step."""
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self.temporary(path.name)
+            os.symlink(source.resolve(), draft)
+            os.replace(draft, path)
+
     # -- chunks -------------------------------------------------------------------------------------------------------
 
     def chunk_dir(self, chunk: int) -> Path:

@@ -81,6 +81,21 @@ def _made_rows(
     return rows
 
 
+def _with_face_boxes(faces: Any, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with where in each photograph its face lies, if there are whole photographs.
+
+    ``face_box`` is "left,top,right,bottom" in pixels, of the upright square around the crop, which may reach beyond the
+    picture; missing where the picture is the face.
+    """
+    known: dict[str, str] = {}
+    for item in set(table["source_id"]) & set(faces.table.index):
+        place = faces.placement(item)
+        if place is not None:
+            corners = place.corners()
+            known[item] = ",".join(str(round(float(edge))) for edge in (*corners.min(axis=0), *corners.max(axis=0)))
+    return table.assign(face_box=table["source_id"].map(known.get)) if known else table
+
+
 def _natural_values(faces: Any, columns: Sequence[str]) -> Any:
     """(column, label) => the value as the dataset writes it: "1" => 1 in a column of integers."""
     known: dict[tuple[str, str], Any] = {}
@@ -132,6 +147,8 @@ def assemble(
     attributes += [name for name in names if name not in attributes]
     table = pd.DataFrame([*real, *made], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS])
     table["seed"] = table["seed"].astype("Int64")
+    if faces is not None and faces.alignment is not None and details["size"] == "own":
+        table = _with_face_boxes(faces, table)
 
     rejected = [record for chunk in chunks for record in chunk["rejected"]]
     noted = {record["donor"] for record in rejected if record["reason"] == Reason.UNREADABLE}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from vlbias.alignment import cut
 from vlbias.balance.attempts import Attempt, Job, record
 from vlbias.balance.looks import Look
 from vlbias.balance.provenance import provenance
+from vlbias.data.table import StoredSize
 from vlbias.errors import ConfigError
-from vlbias.images import picture_size, to_pil, to_pixels, to_tensor
+from vlbias.images import to_pil, to_pixels, to_tensor
 from vlbias.originals import Encoded, Original
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "look_at_donors",
     "look_at_files",
     "median_bytes",
-    "original_of",
     "resolution_note",
     "write_donors",
     "write_edits",
@@ -52,32 +51,22 @@ def check_size(size: str, originals: str = "copy") -> None:
         )
 
 
-def original_of(faces: Any, item: str) -> Original:
-    """The stored picture of an item; where there is no file behind it, the drawn picture.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    path = faces.path(item)
-    return Original.of_picture(faces.image(item)) if path is None else Original.read(path)
-
-
-def _some_files(faces: Any, most: int = 64) -> list[Path]:
-    """Files of a dataset, evenly spaced through its table; none where its pictures are drawn."""
+def _some_sizes(faces: Any, most: int = 64) -> list[StoredSize]:
+    """How large some pictures of a dataset are, evenly spaced through its table; none where they are drawn."""
     step = max(1, len(faces.ids) // most)
-    paths = [faces.path(item) for item in faces.ids[::step][:most]]
-    return [Path(path) for path in paths if path is not None and Path(path).is_file()]
+    sizes = (faces.stored_size(item) for item in faces.ids[::step][:most])
+    return [size for size in sizes if size is not None]
 
 
 def median_bytes(faces: Any, *, otherwise: float) -> float:
     """Size in bytes of a typical file of the dataset; ``otherwise`` where there are no files."""
-    sizes = [path.stat().st_size for path in _some_files(faces)]
+    sizes = [size.num_bytes for size in _some_sizes(faces)]
     return float(np.median(sizes)) if sizes else otherwise
 
 
 def resolution_note(faces: Any, size: int, *, prior: bool) -> str | None:
     """A warning where the originals are larger than edits of ``size`` pixels; ``None`` where they are not."""
-    edges = [min(picture_size(path)) for path in _some_files(faces)]
+    edges = [min(size.width_px, size.height_px) for size in _some_sizes(faces)]
     typical = int(np.median(edges)) if edges else size
     if typical <= size:
         return None
@@ -113,7 +102,7 @@ def write_edits(
         if job.size == "editor" or _drawn(attempt):
             return _png(x, text)
         assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited
-        original = original_of(job.faces, attempt.donor)
+        original = job.faces.original(attempt.donor)
         before, after = to_pixels(torch.stack([attempt.x_0.to(x.device), x]))
         raster = original.changed(before, after, job.faces.placement(attempt.donor))
         return original.encode(raster, text)
@@ -162,7 +151,7 @@ def _as_read(job: Job, attempt: Attempt, file: Encoded, size: int) -> torch.Tens
     """The face in a written file (1, 3, size, size)."""
     picture = file.open()
     placement = None if job.size == "editor" or _drawn(attempt) else job.faces.placement(attempt.donor)
-    return to_tensor(picture if placement is None else cut(picture, placement.resized(size)), size)
+    return to_tensor(picture if placement is None else cut(picture, placement), size)
 
 
 def _drawn(attempt: Attempt) -> bool:

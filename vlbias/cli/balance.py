@@ -19,6 +19,14 @@ from vlbias.cli.options import (
     open_faces,
 )
 from vlbias.cli.parsing import checks_of, columns_of, files_of, names_of, poles_of, shard_of, sizes_of, to_of
+from vlbias.cli.photographs import (
+    AlignOption,
+    FaceOption,
+    LandmarksOption,
+    WriteOption,
+    check_alignment,
+    find_faces,
+)
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
@@ -68,6 +76,7 @@ class Originals(StrEnum):
 Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --dry-run
          vlbias balance UTKFace/ out/utk --target gender --protected age_group --editor utkface-64
          vlbias balance photos/ out/mine --target sex --protected older --poles older:age=no,yes
+         vlbias balance photos/ out/whole --target sex --protected older --poles older:age=no,yes --align
          vlbias balance photos/ out/both --target sex --protected skin,age_group --to mean --splits train,val
          vlbias balance prior:400 out/new --target smile --protected skin"""
 )
@@ -143,6 +152,10 @@ def balance(
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Plan at most N edits.")] = None,
+    align: AlignOption = False,
+    write: WriteOption = None,
+    face: FaceOption = None,
+    landmarks: LandmarksOption = None,
     size: Annotated[
         Size,
         typer.Option(help="Write an edit at its donor's own size and in its file format, or as a PNG of the editor's."),
@@ -189,6 +202,9 @@ def balance(
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
     if wishes and num_images is not None:
         raise typer.BadParameter("fills a column of a dataset, and prior:N has none", param_hint="--label")
+    check_alignment(align, write, face, landmarks)
+    if align and num_images is not None:
+        raise typer.BadParameter("prior:N has no photographs to find faces in", param_hint="--align")
     if originals is Originals.resize and size is Size.own:
         raise typer.BadParameter(
             "'resize' brings originals to the editor's size, so edits need it too: add --size editor",
@@ -217,6 +233,8 @@ def balance(
     model = open_editor(editor)
     balancer = Balancer(model, **settings)
     labelled: list[ColumnReport] = []
+    if faces is not None and align:
+        faces = find_faces(faces, model, write, face, landmarks)
     if faces is not None:
         faces, labelled = _labelled(faces, wishes, model, min_confidence)
     plan = balancer.plan(faces, limit=limit, num_images=num_images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from vlbias.errors import OutputError
 
 if TYPE_CHECKING:
-    from vlbias.data import FaceDataset
+    from vlbias.data import FaceDataset, Problem
     from vlbias.editor import Editor
 
 DEFAULT_EDITOR = "synthfaces-64"
@@ -51,15 +52,20 @@ def open_editor(name: str, clip: str | None = None) -> Editor:
     return Editor.from_pretrained(name, clip=clip)
 
 
+def tell_problems(problems: Sequence[Problem]) -> None:
+    """The first few files that are left out, on stderr."""
+    for problem in problems[:3]:
+        typer.echo(f"note: {problem.file}: {problem.code}: {problem.detail}", err=True)
+    more = len(problems) - 3
+    if more > 0:
+        typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)
+
+
 def open_faces(spec: str, seed: int = 0) -> FaceDataset:
     from vlbias.data import open_dataset
 
     dataset = open_dataset(spec, seed=seed)
-    for problem in dataset.problems[:3]:
-        typer.echo(f"note: {problem.file}: {problem.code}: {problem.detail}", err=True)
-    more = len(dataset.problems) - 3
-    if more > 0:
-        typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)
+    tell_problems(dataset.problems)
     return dataset
 
 

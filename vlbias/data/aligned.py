@@ -22,7 +22,6 @@ from PIL import Image
 from vlbias.alignment import (
     LAYOUTS,
     MIN_FACE_PX,
-    DetectedFace,
     FaceDetector,
     Similarity,
     choose_face,
@@ -31,9 +30,10 @@ from vlbias.alignment import (
     face_transform,
 )
 from vlbias.checkpoints import sha256_file
-from vlbias.data.landmarks import LandmarkCache, landmarks_file, rounded
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.landmarks import Found, LandmarkCache, landmarks_file, rounded
+from vlbias.data.table import FaceDataset, Problem, StoredSize
 from vlbias.errors import ConfigError, DatasetError, FaceError, ImageError, unknown
+from vlbias.originals import Original
 from vlbias.progress import track
 
 __all__ = ["FACES", "WRITE", "AlignedDataset", "align_dataset"]
@@ -80,6 +80,24 @@ class AlignedDataset(FaceDataset):
         self._require([item])
         return self.places[item] if self.write == "whole" else None
 
+    def original(self, item: str) -> Original:
+        """The photograph as it is stored; with ``write="crop"`` the face in it, to be written as the photograph was.
+
+        Originals and edits are cut from the same decoded photograph and compressed once, so that neither the format
+        nor a second compression says which is which.
+        """
+        self._require([item])
+        photo = self.photos.original(item)
+        return photo if self.write == "whole" else photo.cut(self.places[item])
+
+    def stored_size(self, item: str) -> StoredSize | None:
+        self._require([item])
+        photo = self.photos.stored_size(item)
+        if photo is None or self.write == "whole":
+            return photo
+        edge = self.places[item].size
+        return StoredSize(edge, edge, round(photo.num_bytes * edge**2 / (photo.width_px * photo.height_px)))
+
 
 def align_dataset(
     faces: FaceDataset,
@@ -109,8 +127,8 @@ def align_dataset(
 
     Returns:
         The dataset of the faces, with the ids, splits and labels of their photographs. What was left out stands in
-        ``problems``: ``no_face``, ``several_faces``, ``face_too_small``, ``face_unclear`` (landmarks that are no
-        face's) or ``unreadable_image``.
+        ``problems``: ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off`` (by the photograph's edge),
+        ``face_unclear`` (landmarks that are no face's) or ``unreadable_image``.
 
     Raises:
         ConfigError: an option out of range, ``cache`` inside of the dataset, or a dataset that is aligned already.
@@ -181,8 +199,8 @@ def _choose_all(
             try:
                 if isinstance(found, ImageError):
                     raise found
-                chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
-                places[item] = face_transform(chosen, layout, name=name)
+                chosen = choose_face(found.faces, face, name=name, min_face_px=min_face_px)
+                places[item] = face_transform(chosen, layout, photo_size=found.photo_size, name=name)
             except FaceError as error:
                 problems.append(Problem(name, error.code, error.fact))
             except ImageError as error:
@@ -205,8 +223,8 @@ def _cache(faces: FaceDataset, detector: FaceDetector, path: str | os.PathLike[s
 
 def _found(
     faces: FaceDataset, detector: FaceDetector, cache: LandmarkCache | None, pool: ThreadPoolExecutor
-) -> Iterator[tuple[str, list[DetectedFace] | ImageError]]:
-    """Each id with the faces in its photograph, or with what is wrong with the photograph."""
+) -> Iterator[tuple[str, Found | ImageError]]:
+    """Each id with what was found in its photograph, or with what is wrong with the photograph."""
     name, ids = str(getattr(detector, "name", "")), faces.ids
     for start in range(0, len(ids), _NUM_OPEN):
         block = ids[start : start + _NUM_OPEN]
@@ -220,7 +238,7 @@ def _found(
             elif isinstance(photo := photos.pop(item), ImageError):
                 yield item, photo
             else:
-                found = rounded(detector(photo))
+                found = Found(photo.size, rounded(detector(photo)))
                 if cache is not None and key is not None:
                     cache.put(key, name, found)
                 yield item, found

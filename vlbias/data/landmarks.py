@@ -15,6 +15,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -24,18 +25,37 @@ from vlbias.alignment import DetectedFace
 from vlbias.checkpoints import CACHE_VARIABLE, cache_folder
 from vlbias.errors import OutputError, ShapeError
 
-__all__ = ["LandmarkCache", "landmarks_file", "rounded"]
+__all__ = ["Found", "LandmarkCache", "landmarks_file", "rounded"]
 
 #: Marks a database as one of ours ("vlbi"), in its header.
 APPLICATION_ID = 0x766C6269
-#: Of the table below; a file of another number is begun anew.
-FORMAT = 1
 
-_TABLE = "CREATE TABLE faces (photo TEXT, detector TEXT, found TEXT, PRIMARY KEY (photo, detector)) WITHOUT ROWID"
+# Another layout of what is stored takes another name, so that versions of the library share a file.
+_TABLE = "found_1"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # A kill loses what was found since the last write.
 _WRITE_INTERVAL_S = 1.0
 _NUM_VALUES = 4 + 1 + 2 * 5  # box, score, landmarks
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one photograph.
+
+    Attributes:
+        photo_size: width and height of the upright photograph in pixels.
+        faces: all of them, in any order.
+
+    Raises:
+        ShapeError: a size below one pixel.
+    """
+
+    photo_size: tuple[int, int]
+    faces: list[DetectedFace]
+
+    def __post_init__(self) -> None:
+        if len(self.photo_size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.photo_size):
+            raise ShapeError(f"a photograph has a width and a height >= 1; got {self.photo_size}.")
 
 
 def landmarks_file(path: str | os.PathLike[str] | None = None) -> Path:
@@ -81,8 +101,8 @@ class LandmarkCache:
             warnings.warn(f"{error} Landmarks are not kept for the next run.", stacklevel=2)
             self._database = _begin(":memory:")
 
-    def get(self, photo: str, detector: str) -> list[DetectedFace] | None:
-        """The faces that a detector found in a photograph; ``None`` if they are not known.
+    def get(self, photo: str, detector: str) -> Found | None:
+        """What a detector found in a photograph; ``None`` if it is not known.
 
         Args:
             photo: SHA-256 of its file.
@@ -92,18 +112,19 @@ class LandmarkCache:
         if text is None:
             return None
         try:
-            return [_face(values) for values in json.loads(text)]
-        except (ValueError, TypeError):  # not JSON, or not faces
+            size, faces = json.loads(text)
+            return Found(tuple(size), [_face(values) for values in faces])
+        except (ValueError, TypeError):  # not JSON, or not what was stored
             self._num_damaged += 1
             return None
 
-    def put(self, photo: str, detector: str, faces: Sequence[DetectedFace]) -> None:
+    def put(self, photo: str, detector: str, found: Found) -> None:
         """Keep what a detector found in a photograph; it is on disk within a second of further work.
 
         Raises:
             OutputError: the disk is full or was taken away.
         """
-        self._waiting[photo, detector] = json.dumps([_values(face) for face in faces])
+        self._waiting[photo, detector] = json.dumps([found.photo_size, [_values(face) for face in found.faces]])
         if time.monotonic() - self._last_write_s >= _WRITE_INTERVAL_S:
             self.write()
 
@@ -162,7 +183,7 @@ class LandmarkCache:
             raise OutputError(f"{self.path} cannot be opened ({error.strerror or error}). {_REMEDY}") from error
 
     def _ask(self, photo: str, detector: str) -> str | None:
-        query = "SELECT found FROM faces WHERE photo = ? AND detector = ?"
+        query = f"SELECT found FROM {_TABLE} WHERE photo = ? AND detector = ?"
         try:
             row = self._database.execute(query, (photo, detector)).fetchone()
         except sqlite3.DatabaseError as error:
@@ -175,7 +196,7 @@ class LandmarkCache:
     def _insert(self, rows: Sequence[tuple[str, str, str]]) -> None:
         if rows:
             with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?, ?)", rows)
+                self._database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", rows)
 
     def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
         self._database.close()
@@ -197,24 +218,23 @@ def _begin(path: str | Path) -> sqlite3.Connection:
     """Open or make the database; raises sqlite3.DatabaseError."""
     database = sqlite3.connect(path, timeout=60)
     try:
-        if _is_empty(database):
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                if _is_empty(database):  # else another process was quicker
-                    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    database.execute(f"PRAGMA user_version = {FORMAT}")
-                    database.execute(_TABLE)
-        marks = tuple(database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if marks != (APPLICATION_ID, FORMAT):
-            raise OutputError(f"{path} holds something else than landmarks of this version. {_REMEDY}")
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        if tables and database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise OutputError(f"{path} holds something else than landmarks. {_REMEDY}")
+        if _TABLE not in tables:
+            _make_table(database)
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _is_empty(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+def _make_table(database: sqlite3.Connection) -> None:
+    columns = "(photo TEXT, detector TEXT, found TEXT, PRIMARY KEY (photo, detector)) WITHOUT ROWID"
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} {columns}")
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

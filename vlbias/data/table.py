@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -22,15 +22,16 @@ from PIL import Image
 
 from vlbias.alignment import Similarity
 from vlbias.errors import ConfigError, DatasetError, ImageError, unknown
-from vlbias.images import open_image, to_tensor
+from vlbias.images import open_image, picture_size, to_tensor
+from vlbias.originals import Original
 from vlbias.progress import track
 
-__all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "hash_split", "join"]
+__all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "StoredSize", "hash_split", "join"]
 
 SPLITS = ("train", "val", "test")
 
 #: Columns that say where a row comes from; they are no attributes of the face. Scores are named ``score_*``.
-PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed"})
+PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed", "face_box"})
 
 # Decoding releases the interpreter, so a few threads help; more only fight over memory.
 _NUM_THREADS = 4
@@ -44,13 +45,26 @@ class Problem:
         file: which, relative to the dataset's root.
         code: why, as a fixed word: ``malformed_name``, ``label_out_of_range``, ``missing_image``, ``unreadable_image``,
             ``duplicate_name``, ``no_label``, ``unknown_image``; of photographs whose face is looked for also
-            ``no_face``, ``several_faces``, ``face_too_small``, ``face_unclear``.
+            ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off``, ``face_unclear``.
         detail: why, for people.
     """
 
     file: str
     code: str
     detail: str = ""
+
+
+class StoredSize(NamedTuple):
+    """How large a stored picture is.
+
+    Attributes:
+        width_px, height_px: as it is stored, before it is turned upright.
+        num_bytes: of its file.
+    """
+
+    width_px: int
+    height_px: int
+    num_bytes: int
 
 
 def hash_split(name: str) -> str:
@@ -158,6 +172,29 @@ class FaceDataset:
         if path is None:
             raise DatasetError(f"'{self.name}' has labels alone; no folder of pictures was given with them.")
         return open_image(path)
+
+    def original(self, item: str) -> Original:
+        """The picture as it is stored, with what is needed to write an edited copy in the same way; of a picture that
+        is drawn, the picture.
+
+        Raises:
+            UnknownNameError: no such id.
+            ImageError: its file is missing or cannot be read.
+        """
+        path = self.path(item)
+        return Original.of_picture(self.image(item)) if path is None else Original.read(path)
+
+    def stored_size(self, item: str) -> StoredSize | None:
+        """How large :meth:`original` is, without reading it; ``None`` where that is not known.
+
+        Raises:
+            UnknownNameError: no such id.
+        """
+        path = self.path(item)
+        try:
+            return None if path is None else StoredSize(*picture_size(path), path.stat().st_size)
+        except OSError:  # missing or damaged: it is told apart where the picture is needed
+            return None
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         """Some faces, float32 (n, 3, size, size) in [-1, 1], in the order of ``items``.
@@ -348,6 +385,12 @@ class JoinedDataset(FaceDataset):
 
     def image(self, item: str) -> Image.Image:
         return self._home(item).image(item)
+
+    def original(self, item: str) -> Original:
+        return self._home(item).original(item)
+
+    def stored_size(self, item: str) -> StoredSize | None:
+        return self._home(item).stored_size(item)
 
     def placement(self, item: str) -> Similarity | None:
         return self._home(item).placement(item)

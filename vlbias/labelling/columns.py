@@ -177,7 +177,9 @@ def _of_file(path: str, layout: str) -> ClassifierLabeller:
 
 
 def layout_of(dataset: FaceDataset, default: str = "ffhq") -> str:
-    """How faces lie in a dataset's pictures: that of its kind where it is known, else ``default``."""
+    """How faces lie in a dataset's pictures: as they were cut, else as in its kind, else ``default``."""
+    if dataset.alignment is not None and "layout" in dataset.alignment:
+        return str(dataset.alignment["layout"])
     return dataset.name if dataset.name in LAYOUTS else default
 
 

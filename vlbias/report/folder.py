@@ -119,9 +119,14 @@ class RunFiles:
         return None if name is None else self.image(name)
 
     def image(self, name: str) -> str | None:
-        """A picture of the folder for ``<img src>``; ``None`` if it cannot be read."""
+        """A picture of the folder for ``<img src>``, of a whole photograph its face; ``None`` if it cannot be read."""
         try:
-            return data_uri(open_image(self.out / name))
+            picture = open_image(self.out / name)
+            if box := self._face_boxes.get(name):
+                left, top, right, bottom = (int(edge) for edge in box.split(","))
+                width, height = picture.size
+                picture = picture.crop((max(left, 0), max(top, 0), min(right, width), min(bottom, height)))
+            return data_uri(picture)
         except ImageError:
             # The report says "not kept"; the pipeline listed the damage where it met it.
             return None
@@ -130,6 +135,14 @@ class RunFiles:
     def _originals(self) -> dict[str, str]:
         others = self.table[self.table["origin"] != "edited"]
         return dict(zip(others["source_id"].astype(str), others["file_name"], strict=True))
+
+    @cached_property
+    def _face_boxes(self) -> dict[str, str]:
+        """File name => where the face lies in it, "left,top,right,bottom", of whole photographs."""
+        if "face_box" not in self.table:
+            return {}
+        known = self.table.dropna(subset="face_box")
+        return dict(zip(known["file_name"], known["face_box"].astype(str), strict=True))
 
     def _planned_groups(self) -> dict[str, str]:
         """File stem of an edit -> the group that its slot was planned from."""

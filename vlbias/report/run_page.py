@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -253,6 +254,7 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
         "reasons": reasons,
         "left_out": left_out[:LEFT_OUT_ROWS],
         "left_out_note": f"{plural(len(left_out), 'file or row', 'files or rows')} of the dataset could not be used"
+        f" ({', '.join(f'{code} {n:,}' for code, n in Counter(row['code'] for row in left_out).items())})"
         + (f"; the first {LEFT_OUT_ROWS}. report.json lists all." if len(left_out) > LEFT_OUT_ROWS else "."),
         "examples": examples,
         "examples_note": "Evenly spaced through the list. The picture is the donor before any edit; edits that failed "
@@ -401,10 +403,19 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Mode, source", f"{report.get('mode', '–')}, {report.get('source', '–')}"),
         ("Seed", report.get("seed")),
         ("Originals", report.get("originals")),
+        ("Faces", _alignment(report.get("alignment"))),
         ("Network evaluations", f"{report['unet_evaluations']:,}" if "unet_evaluations" in report else None),
         ("Versions", f"vlbias {vlbias.__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
     ]
     return [(term, str(text)) for term, text in rows if text is not None]
+
+
+def _alignment(settings: Mapping[str, Any] | None) -> str | None:
+    """How faces were cut out of photographs; ``None`` where they were not, or datasets were joined."""
+    if settings is None or "write" not in settings:
+        return None
+    written = "written back into the whole photographs" if settings["write"] == "whole" else "written as aligned crops"
+    return f"found by {settings['detector']}; cut as {settings['layout']}; {written}"
 
 
 def _command(report: Mapping[str, Any]) -> str:
@@ -413,6 +424,9 @@ def _command(report: Mapping[str, Any]) -> str:
     for name in ("editor", "mode", "source", "limit", "originals", "seed"):
         if report.get(name) is not None:
             words += [f"--{name}", str(report[name])]
+    alignment = report.get("alignment") or {}
+    if "write" in alignment:
+        words += ["--align", "--write", alignment["write"], "--face", alignment["face"]]
     return shlex.join(words + _judge_options(report))
 
 
