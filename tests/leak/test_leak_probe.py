@@ -28,8 +28,8 @@ def sample(num_edits, num_originals, shift=0.0, seed=0, num_statistics=6):
     return x, is_edit, cells, faces
 
 
-def fitted(x, is_edit, cells, faces, seed=0):
-    return cross_fitted(x, is_edit, cells, repeated_folds(is_edit, cells, faces, seed=seed))
+def fitted(x, is_edit, cells, faces, seed=0, apart=False):
+    return cross_fitted(x, is_edit, cells, repeated_folds(is_edit, cells, faces, seed=seed), apart=apart)
 
 
 def test_pairs_are_counted_inside_strata():
@@ -120,9 +120,10 @@ def test_intervals_are_widened_and_end_at_their_bounds():
     assert interval(-0.9, draws - 1.4, bounds=(-1, 1)).low == -1.0
 
 
-def test_traces_that_go_opposite_ways_in_two_cells_are_found():
+def test_traces_that_go_opposite_ways_in_two_cells_are_found_apart():
     x, is_edit, cells, faces = sample(100, 100)
     x[is_edit, 0] += np.where(cells[is_edit] == 1, 2.0, -2.0)
-    assert fitted(x, is_edit, cells, faces).auc()[0] > 0.85
+    assert fitted(x, is_edit, cells, faces, apart=True).auc()[0] > 0.85
+    assert fitted(x, is_edit, cells, faces).auc()[0] < 0.65  # nothing that both cells have in common
     table = pd.DataFrame(x, columns=[f"s{i}" for i in range(6)])
     assert single_aucs(table, is_edit, cells).index[0] == "s0"

@@ -106,9 +106,11 @@ class Reading:
 
     Attributes:
         size: edge in pixels; ``None`` for files as they are written.
-        edits: of edits against originals of the same cell.
+        edits: of edits against originals of the same cell, by what edits into all cells have in common.
         donors: of the unedited donors against the same originals; ``None`` if they are not at hand.
         excess: the first less the second: what editing adds to what tells the groups apart; ``None`` without donors.
+        apart, donors_apart: as ``edits`` and ``donors``, where the probe reads each cell in its own way; ``None`` where
+            there is one cell.
         statistic: the one that tells most alone, a name of ``low_level_statistics``.
         statistic_auc: how much, .5 .. 1.
     """
@@ -117,6 +119,8 @@ class Reading:
     edits: Auc
     donors: Auc | None
     excess: Auc | None
+    apart: Auc | None
+    donors_apart: Auc | None
     statistic: str
     statistic_auc: float
 
@@ -184,12 +188,15 @@ class Leak:
                 cells=tuple(Cell(**cell) for cell in values["cells"]),
                 num_edits=values["num_edits"],
                 num_originals=values["num_originals"],
-                readings=tuple(Reading(**row | _aucs(row, "edits", "donors", "excess")) for row in values["readings"]),
+                readings=tuple(Reading(**row | _aucs(row, *_READ)) for row in values["readings"]),
                 network=network and NetworkReading(**network | _aucs(network, "edits", "donors", "excess")),
                 settings=LeakSettings(**values["settings"]),
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(f"not a measurement of the leak: {error}. Run `vlbias balance` again.") from error
+
+
+_READ = ("edits", "donors", "excess", "apart", "donors_apart")
 
 
 def _aucs(row: Mapping[str, Any], *names: str) -> dict[str, Auc | None]:
@@ -371,13 +378,19 @@ def _reading(
     size: int | None,
     seed: int,
 ) -> Reading:
-    pairs: list[Pairs] = []
-    for part, mine in zip(compared, folds, strict=True):
-        statistics = pd.DataFrame([found[_key(source)][size] for source in part.sources])
-        if not pairs:
-            alone = single_aucs(statistics, part.is_edit, part.cells)
-        pairs.append(cross_fitted(statistics.to_numpy(), part.is_edit, part.cells, mine))
-    return Reading(size, *_aucs_of(compared, pairs, seed), str(alone.index[0]), float(alone.iloc[0]))
+    tables = [pd.DataFrame([found[_key(source)][size] for source in part.sources]) for part in compared]
+    edits = compared[0]
+    alone = single_aucs(tables[0], edits.is_edit, edits.cells)
+
+    def aucs(apart: bool) -> tuple[Auc, Auc | None, Auc | None]:
+        parts = zip(tables, compared, folds, strict=True)
+        pairs = [cross_fitted(x.to_numpy(), part.is_edit, part.cells, mine, apart=apart) for x, part, mine in parts]
+        return _aucs_of(compared, pairs, seed)
+
+    told, donors, excess = aucs(False)
+    several = len(np.unique(edits.cells)) > 1
+    apart, donors_apart, _ = aucs(True) if several else (None, None, None)
+    return Reading(size, told, donors, excess, apart, donors_apart, str(alone.index[0]), float(alone.iloc[0]))
 
 
 def _aucs_of(

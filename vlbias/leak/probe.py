@@ -121,7 +121,9 @@ def repeated_folds(is_edit: np.ndarray, cells: np.ndarray, faces: np.ndarray, *,
     return np.stack([folds_of(is_edit, cells, faces, num_folds=FOLDS, seed=each) for each in seeds])
 
 
-def cross_fitted(statistics: np.ndarray, is_edit: np.ndarray, cells: np.ndarray, folds: np.ndarray) -> Pairs:
+def cross_fitted(
+    statistics: np.ndarray, is_edit: np.ndarray, cells: np.ndarray, folds: np.ndarray, *, apart: bool = False
+) -> Pairs:
     """Score every picture by a logistic regression that was fitted on other faces.
 
     Args:
@@ -129,6 +131,8 @@ def cross_fitted(statistics: np.ndarray, is_edit: np.ndarray, cells: np.ndarray,
         is_edit: (n,) bool.
         cells: (n,) numbers of cells, >= 0.
         folds: (r, n), from :func:`repeated_folds`.
+        apart: whether each cell may be read in its own way. If not, only what edits into all cells have in common is
+            found: photographs of the groups differ in opposite ways in two cells, and that cancels out.
 
     Returns:
         Pairs of one cell and one fold: only scores of the same fit are compared.
@@ -138,12 +142,12 @@ def cross_fitted(statistics: np.ndarray, is_edit: np.ndarray, cells: np.ndarray,
         held_out = folds[repeat] == fold
         if held_out.any():
             fitted = (statistics[~held_out], is_edit[~held_out], cells[~held_out])
-            scores[repeat, held_out] = _scores(*fitted, statistics[held_out], cells[held_out])
+            scores[repeat, held_out] = _scores(*fitted, statistics[held_out], cells[held_out], apart)
     return Pairs(scores, is_edit, cells * FOLDS + folds)
 
 
 def _scores(
-    x: np.ndarray, is_edit: np.ndarray, cells: np.ndarray, new: np.ndarray, new_cells: np.ndarray
+    x: np.ndarray, is_edit: np.ndarray, cells: np.ndarray, new: np.ndarray, new_cells: np.ndarray, apart: bool
 ) -> np.ndarray:
     """Fit on some pictures, score others; the larger, the more like an edit."""
     weights = even_weights(is_edit, cells)
@@ -156,16 +160,15 @@ def _scores(
 
     def inputs(values: np.ndarray, places: np.ndarray) -> np.ndarray:
         z = np.clip(values[:, used] / scale[used], -MAX_DEVIATION, MAX_DEVIATION)
-        return _common_and_own(z, places, list(centres))
+        return _common_and_own(z, places, list(centres)) if apart else z
 
     model = LogisticRegression(solver="newton-cholesky").fit(inputs(x, cells), is_edit, sample_weight=weights)
     return model.decision_function(inputs(_centred(new, new_cells, centres), new_cells))
 
 
 def _common_and_own(z: np.ndarray, cells: np.ndarray, known: Sequence[int]) -> np.ndarray:
-    """Statistics (n, d), once for all cells and once for each: edits into two groups may differ in opposite ways."""
-    own = [z * (cells == cell)[:, None] for cell in known] if len(known) > 1 else []
-    return np.concatenate([z, *own], axis=1)
+    """Statistics (n, d), once for all cells and once for each."""
+    return np.concatenate([z, *(z * (cells == cell)[:, None] for cell in known)], axis=1)
 
 
 def even_weights(is_edit: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -67,6 +67,9 @@ def leak_lines(leak: Leak) -> list[str]:
     worst = leak.worst
     assert worst is not None  # there are readings
     lines.append(f"Most is given away {size_text(worst.size)} by {_told_by(worst)}.")
+    if worst.apart is not None and worst.apart.value > worst.edits.value:
+        donors = f", unedited donors {_short(worst.donors_apart.value)}" if worst.donors_apart is not None else ""
+        lines.append(f"Each cell read in its own way, {size_text(worst.size)}: {auc_text(worst.apart)}{donors}.")
     if leak.network is not None:
         row = leak.network
         lines.append(

@@ -39,6 +39,8 @@ def leak_values(report: Mapping[str, Any]) -> dict[str, Any] | None:
             "edits": _estimate(reading.edits),
             "donors": _estimate(reading.donors),
             "excess": _estimate(reading.excess, signed),
+            "apart": _estimate(reading.apart),
+            "donors_apart": _estimate(reading.donors_apart),
             "told_by": f"{describe(reading.statistic)}: alone {number(reading.statistic_auc, 2)}",
             "high": reading.edits.value > MAX_AUC,
         }
@@ -53,6 +55,8 @@ def leak_values(report: Mapping[str, Any]) -> dict[str, Any] | None:
                 "edits": _estimate(network.edits),
                 "donors": _estimate(network.donors),
                 "excess": _estimate(network.excess, signed),
+                "apart": None,
+                "donors_apart": None,
                 "told_by": "",
                 "high": False,
             }
@@ -84,5 +88,7 @@ def _note(leak: Leak) -> str:
         "Area under the ROC curve over pairs of one cell, for faces that the probe was not fitted on, with 95 % "
         "intervals (bootstrap over faces, widened for folds that share training faces). The low-level probe is a "
         "logistic regression on the spectrum, the high-pass residual, the JPEG grid and quantisation, and size and "
-        f"format of the file; at a size in pixels only on what resizing leaves.{left_out}"
+        "format of the file; at a size in pixels only on what resizing leaves. It finds what edits into all cells have "
+        "in common; cell by cell it may read each in its own way, and so finds also what photographs of the donors’ "
+        f"group are like.{left_out}"
     )
