@@ -18,7 +18,7 @@ from vlbias.alignment import cut
 from vlbias.balance import Balancer
 from vlbias.cli import app
 from vlbias.data import FaceDataset, align_dataset, load_dataset
-from vlbias.errors import ConfigError, OutputError
+from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.images import open_image, to_pil, to_tensor
 from vlbias.originals import read_provenance
 from vlbias.report.folder import RunFiles
@@ -30,6 +30,7 @@ CELLS = {("train", 0, "light"): 9, ("train", 0, "dark"): 3, ("train", 1, "light"
 def soft_editor(tiny):
     """The tiny editor with patterns of low frequency, which survive being enlarged and shrunk again."""
     editor = tiny.TinyEditor()
+    editor.layout = "synthfaces"
     waves = [torch.cos(torch.pi * (torch.arange(tiny.SIZE) + 0.5) * k / tiny.SIZE) for k in range(3)]
     planes = [torch.outer(waves[k], waves[m]) for k, m in ((1, 1), (1, 0), (0, 1), (2, 0), (0, 2), (0, 0))]
     editor.diffae.patterns = torch.linalg.qr(torch.stack([p.repeat(3, 1, 1).flatten() for p in planes]).T)[0].T * 4
@@ -235,6 +236,13 @@ def test_another_alignment_is_another_job(tiny, jpeg_album, crops):
         balance(tiny, aligned(jpeg_album), jpeg_album[0].root / "out")
 
 
+def test_faces_that_were_cut_for_another_editor_are_refused(tiny, png_album):
+    faces, detector = png_album
+    wrong = align_dataset(faces, layout="ffhq", detector=detector, show_progress=False)
+    with pytest.raises(PlanError, match="were cut as 'ffhq', but editor 'tiny' was trained on 'synthfaces'"):
+        Balancer(soft_editor(tiny), target="smile", protected="skin").plan(wrong)
+
+
 def test_a_photograph_that_breaks_in_between_is_turned_down(tiny, tmp_path):
     faces, detector = make_album(tiny, tmp_path / "album", ".png")
     found = aligned((faces, detector))
@@ -266,7 +274,6 @@ def command(tiny, png_album, monkeypatch):
     faces, detector = png_album
     faces.table.to_csv(faces.root / "metadata.csv", index=False)
     editor = soft_editor(tiny)
-    editor.layout = "synthfaces"
     monkeypatch.setattr("vlbias.cli.balance.open_editor", lambda name: editor)
     monkeypatch.setattr("vlbias.data.aligned.default_detector", lambda: detector)
 

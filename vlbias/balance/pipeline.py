@@ -198,6 +198,7 @@ class Balancer:
                 f"Editor '{self.editor.name}' has no latent prior to draw faces from. Use source='real', or train one: "
                 "vlbias train prior."
             )
+        self._check_layout(faces)
         table = None if faces is None else faces.table
         poles = self._protected_poles(table)
         target_poles = self._target_poles(table)
@@ -244,6 +245,17 @@ class Balancer:
             return ()
         note = resolution_note(faces, self.editor.image_size, prior=self.source == "prior")
         return () if note is None else (note,)
+
+    def _check_layout(self, faces: Any | None) -> None:
+        """Refuse faces that were cut otherwise than the editor was trained on."""
+        if faces is None or faces.alignment is None:
+            return
+        cut_as = faces.alignment.get("layout", self.editor.layout)
+        if cut_as != self.editor.layout:
+            raise PlanError(
+                f"the faces of '{faces.name}' were cut as '{cut_as}', but editor '{self.editor.name}' was trained on "
+                f"'{self.editor.layout}'. Align them with layout='{self.editor.layout}' (editor.layout)."
+            )
 
     def _protected_poles(self, table: pd.DataFrame | None) -> list[Poles]:
         found = []
