@@ -211,6 +211,13 @@ def test_warnings_where_strangers_pass_or_mirrored_faces_do_not():
     assert IdentityScale(LatentIdentity((), 1.0), 0.2, 0.05, 0.99, 9).warnings(network) == []
 
 
+def test_no_warning_where_identity_is_not_asked_for(editor, faces, tmp_path, who):
+    asked = run(editor, faces, tmp_path / "asked", identity=who, limit=2, checks=Checks(identity=0.01))
+    assert "who.onnx takes " in asked.report["warnings"][0]
+    off = run(editor, faces, tmp_path / "off", identity=who, limit=2, checks=Checks(identity=-9))
+    assert off.report["identity_judge"]["strangers_pass"] == 1 and off.report["warnings"] == []
+
+
 # -- what is refused at once ------------------------------------------------------------------------------------------
 
 

@@ -523,7 +523,8 @@ class Balancer:
 
     def _judges_warnings(self, job: Job) -> list[str]:
         said = [text for judge in (job.target, *job.protected) for text in judge.warnings()]
-        return said + job.identity_scale.warnings(self.identity)
+        # a limit that half of all strangers reach asks for no judgement
+        return said + (job.identity_scale.warnings(self.identity) if self.checks.identity > 0 else [])
 
 
 def _weights_digest(editor: Editor) -> str:
