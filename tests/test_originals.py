@@ -156,6 +156,13 @@ def test_a_change_does_not_ring_and_keeps_the_grain(tmp_path):
     assert np.ptp(rise[:, :48]) == 0 and np.ptp(rise[:, 80:]) == 0  # grain is untouched on both sides
 
 
+def test_a_change_of_one_colour_leaves_the_others():
+    picture = scene(128, 128)
+    before = small(picture)
+    rise = np.asarray(Original.of_picture(picture).changed(before, before + (20, 0, 0)), int) - np.asarray(picture, int)
+    assert (rise == (20, 0, 0)).all()
+
+
 def test_a_placement_carries_the_change_into_a_photo():
     photo = scene(200, 120)
     original = Original.of_picture(photo)

@@ -592,8 +592,13 @@ def smooth(values: np.ndarray, transform: Similarity) -> np.ndarray:
     """
     if transform.side <= values.shape[0]:
         return values
-    times = (_FINER, _FINER, *([1] * (values.ndim - 2)))
-    return zoom(values.astype(np.float32), times, order=3, prefilter=False, mode="nearest", grid_mode=True)
+    planes = values.astype(np.float32).reshape(*values.shape[:2], -1)
+    # each colour by itself: as a third axis the spline would blur them into each other
+    finer = [
+        zoom(planes[..., channel], _FINER, order=3, prefilter=False, mode="nearest", grid_mode=True)
+        for channel in range(planes.shape[2])
+    ]
+    return np.stack(finer, axis=-1).reshape(*finer[0].shape, *values.shape[2:])
 
 
 def warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:
