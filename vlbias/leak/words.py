@@ -111,9 +111,8 @@ def _remedy(worst: Reading, report: Mapping[str, Any]) -> str:
             "Edit the dataset's own faces (--source real), or bring the originals to the same size (--size editor "
             "--originals resize)."
         )
-    if report.get("size") == "editor" and report.get("originals") not in ("resize", "round-trip"):
+    if report.get("size") == "editor" and report.get("originals") != "resize":
         return "Write edits at their donors' size and in their format (--size own)."
-    if report.get("originals") != "round-trip":
-        what = "file format and quality" if is_of_file(worst.statistic) else "traces"
-        return f"Let the originals pass through the same way, so that they carry the same {what} (--round-trip)."
-    return "The originals passed through the same way already: train at a smaller size, or with blur and JPEG noise."
+    if is_of_file(worst.statistic):
+        return "Bring originals and edits to one file format and quality before you train on them."
+    return "Train at a smaller size, or with blur and JPEG noise."
