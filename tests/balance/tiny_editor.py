@@ -77,10 +77,12 @@ class TinyDiffAE:
 class TinyEditor:
     """``leak`` of every step along a path lands on the smile, ``drift`` on the identity; ``blunt`` paths do nothing."""
 
-    def __init__(self, *, leak: float = 0.0, drift: float = 0.0, blunt: bool = False, blind: bool = False) -> None:
+    def __init__(
+        self, *, leak: float = 0.0, drift: float = 0.0, blunt: bool = False, blind: bool = False, method: str = "decode"
+    ) -> None:
         self.diffae = TinyDiffAE()
         self.leak, self.drift, self.blunt, self.blind = leak, drift, blunt, blind
-        self.settings = TinySettings()
+        self.settings = TinySettings(method=method, evaluations_per_edit=7 if method == "decode" else 10)
         self.info = {"name": "tiny", "license": "MIT"}
         self.name, self.layout, self.image_size, self.device = "tiny", "ffhq", SIZE, torch.device("cpu")
         self.attributes = ["skin_tone", "age"]
@@ -100,8 +102,13 @@ class TinyEditor:
     def render(
         self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor, *, x_back=None
     ) -> torch.Tensor:
-        steps = self.settings.decode_steps
-        return self.diffae.decode(z_edit, x_T, steps) if len(z_sem) else x_0
+        edited = self.round_trip(z_edit, x_T) if len(z_sem) else x_0
+        if self.settings.method == "difference":
+            edited = (x_0 + edited - (self.round_trip(z_sem, x_T) if x_back is None else x_back)).clamp(-1, 1)
+        return edited
+
+    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
+        return self.diffae.decode(z_sem, x_T, self.settings.decode_steps)
 
     def probe(self, z_sem: torch.Tensor, name: str) -> torch.Tensor:
         return torch.sigmoid(8 * z_sem[:, NAMES[name]] * (0 if self.blind else 1))

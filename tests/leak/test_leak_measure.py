@@ -216,10 +216,11 @@ def test_lines_hold_the_numbers():
 @pytest.mark.parametrize(
     ("leak", "report", "remedy"),
     [
-        (leak_of(), {"size": "own", "source": "real", "originals": "copy"}, "Train at a smaller size"),
+        (leak_of(), {"size": "own", "source": "real", "originals": "copy"}, "--round-trip"),
         (leak_of(statistic="format_png"), {"size": "own", "originals": "copy"}, "one file format and quality"),
         (leak_of(), {"size": "editor", "source": "real", "originals": "copy"}, r"\(--size own\)"),
         (leak_of(), {"size": "own", "source": "prior"}, "--source real"),
+        (leak_of(), {"size": "own", "round_trip": {"passed": 80}}, "passed through the editor already"),
         (leak_of(0.7, 0.68), {"size": "own"}, r"unedited donors are told as well \(.68\)"),
     ],
 )

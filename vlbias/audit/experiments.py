@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "measure"]
 
-#: Origins that a test image must not have.
+#: Origins of images that were made.
 MADE = ("edited", "sampled")
+#: Origins that a test image must not have: an original that passed through an editor is none of these any more.
+NOT_FOR_TEST = (*MADE, "round-trip")
 #: More test images than this found in a training set, as a share, is a mistake in the split.
 MAX_OVERLAP = 0.01
 
@@ -201,10 +203,11 @@ def _test_set(
             stray = list(train.index[train["source_id"].isin(donors)]) if "source_id" in train else []
             if stray:
                 raise DatasetError(f"'{name}' trains on '{stray[0]}', made from a face of the test set. Split anew.")
-    if "origin" in tested.table and tested.table["origin"].isin(MADE).any():
-        made = tested.table.index[tested.table["origin"].isin(MADE)]
+    if "origin" in tested.table and tested.table["origin"].isin(NOT_FOR_TEST).any():
+        made = tested.table.index[tested.table["origin"].isin(NOT_FOR_TEST)]
         raise DatasetError(
-            f"the test set holds {len(made)} edited or sampled images, such as '{made[0]}'; test on originals alone."
+            f"the test set holds {len(made)} images that an editor made or changed, such as '{made[0]}'; test on "
+            "originals alone."
         )
     known = labels_of(tested, target).notna() & groups_of(tested, columns).notna()
     if not known.any():

@@ -45,14 +45,15 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         after = report["counts_after"][target]
         lines += [f"| {target} | {group} | {n} | {after[group]} |" for group, n in groups.items()]
     lines += _alignment_lines(report.get("alignment"))
+    lines += _round_trip_lines(report.get("round_trip"))
     lines += card_lines(report)
     lines += [
         "",
         "## Files",
-        "`metadata.csv` has one row a picture: labels, `origin` (real, edited or sampled), `source_id` (the donor),",
-        "path, strength, seed, and the readings that verified it (`score_...`). The folder of each split repeats its",
-        "part, for readers that look there. Every made picture says so inside its file. `plan.csv` is the plan,",
-        "`report.json` has the figures.",
+        "`metadata.csv` has one row a picture: labels, `origin` (real, edited, sampled or round-trip), `source_id`",
+        "(the donor), path, strength, seed, and the readings that verified it (`score_...`). The folder of each split",
+        "repeats its part, for readers that look there. Every made picture says so inside its file. `plan.csv` is the",
+        "plan, `report.json` has the figures.",
         "",
         "## Limits",
         "- Edited and sampled pictures are synthetic. They show nobody as they look and prove nothing about anybody.",
@@ -85,3 +86,14 @@ def _alignment_lines(settings: Mapping[str, Any] | None) -> list[str]:
         "crop": "Originals and edits are both the aligned crop, cut and compressed in the same way.",
     }
     return ["", f"Faces were found in photographs by {settings['detector']}. {written[settings['write']]}"]
+
+
+def _round_trip_lines(trips: Mapping[str, Any] | None) -> list[str]:
+    """What happened to the originals that passed through the editor; nothing where none did."""
+    if not trips:
+        return []
+    return [
+        "",
+        f"{trips['passed']} of {trips['planned']} originals passed through the editor without being edited, so that "
+        "they carry what editing leaves behind (`origin` is `round-trip`). They are not quite what they were.",
+    ]

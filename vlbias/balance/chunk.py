@@ -22,7 +22,7 @@ from vlbias.balance.verify import Margins, Reason, Scores, enough, read_margins,
 from vlbias.balance.written import look_at_donors, look_at_files, write_edits
 from vlbias.originals import Encoded
 
-__all__ = ["run_chunk"]
+__all__ = ["aim_at", "identity_of", "run_chunk"]
 
 # A walk that must go further goes so much further where nothing says how far, and never further than FURTHEST; one that
 # went too far comes so much back.
@@ -121,7 +121,7 @@ def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt
     waiting = list(attempts)
     for nearer in (goal, (goal + reached) / 2, reached):
         if waiting:
-            reasons = _aim_at(job, waiting, nearer)
+            reasons = aim_at(job, waiting, nearer)
             aimed |= {a.row["slot"]: a for a, reason in zip(waiting, reasons, strict=True) if reason is None}
             lost |= {a.row["slot"]: reason for a, reason in zip(waiting, reasons, strict=True) if reason is not None}
             waiting = [a for a, reason in zip(waiting, reasons, strict=True) if reason is Reason.TARGET_CHANGED]
@@ -131,7 +131,7 @@ def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt
     return [attempt for attempt in attempts if attempt.row["slot"] in aimed]
 
 
-def _aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None]:
+def aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None]:
     """Set the strengths that carry each face to ``goal``; ``None`` where they do, else why they do not."""
     z_sem = stack(attempts, "z_sem")
     plans = [walks(job.poles, job.groups[a.giver], job.groups[a.row["to"]]) for a in attempts]
@@ -265,7 +265,7 @@ def _scores(
     """Read every edit: the picture, and the code that the encoder finds in it."""
     target = target_margins(job, attempts, z_found, x_edit, look)
     reached = _readings(job, attempts, z_found, x_edit, look)
-    identity = _identity(job, attempts, x_edit, z_found, look)
+    identity = identity_of(job, attempts, x_edit, z_found, look)
     scores = []
     for index in range(len(attempts)):
         stayed = [margins.at(index) for margins, moved in reached if not moved[index]]
@@ -307,7 +307,7 @@ def _verdict(job: Job, attempt: Attempt, scores: Scores) -> Reason | None:
     return verdict(scores, attempt.target_margins, job.checks, attempt.floors)
 
 
-def _identity(
+def identity_of(
     job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor, look: Look
 ) -> torch.Tensor:
     """Similarity of each edit and its donor (b,)."""

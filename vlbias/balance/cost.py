@@ -9,6 +9,7 @@ import torch
 
 from vlbias.balance.judges import SAMPLED_FACES
 from vlbias.balance.plan import Cost, Plan
+from vlbias.balance.round_trip import evaluations_of
 from vlbias.balance.written import median_bytes
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ OVERHEAD = 1.1
 BYTES_PER_PIXEL = 2.0
 
 
-def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int, pairs: bool, own_size: bool) -> Cost:
+def estimate(
+    editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int, pairs: bool, own_size: bool, trips: int = 0
+) -> Cost:
     """Price a plan.
 
     Args:
@@ -34,6 +37,7 @@ def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int,
         prior_steps: network evaluations of a decode in prior mode.
         pairs: whether prior mode decodes donors that do not enter the dataset.
         own_size: whether edits are as large as their donors.
+        trips: originals that pass through the editor.
     """
     settings = editor.settings
     images = len(plan) + int(plan.table["keep_donor"].sum())
@@ -45,6 +49,7 @@ def estimate(editor: Editor, plan: Plan, faces: Any | None, *, prior_steps: int,
         evaluations = len(plan) * prior_steps * (EXPECTED_TRIES + donors)
         if faces is None:
             evaluations += SAMPLED_FACES * prior_steps
+    evaluations += evaluations_of(trips, settings)
     minutes = None
     if len(plan):
         minutes = round(evaluations * seconds_per_evaluation(editor) * OVERHEAD / 60, 2)

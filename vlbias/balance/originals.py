@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlbias.balance.state import RunFolder
 from vlbias.errors import ImageError
@@ -15,10 +15,12 @@ from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
 from vlbias.originals import Original
 from vlbias.progress import Progress
 
-__all__ = ["ORIGINALS", "file_stem", "write_originals"]
+__all__ = ["ORIGINALS", "ROUND_TRIP", "Remade", "file_stem", "write_originals"]
 
 #: What may happen to originals: ``copy`` the files, ``link`` to them, ``resize`` to the edits' size, ``omit``.
 ORIGINALS = ("copy", "link", "resize", "omit")
+#: What ``origin`` says of an original that passed through the editor.
+ROUND_TRIP = "round-trip"
 
 
 def file_stem(item: str) -> str:
@@ -37,8 +39,28 @@ def _source_file(faces: Any, item: str) -> Path | None:
     return Path(path) if path is not None and Path(path).is_file() else None
 
 
+class Remade(NamedTuple):
+    """Where the new file of an original lies that passed through the editor.
+
+    Attributes:
+        chunk: the finished chunk that holds it.
+        name: its name there.
+        suffix: its ending, with the dot.
+    """
+
+    chunk: int
+    name: str
+    suffix: str
+
+
 def write_originals(
-    run: RunFolder, faces: Any, skipped: set[str], originals: str, image_size: int, bar: Progress
+    run: RunFolder,
+    faces: Any,
+    skipped: set[str],
+    originals: str,
+    image_size: int,
+    bar: Progress,
+    remade: Mapping[str, Remade],
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Put the originals in place; one that is there already is not written again.
 
@@ -49,6 +71,7 @@ def write_originals(
         originals: one of :data:`ORIGINALS`.
         image_size: edge in pixels for ``resize``.
         bar: progress.
+        remade: item -> its new file, for those that passed through the editor; they are put in the originals' place.
 
     Returns:
         (metadata rows, item -> what is wrong with it, for those that cannot be read).
@@ -66,13 +89,18 @@ def write_originals(
         if stems[stem] > 1:
             stem = f"{stem}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
         place = f"{labels['split']}/{stem}"
+        new = remade.get(item)
         try:
+            if new is not None:
+                run.place(new.chunk, new.name, run.out / f"{place}{new.suffix}")
+                written[place] = f"{place}{new.suffix}"
             name = written.get(place) or _write_original(run, faces, item, place, originals, image_size)
         except ImageError as error:
             unreadable[item] = str(error)
         else:
+            origin = "real" if new is None else ROUND_TRIP
             values = {column: value for column, value in labels.items() if column != "file_name"}
-            rows.append({"file_name": name, **values, "origin": "real", "source_id": item})
+            rows.append({"file_name": name, **values, "origin": origin, "source_id": item})
         bar.update(1)
     return rows, unreadable
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from os import PathLike
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 import vlbias
-from vlbias.balance.attempts import Job
+from vlbias.balance.attempts import ChunkResult, Job
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
 from vlbias.balance.identity import (
@@ -37,6 +37,7 @@ from vlbias.balance.own_judges import OwnJudge, resolve_judges
 from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.readings import AttributeJudge, check_labels
+from vlbias.balance.round_trip import check_round_trip, run_trips, trips_of
 from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
 from vlbias.balance.verify import Checks, enough
@@ -95,6 +96,21 @@ class Result:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Work:
+    """A chunk that is to be done.
+
+    Attributes:
+        run: does it.
+        size: faces in it.
+        unit: what they are: "edits" or "originals".
+    """
+
+    run: Callable[[], ChunkResult]
+    size: int
+    unit: str
+
+
 class Balancer:
     """Balance a labelled face dataset by verified edits.
 
@@ -123,6 +139,9 @@ class Balancer:
             donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
         leak: how it is measured what gives edits away: ``"low-level"``, ``"network"`` for that and a small network,
             which takes minutes, or :class:`vlbias.leak.LeakSettings`. It changes the report alone.
+        round_trip: whether the originals of the balanced splits pass through the editor as well, to another group and
+            back, so that what editing leaves behind says nothing about the cell. It costs two edits for each original
+            (one with ``method="decode"``), and changes the originals a little.
 
     Raises:
         PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
@@ -153,6 +172,7 @@ class Balancer:
         chunk_size: int = 32,
         size: str = "own",
         leak: str | LeakSettings = "low-level",
+        round_trip: bool = False,
     ):
         self.editor = editor
         self.target = target
@@ -167,6 +187,8 @@ class Balancer:
         if prior_steps < 1:
             raise PlanError(f"`prior_steps` must be >= 1; got {prior_steps}.")
         check_size(size)
+        check_round_trip(round_trip, source=source)
+        self.round_trip = round_trip
         self.mode, self.source, self.to, self.seed, self.size = mode, source, to, seed, size
         self.splits = [splits] if isinstance(splits, str) else list(splits)
         if not self.splits or len(set(self.splits)) != len(self.splits):
@@ -224,7 +246,13 @@ class Balancer:
             num_images=num_images,
         )
         cost = estimate(
-            self.editor, plan, faces, prior_steps=self.prior_steps, pairs=self.keep_pairs, own_size=self.size == "own"
+            self.editor,
+            plan,
+            faces,
+            prior_steps=self.prior_steps,
+            pairs=self.keep_pairs,
+            own_size=self.size == "own",
+            trips=sum(map(len, self._trips(table, plan, poles))),
         )
         return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
 
@@ -316,6 +344,7 @@ class Balancer:
         if originals not in ORIGINALS:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
         check_size(self.size, originals)
+        check_round_trip(self.round_trip, source=self.source, originals=originals)
         first, step = shard if shard is not None else (0, 1)
         if not 0 <= first < step:
             raise ConfigError(f"`shard` must be (i, n) with 0 <= i < n; got {shard}.")
@@ -330,11 +359,11 @@ class Balancer:
         self._check_space(run, plan)
         poles = self._protected_poles(None if faces is None else faces.table)
         job = self._prepare(run, faces, plan, poles)
-        mine = range(first, plan.num_chunks, step)
-        self._run_chunks(run, job, plan, mine, progress)
-        done = sum(run.has_chunk(number) for number in range(plan.num_chunks))
-        if done < plan.num_chunks:
-            report = {"chunks": plan.num_chunks, "chunks_done": done}
+        work = self._work(job, plan)
+        self._run_chunks(run, {number: work[number] for number in range(first, len(work), step)}, progress)
+        done = sum(run.has_chunk(number) for number in range(len(work)))
+        if done < len(work):
+            report = {"chunks": len(work), "chunks_done": done}
             return Result(out, False, pd.DataFrame(), pd.DataFrame(), report)
         total = 0 if faces is None or originals == "omit" else len(faces.table)
         with track(total, "writing", "originals") if progress and total else _silent() as bar:
@@ -347,6 +376,7 @@ class Balancer:
                 image_size=self.editor.image_size,
                 details=self._details(faces, plan, job),
                 bar=bar,
+                trips=range(plan.num_chunks, len(work)),
                 measure=partial(self._measure, run, faces, plan, progress),
             )
         run.first_wins("done.json", {"complete": True})
@@ -403,6 +433,7 @@ class Balancer:
             "keep_pairs": self.keep_pairs,
             "originals": originals,
             "size": self.size,
+            "round_trip": self.round_trip,
             "alignment": None if faces is None else faces.alignment,
         }
 
@@ -469,28 +500,43 @@ class Balancer:
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
-    def _run_chunks(self, run: RunFolder, job: Job, plan: Plan, mine: range, progress: bool) -> None:
-        chunks: dict[int, list[dict[str, Any]]] = {}
+    def _work(self, job: Job, plan: Plan) -> list[Work]:
+        """All chunks: those of the plan, then those of the originals that pass through the editor."""
+        chunks: list[list[dict[str, Any]]] = [[] for _ in range(plan.num_chunks)]
         for row in plan.table.to_dict("records"):
-            chunks.setdefault(int(row["chunk"]), []).append({str(name): value for name, value in row.items()})
-        total = sum(len(chunks[number]) for number in mine)
+            chunks[int(row["chunk"])].append({str(name): value for name, value in row.items()})
+        work = [Work(partial(run_chunk, job, rows), len(rows), "edits") for rows in chunks]
+        trips = self._trips(None if job.faces is None else job.faces.table, plan, job.poles)
+        return work + [Work(partial(run_trips, job, rows), len(rows), "originals") for rows in trips]
+
+    def _trips(self, table: pd.DataFrame | None, plan: Plan, poles: Sequence[Poles]) -> list[list[dict[str, Any]]]:
+        """Chunks of originals that pass through the editor; none where that was not asked for."""
+        return trips_of(table, plan, poles, self.chunk_size) if self.round_trip and table is not None else []
+
+    def _run_chunks(self, run: RunFolder, work: Mapping[int, Work], progress: bool) -> None:
+        for unit in ("edits", "originals"):
+            part = {number: item for number, item in work.items() if item.unit == unit}
+            if any(not run.has_chunk(number) for number in part):
+                self._run_alike(run, part, unit, progress)
+
+    def _run_alike(self, run: RunFolder, work: Mapping[int, Work], unit: str, progress: bool) -> None:
+        """Do the chunks of one kind that are not done."""
         kept = rejected = resumed = 0
-        for number in mine:
+        for number, item in work.items():
             if run.has_chunk(number):
                 values = run.read_chunk(number)
                 kept, rejected = kept + len(values["kept"]), rejected + len(values["rejected"])
-                resumed += len(chunks[number])
-        if resumed == total:
-            return
-        with track(total, "balancing", "edits") if progress else _silent() as bar:
+                resumed += item.size
+        total = sum(item.size for item in work.values())
+        with track(total, "balancing", unit) if progress else _silent() as bar:
             bar.resume_at(resumed)
-            for number in mine:
+            for number, item in work.items():
                 if run.has_chunk(number):
                     continue
-                result = run_chunk(job, chunks[number])
+                result = item.run()
                 run.commit_chunk(number, result)
                 kept, rejected = kept + len(result.kept), rejected + len(result.rejected)
-                bar.update(len(chunks[number]), kept=kept, rejected=rejected)
+                bar.update(item.size, kept=kept, rejected=rejected)
 
     def _details(self, faces: Any | None, plan: Plan, job: Job) -> dict[str, Any]:
         return {

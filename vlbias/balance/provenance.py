@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["provenance"]
+__all__ = ["provenance", "round_trip_provenance"]
 
 
 def provenance(record: Mapping[str, Any], editor_name: str, *, donor: bool = False) -> dict[str, str]:
@@ -25,4 +25,21 @@ def provenance(record: Mapping[str, Any], editor_name: str, *, donor: bool = Fal
         "strength": record["strength"],
         "from": record["from"],
         "to": record["to"],
+    }
+
+
+def round_trip_provenance(record: Mapping[str, Any], editor_name: str) -> dict[str, str]:
+    """What an original says of itself that passed through the editor.
+
+    Args:
+        record: of the face.
+        editor_name: the checkpoint's name.
+    """
+    return {
+        "synthetic": "true",
+        "editor": editor_name,
+        "source": record["donor"],
+        "made_by": "vlbias balance: an original that passed through the editor",
+        "path": record["path"],
+        "strength": record["strength"],
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from vlbias.balance.originals import ROUND_TRIP
 from vlbias.leak import Leak, LeakSettings, leak_lines, leak_warning, measure_leak
 
 __all__ = ["card_lines", "leak_settings", "measured", "needs_measuring", "summary_lines", "warning"]
@@ -67,7 +68,7 @@ def measured(
 
 def _with_omitted(table: pd.DataFrame, faces: Any | None) -> pd.DataFrame:
     """The table with the originals that were left out of the folder: they are trained on beside it."""
-    if faces is None or (table["origin"] == "real").any():
+    if faces is None or table["origin"].isin(["real", ROUND_TRIP]).any():
         return table
     rows = faces.table.drop(columns="file_name").assign(origin="real", source_id=faces.table.index.astype(str))
     return pd.concat([table, rows], ignore_index=True)

@@ -21,6 +21,7 @@ from vlbias.balance.card import dataset_card
 from vlbias.balance.originals import write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, label_of, stale_columns
+from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.state import RunFolder, writing
 from vlbias.balance.verify import Reason
 from vlbias.checkpoints import atomic_write_bytes, read_json
@@ -115,6 +116,7 @@ def assemble(
     image_size: int,
     details: Mapping[str, Any],
     bar: Progress,
+    trips: Sequence[int] = (),
     measure: Callable[[pd.DataFrame], Mapping[str, Any]] = lambda table: {},
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Write the whole output from finished chunks.
@@ -128,19 +130,21 @@ def assemble(
         image_size: of the edits, in pixels.
         details: what else the report says (editor, checks, judges, ...).
         bar: progress.
+        trips: numbers of the finished chunks whose originals passed through the editor.
         measure: metadata table => further entries of the report; called once all pictures are in place.
 
     Returns:
         (metadata table, rejected table, report).
     """
     chunks = [run.read_chunk(number) for number in range(plan.num_chunks)]
+    passed = {number: run.read_chunk(number) for number in trips}
     kept = [record for chunk in chunks for record in chunk["kept"]]
     replacing = set(plan.table.loc[plan.table["replaces_donor"].astype(bool), "slot"])
     replaced = {record["donor"] for record in kept if record["slot"] in replacing}
     real: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
     if faces is not None and originals != "omit":
-        real, unreadable = write_originals(run, faces, replaced, originals, image_size, bar)
+        real, unreadable = write_originals(run, faces, replaced, originals, image_size, bar, remade_of(passed))
     made = _made_rows(run, faces, plan, chunks, poles)
     attributes = [] if faces is None else [c for c in faces.table.columns if c not in ("file_name", "split")]
     names = [plan.settings["target"], *(pole.column for pole in poles)]
@@ -163,7 +167,10 @@ def assemble(
 
     lost = set(unreadable) | replaced
     after = _counts_after(plan, kept, faces, poles, lost)
-    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details, originals) | dict(measure(table))
+    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details, originals)
+    report["round_trip"] = summary_of(passed)
+    report["unet_evaluations"] += sum(chunk["unet_evaluations"] for chunk in passed.values())
+    report |= measure(table)
     run.put(_csv(plan.table), run.out / "plan.csv")
     run.put(_csv(rejects), run.out / "rejected.csv")
     write_report(run, report, plan)

@@ -84,7 +84,10 @@ def resolution_note(faces: Any, size: int, *, prior: bool) -> str | None:
 
 
 def write_edits(
-    job: Job, attempts: Sequence[Attempt], x_edit: torch.Tensor
+    job: Job,
+    attempts: Sequence[Attempt],
+    x_edit: torch.Tensor,
+    describe: Callable[[Mapping[str, Any], str], dict[str, str]] = provenance,
 ) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
     """Edits as files.
 
@@ -92,13 +95,14 @@ def write_edits(
         job: says at which size.
         attempts: donors, one for each edit.
         x_edit: (b, 3, s, s) in [-1, 1].
+        describe: record of an attempt and name of the editor => what the file says of itself.
 
     Returns:
         (files, what a reader sees in them at the editor's size (b, 3, s, s), which edits were finite).
     """
 
     def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
-        text = provenance(record(attempt), job.editor.name)
+        text = describe(record(attempt), job.editor.name)
         if job.size == "editor" or _drawn(attempt):
             return _png(x, text)
         assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited

@@ -164,6 +164,14 @@ def balance(
         Originals,
         typer.Option(help="Copy the originals, link to them, resize them (with --size editor), or leave them out."),
     ] = Originals.copy,
+    round_trip: Annotated[
+        bool,
+        typer.Option(
+            "--round-trip",
+            help="Let the originals pass through the editor as well, to another group and back, so that traces of "
+            "editing say nothing about the cell. Costs about two edits for each original.",
+        ),
+    ] = False,
     leak: Annotated[
         Leak,
         typer.Option(
@@ -227,6 +235,7 @@ def balance(
         "seed": seed,
         "chunk_size": chunk_size,
         "size": size.value,
+        "round_trip": round_trip,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),
     }
     faces = None if num_images is not None else open_faces(dataset, seed)

@@ -88,7 +88,7 @@ def leak_warning(leak: Leak, report: Mapping[str, Any]) -> str | None:
 
     Args:
         leak: what was measured.
-        report: of the run: its ``size``, ``source`` and ``originals``.
+        report: of the run: its ``size``, ``source``, ``originals`` and ``round_trip``.
     """
     worst = leak.worst
     if worst is None or not leak.is_warned_of:
@@ -115,4 +115,9 @@ def _remedy(worst: Reading, report: Mapping[str, Any]) -> str:
         return "Write edits at their donors' size and in their format (--size own)."
     if is_of_file(worst.statistic):
         return "Bring originals and edits to one file format and quality before you train on them."
-    return "Train at a smaller size, or with blur and JPEG noise."
+    if not report.get("round_trip"):
+        return (
+            "Let the originals pass through the editor as well, so that they carry some of the same traces "
+            "(--round-trip), or train at a smaller size."
+        )
+    return "The originals passed through the editor already: train at a smaller size, or with blur and JPEG noise."

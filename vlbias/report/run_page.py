@@ -402,7 +402,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Licence of the editor", licences[1] or "not stated"),
         ("Mode, source", f"{report.get('mode', '–')}, {report.get('source', '–')}"),
         ("Seed", report.get("seed")),
-        ("Originals", report.get("originals")),
+        ("Originals", _originals(report)),
         ("Faces", _alignment(report.get("alignment"))),
         ("Network evaluations", f"{report['unet_evaluations']:,}" if "unet_evaluations" in report else None),
         ("Versions", f"vlbias {vlbias.__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
@@ -418,12 +418,20 @@ def _alignment(settings: Mapping[str, Any] | None) -> str | None:
     return f"found by {settings['detector']}; cut as {settings['layout']}; {written}"
 
 
+def _originals(report: Mapping[str, Any]) -> str | None:
+    """What happened to the pictures that were not edited."""
+    trips = report.get("round_trip")
+    passed = f"; {trips['passed']:,} of {trips['planned']:,} passed through the editor" if trips else ""
+    return None if report.get("originals") is None else f"{report['originals']}{passed}"
+
+
 def _command(report: Mapping[str, Any]) -> str:
     words = ["vlbias", "balance", str(report.get("dataset", "DATASET")), "OUT"]
     words += ["--target", report["target"], "--protected", ",".join(report["protected"])]
     for name in ("editor", "mode", "source", "limit", "originals", "seed"):
         if report.get(name) is not None:
             words += [f"--{name}", str(report[name])]
+    words += ["--round-trip"] if report.get("round_trip") else []
     alignment = report.get("alignment") or {}
     if "write" in alignment:
         words += ["--align", "--write", alignment["write"], "--face", alignment["face"]]

@@ -1,0 +1,224 @@
+"""Originals that pass through the editor as edits do, and end where they began.
+
+Where every picture of the balanced splits carries what editing leaves behind, it says nothing about the cell. An editor
+that takes decoded pictures as they are (``method="decode"``) decodes the original's own codes. One that adds what an
+edit changed (``"difference"``) would leave nothing behind at strength 0, so the face is walked to another group, as far
+as an edit goes, and what comes out is walked back; what the two walks did not undo is what is left behind. It is added
+to the original's own pixels, and the file is written again, both as for an edit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from vlbias.balance.attempts import Attempt, ChunkResult, Job, record, reject, stack, target_margins
+from vlbias.balance.chunk import aim_at, identity_of
+from vlbias.balance.looks import Look
+from vlbias.balance.originals import ROUND_TRIP, Remade
+from vlbias.balance.plan import Plan, item_seed, walks
+from vlbias.balance.poles import Poles, label_of
+from vlbias.balance.provenance import round_trip_provenance
+from vlbias.balance.source import encode_faces, in_batches, open_faces
+from vlbias.balance.verify import Margins, Reason, read_margins
+from vlbias.balance.written import look_at_donors, look_at_files, write_edits
+from vlbias.errors import ConfigError
+
+__all__ = ["check_round_trip", "evaluations_of", "remade_of", "run_trips", "summary_of", "trips_of"]
+
+def check_round_trip(round_trip: bool, *, source: str, originals: str = "copy") -> None:
+    """Refuse settings that a round trip does not go with.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if round_trip and source == "prior":
+        raise ConfigError(
+            "`round_trip` makes originals like edits of originals, and edits of faces from the prior are none. Use "
+            "source='real'."
+        )
+    if round_trip and originals == "omit":
+        raise ConfigError("`round_trip` writes originals anew, and originals='omit' leaves them out. Use 'copy'.")
+
+
+def trips_of(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles], chunk_size: int) -> list[list[dict[str, Any]]]:
+    """Chunks of originals: all labelled faces of the balanced splits whose group edits leave or come to.
+
+    Args:
+        table: the dataset's.
+        plan: says between which groups edits go.
+        poles: one for each protected attribute.
+        chunk_size: faces in a chunk.
+
+    Returns:
+        For each face a row like those of ``Plan.table``: where it is walked, it goes ``from`` its group ``to`` another
+        one and back.
+    """
+    names = {values: name for name, values in plan.groups.items()}
+    away = _ways(plan)
+    rows: list[dict[str, Any]] = []
+    for item, labels in table.iterrows():
+        target = label_of(labels[plan.settings["target"]])
+        group = names.get(tuple(label_of(labels[pole.column]) or "" for pole in poles))
+        if labels["split"] not in plan.settings["splits"] or target not in plan.counts_before or group not in away:
+            continue
+        seed = item_seed(plan.settings["seed"], ROUND_TRIP, item)
+        others = away[group]
+        row = {"slot": len(rows), "split": labels["split"], "target": target, "donor": str(item), "seed": seed}
+        rows.append(row | {"from": group, "to": others[seed % len(others)], "path": ""})
+    return [rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size)]
+
+
+def _ways(plan: Plan) -> dict[str, list[str]]:
+    """Group -> the groups that edits come from into it; where none do, those that they go to."""
+    pairs = sorted(set(zip(plan.table["from"], plan.table["to"], strict=True)))
+    coming: dict[str, list[str]] = {}
+    going: dict[str, list[str]] = {}
+    for old, new in pairs:
+        coming.setdefault(str(new), []).append(str(old))
+        going.setdefault(str(old), []).append(str(new))
+    return going | coming
+
+
+def run_trips(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
+    """Let some originals pass through the editor.
+
+    Args:
+        job: shared by all chunks.
+        rows: of :func:`trips_of`.
+
+    Returns:
+        Those that came back as themselves are kept (file ``trip-000012``); the others stay as they are, with the reason
+        among ``rejected``.
+    """
+    result, start = ChunkResult(), job.editor.diffae.evaluations
+    attempts = [Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"])) for row in rows]
+    x_faces, failures = open_faces(job.faces, [attempt.donor for attempt in attempts], job.editor)
+    for attempt in attempts:
+        if attempt.donor in failures:
+            reject(result, attempt, Reason.UNREADABLE, detail=failures[attempt.donor])
+    attempts = [attempt for attempt in attempts if attempt.donor in x_faces]
+    if attempts:
+        x_0, z_sem = encode_faces(job.editor, [x_faces[attempt.donor] for attempt in attempts])
+        for index, attempt in enumerate(attempts):
+            attempt.x_0, attempt.z_sem = x_0[index], z_sem[index]
+        _write(job, attempts, _passed(job, attempts), result)
+    result.unet_evaluations = job.editor.diffae.evaluations - start
+    return result
+
+
+def _passed(job: Job, attempts: list[Attempt]) -> torch.Tensor:
+    """Faces that passed through the editor, (b, 3, s, s)."""
+    x_0, z_sem = stack(attempts, "x_0"), stack(attempts, "z_sem")
+    if job.editor.settings.method == "decode":
+        return job.editor.round_trip(z_sem, _invert(job, x_0, z_sem))
+    aim_at(job, attempts, job.checks.goal)
+    for attempt in attempts:
+        usual = walks(job.poles, job.groups[attempt.giver], job.groups[attempt.row["to"]])
+        # a face that reads as the other group already would not move at all
+        attempt.strengths = {name: attempt.strengths[name] or strength for name, strength in usual.items()}
+    away = _walked(job, attempts, x_0, z_sem, 1)
+    return _walked(job, attempts, away, in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, away), -1)
+
+
+def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.Tensor, sign: int) -> torch.Tensor:
+    names = sorted({name for attempt in attempts for name in attempt.strengths})
+    strengths = {
+        name: torch.tensor([sign * attempt.strengths.get(name, 0.0) for attempt in attempts], device=z_sem.device)
+        for name in names
+    }
+    return job.editor.render(x_0, z_sem, _invert(job, x_0, z_sem), job.editor.walk(z_sem, strengths))
+
+
+def _invert(job: Job, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
+    editor, settings = job.editor, job.editor.settings
+    return in_batches(
+        lambda x, z: editor.diffae.invert(x, z, num_steps=settings.invert_steps, solver=settings.solver),
+        settings.batch_size,
+        x_0,
+        z_sem,
+    )
+
+
+def _write(job: Job, attempts: list[Attempt], x_back: torch.Tensor, result: ChunkResult) -> None:
+    """Keep the faces whose file still shows the same person of the same groups."""
+    files, x_seen, finite = write_edits(job, attempts, x_back, round_trip_provenance)
+    z_seen = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_seen)
+    look = look_at_files(job, attempts, files)
+    identity = identity_of(job, attempts, x_seen, z_seen, look).tolist()
+    before = _Faces(stack(attempts, "z_sem"), stack(attempts, "x_0"), look_at_donors(job, attempts))
+    moved = _moved(job, attempts, before, _Faces(z_seen, x_seen, look))
+    for index, attempt in enumerate(attempts):
+        if not finite[index]:
+            reject(result, attempt, Reason.NOT_FINITE)
+        elif identity[index] < job.checks.identity:
+            reject(result, attempt, Reason.IDENTITY_LOST)
+        elif (reason := moved[index]) is not None:
+            reject(result, attempt, reason)
+        else:
+            file = files[index]
+            result.kept.append(record(attempt) | {"suffix": file.suffix, "identity": round(identity[index], 4)})
+            result.files[f"trip-{attempt.row['slot']:06d}"] = file
+
+
+class _Faces(NamedTuple):
+    """Codes (b, d), pictures (b, 3, s, s), and the same pictures at other sizes."""
+
+    z_sem: torch.Tensor
+    x_0: torch.Tensor
+    look: Look
+
+
+def _moved(job: Job, attempts: list[Attempt], before: _Faces, after: _Faces) -> list[Reason | None]:
+    """Why a face does not read as its own class and groups any more; ``None`` where it does."""
+    read: list[tuple[Reason, Margins, Margins]] = [
+        (Reason.TARGET_CHANGED, target_margins(job, attempts, *before), target_margins(job, attempts, *after))
+    ]
+    for place, judge in enumerate(job.protected):
+        own = [job.groups[attempt.giver][place] for attempt in attempts]
+        old, new = (read_margins(job.editor, judge, own, **faces._asdict()) for faces in (before, after))
+        read.append((Reason.PROTECTED_NOT_REACHED, old, new))
+    found: list[Reason | None] = []
+    for index in range(len(attempts)):
+        lost = [reason for reason, old, new in read if _fell(job, old.at(index), new.at(index))]
+        found.append(lost[0] if lost else None)
+    return found
+
+
+def _fell(job: Job, before: tuple[float | None, float | None], after: tuple[float | None, float | None]) -> bool:
+    """Whether a margin fell below what is asked of the target of an edit."""
+    checks = job.checks
+    pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
+    return any(new < min(checks.target, old - checks.target_slack) for old, new in pairs)
+
+
+def evaluations_of(num_trips: int, settings: Any) -> int:
+    """Network evaluations of so many round trips, with an editor's ``RenderSettings``."""
+    return num_trips * settings.evaluations_per_edit * (1 if settings.method == "decode" else 2)
+
+
+def remade_of(chunks: Mapping[int, Mapping[str, Any]]) -> dict[str, Remade]:
+    """Item -> its new file, from finished chunks of :func:`run_trips` by their number."""
+    return {
+        record["donor"]: Remade(number, f"trip-{record['slot']:06d}{record['suffix']}", record["suffix"])
+        for number, chunk in chunks.items()
+        for record in chunk["kept"]
+    }
+
+
+def summary_of(chunks: Mapping[int, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the report says of the round trip; ``None`` where there was none."""
+    if not chunks:
+        return None
+    kept = sum(len(chunk["kept"]) for chunk in chunks.values())
+    left = Counter(record["reason"] for chunk in chunks.values() for record in chunk["rejected"])
+    return {
+        "planned": kept + left.total(),
+        "passed": kept,
+        "left_as_they_were": dict(sorted(left.items())),
+        "unet_evaluations": sum(chunk["unet_evaluations"] for chunk in chunks.values()),
+    }
