@@ -163,6 +163,21 @@ def test_a_change_of_one_colour_leaves_the_others():
     assert (rise == (20, 0, 0)).all()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_photograph_without_colour_stays_without(tmp_path, suffix):
+    scene().convert("L").convert("RGB").save(tmp_path / f"grey{suffix}")
+    original = Original.read(tmp_path / f"grey{suffix}")
+    before = small(original.upright)
+    redder = before + np.array([20.0, 0.0, -10.0])
+    file = original.encode(original.changed(before, redder))
+    changed = np.asarray(file.open()).astype(int)
+    assert np.ptp(changed, axis=2).max() == 0
+    # the change of brightness is there: .299 * 20 - .114 * 10
+    assert (changed - np.asarray(original.upright)).mean() == pytest.approx(4.84, abs=0.4)
+    coloured = Original.of_picture(scene()).changed(before, redder)
+    assert (np.asarray(coloured).astype(int) - np.asarray(scene()))[..., 0].mean() == pytest.approx(20, abs=0.5)
+
+
 def test_a_placement_carries_the_change_into_a_photo():
     photo = scene(200, 120)
     original = Original.of_picture(photo)

@@ -29,6 +29,8 @@ __all__ = ["Encoded", "Original", "centre_square", "read_provenance"]
 _STRIP_ROWS = 256
 #: Width of the soft edge where the edited square ends inside the picture, as a share of the square's edge.
 FEATHER = 0.12
+#: Whether a picture has colour is looked for at about this size; channels that differ by no more levels are alike.
+_COLOUR_SIZE, _ALIKE = 1024, 2
 # Rec. 601, as Pillow turns colour into grey.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -175,6 +177,9 @@ class Original:
         raster = self.stored.copy()
         if not change.any():
             return raster
+        if _has_no_colour(raster):
+            # a black-and-white photograph stays one: a breath of colour would say that it was edited
+            change = np.repeat((change @ _LUMA)[..., None], 3, axis=2)
         change = smooth(change, placement)
         change = change * feathered_mask(change.shape[0], FEATHER, sides=sides)[..., None]
         for box in _strips(placement, width, height):
@@ -350,6 +355,14 @@ def _add(region: np.ndarray, change: np.ndarray, mode: str) -> None:
         plane[...] = np.clip(np.round(plane + grey), 0, 255)
         return
     region[...] = np.clip(np.round(region + grey * 257.0), 0, 65535)
+
+
+def _has_no_colour(raster: Image.Image) -> bool:
+    """Whether a picture in colour shows none: its channels are alike, up to the rounding of a compression."""
+    if raster.mode not in ("RGB", "RGBA"):
+        return False
+    small = raster.reduce(max(1, min(raster.size) // _COLOUR_SIZE))
+    return bool(np.ptp(np.asarray(small)[..., :3], axis=2).max() <= _ALIKE)
 
 
 def _picture(pixels: np.ndarray, mode: str) -> Image.Image:
