@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from planted import picture, write
 
 from vlbias.errors import ConfigError
@@ -117,6 +118,20 @@ def test_other_splits_and_unlabelled_rows_are_not_looked_at(plain):
     assert [cell.target for cell in measured(out, table).cells] == ["1"]
     table["skin"] = table["skin"].mask(table["smile"] == 1)
     assert measured(out, table).cells == ()
+
+
+def test_in_photographs_the_faces_are_compared(plain, tmp_path):
+    """What is around the face differs between edits and originals, the faces do not."""
+    out, table = plain
+    (tmp_path / "train").mkdir()
+    for row in table.to_dict("records"):
+        photo = Image.new("RGB", (128, 96), "red" if row["origin"] == "edited" else "blue")
+        photo.paste(Image.open(out / row["file_name"]), (40, 16))
+        photo.save(tmp_path / row["file_name"], format="PNG")
+    boxed = table.assign(face_box="40,16,104,80")
+    whole, faces = measured(tmp_path, table), measured(tmp_path, boxed)
+    assert whole.readings[1].edits.value > 0.95
+    assert faces.readings[1] == measured(out, table).readings[1]
 
 
 def test_sizes_far_above_the_pictures_are_left_out(plain):

@@ -17,6 +17,7 @@ from vlbias.leak.statistics import (
     spectrum_statistics,
     statistics_at,
 )
+from vlbias.originals import Encoded
 
 
 @pytest.fixture
@@ -132,6 +133,27 @@ def test_of_a_large_picture_the_middle_is_read():
     assert {k: v for k, v in whole.items() if k not in ("width", "height")} == {
         k: v for k, v in part.items() if k not in ("width", "height")
     }
+
+
+def test_in_a_photograph_the_face_is_looked_at(tmp_path):
+    face = picture(np.random.default_rng(4))
+    photo = Image.new("RGB", (200, 160), "red")
+    photo.paste(face, (48, 24))
+    photo.save(tmp_path / "whole.png")
+    face.save(tmp_path / "face.png")
+    box = (48, 24, 112, 88)
+    found = statistics_at(tmp_path / "whole.png", [None, 32], box)
+    alone = statistics_at(tmp_path / "face.png", [None, 32])
+    assert found[32] == alone[32]
+    assert found[None] == alone[None] | {name: found[None][name] for name in ("width", "height")}
+    assert math.exp(found[None]["width"]) == pytest.approx(200)
+    # a box that reaches beyond the picture ends at its edge, one that misses it is no box
+    assert statistics_at(tmp_path / "face.png", [32], (-9, -9, 80, 80)) == statistics_at(tmp_path / "face.png", [32])
+    assert statistics_at(tmp_path / "face.png", [32], (70, 0, 90, 20)) == statistics_at(tmp_path / "face.png", [32])
+
+
+def test_a_file_that_is_not_written_yet_is_read_like_one(file):
+    assert low_level_statistics(Encoded(file.read_bytes(), ".jpg")) == low_level_statistics(file)
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path):

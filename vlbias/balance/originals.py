@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from vlbias.balance.state import RunFolder
 from vlbias.errors import ImageError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
 from vlbias.originals import Original
 from vlbias.progress import Progress
 
-__all__ = ["ORIGINALS", "ROUND_TRIP", "Remade", "file_stem", "write_originals"]
+__all__ = ["ORIGINALS", "ROUND_TRIP", "Remade", "file_stem", "with_face_boxes", "write_originals"]
 
 #: What may happen to originals: ``copy`` the files, ``link`` to them, ``resize`` to the edits' size, ``omit``.
 ORIGINALS = ("copy", "link", "resize", "omit")
@@ -103,6 +105,21 @@ def write_originals(
             rows.append({"file_name": name, **values, "origin": origin, "source_id": item})
         bar.update(1)
     return rows, unreadable
+
+
+def with_face_boxes(faces: Any, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with where in each photograph its face lies, if there are whole photographs.
+
+    ``face_box`` is "left,top,right,bottom" in pixels, of the upright square around the crop, which may reach beyond the
+    picture; missing where the picture is the face.
+    """
+    known: dict[str, str] = {}
+    for item in set(table["source_id"]) & set(faces.table.index):
+        place = faces.placement(item)
+        if place is not None:
+            corners = place.corners()
+            known[item] = ",".join(str(round(float(edge))) for edge in (*corners.min(axis=0), *corners.max(axis=0)))
+    return table.assign(face_box=table["source_id"].map(known.get)) if known else table
 
 
 def _written(out: Path, splits: Sequence[str]) -> dict[str, str]:

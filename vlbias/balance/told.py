@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
-from vlbias.balance.originals import ROUND_TRIP
+from vlbias.balance.originals import ROUND_TRIP, with_face_boxes
 from vlbias.leak import Leak, LeakSettings, leak_lines, leak_warning, measure_leak
+from vlbias.leak.statistics import Source
 
 __all__ = ["card_lines", "leak_settings", "measured", "needs_measuring", "summary_lines", "warning"]
 
@@ -49,9 +49,13 @@ def measured(
         ImageError: a picture cannot be read.
     """
 
-    def original(item: str) -> Path | Image.Image:
-        path = faces.path(item) if faces is not None else None
-        return Path(path) if path is not None and Path(path).is_file() else faces.image(item)  # type: ignore[union-attr]
+    def original(item: str) -> Source:
+        assert faces is not None
+        path, cut = faces.path(item), (faces.alignment or {}).get("write") == "crop"
+        if path is not None and not cut:
+            return Path(path)
+        found = faces.original(item)
+        return found.encode(found.stored)
 
     leak = measure_leak(
         _with_omitted(table, faces),
@@ -71,7 +75,7 @@ def _with_omitted(table: pd.DataFrame, faces: Any | None) -> pd.DataFrame:
     if faces is None or table["origin"].isin(["real", ROUND_TRIP]).any():
         return table
     rows = faces.table.drop(columns="file_name").assign(origin="real", source_id=faces.table.index.astype(str))
-    return pd.concat([table, rows], ignore_index=True)
+    return pd.concat([table, with_face_boxes(faces, rows) if "face_box" in table else rows], ignore_index=True)
 
 
 def needs_measuring(report: Mapping[str, Any], settings: LeakSettings) -> bool:

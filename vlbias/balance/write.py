@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.card import dataset_card
-from vlbias.balance.originals import write_originals
+from vlbias.balance.originals import with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, label_of, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
@@ -82,21 +82,6 @@ def _made_rows(
     return rows
 
 
-def _with_face_boxes(faces: Any, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with where in each photograph its face lies, if there are whole photographs.
-
-    ``face_box`` is "left,top,right,bottom" in pixels, of the upright square around the crop, which may reach beyond the
-    picture; missing where the picture is the face.
-    """
-    known: dict[str, str] = {}
-    for item in set(table["source_id"]) & set(faces.table.index):
-        place = faces.placement(item)
-        if place is not None:
-            corners = place.corners()
-            known[item] = ",".join(str(round(float(edge))) for edge in (*corners.min(axis=0), *corners.max(axis=0)))
-    return table.assign(face_box=table["source_id"].map(known.get)) if known else table
-
-
 def _natural_values(faces: Any, columns: Sequence[str]) -> Any:
     """(column, label) => the value as the dataset writes it: "1" => 1 in a column of integers."""
     known: dict[tuple[str, str], Any] = {}
@@ -152,7 +137,7 @@ def assemble(
     table = pd.DataFrame([*real, *made], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS])
     table["seed"] = table["seed"].astype("Int64")
     if faces is not None and faces.alignment is not None and details["size"] == "own":
-        table = _with_face_boxes(faces, table)
+        table = with_face_boxes(faces, table)
 
     rejected = [record for chunk in chunks for record in chunk["rejected"]]
     noted = {record["donor"] for record in rejected if record["reason"] == Reason.UNREADABLE}

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from vlbias.classify import FitSettings
 from vlbias.errors import ConfigError
-from vlbias.images import open_image, picture_size, to_tensor, to_uint8
+from vlbias.images import picture_size, to_tensor, to_uint8, to_upright_rgb
 from vlbias.leak.network import FOLDS, network_pairs
 from vlbias.leak.probe import Auc, Pairs, cross_fitted, interval, repeated_folds, resampled_faces, single_aucs
-from vlbias.leak.statistics import statistics_at
+from vlbias.leak.statistics import Box, Source, cropped, statistics_at, stored_picture
 from vlbias.progress import track
 
 __all__ = ["MAX_AUC", "PROBES", "Cell", "Leak", "LeakSettings", "NetworkReading", "Reading", "measure_leak"]
@@ -36,7 +35,6 @@ MAX_AUC = 0.65
 MIN_OF_CELL, MIN_IN_ALL = 5, 20
 _NUM_THREADS = 4
 
-Source = Path | Image.Image
 Original = Callable[[str], Source]
 
 
@@ -216,10 +214,23 @@ def _rounded(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class _Shown:
+    """A picture, or the face in it."""
+
+    source: Source
+    box: Box | None
+
+    @property
+    def key(self) -> tuple[Any, Box | None]:
+        """The same for the same pixels of the same file."""
+        return (self.source if isinstance(self.source, Path) else id(self.source)), self.box
+
+
+@dataclass(frozen=True)
 class _Pictures:
     """Pictures that are compared: edits or donors, and the originals beside them."""
 
-    sources: list[Source]
+    sources: list[_Shown]
     is_edit: np.ndarray
     cells: np.ndarray
     faces: np.ndarray
@@ -240,7 +251,7 @@ def measure_leak(
 
     Args:
         table: one row a picture: ``file_name`` (missing where only ``original`` has it), ``split``, the labels,
-            ``origin`` and ``source_id``, as ``metadata.csv`` has them.
+            ``origin`` and ``source_id``, as ``metadata.csv`` has them. With ``face_box`` only the face is looked at.
         folder: what file names are relative to.
         target, protected: columns whose values make the cells.
         splits: splits to look at.
@@ -274,12 +285,21 @@ def _rows(table: pd.DataFrame, target: str, protected: Sequence[str], splits: Se
     """The labelled rows of some splits with ``target``, ``group`` and ``is_edit``."""
     labels = table[[target, *protected]]
     known = table["split"].isin(list(splits)) & labels.notna().all(axis=1)
-    rows = table.loc[known, ["file_name", "source_id", "origin"]].astype(object).reset_index(drop=True)
+    rows = table.loc[known].reindex(columns=["file_name", "source_id", "origin", "face_box"])
+    rows = rows.astype(object).reset_index(drop=True)
     rows["target"] = [str(value) for value in labels.loc[known, target]]
     groups = labels.loc[known, list(protected)].itertuples(index=False)
     rows["group"] = [" & ".join(map(str, values)) for values in groups]
     rows["is_edit"] = rows["origin"] == "edited"
     return rows
+
+
+def _box(text: Any) -> Box | None:
+    """``face_box`` of a row, "left,top,right,bottom"; ``None`` where the picture is the face."""
+    if not isinstance(text, str):
+        return None
+    left, top, right, bottom = (int(edge) for edge in text.split(","))
+    return left, top, right, bottom
 
 
 def _cells(rows: pd.DataFrame) -> list[Cell]:
@@ -306,8 +326,9 @@ def _drawn(rows: pd.DataFrame, cells: Sequence[Cell], settings: LeakSettings) ->
 
 
 def _pictures(drawn: pd.DataFrame, folder: Path, original: Original | None) -> _Pictures:
+    rows = drawn[["file_name", "source_id", "face_box"]].itertuples(index=False)
     return _Pictures(
-        [_source(row.file_name, row.source_id, folder, original) for row in drawn.itertuples()],
+        [_Shown(_source(name, item, folder, original), _box(face)) for name, item, face in rows],
         drawn["is_edit"].to_numpy(bool),
         drawn["cell"].to_numpy(int),
         drawn["source_id"].astype(str).to_numpy(),
@@ -344,12 +365,12 @@ def _low_level(
     compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool
 ) -> tuple[Reading, ...]:
     """The low-level probe at each size; the first of ``compared`` are edits, the second, if any, their donors."""
-    sources = _distinct(source for part in compared for source in part.sources)
+    sources = {shown.key: shown for part in compared for shown in part.sources}
     sizes: list[int | None] = [None, *(size for size in settings.sizes if size < 2 * _largest_edge(sources.values()))]
     found: dict[Any, dict[int | None, dict[str, float]]] = {}
     progress = track(len(sources), "measuring the leak", "pictures") if show_progress else nullcontext()
     with progress as bar, ThreadPoolExecutor(_NUM_THREADS) as pool:
-        every = pool.map(lambda source: statistics_at(source, sizes), sources.values())
+        every = pool.map(lambda shown: statistics_at(shown.source, sizes, shown.box), sources.values())
         for key, values in zip(sources, every, strict=True):
             found[key] = values
             if bar is not None:
@@ -358,17 +379,15 @@ def _low_level(
     return tuple(_reading(compared, folds, found, size, settings.seed) for size in sizes)
 
 
-def _distinct(sources: Iterable[Source]) -> dict[Any, Source]:
-    return {_key(source): source for source in sources}
+def _largest_edge(sources: Iterable[_Shown]) -> int:
+    def edge(shown: _Shown) -> int:
+        if shown.box is not None:
+            left, top, right, bottom = shown.box
+            return max(right - left, bottom - top)
+        source = shown.source
+        return max(picture_size(source) if isinstance(source, (str, Path)) else stored_picture(source).size)
 
-
-def _key(source: Source) -> Any:
-    return source if isinstance(source, Path) else id(source)
-
-
-def _largest_edge(sources: Iterable[Source]) -> int:
-    sizes = (source.size if isinstance(source, Image.Image) else picture_size(source) for source in sources)
-    return max(max(size) for size in sizes)
+    return max(map(edge, sources))
 
 
 def _reading(
@@ -378,7 +397,7 @@ def _reading(
     size: int | None,
     seed: int,
 ) -> Reading:
-    tables = [pd.DataFrame([found[_key(source)][size] for source in part.sources]) for part in compared]
+    tables = [pd.DataFrame([found[shown.key][size] for shown in part.sources]) for part in compared]
     edits = compared[0]
     alone = single_aucs(tables[0], edits.is_edit, edits.cells)
 
@@ -427,9 +446,9 @@ def _network(compared: Sequence[_Pictures], settings: LeakSettings, show_progres
     return NetworkReading(settings.network_size, told, donors, excess)
 
 
-def _tensor(sources: Sequence[Source], size: int) -> torch.Tensor:
-    def one(source: Source) -> torch.Tensor:
-        return to_uint8(to_tensor(source if isinstance(source, Image.Image) else open_image(source), size))
+def _tensor(sources: Sequence[_Shown], size: int) -> torch.Tensor:
+    def one(shown: _Shown) -> torch.Tensor:
+        return to_uint8(to_tensor(cropped(to_upright_rgb(stored_picture(shown.source)), shown.box), size))
 
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         return torch.cat(list(pool.map(one, sources)))

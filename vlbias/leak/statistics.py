@@ -8,17 +8,22 @@ spectrum, and variance, kurtosis and colour correlation of the high-pass residua
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
 from scipy import fft
 
 from vlbias.images import load_stored, to_upright_rgb
+from vlbias.originals import Encoded
 
 __all__ = [
+    "Box",
+    "Source",
+    "cropped",
     "describe",
     "file_statistics",
     "grid_statistics",
@@ -27,7 +32,13 @@ __all__ = [
     "residual_statistics",
     "spectrum_statistics",
     "statistics_at",
+    "stored_picture",
 ]
+
+#: A picture: its file, its file as it would be written, or a drawn picture.
+Source = str | Path | Encoded | Image.Image
+#: left, top, right, bottom in pixels of the upright picture.
+Box = tuple[int, int, int, int]
 
 #: Bands of the spectrum, of equal width up to half a cycle per pixel: of brightness, and of colour.
 LUMA_BANDS, CHROMA_BANDS = 16, 8
@@ -50,11 +61,12 @@ _EPSILON = 0.01  # grey levels squared: a variance below that of rounding is non
 _COLORS = ("red", "green", "blue")
 
 
-def low_level_statistics(source: str | Path | Image.Image, size: int | None = None) -> dict[str, float]:
+def low_level_statistics(source: Source, size: int | None = None) -> dict[str, float]:
     """A picture's file => its statistics by name.
 
     Args:
-        source: the file; a picture in memory, which was drawn and never stored, counts as an RGB PNG.
+        source: the file, as a path or as it would be written; a picture in memory, which was drawn and never stored,
+            counts as an RGB PNG.
         size: edge in pixels that the picture is cropped and resized to as for training, and what is left in the pixels
             then; ``None`` reads the file as it is written.
 
@@ -67,17 +79,34 @@ def low_level_statistics(source: str | Path | Image.Image, size: int | None = No
     return statistics_at(source, (size,))[size]
 
 
-def statistics_at(source: str | Path | Image.Image, sizes: Sequence[int | None]) -> dict[int | None, dict[str, float]]:
-    """:func:`low_level_statistics` at several sizes, from one look at the file."""
-    stored = _stored(source)
-    picture = to_upright_rgb(stored)
+def statistics_at(
+    source: Source, sizes: Sequence[int | None], box: Box | None = None
+) -> dict[int | None, dict[str, float]]:
+    """:func:`low_level_statistics` at several sizes, from one look at the file.
+
+    Args:
+        source: the picture.
+        sizes: edges in pixels, ``None`` for the file as it is written.
+        box: the part of the upright picture that is looked at; ``None`` for all of it.
+    """
+    stored = stored_picture(source)
+    picture = cropped(to_upright_rgb(stored), box)
     return {
-        size: _as_written(stored, picture) if size is None else pixel_statistics(np.asarray(_fitted(picture, size)))
+        size: _as_written(stored, picture, box)
+        if size is None
+        else pixel_statistics(np.asarray(_fitted(picture, size)))
         for size in sizes
     }
 
 
-def _stored(source: str | Path | Image.Image) -> Image.Image:
+def stored_picture(source: Source) -> Image.Image:
+    """A picture as ``load_stored`` gives it.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    if isinstance(source, Encoded):
+        return Image.open(io.BytesIO(source.data))
     if not isinstance(source, Image.Image):
         return load_stored(source)
     drawn = source.convert("RGB")
@@ -85,15 +114,28 @@ def _stored(source: str | Path | Image.Image) -> Image.Image:
     return drawn
 
 
+def cropped(picture: Image.Image, box: Box | None) -> Image.Image:
+    """The part of a picture inside a box that may reach beyond it; all of it where the box misses it."""
+    if box is None:
+        return picture
+    left, top, right, bottom = box
+    inside = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
+    return picture.crop(inside) if inside[0] < inside[2] and inside[1] < inside[3] else picture
+
+
 def _fitted(picture: Image.Image, size: int) -> Image.Image:
     same = picture.size == (size, size)
     return picture if same else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
 
 
-def _as_written(stored: Image.Image, picture: Image.Image) -> dict[str, float]:
+def _as_written(stored: Image.Image, picture: Image.Image, box: Box | None) -> dict[str, float]:
     # the grid of blocks lies along the rows as they are stored, however the picture is turned for people
-    grey = np.asarray(_middle(stored.convert("L")))
-    return file_statistics(stored) | grid_statistics(grey) | pixel_statistics(np.asarray(_middle(picture)))
+    grey = stored.convert("L")
+    if box is not None and stored.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        left, top, right, bottom = box
+        grey = cropped(grey, (max(left, 0) // BLOCK * BLOCK, max(top, 0) // BLOCK * BLOCK, right, bottom))
+    grid = grid_statistics(np.asarray(_middle(grey)))
+    return file_statistics(stored) | grid | pixel_statistics(np.asarray(_middle(picture)))
 
 
 def pixel_statistics(pixels: np.ndarray) -> dict[str, float]:
