@@ -93,10 +93,11 @@ def leak_warning(leak: Leak, report: Mapping[str, Any]) -> str | None:
     worst = leak.worst
     if worst is None or not leak.is_warned_of:
         return None
+    doubt = "" if worst.edits.low > 0.5 else " The interval holds chance: more pictures would say whether it is so."
     return (
         f"low-level traces tell edits from originals of the same cell with an AUC of {auc_text(worst.edits)} "
         f"{size_text(worst.size)} (above {_short(MAX_AUC)}), most by {describe(worst.statistic)}, so a classifier can "
-        f"learn who was edited in place of the face. {_remedy(worst, report)}"
+        f"learn who was edited in place of the face.{doubt} {_remedy(worst, report)}"
     )
 
 
