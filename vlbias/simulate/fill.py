@@ -71,6 +71,7 @@ class BalancerFill:
             raise ConfigError("Edits are images on disk; give the simulation a `storage` file.")
         balancer = copy.copy(self.balancer)
         balancer.mode, balancer.source, balancer.to, balancer.splits = "reduce", "real", "all", ["train"]
+        balancer.round_trip = False  # originals are the simulation's own
         faces = dataset.select(dataset.table["split"] == "train")
         with FileLock(folder.with_suffix(".lock")):
             plan = balancer.plan(faces)
