@@ -18,7 +18,7 @@ PACKAGE = Path(vlbias.__file__).parent
 
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
-    ["errors"],
+    ["errors", "version"],
     ["checkpoints", "progress", "locks"],
     ["images"],
     ["alignment", "classify"],
@@ -52,34 +52,64 @@ HOMES = {
     "onnx": {"networks"},
     "onnxruntime": {"networks"},
 }
-#: Names of the package itself, which every room may read.
-ROOT_NAMES = {"__version__"}
+
+#: Circles inside rooms that are still to be mended; the test also fails when one that is listed is gone.
+KNOWN = {
+    ("vlbias.balance.looks", "vlbias.balance.readings", "vlbias.balance.source"),
+    ("vlbias.diffae.model", "vlbias.diffae.published"),
+    ("vlbias.paths.calibration", "vlbias.paths.training"),
+    ("vlbias.paths.pathset", "vlbias.paths.published"),
+    ("vlbias.search.export", "vlbias.search.front", "vlbias.search.plots", "vlbias.search.study"),
+    ("vlbias.simulate.plots", "vlbias.simulate.result"),
+}
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """(module, only for types) of every import of a file, those inside functions too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typed = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
+def imports(path: Path) -> list[str]:
+    """Full names of the modules that a file imports, also inside functions and under ``TYPE_CHECKING``."""
     found = []
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in typed) for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            if node.module == "vlbias":
-                names = [alias.name for alias in node.names if alias.name not in ROOT_NAMES]
-                found += [(f"vlbias.{name}", id(node) in typed) for name in names]
-            else:
-                found.append((node.module, id(node) in typed))
+            found += [submodule(node.module, alias.name) for alias in node.names]
     return found
+
+
+def module_name(path: Path) -> str:
+    """The name a file is imported by, such as ``vlbias.paths.losses``."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def group_by_room(modules: dict[str, Path]) -> list[list[str]]:
+    rooms: dict[str, list[str]] = {}
+    for name, path in modules.items():
+        rooms.setdefault(room_of(path), []).append(name)
+    return list(rooms.values())
+
+
+def submodule(module: str, name: str) -> str:
+    """``module.name`` if that is a module of ours, else ``module``: both are written ``from module import name``."""
+    place = PACKAGE.parent.joinpath(*module.split("."), name)
+    is_module = module.split(".")[0] == "vlbias" and (place.is_dir() or place.with_suffix(".py").exists())
+    return f"{module}.{name}" if is_module else module
+
+
+def circles(arrows: dict[str, set[str]]) -> set[tuple[str, ...]]:
+    """Groups of names that reach each other, each sorted."""
+    reach = {name: set(targets) for name, targets in arrows.items()}
+    for through in arrows:
+        for name in arrows:
+            if through in reach[name]:
+                reach[name] |= reach[through]
+    return {
+        tuple(sorted(other for other in arrows if other in reach[name] and name in reach[other]))
+        for name in arrows
+        if name in reach[name]
+    }
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
@@ -89,19 +119,41 @@ def test_every_room_has_a_row():
     assert {room_of(path) for path in FILES} == set(LEVEL)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downwards(path):
-    room = room_of(path)
-    for module, only_types in imports(path):
-        if not module.startswith("vlbias.") or only_types:
-            continue
-        other = module.split(".")[1]
-        assert other == room or LEVEL[other] < LEVEL[room], f"{room} imports {other}, which stands above or beside it"
+def test_imports_point_downwards():
+    upward = {
+        (str(path.relative_to(PACKAGE)), other)
+        for path in FILES
+        for module in imports(path)
+        if module.startswith("vlbias.")
+        for other in [module.split(".")[1]]
+        if other != room_of(path) and LEVEL[other] >= LEVEL[room_of(path)]
+    }
+    assert upward == set(), "a module imports a room that stands above or beside its own"
+
+
+def test_nobody_imports_the_root_package():
+    """Its names are for users; inside, each comes from the room that makes it."""
+    assert [str(path.relative_to(PACKAGE)) for path in FILES if "vlbias" in imports(path)] == []
+
+
+def test_modules_of_a_room_form_no_circle():
+    modules = {module_name(path): path for path in FILES if path.parent != PACKAGE and path.name != "__main__.py"}
+    arrows = {name: {other for other in imports(path) if other in modules} for name, path in modules.items()}
+    # A room's face imports its modules, some of them late: by the table of names that it hands out.
+    for name, path in modules.items():
+        if path.name == "__init__.py":
+            arrows[name] |= {other for other in modules if other.startswith(f"{name}.")}
+    rooms = [{n: arrows[n] & set(group) for n in group} for group in group_by_room(modules)]
+    assert {circle for room in rooms for circle in circles(room)} == KNOWN
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_foreign_libraries_have_one_home(path):
-    for module, _ in imports(path):
+    for module in imports(path):
         library = module.split(".")[0]
         if library in HOMES:
             assert room_of(path) in HOMES[library], f"{library} is imported outside {sorted(HOMES[library])}"
@@ -115,7 +167,7 @@ def test_what_is_imported_is_declared(repository):
     named = [re.match(r"[A-Za-z0-9._-]+", line) for text in lines for line in text.split()]
     declared = {name[0].lower().replace("_", "-") for name in named if name}
     providers = importlib.metadata.packages_distributions()
-    used = {module.split(".")[0] for path in FILES for module, _ in imports(path)}
+    used = {module.split(".")[0] for path in FILES for module in imports(path)}
     for library in used - set(sys.stdlib_module_names) - {"vlbias"}:
         names = {name.lower().replace("_", "-") for name in providers.get(library, [library])}
         assert names & declared, f"{library} is imported, but {sorted(names)} is not in setup.cfg"

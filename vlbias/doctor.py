@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from vlbias import __version__
 from vlbias.checkpoints import checkpoint_folders, list_checkpoints
+from vlbias.version import __version__
 
 __all__ = ["Finding", "examine"]
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-import vlbias
 from vlbias.balance.attempts import ChunkResult, Job
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
@@ -48,6 +47,7 @@ from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
+from vlbias.version import __version__
 
 if TYPE_CHECKING:
     from vlbias.editor import Editor
@@ -418,7 +418,7 @@ class Balancer:
         face = self.identity.fingerprint if isinstance(self.identity, FaceNetwork) else identity_name(self.identity)
         labels = "" if faces is None else faces.table.to_csv()
         return {
-            "version": vlbias.__version__,
+            "version": __version__,
             "dataset": "none" if faces is None else faces.name,
             "labels": hashlib.sha256(labels.encode()).hexdigest(),
             "plan": plan.settings,

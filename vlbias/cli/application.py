@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vlbias import __version__
 from vlbias.errors import VlbiasError
+from vlbias.version import __version__
 
 __all__ = ["app", "main"]
 

@@ -14,6 +14,7 @@ from vlbias.report.folder import RunFiles, spread
 from vlbias.report.leaks import leak_values, leak_warnings
 from vlbias.report.page import number, percent, plural
 from vlbias.report.plots import counts_plot
+from vlbias.version import __version__
 
 __all__ = ["REASONS", "run_values"]
 
@@ -392,8 +393,6 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     import torch
 
-    import vlbias
-
     licences = (report.get("license"), report.get("editor_license"))
     rows = [
         ("Dataset", report.get("dataset")),
@@ -405,7 +404,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Originals", _originals(report)),
         ("Faces", _alignment(report.get("alignment"))),
         ("Network evaluations", f"{report['unet_evaluations']:,}" if "unet_evaluations" in report else None),
-        ("Versions", f"vlbias {vlbias.__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
+        ("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
     ]
     return [(term, str(text)) for term, text in rows if text is not None]
 

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-import vlbias
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.write import add_to_report
 from vlbias.checkpoints import atomic_write_bytes, read_json, write_json
@@ -20,6 +19,7 @@ from vlbias.report.audits import audit_limits, audit_values, composition_values,
 from vlbias.report.folder import RunFiles
 from vlbias.report.page import data_uri, number, percent, render
 from vlbias.report.run_page import run_values
+from vlbias.version import __version__
 
 __all__ = ["write", "write_audit", "write_paths"]
 
@@ -225,7 +225,7 @@ def _facts() -> list[tuple[str, str]]:
 
     import torch
 
-    return [("Versions", f"vlbias {vlbias.__version__}, torch {torch.__version__}, Python {platform.python_version()}")]
+    return [("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}")]
 
 
 def _folder(out_dir: str | os.PathLike[str]) -> Path:
@@ -239,5 +239,5 @@ def _folder(out_dir: str | os.PathLike[str]) -> Path:
 
 def _write_page(out: Path, template: str, values: Mapping[str, Any]) -> Path:
     page = out / "report.html"
-    atomic_write_bytes(page, render(template, {**values, "version": vlbias.__version__}).encode())
+    atomic_write_bytes(page, render(template, {**values, "version": __version__}).encode())
     return page
