@@ -270,7 +270,7 @@ def evaluations(editor_name: str, num_edits: int) -> None:
     from pathlib import Path
 
     from vlbias import Balancer, Editor, load_dataset
-    from vlbias.checkpoints import read_json
+    from vlbias.files import read_json
 
     editor = Editor.from_pretrained(editor_name)
     faces = load_dataset("synthfaces", n=200, seed=77, bias={("smile", "skin"): 0.9})

@@ -19,7 +19,8 @@ PACKAGE = Path(vlbias.__file__).parent
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
     ["errors", "version"],
-    ["checkpoints", "progress", "locks"],
+    ["files", "progress", "locks"],
+    ["checkpoints"],
     ["images"],
     ["alignment", "classify"],
     ["originals", "networks"],

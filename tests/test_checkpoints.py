@@ -15,16 +15,12 @@ from vlbias import checkpoints
 from vlbias.checkpoints import (
     ForeignReference,
     aligned,
-    atomic_write_bytes,
     find_checkpoint,
     load_tensors,
     read_foreign_pickle,
-    read_json,
     save_tensors,
-    sha256_file,
-    write_json,
 )
-from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError, UnsafeCheckpointError
+from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 
 
 class Hostile:
@@ -153,27 +149,12 @@ def test_every_tensor_read_begins_where_kernels_expect_it(tmp_path):
     assert view.data_ptr() % 64 == 0 and torch.equal(view, torch.arange(50.0)[3:])
 
 
-def test_damaged_safetensors_and_json_are_named(tmp_path):
+def test_damaged_safetensors_are_named(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"\x00\x01")
     with pytest.raises(CheckpointError, match=r"a\.safetensors is damaged"):
         load_tensors(tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"none\.safetensors"):
         load_tensors(tmp_path / "none.safetensors")
-    (tmp_path / "a.json").write_text('{"a":\n 1,}')
-    with pytest.raises(CheckpointError, match=r"a\.json is not valid JSON.*line 2"):
-        read_json(tmp_path / "a.json")
-    with pytest.raises(CheckpointError, match="does not exist"):
-        read_json(tmp_path / "b.json")
-
-
-def test_json_and_bytes_are_written_whole(tmp_path):
-    write_json(tmp_path / "a.json", {"z": 1, "a": "ä"})
-    assert read_json(tmp_path / "a.json") == {"z": 1, "a": "ä"}
-    atomic_write_bytes(tmp_path / "b", b"abc")
-    assert sha256_file(tmp_path / "b").startswith("ba7816bf")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b"]
-    with pytest.raises(OutputError, match="Cannot write"):
-        atomic_write_bytes(tmp_path / "none" / "b", b"abc")
 
 
 def test_names_are_looked_up_in_order(tmp_path, monkeypatch):

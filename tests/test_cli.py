@@ -135,7 +135,7 @@ def test_clear_errors_exit_with_1_and_no_traceback(folder, picture, tmp_path, mo
     )
     assert code == 1 and "no.png does not exist" in error
     error, code = failing(monkeypatch, capsys, "edit", picture, picture / "o", "--age", "1", "--editor", folder)
-    assert code == 1 and "Cannot make the folder" in error
+    assert code == 1 and "cannot be written" in error
     error, code = failing(monkeypatch, capsys, "strip", picture, "x.png", "--path", "age", "--editor", "nowhere")
     assert code == 1 and "No checkpoint 'nowhere'" in error
     for text in (error,):

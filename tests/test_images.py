@@ -118,7 +118,7 @@ def test_png_keeps_metadata_and_has_the_same_bytes_each_time(tmp_path):
 
 
 def test_png_into_a_missing_folder_is_an_output_error(tmp_path):
-    with pytest.raises(OutputError, match="Cannot write"):
+    with pytest.raises(OutputError, match="A folder on the way is missing"):
         save_png(gradient(), tmp_path / "none" / "a.png")
 
 

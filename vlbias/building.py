@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlbias.checkpoints import load_tensors, save_tensors, write_json
+from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorTrainConfig, TrainConfig, train_diffae, train_prior
 from vlbias.errors import ConfigError, DatasetError, unknown
+from vlbias.files import make_folder, write_json
 from vlbias.images import to_uint8
 from vlbias.paths import Dipole, PathSet, PathTraining, Probes, fit_probes, train_paths
 from vlbias.progress import track
@@ -153,7 +154,7 @@ def build_editor(
         if path not in dipoles:
             raise unknown("dipole", path, dipoles, where=dataset.name)
     work = out / ".building"
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     size = settings.diffae.image_size
     train = dataset.split("train")
     images = training_images(train, size)

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import collections
 import difflib
-import hashlib
-import json
 import math
 import os
 import pickle
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,22 +20,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError, UnsafeCheckpointError
+from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
+from vlbias.files import write_file
 
 __all__ = [
     "ForeignReference",
     "aligned",
-    "atomic_write_bytes",
     "cache_folder",
     "checkpoint_folders",
     "find_checkpoint",
     "list_checkpoints",
     "load_tensors",
     "read_foreign_pickle",
-    "read_json",
     "save_tensors",
-    "sha256_file",
-    "write_json",
 ]
 
 #: Environment variable that names a further folder of checkpoints.
@@ -104,68 +98,6 @@ def find_checkpoint(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it appears whole or not at all, also when the process is killed.
-
-    Raises:
-        OutputError: the folder is missing, read-only or full.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            temporary = handle.name
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        # Temporary files are private by default; results are for everybody that may read the folder.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OutputError(
-            f"Cannot write {path}: {error.strerror or error}. Free space or choose another place."
-        ) from error
-
-
-def _umask() -> int:
-    # There is no way to read the umask without setting it.
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        CheckpointError: the file is missing or is not JSON; the message names file and line.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write JSON, indented and with a final newline; keys keep their order.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    atomic_write_bytes(path, (text + "\n").encode())
-
-
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None
 ) -> None:
@@ -191,7 +123,7 @@ def save_tensors(
                 raise CheckpointError(f"'{name}' holds values beyond the range of {dtype}; save it in float32.")
             value = cast
         out[name] = value.clone(memory_format=torch.contiguous_format)
-    atomic_write_bytes(path, save(out))
+    write_file(path, save(out))
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.checkpoints import load_tensors, read_json, save_tensors, write_json
-from vlbias.errors import CheckpointError, ConfigError, LabelError, OutputError, ShapeError, TrainingError
+from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
+from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import to_uint8
 from vlbias.progress import Progress
 
@@ -226,11 +227,7 @@ class Classifier:
         Raises:
             OutputError: the place cannot be written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be made ({error}). Choose another place.") from error
+        folder = make_folder(folder)
         save_tensors(folder / "classifier.safetensors", self.module.state_dict())
         settings = asdict(self.settings) | {"pretrained_file": None, "device": None}
         if isinstance(self.settings.class_weights, Mapping):

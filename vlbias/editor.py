@@ -14,9 +14,10 @@ from einops import rearrange, repeat
 from PIL import Image
 
 from vlbias import alignment
-from vlbias.checkpoints import find_checkpoint, list_checkpoints, read_json, sha256_file, write_json
+from vlbias.checkpoints import find_checkpoint, list_checkpoints
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.errors import CheckpointError, ConfigError, ImageError, ShapeError, unknown
+from vlbias.files import make_folder, read_json, sha256_file, write_json
 from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
 from vlbias.originals import Original
 from vlbias.paths import Dipole, PathSet, Probes
@@ -187,8 +188,7 @@ class Editor:
         Raises:
             OutputError: the folder cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder)
         self.diffae.save_pretrained(folder / "diffae", dtype=dtype)
         if self.clip is not None:
             self.clip.save_pretrained(folder / "clip", dtype=dtype)

@@ -17,8 +17,8 @@ import torch
 from einops import rearrange
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from vlbias.checkpoints import atomic_write_bytes
 from vlbias.errors import ImageError, ShapeError
+from vlbias.files import write_file
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -198,7 +198,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
     """
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=png_text(metadata or {}), compress_level=PNG_LEVEL)
-    atomic_write_bytes(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def png_text(metadata: Mapping[str, str]) -> PngImagePlugin.PngInfo:

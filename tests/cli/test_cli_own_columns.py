@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vlbias import load_dataset
-from vlbias.checkpoints import read_json
 from vlbias.cli import app, main, options
+from vlbias.files import read_json
 
 SEX = {"male": "m", "female": "f"}
 OLDER = {"young": "no", "old": "yes"}

@@ -16,8 +16,8 @@ import torch
 from vlbias import classify
 from vlbias.audit.labels import groups_of, labels_of, protected_columns, sorted_labels
 from vlbias.audit.results import AuditResult, TrainingSet
-from vlbias.checkpoints import read_json, write_json
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
+from vlbias.files import make_folder, read_json, write_json
 from vlbias.progress import track
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _fit_all(
             predictions[name][row] = codes
             place = places[name, row]
             if place is not None:
-                place.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(place.parent)
                 write_json(place, {"training_set": name, "seed": seed, "codes": codes.tolist()})
     return predictions
 

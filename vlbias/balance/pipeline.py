@@ -37,13 +37,13 @@ from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.readings import AttributeJudge, check_labels
 from vlbias.balance.round_trip import check_round_trip, run_trips, trips_of
-from vlbias.balance.state import RunFolder, writing
+from vlbias.balance.state import RunFolder
 from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
 from vlbias.balance.verify import Checks, enough
 from vlbias.balance.write import assemble, write_report
 from vlbias.balance.written import check_size, resolution_note
-from vlbias.checkpoints import read_json
 from vlbias.errors import ConfigError, OutputError, PlanError
+from vlbias.files import read_json, writing
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track

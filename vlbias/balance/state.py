@@ -17,48 +17,17 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlbias.balance.attempts import ChunkResult
 from vlbias.errors import OutputError
+from vlbias.files import writing
 
-__all__ = ["RunFolder", "writing"]
+__all__ = ["RunFolder"]
 
 STATE = ".state"
-_REMEDIES = {
-    errno.ENOSPC: "The disk is full: free some space",
-    errno.EDQUOT: "The disk quota is used up: free some space",
-    errno.EROFS: "The disk is read-only: choose a folder on another one",
-    errno.EACCES: "No permission to write there: change it or choose another folder",
-    errno.EPERM: "No permission to write there: change it or choose another folder",
-    errno.ENOENT: "A folder on the way cannot be made: choose another one",
-    errno.ENOTDIR: "A part of the path is a file: choose another folder",
-}
-
-
-@contextmanager
-def writing(place: Path, saved: str = "") -> Iterator[None]:
-    """Turn a failed write into an :class:`OutputError` that names the place and the remedy.
-
-    Args:
-        place: what is being written.
-        saved: what is safe already, for the message.
-    """
-    try:
-        yield
-    except OutputError as error:
-        if saved and saved not in str(error):
-            raise OutputError(f"{error} {saved}") from error
-        raise
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "Make it writable")
-        raise OutputError(
-            f"{place} cannot be written ({error.strerror or error}). {remedy} and run the same command again. {saved}"
-        ) from error
-
 
 class RunFolder:
     """One output folder and its state.

@@ -22,9 +22,9 @@ from vlbias.balance.originals import with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, label_of, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
-from vlbias.balance.state import RunFolder, writing
+from vlbias.balance.state import RunFolder
 from vlbias.balance.verify import Reason
-from vlbias.checkpoints import atomic_write_bytes, read_json
+from vlbias.files import read_json, write_file, writing
 from vlbias.progress import Progress
 
 __all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble", "write_report"]
@@ -184,7 +184,7 @@ def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, Any]) 
     """
     path = Path(out_dir) / "report.json"
     with writing(path):
-        atomic_write_bytes(path, _json(read_json(path) | dict(measured)))
+        write_file(path, _json(read_json(path) | dict(measured)))
 
 
 def _counts_after(

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, make_folder, open_faces
+from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, open_faces
 from vlbias.cli.parsing import columns_of
+from vlbias.files import make_folder
 
 
 @app.command(epilog="Example: vlbias audit biased/ balanced/ --target smile --protected skin --seeds 3")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, make_folder, open_editor
+from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, open_editor
 from vlbias.errors import ConfigError, ImageError
+from vlbias.files import make_folder
 
 if TYPE_CHECKING:
     from PIL import Image

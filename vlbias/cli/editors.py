@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, SeedOption, make_folder, open_editor, open_faces
+from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, SeedOption, open_editor, open_faces
 from vlbias.errors import ConfigError, OutputError
+from vlbias.files import make_folder
 
 
 @app.command(

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlbias.errors import OutputError
-
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset, Problem
     from vlbias.editor import Editor
@@ -67,16 +65,6 @@ def open_faces(spec: str, seed: int = 0) -> FaceDataset:
     dataset = open_dataset(spec, seed=seed)
     tell_problems(dataset.problems)
     return dataset
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, before the work that fills it."""
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file. Give a folder for the results.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make the folder {folder}: {error.strerror}. Choose another place.") from error
 
 
 def or_drawn(given: str | None, drawn: str, option: str, dataset: str) -> str:

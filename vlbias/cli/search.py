@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import SeedOption, TiedProtectedOption, make_folder, open_faces, or_drawn
+from vlbias.cli.options import SeedOption, TiedProtectedOption, open_faces, or_drawn
 from vlbias.errors import ConfigError
+from vlbias.files import make_folder
 
 
 def _faces_asked_for(spec: str, default: int) -> int:

@@ -14,11 +14,11 @@ from vlbias.cli.options import (
     SeedOption,
     TiedProtectedOption,
     TiedTargetOption,
-    make_folder,
     open_faces,
     or_drawn,
 )
 from vlbias.cli.parsing import numbers_of, poles_of
+from vlbias.files import make_folder
 
 
 @app.command(

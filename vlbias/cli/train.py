@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DatasetArgument, SeedOption, make_folder, open_faces
+from vlbias.cli.options import DatasetArgument, SeedOption, open_faces
 from vlbias.errors import ConfigError
+from vlbias.files import make_folder
 
 train_app = typer.Typer(help="Train the networks of an editor; every run resumes after a kill.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
@@ -81,8 +82,8 @@ def train_diffae_command(
         label_features,
         training_images,
     )
-    from vlbias.checkpoints import read_json
     from vlbias.diffae import DiffAEConfig
+    from vlbias.files import read_json
 
     if (out / "state.pt").exists() and not resume:
         raise ConfigError(f"{out} holds the state of a run. Add --resume to go on, or choose another folder.")

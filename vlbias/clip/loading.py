@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from vlbias.checkpoints import find_checkpoint, load_tensors, read_json
+from vlbias.checkpoints import find_checkpoint, load_tensors
 from vlbias.clip.model import CONFIG_FILE, WEIGHTS_FILE, Clip
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE, load_tokenizer
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, unknown
+from vlbias.files import read_json
 
 __all__ = ["create", "load"]
 

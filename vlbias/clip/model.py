@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlbias.checkpoints import atomic_write_bytes, save_tensors, write_json
+from vlbias.checkpoints import save_tensors
 from vlbias.clip.preprocess import Preprocess
-from vlbias.errors import ConfigError, OutputError, ShapeError
+from vlbias.errors import ConfigError, ShapeError
+from vlbias.files import make_folder, write_file, write_json
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Clip", "Prompts"]
 
@@ -180,15 +181,11 @@ class Clip(nn.Module):
         """
         if self.model_config is None:
             raise ConfigError(f"{self.name} has no architecture config, so it cannot be saved as a folder.")
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
+        folder = make_folder(folder)
         if self._tokenizer_file is not None:
             from vlbias.clip.tokenizer import MERGES_FILE
 
-            atomic_write_bytes(folder / MERGES_FILE, self._tokenizer_file)
+            write_file(folder / MERGES_FILE, self._tokenizer_file)
         # A plain copy without tuples, as JSON would return it.
         config = json.loads(json.dumps(self.model_config))
         save_tensors(folder / WEIGHTS_FILE, self.model.state_dict(), dtype)

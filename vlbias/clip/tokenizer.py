@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vlbias.checkpoints import atomic_write_bytes
 from vlbias.errors import CheckpointError
+from vlbias.files import write_file
 
 __all__ = ["MERGES_FILE", "learn_merges", "load_tokenizer", "write_merges"]
 
@@ -74,7 +74,7 @@ def _merge(symbols: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
 def write_merges(path: Path, merges: Iterable[Pair]) -> None:
     """Write merges in the format of open_clip's vocabulary file (gzip, one header line); equal merges, equal bytes."""
     text = "\n".join(["#version: vlbias 1", *(f"{first} {second}" for first, second in merges)])
-    atomic_write_bytes(path, gzip.compress(text.encode(), mtime=0))
+    write_file(path, gzip.compress(text.encode(), mtime=0))
 
 
 def load_tokenizer(path: Path, context_length: int) -> Any:

@@ -29,10 +29,10 @@ from vlbias.alignment import (
     default_detector,
     face_transform,
 )
-from vlbias.checkpoints import sha256_file
 from vlbias.data.landmarks import Found, LandmarkCache, landmarks_file, rounded
 from vlbias.data.table import FaceDataset, Problem, StoredSize
 from vlbias.errors import ConfigError, DatasetError, FaceError, ImageError, unknown
+from vlbias.files import sha256_file
 from vlbias.originals import Original
 from vlbias.progress import track
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlbias import checkpoints
+from vlbias import checkpoints, files
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.encoder import SemanticEncoder
 from vlbias.diffae.prior import LatentPrior
@@ -174,8 +174,7 @@ class DiffAE(nn.Module):
 
         ``dtype=None`` keeps the weights as they are. The normalisation statistics always stay float32.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = files.make_folder(folder)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "prior": {}}
         for name, value in state.items():
@@ -186,7 +185,7 @@ class DiffAE(nn.Module):
         checkpoints.save_tensors(folder / "model.safetensors", parts["model"])
         if self.prior is not None:
             checkpoints.save_tensors(folder / "prior.safetensors", parts["prior"])
-        checkpoints.write_json(folder / "config.json", self.config.to_dict())
+        files.write_json(folder / "config.json", self.config.to_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: torch.device | str | None = None) -> DiffAE:
@@ -198,7 +197,7 @@ class DiffAE(nn.Module):
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} is no DiffAE folder: config.json is missing.")
-        config = DiffAEConfig.from_dict(checkpoints.read_json(folder / "config.json"))
+        config = DiffAEConfig.from_dict(files.read_json(folder / "config.json"))
         state = dict(checkpoints.load_tensors(folder / "model.safetensors"))
         if config.prior is not None:
             prior = checkpoints.load_tensors(folder / "prior.safetensors")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias import checkpoints
+from vlbias import files
 from vlbias.diffae.evaluation import reconstruct, write_sheet
 from vlbias.diffae.model import DiffAE, to_float
 from vlbias.errors import ConfigError, TrainingError
@@ -320,7 +320,7 @@ class _Trainer:
                 raise ConfigError(f"{self.out_dir} holds the state of a run. Resume it, or choose another folder.")
             self._load(state_path)
         settings = {"model": self.target.config.to_dict(), "train": c.to_dict()}
-        checkpoints.write_json(self.out_dir / "train.json", settings)
+        files.write_json(self.out_dir / "train.json", settings)
         sums: dict[str, float] = {}
         counted, mark = 0, time.monotonic()
         stopped = self._stop_asked([])
@@ -391,7 +391,7 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, buffer)
-        checkpoints.atomic_write_bytes(path, buffer.getvalue())
+        files.write_file(path, buffer.getvalue())
         self.average.save_pretrained(self.out_dir / "model")
 
     def _identity(self) -> dict[str, Any]:

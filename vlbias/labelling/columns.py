@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlbias.checkpoints import read_json, write_json
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError, unknown
+from vlbias.files import read_json, write_json
 from vlbias.labelling.classifier import ClassifierLabeller, zero_shot
 from vlbias.labelling.evaluation import LabelEvaluation, evaluate
 from vlbias.labelling.labels import Labeller, Labels

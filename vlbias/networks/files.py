@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from vlbias.checkpoints import read_json, sha256_file
 from vlbias.classify import Classifier
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, UnknownNameError
+from vlbias.files import read_json, sha256_file
 from vlbias.networks.inputs import FaceInput
 from vlbias.networks.network import FaceNetwork
 from vlbias.networks.onnx import OnnxNetwork

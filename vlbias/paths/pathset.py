@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlbias.checkpoints import load_tensors, read_json, save_tensors, write_json
-from vlbias.errors import CheckpointError, ConfigError, OutputError, ShapeError, UnknownNameError, unknown
+from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError, unknown
+from vlbias.files import make_folder, read_json, write_json
 from vlbias.paths.dipole import Dipole, read_dipoles
 from vlbias.paths.fields import LinearField, RbfField, make_field, unit
 
@@ -284,11 +285,7 @@ class PathSet(nn.Module):
         Raises:
             OutputError: the folder cannot be written.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
+        folder = make_folder(folder)
         save_tensors(folder / TENSORS_FILE, self.state_dict(), torch.float32)
         config = {
             "kind": "paths",

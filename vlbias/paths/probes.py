@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlbias.checkpoints import load_tensors, read_json, save_tensors, write_json
+from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
+from vlbias.files import make_folder, read_json, write_json
 from vlbias.paths.dipole import Dipole, read_dipoles
 
 __all__ = ["Probes", "effect_directions"]
@@ -221,8 +222,7 @@ class Probes(nn.Module):
         Raises:
             OutputError: it cannot be written.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder)
         save_tensors(folder / TENSORS_FILE, self.state_dict(), torch.float32)
         config = {
             "kind": "probes",

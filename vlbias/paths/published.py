@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vlbias.checkpoints import read_foreign_pickle, read_json
+from vlbias.checkpoints import read_foreign_pickle
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError
+from vlbias.files import read_json
 from vlbias.paths.dipole import Dipole
 
 if TYPE_CHECKING:

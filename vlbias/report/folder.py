@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from vlbias.checkpoints import read_json
 from vlbias.errors import DatasetError, ImageError
+from vlbias.files import read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
 from vlbias.report.page import data_uri

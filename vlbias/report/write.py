@@ -13,8 +13,8 @@ from PIL import Image
 
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.write import add_to_report
-from vlbias.checkpoints import atomic_write_bytes, read_json, write_json
 from vlbias.errors import ConfigError, OutputError
+from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
 from vlbias.report.page import data_uri, number, percent, render
@@ -94,7 +94,7 @@ def write_audit(
     """
     if audit is None and not compositions:
         raise ConfigError("nothing to report: pass an audit, compositions, or both.")
-    out = _folder(out_dir)
+    out = make_folder(out_dir)
     if (out / "report.json").is_file() and "counts_before" in read_json(out / "report.json"):
         raise OutputError(f"{out} holds the report of a balance run; use report.write there, or another folder.")
     subject = audit if audit is not None else compositions[0]
@@ -153,7 +153,7 @@ def write_paths(
     Raises:
         OutputError: the folder cannot be written.
     """
-    out = _folder(out_dir)
+    out = make_folder(out_dir)
     tables = []
     if changed is not None:
         text = (
@@ -228,16 +228,7 @@ def _facts() -> list[tuple[str, str]]:
     return [("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}")]
 
 
-def _folder(out_dir: str | os.PathLike[str]) -> Path:
-    out = Path(out_dir)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made ({error.strerror or error}). Choose another folder.") from error
-    return out
-
-
 def _write_page(out: Path, template: str, values: Mapping[str, Any]) -> Path:
     page = out / "report.html"
-    atomic_write_bytes(page, render(template, {**values, "version": __version__}).encode())
+    write_file(page, render(template, {**values, "version": __version__}))
     return page

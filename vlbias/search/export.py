@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vlbias.checkpoints import atomic_write_bytes, load_tensors, read_json, save_tensors, write_json
+from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.errors import CheckpointError
+from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.search.cell import Skeleton
 from vlbias.search.spaces import Configuration, Space
 from vlbias.search.trainer import Embedder, Trainer
@@ -28,7 +29,7 @@ def save_model(
     trainer: Trainer, candidate: Candidate, settings: HalvingSettings, folder: Path, front: Front | None
 ) -> Path:
     """Write ``config.json``, ``model.safetensors`` (backbone and head) and ``README.md``; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     task = trainer.task
     tensors = {f"model.{name}": tensor for name, tensor in trainer.model.state_dict().items()}
     tensors |= {f"head.{name}": tensor for name, tensor in trainer.head.state_dict().items()}
@@ -47,7 +48,7 @@ def save_model(
         },
     )
     card = _card(trainer, candidate, settings, front)
-    atomic_write_bytes(folder / "README.md", card.encode())
+    write_file(folder / "README.md", card)
     return folder
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vlbias.checkpoints import atomic_write_bytes
 from vlbias.errors import ShapeError
 from vlbias.fairness import person_weights
+from vlbias.files import write_file
 from vlbias.locks import FileLock
 from vlbias.progress import track
 from vlbias.search.evaluation import Evaluation
@@ -280,7 +280,7 @@ def _save(path: Path, evaluation: Evaluation) -> None:
         spread=evaluation.spread,
         rows=_rows_crc(evaluation.groups, evaluation.persons),
     )
-    atomic_write_bytes(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def _load(path: Path, task: Task) -> Evaluation | None:

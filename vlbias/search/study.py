@@ -12,7 +12,8 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from vlbias.errors import ConfigError, LabelError, OutputError, TrainingError, unknown
+from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
+from vlbias.files import make_folder
 from vlbias.progress import track
 from vlbias.search.export import save_model
 from vlbias.search.front import Front, held_out_front
@@ -199,11 +200,7 @@ class Study:
         Raises:
             OutputError: the folder cannot be made.
         """
-        out = Path(out_dir)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{out} cannot be made ({error.strerror}). Choose another place.") from error
+        out = make_folder(out_dir)
         self.table().to_csv(out / "trials.csv")
         self.plot(out / "trials.png")
         if front is not None:
@@ -369,7 +366,7 @@ def run(
         return _TrainedRun(trainer, checkpoint_path(place.folder, number), on_epoch)
 
     if place.folder is not None:
-        place.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(place.folder)
     if progress:
         with track(n_trials, "search", "trials") as shown:
             work(optuna_study, place, chosen, start, halving, n_trials=n_trials, progress=shown)

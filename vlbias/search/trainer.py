@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.checkpoints import atomic_write_bytes
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
+from vlbias.files import write_file
 from vlbias.search.cell import dpn_cell
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.heads import Head, make_head
@@ -164,7 +164,7 @@ class Trainer:
         """Write everything needed to go on, whole or not at all."""
         buffer = io.BytesIO()
         torch.save({"vlbias": "search", "epoch": self.epoch, **self._state(), "extra": dict(extra or {})}, buffer)
-        atomic_write_bytes(path, buffer.getvalue())
+        write_file(path, buffer.getvalue())
 
     def load(self, path: Path) -> dict[str, Any]:
         """Go on from :meth:`save`; returns its ``extra``.

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlbias.checkpoints import read_json, write_json
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
+from vlbias.files import read_json, write_json
 
 __all__ = ["MODES", "SimulationPlan", "plan", "quotas"]
 

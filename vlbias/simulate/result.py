@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlbias.checkpoints import atomic_write_bytes
-from vlbias.errors import OutputError, PlanError, unknown
+from vlbias.errors import PlanError, unknown
 from vlbias.fairness import person_weights
+from vlbias.files import make_folder, write_file
 from vlbias.simulate.plans import SimulationPlan
 from vlbias.simulate.statistics import (
     PARITY,
@@ -255,16 +255,12 @@ class SimulationResult:
         Raises:
             OutputError: the folder cannot be made.
         """
-        out = Path(out_dir)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{out} cannot be made ({error.strerror}). Choose another place.") from error
+        out = make_folder(out_dir)
         self.plan.save(out / "plan.json")
         self.table().to_csv(out / "runs.csv", index=False)
         if any(self.plan.runs["focal"]):
             self.summary().to_csv(out / "summary.csv", index=False)
-            atomic_write_bytes(out / "verdicts.txt", ("\n".join(self.verdicts()) + "\n").encode())
+            write_file(out / "verdicts.txt", "\n".join(self.verdicts()) + "\n")
             self.plot(out / "curves.png")
         return out
 

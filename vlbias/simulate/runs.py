@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vlbias import classify
 from vlbias.errors import ConfigError, PlanError
+from vlbias.files import make_folder
 from vlbias.images import to_uint8
 from vlbias.progress import track
 from vlbias.simulate.fill import Fill, as_fill, donors_of
@@ -218,7 +219,7 @@ def _edit(
     folder = None
     if store.folder is not None:
         folder = store.folder / "edits" / f"{name}-{zlib.crc32(focal.encode()):08x}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
     if wanted:
         pictures.add_edits(name, focal, source(dataset, list(wanted), focal, folder))
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vlbias.errors import ConfigError, OutputError
+from vlbias.errors import ConfigError
+from vlbias.files import make_folder
 from vlbias.locks import FileLock
 
 __all__ = ["ResultStore"]
@@ -40,10 +41,7 @@ class ResultStore:
         self._memory: dict[str, dict[str, Any]] = {}
         self.header = {"vlbias": "simulate", "format": _FORMAT, **header}
         if self.path is not None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"Cannot make the folder of {self.path}: {error.strerror}.") from error
+            make_folder(self.path.parent)
             with FileLock(self._lock("file")):
                 self._check_header()
 

@@ -1,0 +1,291 @@
+"""Files and folders that appear whole or not at all, JSON, and hashes; every failure is a sentence.
+
+A result is written to a draft and renamed into place, which a file system does in one step. A draft has a fixed name
+and is locked while it is being written, so what a killed run left is taken over by the next one that writes the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError, VlbiasError
+
+try:
+    import fcntl
+except ImportError:  # Windows: drafts are not locked there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "AnyPath",
+    "draft_folder",
+    "make_folder",
+    "new_file",
+    "read_json",
+    "read_object",
+    "sha256_file",
+    "write_file",
+    "write_json",
+    "writing",
+]
+
+#: A path as people give it.
+AnyPath: TypeAlias = str | os.PathLike[str]
+
+#: A larger JSON file is refused before it is read; in memory it could take twenty times as much.
+MAX_JSON_BYTES = 64 * 2**20
+
+_REMEDIES = {
+    errno.ENOSPC: "The disk is full: free some space",
+    errno.EDQUOT: "The disk quota is used up: free some space",
+    errno.EROFS: "The disk is read-only: choose a folder on another one",
+    errno.EACCES: "No permission to write there: change it or choose another folder",
+    errno.EPERM: "No permission to write there: change it or choose another folder",
+    errno.ENOENT: "A folder on the way is missing: make it or choose another one",
+    errno.ENOTDIR: "A part of the path is a file: choose another folder",
+    errno.EISDIR: "A folder is in its place: choose another name",
+}
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(place: AnyPath, saved: str = "") -> Iterator[None]:
+    """Turn a failed write into an :class:`OutputError` that names the place and the remedy.
+
+    Args:
+        place: what is being written.
+        saved: what is safe already, for the message.
+    """
+    try:
+        yield
+    except OutputError as error:
+        if saved and saved not in str(error):
+            raise OutputError(f"{error} {saved}") from error
+        raise
+    except VlbiasError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "Make it writable")
+        text = f"{place} cannot be written ({error.strerror or error}). {remedy} and run the same command again."
+        raise OutputError(f"{text} {saved}".rstrip()) from error
+
+
+def make_folder(folder: AnyPath) -> Path:
+    """Make a folder and its parents if they are not there.
+
+    Raises:
+        OutputError: a file is in its place, or the folder cannot be made.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file. Give a folder for the results.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def new_file(path: AnyPath) -> Iterator[BinaryIO]:
+    """A file to write to; it takes its place when the block ends well, and leaves nothing when it does not.
+
+    Raises:
+        OutputError: the folder is missing, read-only or full.
+    """
+    path = Path(path)
+    with writing(path):
+        draft = path.with_name(f".{path.name}.draft")
+        with os.fdopen(_open_locked(draft), "wb") as handle:
+            try:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+                if fcntl is None:
+                    handle.close()  # an open file cannot be renamed there
+                os.replace(draft, path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+
+
+def _open_locked(draft: Path) -> int:
+    """Descriptor of an empty draft that nobody else writes; whoever holds it is waited for."""
+    while True:
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        _lock(descriptor, wait=True)
+        if fcntl is None or _is_at(descriptor, draft):
+            os.ftruncate(descriptor, 0)
+            return descriptor
+        os.close(descriptor)  # the one before us has moved this file into its place
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Take the lock that dies with its holder; True also where the file system has no such locks."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def write_file(path: AnyPath, data: bytes | str) -> None:
+    """Write a file (text as UTF-8) so that it appears whole or not at all, also when the process is killed.
+
+    Raises:
+        OutputError: the folder is missing, read-only or full.
+    """
+    with new_file(path) as handle:
+        handle.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: AnyPath, value: Any) -> None:
+    """Write JSON, indented and with a final newline; keys keep their order.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    write_file(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def draft_folder(folder: AnyPath, last: str = "config.json") -> Iterator[Path]:
+    """A folder to fill; what it holds takes its place in ``folder`` when the block ends well.
+
+    A new folder appears whole or not at all. In a folder that is there already, entries of the same name are replaced
+    one by one and others stay; ``last`` comes last, so that a run that is killed meanwhile can be made again.
+
+    Args:
+        folder: where the result shall be; its parents are made.
+        last: the file that says what the folder is.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process is writing it.
+    """
+    folder = Path(folder)
+    make_folder(folder.parent)
+    beside, inside = folder.with_name(f".{folder.name}.draft") if folder.name else None, folder / ".draft"
+    draft = inside if folder.is_dir() or beside is None else beside
+    with writing(folder):
+        for leftover in filter(None, (beside, inside)):
+            _clear(leftover, folder)
+        draft.mkdir()
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            _lock(descriptor, wait=False)
+            yield draft
+            if draft is beside:
+                os.rename(draft, folder)
+            else:
+                _move_entries(draft, folder, last)
+        finally:
+            os.close(descriptor)
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _clear(leftover: Path, folder: Path) -> None:
+    """Remove the draft of a run that is dead."""
+    if leftover.is_symlink() or not leftover.is_dir():
+        return
+    descriptor = os.open(leftover, os.O_RDONLY)
+    try:
+        if not _lock(descriptor, wait=False):
+            raise OutputError(f"{folder} is being written by another process. Wait for it, or choose another folder.")
+        shutil.rmtree(leftover)
+    finally:
+        os.close(descriptor)
+
+
+def _move_entries(draft: Path, folder: Path, last: str) -> None:
+    old = draft / ".old"
+    old.mkdir()
+    for entry in sorted(draft.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
+        target = folder / entry.name
+        if entry == old:
+            continue
+        if entry.is_dir() and (target.is_symlink() or target.exists()):
+            os.rename(target, old / entry.name)
+        os.replace(entry, target)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file; a key that stands twice in one object, NaN and infinity are refused.
+
+    Raises:
+        CheckpointNotFoundError: no such file.
+        CheckpointError: it is not a plain file, larger than ``max_bytes``, or not JSON; the message names the file.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} is not a file.")
+        if status.st_size > max_bytes:
+            raise CheckpointError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read.")
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(f"{path} does not exist.") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is not valid JSON (it is nested too deeply).") from error
+    except CheckpointError:
+        raise
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+
+
+def read_object(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON file that holds one object ``{...}``.
+
+    Raises:
+        CheckpointError: as :func:`read_json`, or the file holds something else.
+    """
+    value = read_json(path, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}.")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is no JSON number")
+
+
+def sha256_file(path: AnyPath) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
