@@ -20,7 +20,7 @@ PACKAGE = Path(vlbias.__file__).parent
 ROWS = [
     ["errors", "version"],
     ["files", "progress", "locks"],
-    ["checkpoints"],
+    ["checkpoints", "optim"],
     ["images"],
     ["alignment", "classify"],
     ["originals", "networks"],

@@ -6,14 +6,13 @@ A timm backbone, trained from random weights for a fixed number of optimisation 
 
 from __future__ import annotations
 
-import copy
 import difflib
 import hashlib
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +26,7 @@ from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import to_uint8
+from vlbias.optim import WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
 
 __all__ = [
@@ -331,27 +331,6 @@ def _place(module: nn.Module, settings: FitSettings) -> nn.Module:
     return module.to(_device(settings))
 
 
-@dataclass
-class _Average:
-    """Running average of weights and buffers, quick to forget while it is young."""
-
-    decay: float
-    module: nn.Module
-    step: int = 0
-    average: nn.Module = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.average = copy.deepcopy(self.module).requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self) -> None:
-        self.step += 1
-        decay = min(self.decay, self.step / (self.step + 9))
-        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
-        mine, theirs = zip(*[(a, b) for a, b in pairs if a.is_floating_point()], strict=True)
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-
-
 def fit(
     images: Tensor | LabelledImages,
     labels: Any,
@@ -421,9 +400,7 @@ def _train(
     images: Tensor, codes: Tensor, classes: list[Any], settings: FitSettings, progress: Progress | None
 ) -> Classifier:
     device = _device(settings)
-    # Optimizers drive some weights into the denormal range, where a CPU step costs several times more.
-    torch.set_flush_denormal(True)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), flush_denormals():
         warnings.filterwarnings("ignore", category=UserWarning, module="timm")
         torch.manual_seed(settings.seed)
         module = create_backbone(
@@ -436,7 +413,7 @@ def _train(
         weight = _class_weights(settings, classes, codes)
         weight = None if weight is None else weight.to(device)
         optimizer = torch.optim.AdamW(module.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-        average = _Average(settings.ema_decay, module) if settings.ema_decay else None
+        average = WeightAverage(module, settings.ema_decay) if settings.ema_decay else None
         generator = torch.Generator().manual_seed(settings.seed)
         warmup = max(1, settings.num_steps // 20)
         size = (settings.image_size, settings.image_size)
@@ -454,9 +431,8 @@ def _train(
             if tuple(x.shape[-2:]) != size:
                 x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
             x = _augment(x, settings, generator).to(device).contiguous(memory_format=torch.channels_last)
-            cosine = 0.5 * (1 + math.cos(math.pi * step / settings.num_steps))
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (step + 1) / warmup) * cosine
+            share = step / settings.num_steps
+            set_learning_rate(optimizer, settings.learning_rate, share, warmup=(step + 1) / warmup)
             loss = _loss(module(x), codes[batch].to(device), settings, weight)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -469,7 +445,7 @@ def _train(
                 average.update()
             if progress is not None:
                 progress.update(1, loss=value)
-    kept = module if average is None else average.average
+    kept = module if average is None else average.module
     curve = [float(np.mean(part)) for part in np.array_split(losses, min(20, len(losses)))]
     return Classifier(kept, classes, settings, curve)
 

@@ -115,7 +115,7 @@ def test_an_interrupted_tower_comes_out_the_same(portraits, tmp_path, monkeypatc
     images, table = portraits
     training = TowerTraining(num_images=150, batch_size=30, augmentation=STRONG)
     whole = train_tower(images, table, ["gender"], TINY, training)
-    monkeypatch.setattr("vlbias.clip.tower.SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("vlbias.optim.SAVE_INTERVAL_S", 0.0)
 
     def stop(seen, _):
         if seen == 90:

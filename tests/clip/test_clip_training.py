@@ -171,12 +171,14 @@ def test_captions_fit_every_row_of_which_they_are_true(templates, coloured):
     assert 0 < fit.float().mean() < 1
 
 
-def test_training_is_repeatable_and_resumes_to_the_same_weights(coloured, templates, tiny_config, tmp_path):
+def test_training_is_repeatable_and_resumes_to_the_same_weights(
+    coloured, templates, tiny_config, tmp_path, monkeypatch
+):
     images, table = coloured
     captions = TableCaptions(templates, table)
     training = ClipTraining(num_images=240, batch_size=30, text_steps=4)
     whole = train_clip(images, captions, tiny_config, training, seed=3)
-    state = tmp_path / "state.safetensors"
+    state = tmp_path / "clip.state"
 
     class Killed(Exception):
         pass
@@ -185,26 +187,14 @@ def test_training_is_repeatable_and_resumes_to_the_same_weights(coloured, templa
         if seen == 120:
             raise Killed
 
-    import vlbias.clip.training as module
-
-    saved = module.SAVE_INTERVAL_S
-    module.SAVE_INTERVAL_S = 0.0
-    try:
-        with pytest.raises(Killed):
-            train_clip(images, captions, tiny_config, training, seed=3, state_path=state, on_step=kill)
-        assert state.is_file()
-        with pytest.raises(TrainingError, match="state of another run"):
-            train_clip(
-                images,
-                captions,
-                tiny_config,
-                ClipTraining(num_images=300, batch_size=30, text_steps=4),
-                seed=3,
-                state_path=state,
-            )
-        resumed = train_clip(images, captions, tiny_config, training, seed=3, state_path=state)
-    finally:
-        module.SAVE_INTERVAL_S = saved
+    monkeypatch.setattr("vlbias.optim.SAVE_INTERVAL_S", 0.0)
+    with pytest.raises(Killed):
+        train_clip(images, captions, tiny_config, training, seed=3, state_path=state, on_step=kill)
+    assert state.is_file()
+    longer = ClipTraining(num_images=300, batch_size=30, text_steps=4)
+    with pytest.raises(TrainingError, match="state of another run: training.num_images differ"):
+        train_clip(images, captions, tiny_config, longer, seed=3, state_path=state)
+    resumed = train_clip(images, captions, tiny_config, training, seed=3, state_path=state)
     assert not state.exists()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name

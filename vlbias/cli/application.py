@@ -30,14 +30,14 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    import torch
+    from vlbias.optim import flush_denormals
 
-    # Denormal numbers make CPU convolutions crawl once weights or activations decay towards zero.
-    torch.set_flush_denormal(True)
+    context.with_resource(flush_denormals())
 
 
 def main() -> None:

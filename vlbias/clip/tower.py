@@ -7,27 +7,23 @@ better, and then learns in minutes what the sentences call what it sees.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.clip.augment import STRONG, Augmentation, augment
-from vlbias.clip.training import ClipConfig, cosine, resized, small_preprocess
+from vlbias.clip.training import ClipConfig, resized, small_preprocess
 from vlbias.errors import ConfigError, ShapeError, TrainingError, unknown
+from vlbias.files import AnyPath
+from vlbias.optim import Resumable, TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
 
 __all__ = ["LabelTargets", "TowerTraining", "train_tower"]
 
-SAVE_INTERVAL_S = 60.0
 # A column of numbers with more values than this is a measurement, such as an age in years.
 _MEASURED = 12
 
@@ -133,7 +129,7 @@ def train_tower(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    state_path: str | os.PathLike[str] | None = None,
+    state_path: AnyPath | None = None,
     flip: bool = True,
     on_step: Callable[[int, float], None] | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -170,12 +166,9 @@ def train_tower(
         settings = {key: value for key, value in config.model_config(1).items() if key != "custom_text"}
         tower = open_clip.CustomTextCLIP(**settings).visual
         model = nn.Sequential(tower, nn.Linear(config.embed_dim, targets.num_classes))
-    run = _TowerRun(model.to(device), training, len(images), seed)
-    if state_path is not None and Path(state_path).is_file():
-        run.restore(Path(state_path))
-    torch.set_flush_denormal(True)
-    order, epoch, last_save = torch.empty(0, dtype=torch.long), -1, time.monotonic()
-    with track(training.num_images, "training the image tower", "images") as progress:
+    run = _TowerRun(model.to(device), training, len(images), seed, state_path)
+    order, epoch = torch.empty(0, dtype=torch.long), -1
+    with flush_denormals(), track(training.num_images, "training the image tower", "images") as progress:
         progress.resume_at(run.seen)
         while run.seen < training.num_images:
             if run.seen // len(images) != epoch:
@@ -190,21 +183,20 @@ def train_tower(
             progress.update(len(index), loss=loss)
             if on_step is not None:
                 on_step(run.seen, loss)
-            if state_path is not None and time.monotonic() - last_save > SAVE_INTERVAL_S:
-                run.save(Path(state_path))
-                last_save = time.monotonic()
-    if state_path is not None:
-        Path(state_path).unlink(missing_ok=True)
-    learned = run.average.module[0]  # type: ignore[index]
+            run.state.save_when_due(seen=run.seen, step=run.step)
+    run.state.remove()
+    learned = run.average.module[0]
     return {name: value.detach().clone() for name, value in learned.state_dict().items()}
 
 
 class _TowerRun:
     """Model, optimiser, average and counters: everything that a resumed run needs."""
 
-    def __init__(self, model: nn.Module, training: TowerTraining, n: int, seed: int):
-        self.model, self.training = model.train(), training
-        self.identity = repr((n, seed, training))
+    def __init__(
+        self, model: nn.Sequential, training: TowerTraining, n: int, seed: int, state_path: AnyPath | None
+    ):
+        self.model, self.training = model, training
+        model.train()
         self.seen = self.step = 0
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -214,55 +206,23 @@ class _TowerRun:
             betas=(0.9, 0.98),
             fused=True,
         )
-        decay = training.ema_decay
-        self.average = torch.optim.swa_utils.AveragedModel(
-            model,
-            avg_fn=lambda old, new, count: old + (new - old) * (1 - min(decay, float(count) / (float(count) + 10))),
-            use_buffers=True,
-        )
+        self.average = WeightAverage(self.model, training.ema_decay)
+        identity = {"images": n, "seed": seed, "training": asdict(training)}
+        parts: dict[str, Resumable] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
+        self.state = TrainingState(state_path, identity, parts)
+        if counters := self.state.load():
+            self.seen, self.step = counters["seen"], counters["step"]
 
     def optimise(self, loss: torch.Tensor) -> float:
         if not torch.isfinite(loss):
             raise TrainingError(f"The loss became {loss.item()} after {self.seen} images; lower `learning_rate`.")
         share = self.seen / self.training.num_images
-        factor = min(1.0, (share + 1e-3) / self.training.warmup) if self.training.warmup else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * factor * cosine(share)
+        warmup = (share + 1e-3) / self.training.warmup if self.training.warmup else 1.0
+        set_learning_rate(self.optimizer, self.training.learning_rate, share, warmup=warmup)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self.average.update_parameters(self.model)
+        self.average.update()
         self.step += 1
         return loss.item()
-
-    def save(self, path: Path) -> None:
-        state: dict[str, Any] = {
-            "counters": torch.tensor([self.seen, self.step]),
-            "identity": torch.tensor(list(self.identity.encode()), dtype=torch.uint8),
-        }
-        state |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        state |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
-        save_tensors(path, state)
-
-    def restore(self, path: Path) -> None:
-        state = load_tensors(path)
-        if bytes(state.get("identity", torch.empty(0)).tolist()) != self.identity.encode():
-            raise TrainingError(
-                f"{path} is the state of another run (other data, seed or settings). Delete it to start anew, or name "
-                "another file."
-            )
-
-        def part(name: str) -> dict[str, torch.Tensor]:
-            return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
-
-        self.seen, self.step = (int(value) for value in state["counters"])
-        self.model.load_state_dict(part("model"))
-        self.average.load_state_dict(part("average"))
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part("optimizer").items():
-            number, name = key.split(".", 1)
-            moments.setdefault(int(number), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})

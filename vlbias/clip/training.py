@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import tempfile
 import time
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.clip.augment import MILD, Augmentation, augment
 from vlbias.clip.captions import TableCaptions
 from vlbias.clip.loading import create
@@ -24,6 +22,8 @@ from vlbias.clip.model import Clip
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE, learn_merges, load_tokenizer, write_merges
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, TrainingError
+from vlbias.files import AnyPath
+from vlbias.optim import TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "ClipConfig",
     "ClipTraining",
     "caption_loss",
-    "cosine",
     "resized",
     "small_preprocess",
     "start_tower",
@@ -42,9 +41,6 @@ __all__ = [
 #: One caption or several for each image; a function: epoch => one caption for each image; or captions of a label table.
 Captions = Sequence[str] | Sequence[Sequence[str]] | Callable[[int], Sequence[str]] | TableCaptions
 
-# Resuming a run is refused when one of these differs.
-_STATE_VERSION = 1
-SAVE_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -237,7 +233,7 @@ def train_clip(
     tower: Mapping[str, torch.Tensor] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    state_path: str | os.PathLike[str] | None = None,
+    state_path: AnyPath | None = None,
     flip: bool = True,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Clip:
@@ -278,27 +274,21 @@ def train_clip(
         raise ShapeError(f"`images` must be uint8 (n, 3, h, w); got {images.dtype} {tuple(images.shape)}.")
     if len(images) < 2:
         raise ShapeError(f"`images` must hold two or more images to tell apart; got {len(images)}.")
-    # Tiny gradients become denormal numbers, and arithmetic on those is many times slower on CPUs.
-    torch.set_flush_denormal(True)
     device = torch.device(device)
     source = _CaptionSource(captions, len(images), seed)
     clip = _new_clip(config, source, seed).to(device)
     if tower is not None:
         start_tower(clip.model.visual, tower)
     images = resized(images, config.image_size)
-    run = _Run(clip, training, len(images), seed, started=tower is not None)
-    if state_path is not None and Path(state_path).is_file():
-        run.restore(Path(state_path))
+    run = _Run(clip, training, len(images), seed, state_path, started=tower is not None)
     source_step: _Statements | _CaptionSource = source
     if isinstance(captions, TableCaptions):
         source_step = _Statements(captions, training.statements, seed)
         if run.step == 0:
             _train_text(clip, captions, source, source_step, training, seed)
-            run.average.update_parameters(clip.model)
     order, epoch = torch.empty(0, dtype=torch.long), -1
-    last_save = time.monotonic()
     clip.train().requires_grad_(True)
-    with track(training.num_images, "training CLIP", "images") as progress:
+    with flush_denormals(), track(training.num_images, "training CLIP", "images") as progress:
         progress.resume_at(run.seen)
         while run.share() < 1:
             if run.seen // len(images) != epoch:
@@ -319,11 +309,8 @@ def train_clip(
             progress.update(len(index), loss=loss, temperature=1 / clip.logit_scale)
             if on_step is not None:
                 on_step(run.seen, loss)
-            if state_path is not None and time.monotonic() - last_save > SAVE_INTERVAL_S:
-                run.save(Path(state_path))
-                last_save = time.monotonic()
-    if state_path is not None and Path(state_path).is_file():
-        Path(state_path).unlink()
+            run.state.save_when_due(seen=run.seen, step=run.step, seconds=run.seconds())
+    run.state.remove()
     clip.model.load_state_dict(run.average.module.state_dict())
     clip.requires_grad_(False).eval()
     return clip
@@ -351,11 +338,10 @@ def _train_text(
         tower.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98), fused=True
     )
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed + 5)
-    with track(training.text_steps, "training CLIP, text first", "steps") as progress:
+    with flush_denormals(), track(training.text_steps, "training CLIP, text first", "steps") as progress:
         for step in range(training.text_steps):
             share = step / training.text_steps
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * min(1, (step + 1) / 20) * cosine(share)
+            set_learning_rate(optimizer, training.learning_rate, share, warmup=(step + 1) / 20)
             batch = [rng.choice(full) for _ in range(48)] + [statements.any(rng) for _ in range(48)]
             target = F.normalize(torch.stack([anchors[list(phrases)].sum(dim=0) for _, phrases in batch]), dim=1)
             tokens = source.tokenize(clip.tokenizer, [text for text, _ in batch])
@@ -511,11 +497,6 @@ def _with_noise(tokens: torch.Tensor, clip: Clip, share: float, generator: torch
     return tokens
 
 
-def cosine(share: float) -> float:
-    """Factor of the learning rate after that share of the run: from 1 to 0."""
-    return 0.5 * (1 + math.cos(math.pi * share))
-
-
 def _parameter_groups(model: nn.Module, training: ClipTraining, started: bool) -> list[dict[str, Any]]:
     """Matrices decay, vectors do not; the trunk of a tower that has learned already moves slowly."""
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
@@ -532,9 +513,17 @@ def _parameter_groups(model: nn.Module, training: ClipTraining, started: bool) -
 class _Run:
     """Optimiser, average and counters: everything that a resumed run needs."""
 
-    def __init__(self, clip: Clip, training: ClipTraining, n: int, seed: int, *, started: bool):
+    def __init__(
+        self,
+        clip: Clip,
+        training: ClipTraining,
+        n: int,
+        seed: int,
+        state_path: AnyPath | None,
+        *,
+        started: bool,
+    ):
         self.clip, self.training = clip, training
-        self.identity = {"version": _STATE_VERSION, "n": n, "seed": seed, "started": started, **asdict(training)}
         self.seen = self.step = 0
         self.elapsed_before = 0.0
         self.started = time.monotonic()
@@ -543,30 +532,30 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(clip.model, training, started), lr=training.learning_rate, betas=(0.9, 0.98), fused=True
         )
-        decay = training.ema_decay
-        self.average = torch.optim.swa_utils.AveragedModel(
-            clip.model,
-            # The average starts as the mean of what was seen, so that early weights do not linger.
-            avg_fn=lambda old, new, count: old + (new - old) * (1 - min(decay, float(count) / (float(count) + 10))),
-            use_buffers=True,
-        )
+        self.average = WeightAverage(clip.model, training.ema_decay)
+        identity = {"images": n, "seed": seed, "given_tower": started, "training": asdict(training)}
+        parts = {"model": clip.model, "average": self.average, "optimizer": self.optimizer}
+        self.state = TrainingState(state_path, identity, parts)
+        if counters := self.state.load():
+            self.seen, self.step, self.elapsed_before = (counters[name] for name in ("seen", "step", "seconds"))
+
+    def seconds(self) -> float:
+        """Of training so far, earlier runs included."""
+        return self.elapsed_before + time.monotonic() - self.started
 
     def share(self) -> float:
         """How much of the budget is used, 0..1."""
         share = self.seen / self.training.num_images
         if self.training.max_seconds is not None:
-            elapsed = self.elapsed_before + time.monotonic() - self.started
-            share = max(share, elapsed / self.training.max_seconds)
+            share = max(share, self.seconds() / self.training.max_seconds)
         return min(share, 1.0)
 
     def optimise(
         self, x: torch.Tensor, tokens: torch.Tensor, fit: torch.Tensor, groups: torch.Tensor | None = None
     ) -> float:
         share, warmup = self.share(), self.training.warmup
-        factor = min(1.0, (share + 1e-3) / warmup) if warmup else 1.0
-        factor *= cosine(share)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * factor * group["rate"]
+        ramp = (share + 1e-3) / warmup if warmup else 1.0
+        set_learning_rate(self.optimizer, self.training.learning_rate, share, warmup=ramp)
         model = self.clip.model
         image_features = F.normalize(model.encode_image(self.clip.preprocess(x)), dim=-1)
         text_features = F.normalize(model.encode_text(tokens), dim=-1)
@@ -584,42 +573,6 @@ class _Run:
         with torch.no_grad():
             # CLIP's own bound: logits are never scaled by more than 100.
             model.logit_scale.clamp_(0, math.log(100))
-        self.average.update_parameters(model)
+        self.average.update()
         self.step += 1
         return loss.item()
-
-    def save(self, path: Path) -> None:
-        state: dict[str, torch.Tensor] = {
-            "counters": torch.tensor([self.seen, self.step], dtype=torch.int64),
-            "elapsed": torch.tensor(self.elapsed_before + time.monotonic() - self.started, dtype=torch.float64),
-            "identity": torch.tensor(list(repr(self.identity).encode()), dtype=torch.uint8),
-        }
-        state |= {f"model.{key}": value for key, value in self.clip.model.state_dict().items()}
-        state |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
-        for number, values in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{number}.{key}": value for key, value in values.items()}
-        save_tensors(path, state)
-
-    def restore(self, path: Path) -> None:
-        state = load_tensors(path)
-        identity = bytes(state["identity"].tolist()).decode() if "identity" in state else "unknown"
-        if identity != repr(self.identity):
-            raise TrainingError(
-                f"{path} is the state of another run (other data, seed or settings). Delete it to start anew, or name "
-                "another file."
-            )
-        self.seen, self.step = (int(value) for value in state["counters"])
-        self.elapsed_before = float(state["elapsed"])
-
-        def part(name: str) -> dict[str, torch.Tensor]:
-            prefix = f"{name}."
-            return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-
-        self.clip.model.load_state_dict(part("model"))
-        self.average.load_state_dict(part("average"))
-        optimizer = self.optimizer.state_dict()
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part("optimizer").items():
-            number, name = key.split(".", 1)
-            moments.setdefault(int(number), {})[name] = value
-        self.optimizer.load_state_dict({**optimizer, "state": moments})

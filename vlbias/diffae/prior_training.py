@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -13,8 +12,8 @@ from torch.nn import functional as F
 from vlbias.diffae.config import PriorConfig
 from vlbias.diffae.model import DiffAE, with_prior
 from vlbias.diffae.prior import LatentPrior
-from vlbias.diffae.training import ema_update
 from vlbias.errors import ConfigError, ShapeError, TrainingError
+from vlbias.optim import WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
 
 __all__ = ["SMALL_PRIOR", "PriorTrainConfig", "train_prior"]
@@ -66,21 +65,17 @@ def train_prior(
         raise ShapeError(f"`z_sem` must be (n, {d}) with at least one row; got {tuple(z_sem.shape)}.")
     from vlbias.diffae.schedulers import betas
 
-    torch.set_flush_denormal(True)
     device = model.device
     z = model.normalize(z_sem.to(device)).float()
     alphas = torch.cumprod(1 - betas(prior.beta_schedule, prior.T), dim=0).float().to(device)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), flush_denormals():
         torch.manual_seed(config.seed)
         net = LatentPrior(prior, d).to(device)
-        average = copy.deepcopy(net).eval()
+        average = WeightAverage(net, config.ema_decay)
         optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         with track(config.num_steps, "train prior", "steps") as progress:
             for step in range(config.num_steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = (
-                        config.lr * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / config.num_steps))
-                    )
+                set_learning_rate(optimizer, config.lr, step / config.num_steps, warmup=(step + 1) / 100)
                 z_0 = z[torch.randint(len(z), (config.batch_size,)).to(device)]
                 t = torch.randint(prior.T, (len(z_0),)).to(device)
                 eps = torch.randn(z_0.shape).to(device)
@@ -91,6 +86,6 @@ def train_prior(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                ema_update(average, net, min(config.ema_decay, (1 + step) / (10 + step)))
+                average.update()
                 progress.update(1, loss=loss.item())
-    return with_prior(model, average.requires_grad_(False))
+    return with_prior(model, average.module)

@@ -23,9 +23,10 @@ from vlbias import files
 from vlbias.diffae.evaluation import reconstruct, write_sheet
 from vlbias.diffae.model import DiffAE, to_float
 from vlbias.errors import ConfigError, TrainingError
+from vlbias.optim import TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
 
-__all__ = ["AuxFeatures", "TrainConfig", "TrainResult", "ema_update", "train_diffae"]
+__all__ = ["AuxFeatures", "TrainConfig", "TrainResult", "train_diffae"]
 
 LONGEST_STEP_S = 60.0
 
@@ -143,12 +144,6 @@ def train_diffae(
     return _Trainer(model, images, config, Path(out_dir), held_out, aux_features, probe, device).run(resume)
 
 
-@torch.no_grad()
-def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay average + (1 - decay) model, for all parameters at once."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """SIGTERM and SIGINT only note their number in the yielded list while the block runs."""
@@ -180,18 +175,14 @@ class _Trainer:
                 )
         if len(images) < 1:
             raise ConfigError("`images` is empty: nothing to train on.")
-        # x86 cores crawl on denormal numbers, which small weights and their moments run into
-        torch.set_flush_denormal(True)
         use_cuda = torch.cuda.is_available() and str(device or "cuda").startswith("cuda")
         self.accelerator = Accelerator(mixed_precision="bf16" if use_cuda else "no", cpu=not use_cuda)
         self.device = self.accelerator.device
         self.target, self.images, self.config, self.out_dir = model, images, config, out_dir
         self.held_out, self.aux_features, self.probe = held_out, aux_features, probe
 
-        self.average = copy.deepcopy(model).to(self.device).eval().requires_grad_(False)
         raw = copy.deepcopy(model).train().requires_grad_(True)
         raw.prior = None  # the prior has a training of its own
-        self.average.prior = None
         self.head: nn.Linear | None = None
         self.aux_mean: Tensor | None = None
         if aux_features is not None:
@@ -204,6 +195,14 @@ class _Trainer:
         self.raw: DiffAE = self.accelerator.unwrap_model(self.trained)["model"]
         if self.head is not None:
             self.head = self.accelerator.unwrap_model(self.trained)["head"]
+        self.average = WeightAverage(self.raw, config.ema_decay)
+        parts = {
+            "trained": self.accelerator.unwrap_model(self.trained),
+            "average": self.average,
+            "optimizer": self.optimizer,
+        }
+        identity = {"model": model.config.to_dict(), "train": _fixed(config)}
+        self.state = TrainingState(out_dir / "state.pt", identity, parts)
         self.step, self.seconds = 0, 0.0
         self.last: dict[str, Any] = {}
 
@@ -289,10 +288,8 @@ class _Trainer:
 
     def _train_step(self) -> dict[str, Tensor]:
         c = self.config
-        warmup = min(1.0, (self.step + 1) * c.batch_size / c.warmup_images) if c.warmup_images else 1.0
-        cosine = c.final_lr + (1 - c.final_lr) * 0.5 * (1 + math.cos(math.pi * self._fraction()))
-        for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * warmup * cosine
+        warmup = (self.step + 1) * c.batch_size / c.warmup_images if c.warmup_images else 1.0
+        set_learning_rate(self.optimizer, c.lr, self._fraction(), warmup=warmup, floor=c.final_lr)
         torch.manual_seed((c.seed * 15_485_863 + self.step) % 2**63)  # dropout, and whatever a callable draws
         batch = self._batch(self.step)
         with self.accelerator.autocast():
@@ -306,25 +303,24 @@ class _Trainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        ema_update(self.average, self.raw, min(c.ema_decay, (1 + self.step) / (10 + self.step)))
+        self.average.update()
         self.step += 1
         return {k: v.detach() for k, v in parts.items()}
 
     # -- the run ------------------------------------------------------------------------------------------------------
     def run(self, resume: bool) -> TrainResult:
         c = self.config
-        (self.out_dir / "samples").mkdir(parents=True, exist_ok=True)
-        state_path = self.out_dir / "state.pt"
-        if state_path.exists():
-            if not resume:
-                raise ConfigError(f"{self.out_dir} holds the state of a run. Resume it, or choose another folder.")
-            self._load(state_path)
+        files.make_folder(self.out_dir / "samples")
+        if (self.out_dir / "state.pt").exists() and not resume:
+            raise ConfigError(f"{self.out_dir} holds the state of a run. Resume it, or choose another folder.")
+        if counters := self.state.load():
+            self.step, self.seconds = counters["step"], counters["seconds"]
         settings = {"model": self.target.config.to_dict(), "train": c.to_dict()}
         files.write_json(self.out_dir / "train.json", settings)
         sums: dict[str, float] = {}
         counted, mark = 0, time.monotonic()
         stopped = self._stop_asked([])
-        with stop_signals() as received, track(c.max_images, "train diffae", "images") as progress:
+        with flush_denormals(), stop_signals() as received, track(c.max_images, "train diffae", "images") as progress:
             progress.resume_at(self.step * c.batch_size)
             while self._fraction() < 1 and not stopped:
                 parts = self._train_step()
@@ -343,13 +339,13 @@ class _Trainer:
                     self._evaluate()
                     self.seconds, mark = self.seconds + time.monotonic() - mark, time.monotonic()
                 if self._crossed(c.save_every) or stopped:
-                    self._save(state_path)
+                    self._save()
         finished = self._fraction() >= 1
         if finished:
-            self.average.fit_normalization(self.images)
+            self.average.module.fit_normalization(self.images)
             self._evaluate()
-            self._save(state_path)
-        self.target.load_state_dict(self.average.state_dict(), strict=False)
+            self._save()
+        self.target.load_state_dict(self.average.module.state_dict(), strict=False)
         return TrainResult(finished, self.step * c.batch_size, self.seconds, self.last)
 
     def _crossed(self, every: int) -> bool:
@@ -370,46 +366,20 @@ class _Trainer:
     def _evaluate(self) -> None:
         values: dict[str, float] = {}
         if self.held_out is not None:
-            result = reconstruct(self.average, self.held_out)
+            result = reconstruct(self.average.module, self.held_out)
             values |= result.psnr
             name = f"{self.step * self.config.batch_size:08d}.png"
             write_sheet(result, self.out_dir / "samples" / name)
         if self.probe is not None:
-            values |= self.probe(self.average)
+            values |= self.probe(self.average.module)
         self._log(values)
 
-    def _save(self, path: Path) -> None:
-        import io
+    def _save(self) -> None:
+        self.state.save(step=self.step, seconds=self.seconds)
+        self.average.module.save_pretrained(self.out_dir / "model")
 
-        buffer = io.BytesIO()
-        state = {
-            "settings": json.dumps({"model": self.target.config.to_dict(), "train": self._identity()}),
-            "step": self.step,
-            "seconds": self.seconds,
-            "trained": self.accelerator.unwrap_model(self.trained).state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        torch.save(state, buffer)
-        files.write_file(path, buffer.getvalue())
-        self.average.save_pretrained(self.out_dir / "model")
 
-    def _identity(self) -> dict[str, Any]:
-        """Settings that a resumed run may not change; budgets and intervals may."""
-        free = ("max_images", "max_minutes", "eval_every", "save_every", "log_every")
-        return {k: v for k, v in self.config.to_dict().items() if k not in free}
-
-    def _load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        mine = {"model": self.target.config.to_dict(), "train": self._identity()}
-        theirs = json.loads(state["settings"])
-        mine = json.loads(json.dumps(mine))
-        changed = [f"{p}.{k}" for p in mine for k in mine[p] if mine[p][k] != theirs.get(p, {}).get(k)]
-        if changed:
-            raise ConfigError(
-                f"{path} was written with other settings: {', '.join(changed)}. Use the same, or a new folder."
-            )
-        self.accelerator.unwrap_model(self.trained).load_state_dict(state["trained"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+def _fixed(config: TrainConfig) -> dict[str, Any]:
+    """Settings that a resumed run may not change; budgets and intervals may."""
+    free = ("max_images", "max_minutes", "eval_every", "save_every", "log_every")
+    return {k: v for k, v in config.to_dict().items() if k not in free}

@@ -14,6 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from vlbias.errors import ConfigError, ShapeError, TrainingError, unknown
+from vlbias.optim import flush_denormals, set_learning_rate
 from vlbias.paths.dipole import Dipole, read_dipoles, text_directions
 from vlbias.paths.fields import RbfField
 from vlbias.paths.judges import ClipLook, EncoderJudge, Judge
@@ -349,18 +350,17 @@ class _Trainer:
         settings = self.settings
         self.paths.requires_grad_(True)
         optimizer = torch.optim.Adam(self.paths.field.parameters(), lr=settings.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(settings.steps, 1))
         generator = torch.Generator().manual_seed(seed)
-        torch.set_flush_denormal(True)
-        with track(settings.steps, f"learning {', '.join(self.paths.names)}", "steps") as progress:
-            for _ in range(settings.steps):
+        title = f"learning {', '.join(self.paths.names)}"
+        with flush_denormals(), track(settings.steps, title, "steps") as progress:
+            for step in range(settings.steps):
+                set_learning_rate(optimizer, settings.learning_rate, step / settings.steps)
                 optimizer.zero_grad(set_to_none=True)
                 terms = self.accumulate(self.draw(generator))
                 if not all(value == value for value in terms.values()):
                     raise TrainingError(f"The loss became NaN ({terms}); lower `learning_rate`.")
                 torch.nn.utils.clip_grad_norm_(self.paths.field.parameters(), 1.0)
                 optimizer.step()
-                schedule.step()
                 progress.update(1, **terms)
 
     def draw(self, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
-from vlbias.files import write_file
+from vlbias.optim import Resumable, TrainingState, set_learning_rate
 from vlbias.search.cell import dpn_cell
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.heads import Head, make_head
@@ -160,34 +158,25 @@ class Trainer:
         sample: Sample = getattr(self.task, split)
         return evaluate_model(self.model, self.head, self.task, sample, self.device)
 
-    def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+    def save(self, path: Path) -> None:
         """Write everything needed to go on, whole or not at all."""
-        buffer = io.BytesIO()
-        torch.save({"vlbias": "search", "epoch": self.epoch, **self._state(), "extra": dict(extra or {})}, buffer)
-        write_file(path, buffer.getvalue())
+        self._state(path).save(epoch=self.epoch)
 
-    def load(self, path: Path) -> dict[str, Any]:
-        """Go on from :meth:`save`; returns its ``extra``.
+    def load(self, path: Path) -> None:
+        """Go on from :meth:`save`.
 
         Raises:
-            CheckpointError: the file is damaged or of another configuration.
+            CheckpointError: the file is missing or damaged.
+            TrainingError: it is of another configuration.
         """
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.head.load_state_dict(state["head"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except Exception as error:
-            raise CheckpointError(f"{path} does not continue {self.configuration.label()}: {error}") from error
-        self.epoch = int(state["epoch"])
-        return dict(state["extra"])
+        counters = self._state(path).load()
+        if counters is None:
+            raise CheckpointError(f"{path} does not exist; it should continue {self.configuration.label()}.")
+        self.epoch = int(counters["epoch"])
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "head": self.head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+    def _state(self, path: Path) -> TrainingState:
+        parts: dict[str, Resumable] = {"model": self.model, "head": self.head, "optimizer": self.optimizer}
+        return TrainingState(path, {"configuration": self.configuration.as_dict()}, parts)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         parameters = [*self.model.parameters(), *self.head.parameters()]
@@ -239,13 +228,9 @@ class Trainer:
 
     def _set_rate(self, epoch: float) -> None:
         """Linear warm-up, then half a cosine down to a hundredth at ``max_epochs``."""
-        if epoch < self.warmup_epochs:
-            factor = (epoch + 1e-2) / (self.warmup_epochs + 1e-2)
-        else:
-            done = (epoch - self.warmup_epochs) / max(self.max_epochs - self.warmup_epochs, 1e-9)
-            factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.configuration.learning_rate * factor
+        share = max(epoch - self.warmup_epochs, 0) / max(self.max_epochs - self.warmup_epochs, 1e-9)
+        warmup = (epoch + 1e-2) / (self.warmup_epochs + 1e-2)
+        set_learning_rate(self.optimizer, self.configuration.learning_rate, share, warmup=warmup, floor=0.01)
 
 
 def evaluate_model(

@@ -1,0 +1,198 @@
+"""What all training loops share: learning rate, averaged weights, denormal numbers, and a state to go on from."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vlbias.errors import CheckpointError, TrainingError, VlbiasError
+from vlbias.files import AnyPath, new_file
+
+__all__ = ["Resumable", "TrainingState", "WeightAverage", "flush_denormals", "set_learning_rate"]
+
+_FORMAT = "vlbias-training-1"
+#: Seconds between two saved states: what a kill can cost.
+SAVE_INTERVAL_S = 60.0
+#: The smallest double above zero; a processor that flushes denormal numbers takes it for zero.
+_DENORMAL = 5e-324
+#: What reading a damaged file or one of another network raises.
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, peak: float, share: float, *, warmup: float = 1.0, floor: float = 0.0
+) -> None:
+    """Set the rate of every parameter group: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, eq. 5).
+
+    Args:
+        optimizer: a group may hold ``"rate"``, a factor of its own.
+        peak: highest learning rate.
+        share: of the run that is done, 0..1.
+        warmup: share of the warm-up that is done; 1 or more once it is over.
+        floor: share of ``peak`` that is left at the end, 0..1.
+    """
+    cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * min(1.0, warmup) * cosine * group.get("rate", 1.0)
+
+
+class WeightAverage(Generic[Module]):
+    """Exponential moving average of a network's weights and buffers, quick to forget while it is young.
+
+    Args:
+        source: the network that learns; it must be on its device already.
+        decay: in [0, 1); after n updates min(decay, n / (n + 9)) is used.
+
+    Attributes:
+        module: a network like ``source``, frozen and in evaluation mode, that holds the average.
+    """
+
+    def __init__(self, source: Module, decay: float):
+        self.module: Module = copy.deepcopy(source).eval().requires_grad_(False)
+        self.decay, self.num_updates = decay, 0
+        self._source = source
+        tensors = zip(self.module.state_dict().values(), source.state_dict().values(), strict=True)
+        averaged: list[tuple[Tensor, Tensor]] = [pair for pair in tensors if pair[0].is_floating_point()]
+        self._mine, self._theirs = [mine for mine, _ in averaged], [theirs for _, theirs in averaged]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """average <- decay average + (1 - decay) source, all tensors at once; whole numbers stay as they are."""
+        self.num_updates += 1
+        decay = min(self.decay, self.num_updates / (self.num_updates + 9))
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` takes."""
+        return {"module": self.module.state_dict(), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.module.load_state_dict(state["module"])
+        self.num_updates = int(state["num_updates"])
+
+
+def is_flushing() -> bool:
+    """Whether this thread takes denormal numbers for zero."""
+    return _DENORMAL == 0.0
+
+
+@contextmanager
+def flush_denormals() -> Iterator[None]:
+    """Within the block the calling thread takes denormal numbers for zero; afterwards what was set before.
+
+    Weights, moments and gradients decay into numbers below 1e-38, on which x86 processors are many times slower.
+    """
+    before = is_flushing()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+class Resumable(Protocol):
+    """A network, optimiser or average: what has a state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+class TrainingState:
+    """The file that a killed training run goes on from.
+
+    Args:
+        path: the file; ``None`` keeps none, and then nothing here does anything.
+        identity: what a run must share to go on from it, plain values (settings, seed, size of the data).
+        parts: name => what has a state.
+    """
+
+    def __init__(self, path: AnyPath | None, identity: Mapping[str, Any], parts: Mapping[str, Resumable]):
+        self.path = None if path is None else Path(path)
+        # through JSON, so that tuples and lists compare equal
+        self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
+        self.parts = dict(parts)
+        self._last_save = time.monotonic()
+
+    def save(self, **counters: Any) -> None:
+        """Write the state, whole or not at all, with plain values such as the number of steps.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        if self.path is None:
+            return
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        with new_file(self.path) as file:
+            torch.save({"format": _FORMAT, "identity": self.identity, "counters": counters, "parts": states}, file)
+        self._last_save = time.monotonic()
+
+    def save_when_due(self, **counters: Any) -> None:
+        """:meth:`save` if the last one is a minute ago."""
+        if time.monotonic() - self._last_save > SAVE_INTERVAL_S:
+            self.save(**counters)
+
+    def load(self) -> dict[str, Any] | None:
+        """Put every part into its saved state and return the counters; ``None`` if there is no file.
+
+        Raises:
+            CheckpointError: the file is damaged, or no state of training.
+            TrainingError: it is the state of another run.
+        """
+        if self.path is None or not self.path.is_file():
+            return None
+        remedy = "Delete it to start anew, or name another file."
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or state.get("format") != _FORMAT:
+                raise CheckpointError(f"{self.path} is not the state of a training run. {remedy}")
+            if changed := _differences(self.identity, state["identity"]):
+                raise TrainingError(
+                    f"{self.path} is the state of another run: {', '.join(changed)} differ. Use the same. {remedy}"
+                )
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+            return dict(state["counters"])
+        except VlbiasError:
+            raise
+        except _DAMAGE as error:
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{self.path} is damaged ({text}). {remedy}") from error
+
+    def remove(self) -> None:
+        """Delete the file: the run is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def _differences(mine: Any, theirs: Any, name: str = "") -> list[str]:
+    """Names (``settings.learning_rate``) of what is not the same in two tables of plain values."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        keys = sorted(mine.keys() | theirs.keys())
+        inner = [_differences(mine.get(key), theirs.get(key), f"{name}.{key}".lstrip(".")) for key in keys]
+        return [difference for found in inner for difference in found]
+    return [] if mine == theirs else [name]
