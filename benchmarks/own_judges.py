@@ -17,12 +17,13 @@ from vlbias.balance import Checks
 from vlbias.balance.identity import LatentIdentity, fit_scale, resolve_identity
 from vlbias.balance.looks import Through, through_faces, through_tensor
 from vlbias.balance.own_judges import resolve_judges
-from vlbias.balance.poles import label_of, resolve_poles
+from vlbias.balance.poles import resolve_poles
 from vlbias.balance.readings import calibrate, network_reading
 from vlbias.balance.source import encode_faces
 from vlbias.cli.parsing import files_of
 from vlbias.data import FaceDataset, open_dataset
 from vlbias.editor import Editor
+from vlbias.labels import label_text
 
 ADULT = 16  # years; the editors of photographs were taught on adults
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 def drawn(faces: FaceDataset, column: str, most: int) -> tuple[list[str], list[str]]:
     """Up to ``most`` faces of each group, evenly spaced through the table, and their labels."""
-    labels = faces.table[column].map(label_of).dropna()
+    labels = faces.table[column].map(label_text).dropna()
     ids = [item for _, group in labels.groupby(labels) for item in group.index[:: max(1, len(group) // most)][:most]]
     return ids, labels[ids].tolist()
 

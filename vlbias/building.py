@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlbias.attributes import ATTRIBUTES
 from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorTrainConfig, TrainConfig, train_diffae, train_prior
 from vlbias.errors import ConfigError, DatasetError, unknown
@@ -347,10 +348,10 @@ def pole_labels(dataset: FaceDataset, dipoles: Mapping[str, Dipole]) -> dict[str
     Raises:
         PlanError: a column is a measurement, not a grouping.
     """
-    from vlbias.balance import KNOWN_COLUMNS, column_labels, resolve_poles
+    from vlbias.balance import column_labels, resolve_poles
 
     labels: dict[str, torch.Tensor] = {}
-    for column in KNOWN_COLUMNS:
+    for column in (column for attribute in ATTRIBUTES.values() for column in attribute.columns):
         if column not in dataset.table or dataset.table[column].isna().all():
             continue
         values = column_labels(dataset.table, column, role="label")

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from vlbias.balance import KNOWN_COLUMNS, Poles, resolve_poles
-from vlbias.balance.poles import label_of, stale_columns
+from vlbias.balance import Poles, resolve_poles
+from vlbias.balance.poles import stale_columns
 from vlbias.errors import PlanError
-
-
-@pytest.mark.parametrize(
-    ("value", "label"),
-    [(1, "1"), (1.0, "1"), (True, "1"), (np.int64(0), "0"), (np.bool_(False), "0"), ("old", "old"), (" x ", "x")]
-    + [(2.5, "2.5"), (None, None), (float("nan"), None), (pd.NA, None), ("", None), (np.float32("nan"), None)],
-)
-def test_labels_read_the_same_from_any_file_format(value, label):
-    assert label_of(value) == label
 
 
 def test_known_columns_are_found_under_the_editors_names():
@@ -29,14 +18,18 @@ def test_known_columns_are_found_under_the_editors_names():
     assert resolve_poles("skin", ["dark", "light"], ["age"]) is None
     assert resolve_poles("smile", ["0", "2"], ["smile"]) is None  # a value that the table does not know
     assert resolve_poles("hat", ["0", "1"], ["hat"]) == Poles("hat", "hat", {"0": -1, "1": 1})
-    assert all(len(positions) == 2 for _, positions in KNOWN_COLUMNS.values())
 
 
 def test_a_path_that_runs_the_other_way_is_turned():
     dipole = SimpleNamespace(positive=("a photo of a young person",), negative=("a photo of an old person",))
     assert resolve_poles("age_group", ["old", "young"], {"age": dipole}).positions == {"young": 1, "old": -1}
-    man = SimpleNamespace(positive="a photo of a man", negative="a photo of a woman")
-    assert resolve_poles("gender", ["male", "female"], {"gender": man}).positions == {"male": 1, "female": -1}
+    woman = SimpleNamespace(positive=("a photo of a woman",), negative=("a photo of a man",))
+    assert resolve_poles("gender", ["male", "female"], {"gender": woman}).positions == {"male": -1, "female": 1}
+
+
+def test_man_is_the_positive_pole_whether_or_not_the_prompts_are_known():
+    assert resolve_poles("gender", ["male", "female"], ["gender"]).positions == {"male": 1, "female": -1}
+    assert resolve_poles("Male", ["0", "1"], ["gender"]).positions == {"1": 1, "0": -1}
 
 
 def test_columns_of_your_own():

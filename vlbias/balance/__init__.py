@@ -3,11 +3,10 @@
 from vlbias.balance.identity import identity_judge
 from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
-from vlbias.balance.poles import KNOWN_COLUMNS, Poles, column_labels, resolve_poles
+from vlbias.balance.poles import Poles, column_labels, resolve_poles
 from vlbias.balance.verify import Checks, Reason
 
 __all__ = [
-    "KNOWN_COLUMNS",
     "Balancer",
     "Checks",
     "Cost",

@@ -12,7 +12,7 @@ import torch
 from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, fit_scale
 from vlbias.balance.looks import through_faces, through_tensor
 from vlbias.balance.plan import GROUP_JOINT
-from vlbias.balance.poles import Poles, label_of, spelled
+from vlbias.balance.poles import Poles, spelled
 from vlbias.balance.readings import (
     AttributeJudge,
     Reading,
@@ -25,6 +25,7 @@ from vlbias.balance.readings import (
 from vlbias.balance.source import calibration_ids, encode_faces, in_batches, open_faces
 from vlbias.balance.verify import Checks
 from vlbias.errors import PlanError
+from vlbias.labels import label_text
 from vlbias.networks import FaceNetwork
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def calibrated_judges(
     """
     table = faces.table[faces.table["split"].isin(list(splits))]
     columns = [target[0], *(pole.column for pole in poles)]
-    labels = [[label_of(value) for value in table[column]] for column in columns]
+    labels = [[label_text(value) for value in table[column]] for column in columns]
     of_item: dict[str, list[str]] = {}
     for item, klass, *groups in zip(table.index, *labels, strict=True):
         placed = all(group in pole.positions for group, pole in zip(groups, poles, strict=True))

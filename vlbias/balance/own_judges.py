@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlbias.balance.poles import label_of
 from vlbias.classify import Classifier
 from vlbias.errors import ConfigError, unknown
 from vlbias.labelling import ClassifierLabeller
+from vlbias.labels import label_text
 from vlbias.networks import FaceInput, FaceNetwork, FaceOutput, load_network, of_classifier
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _network(editor: Editor, column: str, judge: Any) -> FaceNetwork:
         return of_classifier(judge)
     if isinstance(judge, ClassifierLabeller):
         # a labeller takes pictures in [-1, 1] and normalises them by itself
-        classes = tuple(str(label_of(label)) for label in judge.classes)
+        classes = tuple(str(label_text(label)) for label in judge.classes)
         output = FaceOutput(classes=classes, activation="none")
         return FaceNetwork(judge.source, judge.probabilities, FaceInput(judge.size), output)
     if isinstance(judge, FaceNetwork) and judge.output.kind in _KINDS:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,58 +16,19 @@ from typing import Any
 
 import pandas as pd
 
+from vlbias.attributes import followers, of_column, orientation
 from vlbias.errors import PlanError
+from vlbias.labels import label_text, label_texts
 
 __all__ = [
-    "KNOWN_COLUMNS",
     "Poles",
     "column_labels",
     "given_poles",
-    "label_of",
     "resolve_poles",
     "spelled",
     "stale_columns",
     "unplaced",
 ]
-
-#: column -> (names its dipole goes by, value -> position). Values as text; 0/1 columns read "0" and "1".
-KNOWN_COLUMNS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
-    # synthfaces, UTKFace
-    "age_group": (("age",), {"young": -1, "old": +1}),
-    "skin": (("skin_tone", "skin"), {"light": -1, "dark": +1}),
-    "gender": (("gender",), {"male": -1, "female": +1}),
-    "smile": (("smile",), {"0": -1, "1": +1}),
-    "glasses": (("glasses", "eyeglasses"), {"0": -1, "1": +1}),
-    "beard": (("beard",), {"0": -1, "1": +1}),
-    "nose": (("nose", "nose_width"), {"narrow": -1, "wide": +1}),
-    "lips": (("lips", "lip_fullness"), {"thin": -1, "full": +1}),
-    # CelebA-HQ, under its own names
-    "Young": (("age",), {"1": -1, "0": +1}),
-    "Pale_Skin": (("skin_tone", "skin"), {"1": -1, "0": +1}),
-    "Male": (("gender",), {"1": -1, "0": +1}),
-    "Smiling": (("smile",), {"0": -1, "1": +1}),
-    "Eyeglasses": (("glasses", "eyeglasses"), {"0": -1, "1": +1}),
-    "No_Beard": (("beard",), {"1": -1, "0": +1}),
-    "Big_Nose": (("nose", "nose_width"), {"0": -1, "1": +1}),
-    "Big_Lips": (("lips", "lip_fullness"), {"0": -1, "1": +1}),
-}
-
-#: Further columns that an edit along a dipole makes untrue; an edited row leaves them blank.
-_FOLLOWERS: dict[str, tuple[str, ...]] = {
-    "age": ("age",),
-    "skin_tone": ("skin_tone", "race", "ita", "monk"),
-    "skin": ("skin_tone", "race", "ita", "monk"),
-    "smile": ("smile_intensity", "expression"),
-    "nose": ("nose_width",),
-    "lips": ("lip_fullness",),
-}
-
-# Words by which the prompts of a dipole tell which pole is which, for paths that somebody else oriented.
-_WORDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "age": (frozenset({"old", "older", "elderly", "aged", "senior"}), frozenset({"young", "younger", "child", "baby"})),
-    "skin_tone": (frozenset({"dark", "darker", "black", "brown"}), frozenset({"light", "lighter", "pale", "white"})),
-    "gender": (frozenset({"woman", "female", "girl", "feminine"}), frozenset({"man", "male", "boy", "masculine"})),
-}
 
 #: A numeric column with more values than this is a measurement, not a grouping.
 MAX_GROUPS = 12
@@ -115,22 +75,6 @@ class Poles:
         return (self.positions[wanted] - self.positions[source]) / 2
 
 
-def label_of(value: Any) -> str | None:
-    """A label as text, the same whatever file format it came through: 1, 1.0, True => "1"; missing => ``None``."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
-        return str(int(value))
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, float | int) or hasattr(value, "dtype"):
-        number = float(value)
-        if math.isnan(number):
-            return None
-        return str(int(number)) if number.is_integer() else f"{number:g}"
-    return str(value)
-
-
 def column_labels(table: pd.DataFrame, column: str, *, role: str) -> pd.Series:
     """One column as text labels (``None`` where missing), after checking that it is a grouping.
 
@@ -144,7 +88,7 @@ def column_labels(table: pd.DataFrame, column: str, *, role: str) -> pd.Series:
     """
     if column not in table.columns:
         raise _unknown_column(column, table, role)
-    labels = pd.Series([label_of(value) for value in table[column]], index=table.index, dtype=object)
+    labels = label_texts(table[column])
     values = sorted({label for label in labels if label is not None})
     if not values:
         raise PlanError(f"`{role}` '{column}' has no label in this dataset. Choose a labelled attribute.")
@@ -187,17 +131,16 @@ def resolve_poles(
     if given is not None:
         return _described(column, names, given)
     values = sorted(set(values))
-    if column in KNOWN_COLUMNS:
-        aliases, positions = KNOWN_COLUMNS[column]
-        name = next((alias for alias in aliases if alias in names), None)
-    else:
-        # a 0/1 column of the dipole's own name, such as one the user has just learned
-        aliases, positions = (column,), {"0": -1.0, "1": +1.0}
-        name = column if column in names else None
+    attribute = of_column(column)
+    # a 0/1 column of the dipole's own name, such as one the user has just learned, needs no entry
+    aliases = (column,) if attribute is None else attribute.dipole_names
+    positions = {"0": -1.0, "1": 1.0} if attribute is None else attribute.places(column)
+    name = next((alias for alias in aliases if alias in names), None)
     if name is None or not set(values) <= set(positions):
         return None
-    dipole = dipoles[name] if isinstance(dipoles, Mapping) else None
-    sign = _orientation(aliases[0], dipole)
+    sign = 1
+    if attribute is not None and isinstance(dipoles, Mapping):
+        sign = orientation(attribute.name, dipoles[name].positive, dipoles[name].negative)
     return Poles(column, name, {value: sign * place for value, place in positions.items()})
 
 
@@ -245,7 +188,7 @@ def _described(column: str, names: Sequence[str], given: Any) -> Poles:
             f"`poles` of '{column}' name the path '{path}', which the editor does not have. "
             f"Available: {', '.join(sorted(names)) or 'none'}. Learn it with Editor.learn, or vlbias learn."
         )
-    values = [str(label_of(value)) for value in places]
+    values = [str(label_text(value)) for value in places]
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise PlanError(f"`poles` of '{column}' name the value '{twice[0]}' twice. Name each value once.")
@@ -298,7 +241,8 @@ def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[
             f"`protected` '{column}' has {len(values)} values, too many for groups on a path. Use a column of fewer "
             "groups, or add one with pandas."
         )
-    known = KNOWN_COLUMNS.get(column, ((), {}))[0]
+    attribute = of_column(column)
+    known = () if attribute is None else attribute.dipole_names
     path = next((name for name in known if name in paths), "PATH")
     named = ", ".join(f"{name} ('{dipole.negative[0]}' to '{dipole.positive[0]}')" for name, dipole in paths.items())
     return PlanError(
@@ -307,27 +251,12 @@ def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[
     )
 
 
-def _orientation(name: str, dipole: Any) -> int:
-    """-1 where a dipole's prompts say that it runs against the table, else +1."""
-    if name not in _WORDS or dipole is None:
-        return 1
-    plus, minus = _WORDS[name]
-    votes = 0
-    for sign, prompts in ((1, getattr(dipole, "positive", ())), (-1, getattr(dipole, "negative", ()))):
-        text = prompts if isinstance(prompts, str) else " ".join(str(prompt) for prompt in prompts)
-        words = re.findall(r"[a-z]+", text.lower())
-        votes += sign * (sum(word in plus for word in words) - sum(word in minus for word in words))
-    return -1 if votes < 0 else 1
-
-
 def stale_columns(poles: Iterable[Poles], columns: Iterable[str]) -> list[str]:
     """Columns that an edit along these dipoles makes untrue, beside the edited columns themselves.
 
     A photograph of a man of 30 that now shows an old man has no known age in years; a changed skin says nothing about
     race. Such cells are left blank in edited rows rather than copied from the donor.
     """
-    edited = {pole.column for pole in poles}
-    names = {pole.name for pole in poles}
-    stale = {follower for name in names for follower in _FOLLOWERS.get(name, ())}
-    stale |= {column for column, (aliases, _) in KNOWN_COLUMNS.items() if names & set(aliases)}
-    return sorted(column for column in columns if column in stale - edited)
+    poles = list(poles)
+    stale = followers(pole.name for pole in poles) - {pole.column for pole in poles}
+    return sorted(column for column in columns if column in stale)

@@ -21,12 +21,13 @@ from vlbias.balance.chunk import aim_at, identity_of
 from vlbias.balance.looks import Look
 from vlbias.balance.originals import ROUND_TRIP, Remade
 from vlbias.balance.plan import Plan, item_seed, walks
-from vlbias.balance.poles import Poles, label_of
+from vlbias.balance.poles import Poles
 from vlbias.balance.provenance import round_trip_provenance
 from vlbias.balance.source import encode_faces, in_batches, open_faces
 from vlbias.balance.verify import Margins, Reason, read_margins
 from vlbias.balance.written import look_at_donors, look_at_files, write_edits
 from vlbias.errors import ConfigError
+from vlbias.labels import label_text
 
 __all__ = ["check_round_trip", "evaluations_of", "remade_of", "run_trips", "summary_of", "trips_of"]
 
@@ -62,8 +63,8 @@ def trips_of(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles], chunk_size
     away = _ways(plan)
     rows: list[dict[str, Any]] = []
     for item, labels in table.iterrows():
-        target = label_of(labels[plan.settings["target"]])
-        group = names.get(tuple(label_of(labels[pole.column]) or "" for pole in poles))
+        target = label_text(labels[plan.settings["target"]])
+        group = names.get(tuple(label_text(labels[pole.column]) or "" for pole in poles))
         if labels["split"] not in plan.settings["splits"] or target not in plan.counts_before or group not in away:
             continue
         seed = item_seed(plan.settings["seed"], ROUND_TRIP, item)

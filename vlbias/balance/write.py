@@ -20,11 +20,12 @@ import pandas as pd
 from vlbias.balance.card import dataset_card
 from vlbias.balance.originals import with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
-from vlbias.balance.poles import Poles, label_of, stale_columns
+from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.state import RunFolder
 from vlbias.balance.verify import Reason
 from vlbias.files import read_json, write_file, writing
+from vlbias.labels import label_text
 from vlbias.progress import Progress
 
 __all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble", "write_report"]
@@ -87,7 +88,7 @@ def _natural_values(faces: Any, columns: Sequence[str]) -> Any:
     known: dict[tuple[str, str], Any] = {}
     for column in columns:
         for value in [] if faces is None else faces.table[column].dropna().unique():
-            known[column, str(label_of(value))] = value
+            known[column, str(label_text(value))] = value
     return lambda column, label: known.get((column, label), label)
 
 
@@ -195,8 +196,8 @@ def _counts_after(
     groups = {values: name for name, values in plan.groups.items()}
     for item in sorted(lost):
         labels = faces.table.loc[item]
-        group = groups.get(tuple(label_of(labels[pole.column]) or "" for pole in poles))
-        target = label_of(labels[plan.settings["target"]])
+        group = groups.get(tuple(label_text(labels[pole.column]) or "" for pole in poles))
+        target = label_text(labels[plan.settings["target"]])
         if labels["split"] in plan.settings["splits"] and group is not None and target in after:
             after[target][group] -= 1
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))

@@ -195,8 +195,9 @@ def balance(
         typer.Option(
             "--label",
             metavar="COLUMN=LABELLER",
-            help="Let a machine fill a column: ita:ANGLE, monk, 'clip:LABEL=PROMPT;LABEL=PROMPT', or file:CLASSIFIER. "
-            "A column of that name is replaced and scores the labeller. Repeatable.",
+            help="Let a machine fill a column: ita:ANGLE, monk, 'clip:LABEL=PROMPT;LABEL=PROMPT', clip alone where the "
+            "column is a known one, or file:CLASSIFIER. A column of that name is replaced and scores the labeller. "
+            "Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     min_confidence: Annotated[
@@ -292,8 +293,8 @@ def _labelled(
 
     reports = []
     layout = layout_of(faces, model.layout)
-    labellers = [(column, labeller_of(words, clip=model.clip, layout=layout)) for column, words in wishes]
-    for column, labeller in labellers:
+    labellers = [labeller_of(words, column=column, clip=model.clip, layout=layout) for column, words in wishes]
+    for (column, _), labeller in zip(wishes, labellers, strict=True):
         faces, report, score = label_column(faces, column, labeller, min_confidence=min_confidence)
         reports.append(report)
         typer.echo(f"{column}: {report.source}")

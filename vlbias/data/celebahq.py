@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.attributes import SKIN_OF_RACE, age_group
 from vlbias.data.files import DEFAULT_MAX_MISSING, drop_missing, fields_of, read_text
 from vlbias.data.table import SPLITS, FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, DatasetError, LabelError
@@ -47,9 +48,6 @@ CELEBA_ATTRIBUTES = (
     "Wearing_Necklace", "Wearing_Necktie", "Young",
 )
 # fmt: on
-
-#: How the published code groups FairFace's race labels as "skin colour"; other labels have no value.
-SKIN_OF_RACE = {"white": "light", "east asian": "light", "southeast asian": "light", "asian": "light", "black": "dark"}
 
 _DESCRIPTIONS = {
     "fairface_age": "age range that the FairFace classifier gave, not a person",
@@ -285,6 +283,4 @@ def _is_number(text: str) -> bool:
 def _age_group(text: Any) -> str | None:
     """ "20-29", "more than 70" or "34" => "young" or "old"; split at 40 years by the lower bound."""
     number = re.search(r"[0-9]{1,3}", text) if isinstance(text, str) else None
-    if number is None:
-        return None
-    return "old" if int(number.group()) >= 40 else "young"
+    return age_group(None if number is None else int(number.group()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlbias.attributes import OLD_FROM, SKIN_OF_RACE, age_group
 from vlbias.data.files import list_images
 from vlbias.data.table import FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, DatasetError
@@ -19,10 +20,6 @@ UTKFACE_LICENSE = "UTKFace: non-commercial research only; the photographs belong
 GENDERS = ("male", "female")
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 MAX_AGE = 116
-
-#: The published augmentation code calls this grouping of race labels "skin colour". It is a race label, not a
-#: measurement of skin: Indian and Others have no value, and see ``vlbias.labelling.SkinTone`` for what is measured.
-SKIN_OF_RACE = {"White": "light", "Asian": "light", "Black": "dark"}
 
 DESCRIPTIONS = {
     "age": "years, as annotated",
@@ -67,7 +64,7 @@ def looks_like_utkface(names: list[str]) -> bool:
     return bool(names) and sum(_LOOKS_LIKE.fullmatch(name) is not None for name in names) > len(names) / 2
 
 
-def load_utkface(root: str | os.PathLike[str], *, age_split: int = 40) -> FaceDataset:
+def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM) -> FaceDataset:
     """Read a folder of UTKFace photographs; no picture is opened.
 
     Args:
@@ -112,8 +109,8 @@ def load_utkface(root: str | os.PathLike[str], *, age_split: int = 40) -> FaceDa
     table.insert(1, "split", [hash_split(name) for name in seen])
     table["gender"] = [GENDERS[code] for code in table["gender"]]
     table["race"] = [RACES[code] for code in table["race"]]
-    table["age_group"] = ["old" if age >= age_split else "young" for age in table["age"]]
-    table["skin"] = pd.array([SKIN_OF_RACE.get(race) for race in table["race"]], dtype="str")
+    table["age_group"] = [age_group(age, age_split) for age in table["age"]]
+    table["skin"] = pd.array([SKIN_OF_RACE.get(race.lower()) for race in table["race"]], dtype="str")
     descriptions = DESCRIPTIONS | {"age_group": f"young below {age_split} years, old from {age_split} on"}
     return FaceDataset(
         "utkface", table, root=root, problems=problems, license=UTKFACE_LICENSE, descriptions=descriptions

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlbias.attributes import of_column
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError, unknown
 from vlbias.files import read_json, write_json
@@ -120,13 +121,14 @@ def _in_words_of(labels: Labels, words: list[Any]) -> Labels:
     return Labels(labels.source, labels.table.assign(label=translated))
 
 
-def labeller_of(text: str, *, clip: Clip | None = None, layout: str = "ffhq") -> Labeller:
+def labeller_of(text: str, *, column: str = "", clip: Clip | None = None, layout: str = "ffhq") -> Labeller:
     """A labeller from the words of a command line.
 
     Args:
         text: ``"ita:ANGLE"`` (light from that angle in degrees on, dark below), ``"monk"`` (Monk step 1..10), or
-            ``"clip:LABEL=PROMPT[|PROMPT];LABEL=PROMPT"`` (zero-shot), or ``"file:PATH"`` (a classifier, see
-            :func:`vlbias.networks.load_network`).
+            ``"clip:LABEL=PROMPT[|PROMPT];LABEL=PROMPT"`` (zero-shot), ``"clip"`` alone for a column that
+            ``vlbias.attributes`` knows, or ``"file:PATH"`` (a classifier, see :func:`vlbias.networks.load_network`).
+        column: which is labelled, for ``"clip"`` alone.
         clip: judge of the zero-shot labels.
         layout: how faces lie in the pictures, a key of ``LAYOUTS``.
 
@@ -148,22 +150,39 @@ def labeller_of(text: str, *, clip: Clip | None = None, layout: str = "ffhq") ->
             raise ConfigError(f"'{text}': expected an angle in degrees behind the colon, such as ita:28.")
         return SkinToneLabeller(layout=layout, split_ita=float(rest))
     if kind == "clip":
-        classes: dict[str, tuple[str, ...]] = {}
-        for part in rest.split(";"):
-            label, equals, prompts = (word.strip() for word in part.partition("="))
-            texts = tuple(prompt.strip() for prompt in prompts.split("|") if prompt.strip())
-            if not (label and equals and texts) or label in classes:
-                raise ConfigError(
-                    f"'{part.strip()}': expected LABEL=PROMPT, labels apart by ';' and each once, such as "
-                    "clip:0=a person without glasses;1=a person who wears glasses."
-                )
-            classes[label] = texts
+        classes = _classes_of(rest) if rest else _known_classes(column)
         if clip is None:
             raise ConfigError("zero-shot labels need an editor with a CLIP.")
         return zero_shot(clip, classes)
     if kind == "file":
         return _of_file(rest, layout)
     raise unknown("labeller", kind, ("ita", "monk", "clip", "file"))
+
+
+def _classes_of(text: str) -> dict[str, tuple[str, ...]]:
+    """Label => prompts, from the words behind ``clip:``."""
+    classes: dict[str, tuple[str, ...]] = {}
+    for part in text.split(";"):
+        label, equals, prompts = (word.strip() for word in part.partition("="))
+        texts = tuple(prompt.strip() for prompt in prompts.split("|") if prompt.strip())
+        if not (label and equals and texts) or label in classes:
+            raise ConfigError(
+                f"'{part.strip()}': expected LABEL=PROMPT, separated by ';' and each label once, such as "
+                "clip:0=a person without glasses;1=a person who wears glasses."
+            )
+        classes[label] = texts
+    return classes
+
+
+def _known_classes(column: str) -> dict[str, tuple[str, ...]]:
+    """Label => prompts of a column that the registry of attributes knows."""
+    attribute = of_column(column)
+    if attribute is None:
+        raise ConfigError(
+            f"'clip': no prompts are known for the column '{column}'. Give them: clip:LABEL=PROMPT;LABEL=PROMPT."
+        )
+    low, high = attribute.columns[column]
+    return {low: attribute.negative, high: attribute.positive}
 
 
 def _of_file(path: str, layout: str) -> ClassifierLabeller:

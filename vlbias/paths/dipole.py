@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from vlbias.attributes import name_in_words
 from vlbias.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,25 +67,15 @@ class Dipole:
 
     def suggest_name(self) -> str:
         """A name made from the words in which the poles differ; an attribute we know keeps its usual name."""
+        if known := name_in_words(self.positive, self.negative):
+            return known
         positive, negative = (_words(" ".join(pole)) for pole in (self.positive, self.negative))
         differing = [word for word in positive if word not in negative] + [w for w in negative if w not in positive]
-        for name, words in _KNOWN.items():
-            if words & set(differing):
-                return name
-        if {"skin"} & (set(positive) & set(negative)):
-            return "skin_tone"
         kept = [word for word in differing[:3] if word not in _FILLERS] or ["path"]
         name = "_".join(kept)
         return name if name.isidentifier() else f"path_{name}"
 
 
-_KNOWN = {
-    "age": {"old", "young", "elderly", "older", "younger", "aged", "aging"},
-    "gender": {"man", "woman", "male", "female", "men", "women"},
-    "smile": {"smile", "smiling", "smiles"},
-    "glasses": {"glasses", "eyeglasses", "spectacles"},
-    "beard": {"beard", "bearded", "shaved"},
-}
 _FILLERS = {"a", "an", "the", "of", "with", "photo", "picture", "and", "no", "not", "person", "face"}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vlbias.attributes import ATTRIBUTES
 from vlbias.errors import ConfigError
 from vlbias.world.chance import uniform
 from vlbias.world.faces import Faces
@@ -13,41 +14,10 @@ from vlbias.world.phrases import DARK_FROM, TAILS
 
 __all__ = ["DIPOLES", "captions"]
 
-# (positive prompts, negative prompts). + means older, darker, more masculine, smiling, with glasses, bearded, wider,
-# fuller, as in the labels.
+#: Name => (positive prompts, negative prompts) of what the world draws.
 DIPOLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "age": (
-        ("a photo of an old person", "an elderly person", "the face of an old person with wrinkles"),
-        ("a photo of a young person", "a youthful person", "the face of a young person with smooth skin"),
-    ),
-    "skin_tone": (
-        ("a photo of a person with dark skin", "a dark-skinned person", "a face with brown skin"),
-        ("a photo of a person with light skin", "a light-skinned person", "a face with fair skin"),
-    ),
-    "gender": (
-        ("a photo of a man", "a portrait of a man", "the face of a man"),
-        ("a photo of a woman", "a portrait of a woman", "the face of a woman"),
-    ),
-    "smile": (
-        ("a photo of a person who is smiling", "a smiling person", "a face with a big smile"),
-        ("a photo of a person who is not smiling", "a person without a smile", "a face with a neutral expression"),
-    ),
-    "glasses": (
-        ("a photo of a person with glasses", "a person wearing glasses", "a face with eyeglasses"),
-        ("a photo of a person without glasses", "a person not wearing glasses", "a face without eyeglasses"),
-    ),
-    "beard": (
-        ("a photo of a person with a beard", "a bearded person", "a face with a beard"),
-        ("a photo of a person without a beard", "a clean-shaven person", "a face without a beard"),
-    ),
-    "nose_width": (
-        ("a photo of a person with a wide nose", "a person with a broad nose", "a face with a wide nose"),
-        ("a photo of a person with a narrow nose", "a person with a slim nose", "a face with a narrow nose"),
-    ),
-    "lip_fullness": (
-        ("a photo of a person with full lips", "a person with thick lips", "a face with full lips"),
-        ("a photo of a person with thin lips", "a person with slender lips", "a face with thin lips"),
-    ),
+    name: (ATTRIBUTES[name].positive, ATTRIBUTES[name].negative)
+    for name in ("age", "skin_tone", "gender", "smile", "glasses", "beard", "nose_width", "lip_fullness")
 }
 
 _DECADES = ("teens", "twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties")
