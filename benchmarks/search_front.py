@@ -51,9 +51,9 @@ def one_world(seed: int, num_bootstrap: int) -> tuple[np.ndarray, ...]:
             shift = OF_REFIT * generator.normal(size=2)
             p = 1 / (1 + np.exp(-(logits[k][groups] + shift[groups] + hard[persons])))
             missed = (generator.random(len(p)) < p).astype(float)
-            runs.append(Evaluation("identify", ("a", "b"), groups, persons, np.stack([missed, missed]), spread=1.0))
+            runs.append(Evaluation("identify", ("a", "b"), groups, persons, np.stack([missed, missed]), diversity=1.0))
         evaluations.append(runs)
-    mean, interval, dominance = compare(evaluations, OBJECTIVES, num_bootstrap=num_bootstrap, seed=seed)
+    mean, interval, dominance = compare(evaluations, OBJECTIVES, num_resamples=num_bootstrap, seed=seed)
     return truth, mean, dominance[:-1], interval
 
 

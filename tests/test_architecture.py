@@ -19,7 +19,7 @@ PACKAGE = Path(vlbias.__file__).parent
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
     ["errors", "version"],
-    ["labels", "attributes"],
+    ["attributes", "labels", "settings"],
     ["files", "progress", "locks"],
     ["checkpoints", "optim"],
     ["images"],
@@ -61,7 +61,6 @@ KNOWN = {
     ("vlbias.diffae.model", "vlbias.diffae.published"),
     ("vlbias.paths.calibration", "vlbias.paths.training"),
     ("vlbias.paths.pathset", "vlbias.paths.published"),
-    ("vlbias.search.export", "vlbias.search.front", "vlbias.search.plots", "vlbias.search.study"),
     ("vlbias.simulate.plots", "vlbias.simulate.result"),
 }
 

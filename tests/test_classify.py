@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -224,4 +225,4 @@ def test_a_fingerprint_follows_data_and_settings():
     assert classify.fingerprint(x.clone(), list(labels), TINY) == base
     assert classify.fingerprint(x + 0.01, labels, TINY) != base
     assert classify.fingerprint(x, labels[::-1], TINY) != base
-    assert classify.fingerprint(x, labels, classify.merge_settings(TINY, {"seed": 1})) != base
+    assert classify.fingerprint(x, labels, replace(TINY, seed=1)) != base

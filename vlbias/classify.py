@@ -28,6 +28,7 @@ from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import to_uint8
 from vlbias.optim import WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
+from vlbias.settings import with_changes
 
 __all__ = [
     "Classifier",
@@ -38,7 +39,6 @@ __all__ = [
     "fit",
     "focal_loss",
     "load_images",
-    "merge_settings",
 ]
 
 FORMAT = "vlbias-classifier-1"
@@ -356,7 +356,7 @@ def fit(
         ConfigError: unknown or contradictory settings.
         TrainingError: the loss became NaN or infinite.
     """
-    settings = merge_settings(settings, changes)
+    settings = with_changes(settings or FitSettings(), changes)
     if not isinstance(images, Tensor):
         if not isinstance(labels, str):
             raise ConfigError("with a dataset, `labels` must be the name of one of its columns.")
@@ -377,23 +377,6 @@ def fit(
     if len(set(codes.tolist())) < 2:
         raise LabelError(f"a classifier needs two classes to learn from; all labels are {values[0]!r}.")
     return _train(images, codes, names, settings, progress)
-
-
-def merge_settings(settings: FitSettings | None, changes: Mapping[str, Any]) -> FitSettings:
-    """Settings (``None`` for the defaults) with single ones changed by name.
-
-    Raises:
-        ConfigError: no setting of that name (the nearest is named), or a value out of range.
-    """
-    known = {item.name for item in fields(FitSettings)}
-    wrong = sorted(set(changes) - known)
-    if wrong:
-        near = difflib.get_close_matches(wrong[0], known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"unknown setting '{wrong[0]}' for a classifier.{hint} Known: {', '.join(sorted(known))}.")
-    base = settings or FitSettings()
-    values = {item.name: getattr(base, item.name) for item in fields(base)}
-    return FitSettings(**values | dict(changes))
 
 
 def _train(

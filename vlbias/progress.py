@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -69,7 +70,9 @@ class Progress:
 
 
 @contextmanager
-def track(total: float | None, description: str, unit: str = "it", stream: TextIO | None = None) -> Iterator[Progress]:
+def track(
+    total: float | None, description: str, unit: str = "it", stream: TextIO | None = None, *, show: bool = True
+) -> Iterator[Progress]:
     """Show progress while the block runs.
 
     Args:
@@ -77,8 +80,9 @@ def track(total: float | None, description: str, unit: str = "it", stream: TextI
         description: what is going on, two or three words.
         unit: what is counted, plural ("images").
         stream: where lines go; ``None`` for stderr.
+        show: False counts in silence.
     """
-    progress = Progress(total, description, unit, stream)
+    progress = Progress(total, description, unit, stream if show else io.StringIO())
     try:
         yield progress
     finally:

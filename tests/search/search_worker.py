@@ -19,14 +19,14 @@ OPTIONS = {
     "sampler": "random",
     "max_error": 1.0,
     "seed": 3,
-    "progress": False,
+    "show_progress": False,
 }
 
 
 def start(storage, n_trials, **options):
     settings = search.TrainSettings(batch_size=16, device="cpu")
     merged = {"eta": None, "space": tiny_space(), **OPTIONS, **options}
-    return search.run(TinyFaces(tiny_table()), storage=storage, n_trials=n_trials, settings=settings, **merged)
+    return search.run(TinyFaces(tiny_table()), storage=storage, n_trials=n_trials, training=settings, **merged)
 
 
 def slow_worker(storage, n_trials, marker):

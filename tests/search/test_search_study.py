@@ -141,11 +141,11 @@ def test_a_real_search(searched):
 
 def test_the_held_out_front_is_made_once(searched):
     study, folder = searched
-    front = study.front(refit=2, num_bootstrap=200, progress=False)
+    front = study.front(refit=2, num_resamples=200, show_progress=False)
     files = sorted((folder / "study.log.files" / "refits").glob("*.npz"))
     assert len(files) == 2 * len(front.table)
     written = [file.stat().st_mtime_ns for file in files]
-    again = study.front(refit=2, num_bootstrap=200, progress=False)
+    again = study.front(refit=2, num_resamples=200, show_progress=False)
     pd.testing.assert_frame_equal(front.table, again.table)
     assert [file.stat().st_mtime_ns for file in files] == written
     for name in ("error", "rank_gap"):
@@ -162,7 +162,7 @@ def test_the_held_out_front_is_made_once(searched):
         "trials.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png"
     }  # fmt: skip
     assert (written / "front.png").stat().st_size > 5000
-    assert study.front(refit=0, num_bootstrap=50, progress=False).refits == 0
+    assert study.front(refit=0, num_resamples=50, show_progress=False).refits == 0
 
 
 def test_save_and_load_the_best(searched):
@@ -184,8 +184,8 @@ def test_classification_by_the_same_call(tmp_path, tiny, small_space):
     chosen = space(["dpn-cell"], ["softmax"], ["adamw"], skeleton=small_space.skeleton, embedding_size=16)
     study = search.run(
         tiny, protected="gender", task="classify", target="smile", space=chosen, storage=None, n_trials=2,
-        image_size=16, fidelity=("epochs", 1, 2), eta=2.0, max_error=1.0, progress=False,
-        settings=search.TrainSettings(batch_size=16, device="cpu"),
+        image_size=16, fidelity=("epochs", 1, 2), eta=2.0, max_error=1.0, show_progress=False,
+        training=search.TrainSettings(batch_size=16, device="cpu"),
     )  # fmt: skip
     assert {"equalized_odds_gap", "f1_gap"} <= set(study.table().columns) and study.folder is None
 
@@ -257,7 +257,7 @@ def test_wrong_calls(tiny, small_space, tmp_path):
             "space": small_space,
             "storage": None,
             "image_size": 16,
-            "progress": False,
+            "show_progress": False,
             **options,
         }
         return search.run(tiny, **merged)
@@ -297,14 +297,14 @@ def _judged(error, persons=60, images=5, seed=0):
     groups = np.repeat(np.arange(persons) % 2, images)
     missed = generator.random(persons * images) < np.asarray(error)[groups]
     outcome = np.stack([missed, missed]).astype(float)
-    return Evaluation("identify", ("a", "b"), groups, np.repeat(np.arange(persons), images), outcome, spread=1.0)
+    return Evaluation("identify", ("a", "b"), groups, np.repeat(np.arange(persons), images), outcome, diversity=1.0)
 
 
 def test_comparison_is_sure_where_it_may_be():
     good = [_judged((0.05, 0.05), seed=s) for s in range(3)]
     bad = [_judged((0.3, 0.7), seed=10 + s) for s in range(3)]
     twin = [_judged((0.05, 0.05), seed=20 + s) for s in range(3)]
-    mean, interval, dominance = compare([good, bad, twin], ("error", "rank_gap"), num_bootstrap=500)
+    mean, interval, dominance = compare([good, bad, twin], ("error", "rank_gap"), num_resamples=500)
     assert dominance[0, 1] > 0.97 and dominance[1, 0] == 0 and dominance[-1, 1] > 0.97
     assert dominance[0, 2] < 0.9 and dominance[2, 0] < 0.9
     assert (interval[..., 0] <= mean).all() and (mean <= interval[..., 1]).all()

@@ -102,7 +102,7 @@ def test_weights_are_repeated_images():
     ranks = np.where(generator.random((2, 40)) < 0.1, np.nan, generator.integers(0, 4, (2, 40)))
     ranks[1] = np.where(np.isnan(ranks[0]), np.nan, np.nan_to_num(ranks[1]))
     ranks[0] = np.where(np.isnan(ranks[0]), np.nan, ranks[0])
-    evaluation = Evaluation("identify", ("a", "b"), groups, persons, ranks, spread=1.0)
+    evaluation = Evaluation("identify", ("a", "b"), groups, persons, ranks, diversity=1.0)
     weights = person_weights(persons, groups, 5, seed=0)
     assert (weights[:, groups == 0].sum(1) == 20).all()
     assert all(len(np.unique(row[persons == p])) == 1 for row in weights for p in range(8))
@@ -154,11 +154,11 @@ def test_a_damaged_checkpoint_is_an_error(tiny, small_space, tmp_path):
 
 def test_a_collapsed_model_is_recognised():
     ranks = np.zeros((2, 4))
-    same = Evaluation("identify", ("a", "b"), np.array([0, 0, 1, 1]), np.arange(4), ranks, spread=0.0)
-    assert same.is_collapsed and not dataclasses.replace(same, spread=0.1).is_collapsed
-    assert dataclasses.replace(same, spread=float("nan")).is_collapsed
+    same = Evaluation("identify", ("a", "b"), np.array([0, 0, 1, 1]), np.arange(4), ranks, diversity=0.0)
+    assert same.is_collapsed and not dataclasses.replace(same, diversity=0.1).is_collapsed
+    assert dataclasses.replace(same, diversity=float("nan")).is_collapsed
     outcome = np.array([[0, 1, 0, 1], [0, 0, 0, 0]])
-    assert Evaluation("classify", ("a", "b"), same.groups, same.persons, outcome, 2, spread=1.0).is_collapsed
+    assert Evaluation("classify", ("a", "b"), same.groups, same.persons, outcome, 2, diversity=1.0).is_collapsed
 
 
 def test_bad_datasets(make_tiny, tiny):
@@ -204,5 +204,5 @@ def test_spaces():
         space(learning_rates={"sgd": (1.0, 0.1)})
     with pytest.raises(ConfigError, match="`cell` belongs"):
         Configuration("resnet18", "cosface", "sgd", 0.1, cell=(1, 0, 1))
-    assert Configuration.from_dict(CELL.as_dict()) == CELL
+    assert Configuration.from_dict(CELL.to_dict()) == CELL
     assert CELL.label() == "dpn-cell(1,0,1) cosface adamw 0.003"

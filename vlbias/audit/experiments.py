@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from vlbias.audit.results import AuditResult, TrainingSet
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.progress import track
+from vlbias.settings import with_changes
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
@@ -108,7 +110,7 @@ def measure(
     if not training_sets:
         raise ConfigError("`training_sets` is empty; expected at least one.")
     columns = protected_columns(target, protected)
-    settings = classify.merge_settings(settings, changes)
+    settings = with_changes(settings or classify.FitSettings(), changes)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"`seeds` must be a number >= 1 or different seeds; got {seeds!r}.")
@@ -240,7 +242,7 @@ def _fit_all(
         for name in images:
             place = None
             if cache is not None:
-                seeded = classify.merge_settings(settings, {"seed": seed})
+                seeded = replace(settings, seed=seed)
                 key = classify.fingerprint(images[name], [*labels[name], "|", *classes, tested], seeded)
                 place = Path(cache) / f"fit-{key[:24]}.json"
             places[name, row] = place

@@ -23,8 +23,8 @@ from vlbias.search.trainer import Trainer, TrainSettings, embed
 
 if TYPE_CHECKING:
     from vlbias.search.export import load_model
-    from vlbias.search.front import Front, compare
-    from vlbias.search.study import Candidate, Study, open_study, run
+    from vlbias.search.front import Candidate, Front, compare
+    from vlbias.search.study import SearchSettings, Study, open_study, run
 
 __all__ = [
     "CLASSIFY_OBJECTIVES",
@@ -35,6 +35,7 @@ __all__ = [
     "Evaluation",
     "Front",
     "MagFaceHead",
+    "SearchSettings",
     "Skeleton",
     "Space",
     "Study",
@@ -65,8 +66,9 @@ __all__ = [
 
 # Modules that need Optuna, or write models, are loaded on first use.
 _LATE = {
-    "Candidate": "study",
+    "Candidate": "front",
     "Front": "front",
+    "SearchSettings": "study",
     "Study": "study",
     "compare": "front",
     "load_model": "export",

@@ -54,7 +54,7 @@ class Evaluation:
         outcome: "identify": float64 (2, n), rank_by_id and rank_by_image, NaN without a mate.
             "classify": int64 (2, n), true and predicted class.
         num_classes: of the target; 0 in "identify".
-        spread: how far embeddings lie apart (mean standard deviation of unit vectors), or the number of distinct
+        diversity: how far embeddings lie apart (mean standard deviation of unit vectors), or the number of distinct
             predictions: a collapsed model is recognised by it.
     """
 
@@ -64,7 +64,7 @@ class Evaluation:
     persons: np.ndarray
     outcome: np.ndarray
     num_classes: int = 0
-    spread: float = float("nan")
+    diversity: float = float("nan")
 
     @property
     def num_singletons(self) -> int:
@@ -74,8 +74,8 @@ class Evaluation:
     def is_collapsed(self) -> bool:
         """Everything looks the same to the model: its gap of zero says nothing."""
         if self.kind == "identify":
-            return not self.spread > 1e-4
-        return self.spread < 2
+            return not self.diversity > 1e-4
+        return self.diversity < 2
 
     def objectives(self, weights: np.ndarray | None = None) -> dict[str, Any]:
         """Name -> value, or -> (b,) for weights (b, n) of the images. NaN where a group has no weight at all."""

@@ -1,10 +1,11 @@
-"""A found model as a folder: weights, configuration, and a card that says what it was judged on."""
+"""A found model as a folder: weights, configuration, and a card that says what it was evaluated on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -12,13 +13,9 @@ from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.errors import CheckpointError
 from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.search.cell import Skeleton
+from vlbias.search.front import Candidate, Front
 from vlbias.search.spaces import Configuration, Space
 from vlbias.search.trainer import Embedder, Trainer
-
-if TYPE_CHECKING:
-    from vlbias.search.front import Front
-    from vlbias.search.halving import HalvingSettings
-    from vlbias.search.study import Candidate
 
 __all__ = ["load_model", "save_model"]
 
@@ -26,7 +23,7 @@ _FORMAT = "vlbias-search-model"
 
 
 def save_model(
-    trainer: Trainer, candidate: Candidate, settings: HalvingSettings, folder: Path, front: Front | None
+    trainer: Trainer, candidate: Candidate, objectives: Sequence[str], folder: Path, front: Front | None
 ) -> Path:
     """Write ``config.json``, ``model.safetensors`` (backbone and head) and ``README.md``; returns the folder."""
     make_folder(folder)
@@ -38,7 +35,7 @@ def save_model(
         folder / "config.json",
         {
             "format": _FORMAT,
-            "configuration": candidate.configuration.as_dict(),
+            "configuration": candidate.configuration.to_dict(),
             "embedding_size": trainer.space.embedding_size,
             "skeleton": vars(trainer.space.skeleton) | {"inc_sec": list(trainer.space.skeleton.inc_sec)},
             "task": task.fingerprint(),
@@ -47,7 +44,7 @@ def save_model(
             "image_size": task.image_size,
         },
     )
-    card = _card(trainer, candidate, settings, front)
+    card = _card(trainer, candidate, objectives, front)
     write_file(folder / "README.md", card)
     return folder
 
@@ -78,7 +75,7 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
     return model.eval()
 
 
-def _card(trainer: Trainer, candidate: Candidate, settings: HalvingSettings, front: Front | None) -> str:
+def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], front: Front | None) -> str:
     task = trainer.task
     lines = [
         f"# {candidate.configuration.label()}",
@@ -90,7 +87,7 @@ def _card(trainer: Trainer, candidate: Candidate, settings: HalvingSettings, fro
         "",
         "## Validation",
         "",
-        _markdown(pd.DataFrame([{name: candidate.values[name] for name in ("error", *settings.objectives)}])),
+        _markdown(pd.DataFrame([{name: candidate.values[name] for name in ("error", *objectives)}])),
         "",
         _markdown(trainer.evaluate("val").table().reset_index()),
         "",

@@ -1,40 +1,53 @@
 """The held-out front: refits from new seeds, one look at the test data, intervals, and who is really dominated.
 
 Validation gaps are noise at their size (a published winner's rank disparity was 24 times larger on test), so the
-candidates of a search are trained again and judged on people that neither training nor choosing has seen. Two
+candidates of a search are trained again and evaluated on people that neither training nor choosing has seen. Two
 sources of chance are carried along: which people are in the test set (bootstrap over people, the same draw for every
-candidate, so that comparisons are paired), and which seed training had (Student t noise with the spread of refits,
+candidate, so that comparisons are paired), and which seed training had (Student t noise of the refits' covariance,
 pooled over candidates because three refits alone say little about it).
 """
 
 from __future__ import annotations
 
 import io
+import os
 import time
+import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vlbias.errors import ShapeError
+from vlbias.errors import ConfigError, ShapeError
 from vlbias.fairness import person_weights
 from vlbias.files import write_file
 from vlbias.locks import FileLock
 from vlbias.progress import track
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.pareto import front_ranks
+from vlbias.search.plots import plot_front
+from vlbias.search.spaces import Configuration
+from vlbias.search.task import Task
+from vlbias.search.trainer import Recipe
 
-if TYPE_CHECKING:
-    from vlbias.search.study import Candidate
-    from vlbias.search.task import Task
-    from vlbias.search.trainer import Trainer
+__all__ = ["Candidate", "Front", "Refits", "compare", "held_out_front"]
 
-__all__ = ["Front", "compare", "held_out_front"]
+#: Seconds between two looks at refits that other workers hold.
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One finished trial: what it is, what it scored on validation, where its weights are."""
+
+    number: int
+    configuration: Configuration
+    values: Mapping[str, float]
+    checkpoint: Path | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Front:
         objectives: their names, in order.
         level: of the intervals.
         refits: per candidate.
-        split: what it was judged on.
+        split: what it was evaluated on.
         groups: one row per trial and group, means over refits.
     """
 
@@ -77,14 +90,63 @@ class Front:
         return (
             f"{len(self.table)} candidate(s) of the validation front on {self.split} ({trained}): "
             f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful} dominated with "
-            f"probability >= {self.level:g}; held-out minus validation, in the mean: {flattered}."
+            f"probability >= {self.level:g}. Held-out minus validation, on average: {flattered}."
         )
 
-    def plot(self, path: Any) -> Path:
+    def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw the candidates with their intervals, and where validation had put them."""
-        from vlbias.search.plots import plot_front
+        label = f"{self.split}, {self.refits} refits, {self.level:.0%} interval"
+        return plot_front(self.table, self.objectives, label, Path(path))
 
-        return plot_front(self, Path(path))
+
+@dataclass(frozen=True)
+class Refits:
+    """Where evaluations on held-out data come from: made once, stored, shared by workers.
+
+    Args:
+        recipe: what all trainings of the study share.
+        num_refits: trainings of each candidate from new seeds; 0 evaluates the search's own checkpoints.
+        split: "test", or "val".
+        folder: where evaluations are stored; None makes them anew each time.
+    """
+
+    recipe: Recipe
+    num_refits: int
+    split: str
+    folder: Path | None
+
+    @property
+    def numbers(self) -> range:
+        """Of a candidate's evaluations: at least one, since checkpoints are evaluated too."""
+        return range(max(self.num_refits, 1))
+
+    def evaluate(self, candidate: Candidate, refit: int) -> Evaluation | None:
+        """One evaluation, made or found; None while another worker is at it."""
+        if self.folder is None:
+            return self._make(candidate, refit)
+        name = f"refit-{refit}" if self.num_refits else "search"
+        path = self.folder / "refits" / f"trial-{candidate.number:05d}-{name}-{self.split}.npz"
+        lock = FileLock(path.with_suffix(".lock"))
+        if not lock.acquire(wait=False):
+            return None
+        with lock:
+            found = _load(path, self.recipe.task, self.split)
+            if found is None:
+                found = self._make(candidate, refit)
+                _save(path, found)
+            return found
+
+    def _make(self, candidate: Candidate, refit: int) -> Evaluation:
+        if self.num_refits:
+            # A seed that the search itself cannot have used for this trial.
+            trainer = self.recipe.trainer(candidate.configuration, candidate.number, 1 + refit)
+            trainer.advance(self.recipe.max_epochs)
+        elif candidate.checkpoint is None or not candidate.checkpoint.is_file():
+            raise ConfigError(f"Trial {candidate.number} has no checkpoint here; use refit >= 1.")
+        else:
+            trainer = self.recipe.trainer(candidate.configuration, candidate.number)
+            trainer.load(candidate.checkpoint)
+        return trainer.evaluate(self.split)
 
 
 def compare(
@@ -92,7 +154,7 @@ def compare(
     objectives: Sequence[str],
     *,
     level: float = 0.95,
-    num_bootstrap: int = 2000,
+    num_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates x refits of evaluations on the same images => values with intervals, and dominance.
@@ -100,10 +162,13 @@ def compare(
     Args:
         evaluations: k candidates, r refits each; all of the same images in the same order.
         objectives: m names.
+        level: of the intervals, in (0, 1).
+        num_resamples: bootstrap draws over people.
+        seed: of the draws.
 
     Returns:
-        mean (k, m); interval (k, m, 2); dominance (k, k), P(row dominates column); its diagonal is 0, and index
-        [j, j] is not used. The probability that somebody dominates j is on the last row, (k + 1, k) in all.
+        mean (k, m); interval (k, m, 2); dominance (k + 1, k). Row i holds P(candidate i dominates the column), its
+        diagonal is 0. The last row holds P(somebody dominates the column).
 
     Raises:
         ShapeError: numbers of refits differ, or the images do.
@@ -116,10 +181,10 @@ def compare(
         for one in runs:
             if not (np.array_equal(one.groups, first.groups) and np.array_equal(one.persons, first.persons)):
                 raise ShapeError("Evaluations must be of the same images in the same order.")
-    weights = person_weights(first.persons, first.groups, num_bootstrap, seed)
-    points, draws = np.empty((k, r, m)), np.empty((k, num_bootstrap, m))
+    weights = person_weights(first.persons, first.groups, num_resamples, seed)
+    points, draws = np.empty((k, r, m)), np.empty((k, num_resamples, m))
     for i, runs in enumerate(evaluations):
-        over_refits = np.zeros((num_bootstrap, m))
+        over_refits = np.zeros((num_resamples, m))
         for j, one in enumerate(runs):
             values, resampled = one.objectives(), one.objectives(weights)
             points[i, j] = [values[name] for name in objectives]
@@ -129,7 +194,7 @@ def compare(
     # A gap resampled from noisy data is larger than the gap itself by about as much as that is larger than the truth.
     draws += (mean - draws.mean(1))[:, None]
     if r > 1:
-        draws += _refit_noise(points, num_bootstrap, seed)
+        draws += _refit_noise(points, num_resamples, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
     interval = np.moveaxis(np.quantile(draws, tails, axis=1), 0, -1)
     not_worse = (draws[:, None] <= draws[None]).all(3)
@@ -153,82 +218,47 @@ def _refit_noise(points: np.ndarray, num_draws: int, seed: int) -> np.ndarray:
 
 def held_out_front(
     candidates: Sequence[Candidate],
-    *,
-    task: Task,
     objectives: tuple[str, ...],
-    make_trainer: Callable[[Any, tuple[int, ...]], Trainer],
-    epochs: int,
-    refits: int,
-    split: str,
+    refits: Refits,
+    *,
     level: float,
-    num_bootstrap: int,
-    seed: int,
-    folder: Path | None,
-    progress: bool,
+    num_resamples: int,
+    show_progress: bool,
 ) -> Front:
-    """Refit, judge and compare candidates; see :meth:`vlbias.search.study.Study.front`."""
-    waiting = [(candidate, refit) for candidate in candidates for refit in range(max(refits, 1))]
-    evaluations: dict[tuple[int, int], Evaluation] = {}
-
-    def judge(candidate: Candidate, refit: int) -> Evaluation | None:
-        """One evaluation, made or found; None while another worker is at it."""
-        if folder is None:
-            return _judge(candidate, refit, make_trainer, epochs, refits, split, seed)
-        path = folder / "refits" / _refit_name(candidate.number, refit, refits, split)
-        lock = FileLock(path.with_suffix(".lock"))
-        if not lock.acquire(wait=False):
-            return None
-        with lock:
-            found = _load(path, task)
-            if found is None:
-                found = _judge(candidate, refit, make_trainer, epochs, refits, split, seed)
-                _save(path, found)
-            return found
-
-    with track(len(waiting), "refit", "models") if progress else nullcontext() as shown:
-        while waiting:
-            busy = []
-            for candidate, refit in waiting:
-                evaluation = judge(candidate, refit)
-                if evaluation is None:
-                    busy.append((candidate, refit))
-                    continue
-                evaluations[candidate.number, refit] = evaluation
-                if shown is not None:
-                    shown.update(1, trial=candidate.number)
-            if len(busy) == len(waiting):
-                time.sleep(0.5)
-            waiting = busy
-    runs = [[evaluations[c.number, refit] for refit in range(max(refits, 1))] for c in candidates]
-    mean, interval, dominance = compare(runs, objectives, level=level, num_bootstrap=num_bootstrap, seed=seed)
+    """Refit, evaluate and compare candidates; see :meth:`vlbias.search.Study.front`."""
+    runs = _evaluate_all(candidates, refits, show_progress)
+    seed = refits.recipe.seed
+    mean, interval, dominance = compare(runs, objectives, level=level, num_resamples=num_resamples, seed=seed)
+    numbers = [candidate.number for candidate in candidates]
     return Front(
         _front_table(candidates, objectives, mean, interval, dominance),
-        pd.DataFrame(dominance[:-1], index=[c.number for c in candidates], columns=[c.number for c in candidates]),
+        pd.DataFrame(dominance[:-1], index=numbers, columns=numbers),
         objectives,
         level,
-        refits,
-        split,
+        refits.num_refits,
+        refits.split,
         _group_table(candidates, runs),
     )
 
 
-def _judge(
-    candidate: Candidate,
-    refit: int,
-    make_trainer: Callable[[Any, tuple[int, ...]], Trainer],
-    epochs: int,
-    refits: int,
-    split: str,
-    seed: int,
-) -> Evaluation:
-    if refits:
-        # A seed that the search itself cannot have used for this trial.
-        trainer = make_trainer(candidate.configuration, (seed, candidate.number, 1 + refit))
-        trainer.advance(epochs)
-    else:
-        trainer = make_trainer(candidate.configuration, (seed, candidate.number))
-        trainer.load(_checkpoint_of(candidate))
-    return trainer.evaluate(split)
+def _evaluate_all(candidates: Sequence[Candidate], refits: Refits, show_progress: bool) -> list[list[Evaluation]]:
+    """Candidates x refits; what another worker has in hand is waited for."""
+    waiting = [(candidate, refit) for candidate in candidates for refit in refits.numbers]
+    found: dict[tuple[int, int], Evaluation] = {}
+    with track(len(waiting), "refit", "models", show=show_progress) as progress:
+        while waiting:
+            busy = []
+            for candidate, refit in waiting:
+                evaluation = refits.evaluate(candidate, refit)
+                if evaluation is None:
+                    busy.append((candidate, refit))
+                    continue
+                found[candidate.number, refit] = evaluation
+                progress.update(1, trial=candidate.number)
+            if len(busy) == len(waiting):
+                time.sleep(_POLL_S)
+            waiting = busy
+    return [[found[candidate.number, refit] for refit in refits.numbers] for candidate in candidates]
 
 
 def _front_table(
@@ -260,42 +290,23 @@ def _group_table(candidates: Sequence[Candidate], runs: Sequence[Sequence[Evalua
     return table.astype(dict.fromkeys(counts, int))
 
 
-def _checkpoint_of(candidate: Candidate) -> Path:
-    from vlbias.errors import ConfigError
-
-    if candidate.checkpoint is None or not candidate.checkpoint.is_file():
-        raise ConfigError(f"Trial {candidate.number} has no checkpoint here; use refit >= 1.")
-    return candidate.checkpoint
-
-
-def _refit_name(number: int, refit: int, refits: int, split: str) -> str:
-    return f"trial-{number:05d}-{f'refit-{refit}' if refits else 'search'}-{split}.npz"
-
-
 def _save(path: Path, evaluation: Evaluation) -> None:
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        outcome=evaluation.outcome,
-        spread=evaluation.spread,
-        rows=_rows_crc(evaluation.groups, evaluation.persons),
-    )
+    rows = _rows_crc(evaluation.groups, evaluation.persons)
+    np.savez(buffer, outcome=evaluation.outcome, diversity=evaluation.diversity, rows=rows)
     write_file(path, buffer.getvalue())
 
 
-def _load(path: Path, task: Task) -> Evaluation | None:
-    """A refit judged before, if it is of the same images."""
-    if not path.is_file():
+def _load(path: Path, task: Task, split: str) -> Evaluation | None:
+    """A stored evaluation, if it is there, whole, and of the same images."""
+    sample = task.sample(split)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if int(file["rows"]) != _rows_crc(sample.groups, sample.persons):
+                return None
+            return task.evaluation(sample, file["outcome"], float(file["diversity"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    split = path.stem.rsplit("-", 1)[1]
-    sample = getattr(task, split)
-    with np.load(path, allow_pickle=False) as file:
-        if int(file["rows"]) != _rows_crc(sample.groups, sample.persons):
-            return None
-        classes = 0 if task.kind == "identify" else len(task.classes)
-        return Evaluation(
-            task.kind, task.groups, sample.groups, sample.persons, file["outcome"], classes, float(file["spread"])
-        )
 
 
 def _rows_crc(groups: np.ndarray, persons: np.ndarray) -> int:

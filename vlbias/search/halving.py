@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from vlbias.errors import ConfigError, TrainingError, unknown
-from vlbias.progress import Progress
+from vlbias.progress import Progress, track
 from vlbias.search.pareto import should_stop
 from vlbias.search.spaces import Configuration, Space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, quiet_optuna, root_of, roots
@@ -162,7 +162,7 @@ def work(
     settings: HalvingSettings,
     *,
     n_trials: int,
-    progress: Progress | None = None,
+    show_progress: bool = False,
     poll_s: float = 0.5,
 ) -> None:
     """Work on a study until it has ``n_trials`` finished trials, beside any number of other workers.
@@ -170,115 +170,121 @@ def work(
     Returns only when no trial is left open anywhere: while others finish theirs, this worker waits and takes over
     what they drop.
 
+    Args:
+        study, storage: where trials are drawn and kept.
+        space: draws configurations.
+        runner: trains them.
+        settings: what is compared, and when.
+        n_trials: in all, whoever runs them.
+        show_progress: whether a line on stderr tells how far it is.
+        poll_s: seconds between two looks at trials that others run.
+
     Raises:
         TrainingError: the first trials all failed; the reason of the last is in the message.
     """
-    if n_trials < 1:
-        raise ConfigError(f"`n_trials` must be at least 1; got {n_trials}.")
     storage.sign_in()
     try:
-        with quiet_optuna():
-            _loop(study, storage, space, runner, settings, n_trials, progress, poll_s)
+        with quiet_optuna(), track(n_trials, "search", "trials", show=show_progress) as progress:
+            _Worker(study, storage, space, runner, settings, n_trials, progress).loop(poll_s)
     finally:
         storage.sign_out()
 
 
-def _loop(
-    study: optuna.Study,
-    storage: Storage,
-    space: Space,
-    runner: Runner,
-    settings: HalvingSettings,
-    n_trials: int,
-    progress: Progress | None,
-    poll_s: float,
-) -> None:
-    def objective(trial: optuna.Trial) -> list[float]:
-        return _run_trial(trial, study, storage, space, runner, settings, n_trials, progress)
+@dataclass
+class _Worker:
+    """One worker at its study."""
 
-    shown = 0
-    while True:
-        storage.recover(study)
-        trials = study.get_trials(deepcopy=False)
-        counted = roots(trials)
-        finished = [trial for trial in counted.values() if trial.state.is_finished()]
-        if progress is not None and len(finished) != shown:
-            progress.update(len(finished) - shown, **_summary(finished, settings))
-            shown = len(finished)
-        failures = [trial for trial in finished if trial.state == TrialState.FAIL]
-        if len(finished) >= _HOPELESS_FAILURES and len(failures) == len(finished):
-            raise TrainingError(
-                f"All of the first {len(finished)} trials failed. Last: {failures[-1].user_attrs[REASON]}"
-            )
-        states = {trial.state for trial in trials}
-        if len(counted) < n_trials or TrialState.WAITING in states:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.optimize(objective, n_trials=1, catch=(Exception,))
-        elif TrialState.RUNNING in states:
-            time.sleep(poll_s)
-        else:
-            return
+    study: optuna.Study
+    storage: Storage
+    space: Space
+    runner: Runner
+    settings: HalvingSettings
+    n_trials: int
+    progress: Progress
 
+    def loop(self, poll_s: float) -> None:
+        shown = 0
+        while True:
+            self.storage.recover(self.study)
+            trials = self.study.get_trials(deepcopy=False)
+            counted = roots(trials)
+            finished = [trial for trial in counted.values() if trial.state.is_finished()]
+            if len(finished) != shown:
+                self.progress.update(len(finished) - shown, **_summary(finished, self.settings))
+                shown = len(finished)
+            _refuse_hopeless(finished)
+            states = {trial.state for trial in trials}
+            if len(counted) < self.n_trials or TrialState.WAITING in states:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    self.study.optimize(self.one_trial, n_trials=1, catch=(Exception,))
+            elif TrialState.RUNNING in states:
+                time.sleep(poll_s)
+            else:
+                return
 
-def _run_trial(
-    trial: optuna.Trial,
-    study: optuna.Study,
-    storage: Storage,
-    space: Space,
-    runner: Runner,
-    settings: HalvingSettings,
-    n_trials: int,
-    progress: Progress | None,
-) -> list[float]:
-    trials = study.get_trials(deepcopy=False)
-    frozen = next(other for other in trials if other.number == trial.number)
-    root = root_of(frozen, trials)
-    storage.sign(trial, root)
-    if _is_surplus(frozen, root, trials, n_trials):
-        trial.set_user_attr(SURPLUS, True)
-        trial.set_user_attr(REASON, "surplus")
-        raise _Surplus
-    run: Run | None = None
-    keep = True  # an interrupted trial is taken up again
-    started, before = time.monotonic(), float(trial.user_attrs.get("seconds", 0.0))
-    try:
-        configuration = space.suggest(trial)
-        trial.set_user_attr(CONFIGURATION, configuration.as_dict())
+    def one_trial(self, trial: optuna.Trial) -> list[float]:
+        """Optuna's objective function: the trial's values at the full budget."""
+        root = self._sign(trial)
+        run: Run | None = None
+        keep = True  # an interrupted trial is taken up again
+        try:
+            configuration = self.space.suggest(trial)
+            trial.set_user_attr(CONFIGURATION, configuration.to_dict())
+            run = self.runner(configuration, root, lambda epoch: self.progress.update(0, trial=root, epoch=epoch))
+            values = self._climb(trial, root, run)
+            if values["collapsed"]:
+                raise TrainingError(
+                    "The model collapsed: everything looks the same to it, so its gap of zero means nothing."
+                )
+            trial.set_constraint("error", _violation(values, self.settings))
+            return [values[name] for name in self.settings.objectives]
+        except optuna.TrialPruned:
+            keep = False
+            raise
+        except Exception as error:
+            keep = False
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if run is not None:
+                run.finish(keep)
 
-        def on_epoch(epoch: int) -> None:
-            if progress is not None:
-                progress.update(0, trial=root, epoch=epoch)
+    def _sign(self, trial: optuna.Trial) -> int:
+        """Put this worker's name under a trial; returns its place in the study, or stops it as one too many."""
+        trials = self.study.get_trials(deepcopy=False)
+        frozen = next(other for other in trials if other.number == trial.number)
+        root = root_of(frozen, trials)
+        self.storage.sign(trial, root)
+        if _is_surplus(frozen, root, trials, self.n_trials):
+            trial.set_user_attr(SURPLUS, True)
+            trial.set_user_attr(REASON, "surplus")
+            raise _Surplus
+        return root
 
-        done = {int(key.removeprefix("rung_")) for key in trial.user_attrs if key.startswith("rung_")}
-        run = runner(configuration, root, on_epoch)
+    def _climb(self, trial: optuna.Trial, root: int, run: Run) -> dict[str, float]:
+        """Train from rung to rung; returns the objective table of the last."""
+        started, before = time.monotonic(), float(trial.user_attrs.get("seconds", 0.0))
+        last = self.settings.rungs[-1]
         values: dict[str, float] = {}
-        for rung in settings.rungs:
-            if rung in done and rung != settings.rungs[-1]:
+        for rung in self.settings.rungs:
+            if rung != last and f"rung_{rung}" in trial.user_attrs:
                 continue  # passed before its worker died
             values = {key: float(value) for key, value in run.advance(rung).items()}
-            _check_values(values, settings, rung)
+            _check_values(values, self.settings, rung)
             trial.set_user_attr("seconds", before + time.monotonic() - started)
             trial.set_user_attr(f"rung_{rung}", values)
-            if rung != settings.rungs[-1] and _stopped(root, values, study, settings, rung):
-                trial.set_constraint("error", _violation(values, settings))
+            if rung != last and _stopped(root, values, self.study, self.settings, rung):
+                trial.set_constraint("error", _violation(values, self.settings))
                 raise optuna.TrialPruned(f"stopped at {rung}")
-        if values["collapsed"]:
-            raise TrainingError(
-                "The model collapsed: everything looks the same to it, so its gap of zero means nothing."
-            )
-        trial.set_constraint("error", _violation(values, settings))
-        return [values[name] for name in settings.objectives]
-    except optuna.TrialPruned:
-        keep = False
-        raise
-    except Exception as error:
-        keep = False
-        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        if run is not None:
-            run.finish(keep)
+        return values
+
+
+def _refuse_hopeless(finished: Sequence[FrozenTrial]) -> None:
+    failures = [trial for trial in finished if trial.state == TrialState.FAIL]
+    if len(finished) >= _HOPELESS_FAILURES and len(failures) == len(finished):
+        reason = failures[-1].user_attrs[REASON]
+        raise TrainingError(f"All of the first {len(finished)} trials failed. Last: {reason}")
 
 
 def _is_surplus(trial: FrozenTrial, root: int, trials: Sequence[FrozenTrial], n_trials: int) -> bool:

@@ -50,7 +50,7 @@ class Configuration:
         if not self.learning_rate > 0 or not 0 <= self.augmentation <= 1:
             raise ConfigError(f"A configuration needs learning_rate > 0 and augmentation 0..1; got {self}.")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
@@ -151,7 +151,7 @@ class Space:
             values["augmentation"] = self.augmentation[0]
         return values
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "learning_rates": {name: list(rate) for name, rate in self.learning_rates.items()}}
 
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
 from vlbias.files import make_folder
-from vlbias.progress import track
 from vlbias.search.export import save_model
-from vlbias.search.front import Front, held_out_front
-from vlbias.search.halving import HalvingSettings, checkpoint_path, make_sampler, rung_values, work
+from vlbias.search.front import Candidate, Front, Refits, held_out_front
+from vlbias.search.halving import SAMPLERS, HalvingSettings, checkpoint_path, make_sampler, rung_values, work
 from vlbias.search.pareto import front_ranks, rungs
+from vlbias.search.plots import plot_study
 from vlbias.search.spaces import Configuration, Space, laptop_space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, attempts_of, roots
 from vlbias.search.task import Task, make_task
-from vlbias.search.trainer import Trainer, TrainSettings
+from vlbias.search.trainer import Recipe, Trainer, TrainSettings
+from vlbias.settings import with_changes
 
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
-__all__ = ["Candidate", "Study", "open_study", "run"]
+__all__ = ["SearchSettings", "Study", "open_study", "run"]
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -39,13 +38,67 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One finished trial: what it is, what it scored on validation, where its weights are."""
+class SearchSettings:
+    """What a search trains, compares and stops; each has the default of a laptop.
 
-    number: int
-    configuration: Configuration
-    values: Mapping[str, float]
-    checkpoint: Path | None
+    Args:
+        task: "identify" (people never seen in training are told apart) or "classify" (a target column).
+        target: column to predict, for "classify".
+        identity: column of the person.
+        image_size: side in pixels that images are brought to.
+        objectives: two or more names of the objective table, all minimised; None takes ("error", "rank_gap") for
+            "identify" and ("error", "equalized_odds_gap") for "classify".
+        n_trials: trials in all, whoever runs them; a later call may ask for more.
+        fidelity: ("epochs", lowest, highest) budget.
+        eta: rungs are a factor of eta apart, and a trial is stopped at one if at least 1/eta of its peers lie on a
+            better front. None trains every trial to the end.
+        max_error: trials above are infeasible: a collapsed network has no gap, and is not fair.
+        sampler: "tpe", "nsga2", "random", or a sampler of Optuna.
+        training: how every configuration is trained.
+        folder: of checkpoints; None puts it beside the Journal file.
+        seed: of everything.
+
+    Raises:
+        UnknownNameError: another fidelity than epochs. ConfigError: budgets that make no sense.
+    """
+
+    task: str = "identify"
+    target: str | None = None
+    identity: str = "identity"
+    image_size: int = 64
+    objectives: Sequence[str] | None = None
+    n_trials: int = 20
+    fidelity: tuple[str, int, int] = ("epochs", 1, 9)
+    eta: float | None = 3.0
+    max_error: float = 0.5
+    sampler: str | BaseSampler = "tpe"
+    training: TrainSettings = field(default_factory=TrainSettings)
+    folder: str | os.PathLike[str] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fidelity[0] != "epochs":
+            raise unknown("fidelity", self.fidelity[0], ["epochs"])
+        if self.sampler not in SAMPLERS and not isinstance(self.sampler, BaseSampler):
+            raise unknown("sampler", str(self.sampler), SAMPLERS)
+        if self.n_trials < 1:
+            raise ConfigError(f"`n_trials` must be at least 1; got {self.n_trials}.")
+        rungs(*self.fidelity[1:], self.eta or 3.0)
+
+    def halving(self, task: Task) -> HalvingSettings:
+        """What is compared at which budgets.
+
+        Raises:
+            UnknownNameError: an objective that the task does not have.
+        """
+        gap = "rank_gap" if task.kind == "identify" else "equalized_odds_gap"
+        names = tuple(self.objectives or ("error", gap))
+        for name in names:
+            if name not in task.objectives:
+                raise unknown("objective", name, task.objectives, where=f"task '{task.kind}'")
+        _, low, high = self.fidelity
+        budgets = [high] if self.eta is None else rungs(low, high, self.eta)
+        return HalvingSettings(names, tuple(budgets), self.eta, self.max_error)
 
 
 class Study:
@@ -53,23 +106,16 @@ class Study:
 
     Attributes:
         settings: what is compared at which budgets.
-        task: the dataset it trains on; None when reopened for reading.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        storage: Storage,
-        settings: HalvingSettings,
-        *,
-        task: Task | None = None,
-        space: Space | None = None,
-        train_settings: TrainSettings | None = None,
-        seed: int = 0,
-    ):
-        self._study, self._storage = study, storage
-        self.settings, self.task, self.space = settings, task, space
-        self.train_settings, self.seed = train_settings or TrainSettings(), seed
+    def __init__(self, study: optuna.Study, storage: Storage, settings: HalvingSettings, recipe: Recipe | None = None):
+        self._study, self._storage, self._recipe = study, storage, recipe
+        self.settings = settings
+
+    @property
+    def task(self) -> Task | None:
+        """The dataset it trains on; None when reopened for reading."""
+        return None if self._recipe is None else self._recipe.task
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -151,17 +197,17 @@ class Study:
         split: str = "test",
         level: float = 0.95,
         *,
-        num_bootstrap: int = 2000,
-        progress: bool = True,
+        num_resamples: int = 2000,
+        show_progress: bool = True,
     ) -> Front:
-        """Refit the validation front from new seeds, judge each refit once on held-out data, with intervals.
+        """Refit the validation front from new seeds, evaluate each refit once on held-out data, with intervals.
 
         Args:
-            refit: refits per candidate; 0 judges the search's own checkpoints, whose luck is part of the choice.
+            refit: refits per candidate; 0 evaluates the search's own checkpoints, whose luck is part of the choice.
             split: "test", or "val" to see what choosing on it does.
             level: of the intervals.
-            num_bootstrap: draws over people.
-            progress: show it.
+            num_resamples: bootstrap draws over people.
+            show_progress: whether a line on stderr tells how far it is.
 
         Refits are stored beside the study: they are made once, and several workers share them.
 
@@ -169,30 +215,21 @@ class Study:
             ConfigError: the study was opened without its dataset.
             TrainingError: no feasible trial.
         """
-        if self.task is None or self.space is None:
-            raise ConfigError("This study was opened for reading; call search.run with its dataset to refit.")
         if refit < 0 or not 0 < level < 1:
             raise ConfigError(f"`refit` must be >= 0 and `level` in (0, 1); got {refit} and {level}.")
+        refits = Refits(self._needed_recipe("refit"), refit, split, self.folder)
         return held_out_front(
             self.candidates(),
-            task=self.task,
-            objectives=self.settings.objectives,
-            make_trainer=lambda configuration, seed: self._trainer(configuration, seed),
-            epochs=self.settings.rungs[-1],
-            refits=refit,
-            split=split,
+            self.settings.objectives,
+            refits,
             level=level,
-            num_bootstrap=num_bootstrap,
-            seed=self.seed,
-            folder=self.folder,
-            progress=progress,
+            num_resamples=num_resamples,
+            show_progress=show_progress,
         )
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw every trial on the first two objectives, the front among them; the file's ending chooses the format."""
-        from vlbias.search.plots import plot_study
-
-        return plot_study(self.table(), self.settings, Path(path))
+        return plot_study(self.table(), self.settings.objectives, self.settings.max_error, Path(path))
 
     def write(self, out_dir: str | os.PathLike[str], front: Front | None = None) -> Path:
         """Write trials.csv and trials.png; with a held-out front also front.csv, groups.csv, dominance.csv, front.png.
@@ -218,15 +255,19 @@ class Study:
             folder: made if absent.
             front: held-out numbers for the card.
         """
-        if self.task is None or self.space is None:
-            raise ConfigError("This study was opened for reading; call search.run with its dataset to save a model.")
+        recipe = self._needed_recipe("save a model")
         if candidate.checkpoint is None or not candidate.checkpoint.is_file():
             raise ConfigError(
                 f"Trial {candidate.number} has no checkpoint here; it was trained where the study's folder is."
             )
-        trainer = self._trainer(candidate.configuration, (self.seed, candidate.number))
+        trainer = recipe.trainer(candidate.configuration, candidate.number)
         trainer.load(candidate.checkpoint)
-        return save_model(trainer, candidate, self.settings, Path(folder), front)
+        return save_model(trainer, candidate, self.settings.objectives, Path(folder), front)
+
+    def _needed_recipe(self, what: str) -> Recipe:
+        if self._recipe is None:
+            raise ConfigError(f"This study was opened for reading; call search.run with its dataset to {what}.")
+        return self._recipe
 
     def _candidate(self, number: int) -> Candidate:
         trial = roots(self._study.get_trials(deepcopy=False))[number]
@@ -236,18 +277,6 @@ class Study:
             Configuration.from_dict(trial.user_attrs[CONFIGURATION]),
             reached[max(reached)],
             checkpoint_path(self.folder, number),
-        )
-
-    def _trainer(self, configuration: Configuration, seed: Sequence[int]) -> Trainer:
-        assert self.task is not None and self.space is not None
-        return Trainer(
-            self.task,
-            configuration,
-            self.space,
-            max_epochs=self.settings.rungs[-1],
-            warmup_epochs=min(self.train_settings.warmup_epochs, self.settings.rungs[0]),
-            seed=tuple(seed),
-            settings=self.train_settings,
         )
 
 
@@ -279,100 +308,72 @@ def run(
     dataset: Any,
     *,
     protected: str,
-    task: str = "identify",
-    target: str | None = None,
-    identity: str = "identity",
     edits: Any = None,
-    image_size: int = 64,
-    objectives: Sequence[str] | None = None,
     space: Space | None = None,
     storage: str | os.PathLike[str] | None = "study.log",
-    folder: str | os.PathLike[str] | None = None,
-    n_trials: int = 20,
-    fidelity: tuple[str, int, int] = ("epochs", 1, 9),
-    eta: float | None = 3.0,
-    max_error: float = 0.5,
-    sampler: str | BaseSampler = "tpe",
-    settings: TrainSettings | None = None,
-    seed: int = 0,
-    progress: bool = True,
+    settings: SearchSettings | None = None,
+    show_progress: bool = True,
+    **changes: Any,
 ) -> Study:
     """Search for configurations with a low error and a low gap; the same call elsewhere joins, after a crash resumes.
 
     Args:
-        dataset, protected, task, target, identity, edits, image_size: see :func:`vlbias.search.task.make_task`.
-        objectives: two or more names of the objective table, all minimised; ("error", "rank_gap") for "identify",
-            ("error", "equalized_odds_gap") for "classify".
+        dataset, protected, edits: see :func:`vlbias.search.make_task`.
         space: what is searched; a laptop's by default.
         storage: Journal file, or database URL; None keeps the study in memory.
-        folder: of checkpoints; beside the Journal file by default.
-        n_trials: trials in all, whoever runs them. A later call may ask for more.
-        fidelity: ("epochs", lowest, highest) budget.
-        eta: rungs are a factor of eta apart, and a trial is stopped at one if at least 1/eta of its peers lie on a
-            better front. None trains every trial to the end.
-        max_error: trials above are infeasible: a collapsed network has no gap, and is not fair.
-        sampler: "tpe", "nsga2", "random", or a sampler of Optuna.
-        settings: of training.
-        seed: of everything.
-        progress: show it on stderr.
+        settings: what is trained, compared and stopped; ``changes`` are single settings on top (``max_error=0.3``).
+        show_progress: whether a line on stderr tells how far it is.
 
     Raises:
         ConfigError, UnknownNameError, LabelError: before any training, with what to change.
         TrainingError: the first trials all failed.
     """
-    kind, low, high = fidelity
-    if kind != "epochs":
-        raise unknown("fidelity", kind, ["epochs"])
-    made = make_task(
+    s = with_changes(settings or SearchSettings(), changes)
+    task = make_task(
         dataset,
         protected=protected,
-        task=task,
-        target=target,
-        identity=identity,
+        task=s.task,
+        target=s.target,
+        identity=s.identity,
         edits=edits,
-        image_size=image_size,
+        image_size=s.image_size,
     )
-    names = tuple(objectives or ("error", "rank_gap" if task == "identify" else "equalized_odds_gap"))
-    for name in names:
-        if name not in made.objectives:
-            raise unknown("objective", name, made.objectives, where=f"task '{task}'")
+    halving = s.halving(task)
     chosen = space or laptop_space()
-    if chosen.needs_edits and not made.has_edits:
+    if chosen.needs_edits and not task.has_edits:
         raise LabelError(
             "The space searches the share of edited images, but no edit belongs to a training image. "
             "Give `edits=`, or a dataset with an `origin` column, or augmentation=(0, 0)."
         )
-    budgets = rungs(low, high, eta or 3.0) if eta is not None else [high]
-    halving = HalvingSettings(names, tuple(budgets), eta, max_error)
-    train_settings = settings or TrainSettings()
-    place = Storage(os.fspath(storage) if storage is not None else None, folder=folder)
-    header = {
-        "task": made.fingerprint(),
-        "objectives": list(names),
-        "rungs": budgets,
-        "eta": eta,
-        "max_error": max_error,
-        "space": chosen.as_dict(),
-        "training": {key: value for key, value in vars(train_settings).items() if key != "device"},
-        "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
-        "seed": seed,
-    }
-    optuna_study = place.study(len(names), header)
-    optuna_study.sampler = make_sampler(sampler, seed, chosen.default_parameters())
-    study = Study(optuna_study, place, halving, task=made, space=chosen, train_settings=train_settings, seed=seed)
-
-    def start(configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> _TrainedRun:
-        trainer = study._trainer(configuration, (seed, number))
-        return _TrainedRun(trainer, checkpoint_path(place.folder, number), on_epoch)
+    place = Storage(os.fspath(storage) if storage is not None else None, folder=s.folder)
+    optuna_study = place.study(len(halving.objectives), _header(task, halving, chosen, s))
+    optuna_study.sampler = make_sampler(s.sampler, s.seed, chosen.default_parameters())
+    warmup = min(s.training.warmup_epochs, halving.rungs[0])
+    recipe = Recipe(task, chosen, halving.rungs[-1], warmup, s.training, s.seed)
 
     if place.folder is not None:
         make_folder(place.folder)
-    if progress:
-        with track(n_trials, "search", "trials") as shown:
-            work(optuna_study, place, chosen, start, halving, n_trials=n_trials, progress=shown)
-    else:
-        work(optuna_study, place, chosen, start, halving, n_trials=n_trials)
-    return study
+
+    def start(configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> _TrainedRun:
+        return _TrainedRun(recipe.trainer(configuration, number), checkpoint_path(place.folder, number), on_epoch)
+
+    work(optuna_study, place, chosen, start, halving, n_trials=s.n_trials, show_progress=show_progress)
+    return Study(optuna_study, place, halving, recipe)
+
+
+def _header(task: Task, halving: HalvingSettings, space: Space, settings: SearchSettings) -> dict[str, Any]:
+    """What workers of one study must agree on."""
+    return {
+        "task": task.fingerprint(),
+        "objectives": list(halving.objectives),
+        "rungs": list(halving.rungs),
+        "eta": halving.eta,
+        "max_error": halving.max_error,
+        "space": space.to_dict(),
+        "training": {key: value for key, value in vars(settings.training).items() if key != "device"},
+        "sampler": settings.sampler if isinstance(settings.sampler, str) else type(settings.sampler).__name__,
+        "seed": settings.seed,
+    }
 
 
 def open_study(storage: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None) -> Study:
@@ -387,4 +388,4 @@ def open_study(storage: str | os.PathLike[str], *, folder: str | os.PathLike[str
     optuna_study = place.study(2, None)
     header = optuna_study.user_attrs["vlbias"]
     settings = HalvingSettings(tuple(header["objectives"]), tuple(header["rungs"]), header["eta"], header["max_error"])
-    return Study(optuna_study, place, settings, seed=int(header["seed"]))
+    return Study(optuna_study, place, settings)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlbias.errors import ConfigError, LabelError, unknown
-from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES
+from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
 
@@ -74,25 +74,38 @@ class Task:
 
     @cached_property
     def train(self) -> Sample:
-        return self.sample("train")
+        return self._load("train")
 
     @cached_property
     def edited(self) -> Sample:
         """Edited images whose donors are in the training split."""
-        return self.sample("train", edited=True)
+        return self._load("train", edited=True)
 
     @cached_property
     def val(self) -> Sample:
-        return self.sample("val")
+        return self._load("val")
 
     @cached_property
     def test(self) -> Sample:
-        return self.sample("test")
+        return self._load("test")
 
-    def sample(self, split: str, edited: bool = False) -> Sample:
-        """Load one split; ``split`` is "train", "val" or "test"."""
+    def sample(self, split: str) -> Sample:
+        """One split, "train", "val" or "test", loaded on first use.
+
+        Raises:
+            UnknownNameError: no such split.
+        """
         if split not in _SPLITS:
             raise unknown("split", split, _SPLITS)
+        found: Sample = getattr(self, split)
+        return found
+
+    def evaluation(self, sample: Sample, outcome: np.ndarray, diversity: float) -> Evaluation:
+        """What a model did on a sample, with the names and codes of this task; see :class:`Evaluation`."""
+        num_classes = 0 if self.kind == "identify" else len(self.classes)
+        return Evaluation(self.kind, self.groups, sample.groups, sample.persons, outcome, num_classes, diversity)
+
+    def _load(self, split: str, edited: bool = False) -> Sample:
         rows = self.table[(self.table["split"] == split) & (self.table["edited"] == edited)]
         source = self.edits if edited and self.edits is not None else self.dataset
         known = {name: code for code, name in enumerate(self.classes)}

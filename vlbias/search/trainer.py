@@ -21,7 +21,7 @@ from vlbias.search.metrics import identification_ranks
 from vlbias.search.spaces import DPN_CELL, Configuration, Space
 from vlbias.search.task import Sample, Task
 
-__all__ = ["Embedder", "TrainSettings", "Trainer", "embed"]
+__all__ = ["Embedder", "Recipe", "TrainSettings", "Trainer", "embed"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,39 @@ def to_float(images: Tensor, device: torch.device | None = None) -> Tensor:
     return images.to(device).float() / 127.5 - 1.0
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What all trainings of a study share.
+
+    Args:
+        task: images and labels.
+        space: where configurations come from; it holds the sizes of the networks.
+        max_epochs: the full budget.
+        warmup_epochs: already cut to the smallest rung.
+        settings: of training.
+        seed: of the study.
+    """
+
+    task: Task
+    space: Space
+    max_epochs: int
+    warmup_epochs: float
+    settings: TrainSettings
+    seed: int
+
+    def trainer(self, configuration: Configuration, *numbers: int) -> Trainer:
+        """A training of one configuration; ``numbers`` (of the trial, of the refit) make its seed its own."""
+        return Trainer(
+            self.task,
+            configuration,
+            self.space,
+            max_epochs=self.max_epochs,
+            warmup_epochs=self.warmup_epochs,
+            seed=(self.seed, *numbers),
+            settings=self.settings,
+        )
+
+
 class Trainer:
     """One configuration under training.
 
@@ -155,8 +188,7 @@ class Trainer:
         Raises:
             TrainingError: embeddings are not finite.
         """
-        sample: Sample = getattr(self.task, split)
-        return evaluate_model(self.model, self.head, self.task, sample, self.device)
+        return evaluate_model(self.model, self.head, self.task, self.task.sample(split), self.device)
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, whole or not at all."""
@@ -176,7 +208,7 @@ class Trainer:
 
     def _state(self, path: Path) -> TrainingState:
         parts: dict[str, Resumable] = {"model": self.model, "head": self.head, "optimizer": self.optimizer}
-        return TrainingState(path, {"configuration": self.configuration.as_dict()}, parts)
+        return TrainingState(path, {"configuration": self.configuration.to_dict()}, parts)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         parameters = [*self.model.parameters(), *self.head.parameters()]
@@ -234,30 +266,17 @@ class Trainer:
 
 
 def evaluate_model(
-    model: nn.Module, head: Head | None, task: Task, sample: Sample, device: torch.device | None = None
+    model: nn.Module, head: Head, task: Task, sample: Sample, device: torch.device | None = None
 ) -> Evaluation:
-    """Judge a model (and its head, for "classify") on a sample of a task."""
+    """Evaluate a model (and its head, for "classify") on a sample of a task."""
     if task.kind == "identify":
         z = embed(model, sample.images, device=device)
         if not torch.isfinite(z).all():
             raise TrainingError("The embeddings are not finite; training diverged.")
         ranks = identification_ranks(z, sample.persons)
-        outcome: np.ndarray = np.stack([ranks.by_id, ranks.by_image])
-        spread = float(z.std(dim=0).mean())
-    else:
-        assert head is not None
-        predicted = _predict(model, head, sample.images, device)
-        outcome = np.stack([sample.labels, predicted])
-        spread = float(len(np.unique(predicted)))
-    return Evaluation(
-        task.kind,
-        task.groups,
-        sample.groups,
-        sample.persons,
-        outcome,
-        0 if task.kind == "identify" else len(task.classes),
-        spread,
-    )
+        return task.evaluation(sample, np.stack([ranks.by_id, ranks.by_image]), float(z.std(dim=0).mean()))
+    predicted = _predict(model, head, sample.images, device)
+    return task.evaluation(sample, np.stack([sample.labels, predicted]), float(len(np.unique(predicted))))
 
 
 @torch.no_grad()
