@@ -173,7 +173,7 @@ def test_a_checkpoint_with_changed_weights_is_refused(editor, tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match=r"paths\.safetensors is not the file that config\.json describes"):
+    with pytest.raises(CheckpointError, match=r"paths\.safetensors is not the file that the checkpoint was saved with"):
         Editor.from_pretrained(str(tmp_path / "tiny"))
     path.unlink()
     with pytest.raises(CheckpointError, match=r"paths\.safetensors is missing"):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.checkpoints import fill, load_tensors, save_tensors
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import to_uint8
@@ -259,10 +259,7 @@ class Classifier:
             raise CheckpointError(f"{folder / 'classifier.json'} has unknown settings: {', '.join(unknown_keys)}.")
         settings = FitSettings(**values | {"device": device})
         module = create_backbone(settings.backbone, len(config["classes"]), options=settings.resolved_options())
-        try:
-            module.load_state_dict(load_tensors(folder / "classifier.safetensors"))
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder} holds weights of another architecture: {error}") from error
+        fill(module, load_tensors(folder / "classifier.safetensors"), str(folder))
         module = _place(module, settings)
         return cls(module, config["classes"], settings, config.get("losses", ()))
 

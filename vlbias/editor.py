@@ -14,10 +14,10 @@ from einops import rearrange, repeat
 from PIL import Image
 
 from vlbias import alignment
-from vlbias.checkpoints import find_checkpoint, list_checkpoints
+from vlbias.checkpoints import find_checkpoint, list_checkpoints, verify_folder, write_manifest
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.errors import CheckpointError, ConfigError, ImageError, ShapeError, unknown
-from vlbias.files import make_folder, read_json, sha256_file, write_json
+from vlbias.files import draft_folder, read_json, write_json
 from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
 from vlbias.originals import Original
 from vlbias.paths import Dipole, PathSet, Probes
@@ -164,7 +164,7 @@ class Editor:
                     f"{place} is not an editor folder (its config.json says kind={info.get('kind')!r}). "
                     "Give the folder that holds diffae/, clip/ and paths/."
                 )
-            _check_hashes(place, info)
+            verify_folder(place, str(info.get("name", "")))
             diffae = DiffAE.from_pretrained(place / "diffae")
             paths = paths or (place / "paths" if (place / "paths").is_dir() else None)
             clip = clip or (place / "clip" if (place / "clip").is_dir() else None)
@@ -188,24 +188,19 @@ class Editor:
         Raises:
             OutputError: the folder cannot be written.
         """
-        folder = make_folder(folder)
-        self.diffae.save_pretrained(folder / "diffae", dtype=dtype)
-        if self.clip is not None:
-            self.clip.save_pretrained(folder / "clip", dtype=dtype)
-        if self.paths is not None:
-            self.paths.save_pretrained(folder / "paths")
-        if self.probes is not None:
-            self.probes.save(folder / "paths")
-        parts = ("diffae", "clip", "paths")
-        weights = sorted(path for part in parts for path in (folder / part).rglob("*.safetensors"))
         settings = {name: getattr(self.settings, name) for name in RenderSettings.__dataclass_fields__}
-        self.info |= {
-            "kind": "editor",
-            "image_size": self.image_size,
-            "render": settings,
-            "sha256": {path.relative_to(folder).as_posix(): sha256_file(path) for path in weights},
-        }
-        write_json(folder / "config.json", self.info)
+        self.info.pop("sha256", None)  # of an older format; the manifest holds the hashes now
+        self.info |= {"kind": "editor", "image_size": self.image_size, "render": settings}
+        with draft_folder(folder) as draft:
+            self.diffae.save_pretrained(draft / "diffae", dtype=dtype)
+            if self.clip is not None:
+                self.clip.save_pretrained(draft / "clip", dtype=dtype)
+            if self.paths is not None:
+                self.paths.save_pretrained(draft / "paths")
+            if self.probes is not None:
+                self.probes.save(draft / "paths")
+            write_json(draft / "config.json", self.info)
+            write_manifest(draft)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -716,17 +711,6 @@ def _at_own_size(images: Images, x_0: torch.Tensor, edited: torch.Tensor, kind: 
         upright = Original(original.upright)
         pictures.append(upright.changed(before, after))
     return _in_kind(pictures, kind)
-
-
-def _check_hashes(folder: Path, info: Mapping[str, Any]) -> None:
-    for name, expected in info.get("sha256", {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing. Fetch the checkpoint again.")
-        if sha256_file(path) != expected:
-            raise CheckpointError(
-                f"{path} is not the file that config.json describes (its SHA-256 differs). Fetch it again."
-            )
 
 
 def _load_paths(paths: str | Path | None) -> tuple[PathSet | None, Probes | None]:

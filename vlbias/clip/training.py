@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vlbias.checkpoints import fill
 from vlbias.clip.augment import MILD, Augmentation, augment
 from vlbias.clip.captions import TableCaptions
 from vlbias.clip.loading import create
 from vlbias.clip.model import Clip
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE, learn_merges, load_tokenizer, write_merges
-from vlbias.errors import CheckpointError, ConfigError, ShapeError, TrainingError
+from vlbias.errors import ConfigError, ShapeError, TrainingError
 from vlbias.files import AnyPath
 from vlbias.optim import TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
@@ -464,10 +465,7 @@ def start_tower(visual: nn.Module, tower: Mapping[str, torch.Tensor]) -> None:
     Raises:
         CheckpointError: they are of another architecture.
     """
-    try:
-        visual.load_state_dict(dict(tower))
-    except RuntimeError as error:
-        raise CheckpointError(f"`tower` does not fit the image tower: {str(error).splitlines()[1].strip()}") from error
+    fill(visual, tower, "`tower`")
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from vlbias.alignment import DetectedFace
-from vlbias.checkpoints import CACHE_VARIABLE, cache_folder
+from vlbias.checkpoints.find import CACHE_VARIABLE, cache_folder
 from vlbias.errors import OutputError, ShapeError
 
 __all__ = ["Found", "LandmarkCache", "landmarks_file", "rounded"]

@@ -217,8 +217,7 @@ class DiffAE(nn.Module):
         """
         with torch.device("meta"):
             model = cls(config)
-        wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-        check_keys(wanted, {k: tuple(v.shape) for k, v in state.items()}, source)
+        checkpoints.check_tensors(model.state_dict(), state, source)
         model.load_state_dict({k: checkpoints.aligned(v.float()) for k, v in state.items()}, assign=True)
         model._channels_last()
         model.eval().requires_grad_(False)
@@ -245,16 +244,3 @@ def with_prior(model: DiffAE, prior: LatentPrior) -> DiffAE:
 def to_float(images: Tensor) -> Tensor:
     """uint8 image (..., h, w) => float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def check_keys(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], source: str) -> None:
-    """Raise CheckpointError with all differences between two tables of names and shapes, if there are any."""
-    problems = [f"unexpected: {k} {found[k]}" for k in sorted(found.keys() - wanted.keys())]
-    problems += [f"missing: {k} {wanted[k]}" for k in sorted(wanted.keys() - found.keys())]
-    problems += [
-        f"mis-shaped: {k} is {found[k]}, the architecture needs {wanted[k]}"
-        for k in sorted(wanted.keys() & found.keys())
-        if wanted[k] != found[k]
-    ]
-    if problems:
-        raise CheckpointError(f"{source} does not fit its architecture, {len(problems)} keys: " + "; ".join(problems))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vlbias import checkpoints
 from vlbias.diffae.config import DiffAEConfig, PriorConfig
-from vlbias.diffae.model import DiffAE, check_keys
+from vlbias.diffae.model import DiffAE
 from vlbias.errors import CheckpointError, ConfigError
 
 __all__ = [
@@ -246,8 +246,7 @@ def _split(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     if not_tensors:
         raise CheckpointError(f"{source} holds entries that are no tensors: {', '.join(not_tensors)}.")
     if raw:  # the raw weights are not used, but a file whose two copies differ is damaged
-        shapes = {k: tuple(v.shape) for k, v in ema.items()}
-        check_keys(shapes, {k: tuple(v.shape) for k, v in raw.items()}, f"{source} (model.* against ema_model.*)")
+        checkpoints.check_tensors(ema, raw, f"{source} (model.* against ema_model.*)")
     return ema
 
 
@@ -302,7 +301,7 @@ def model_from_published(
         ours = {k: tuple(v.shape) for k, v in DiffAE(config).state_dict().items() if k not in ("z_mean", "z_std")}
     layers = config.prior.num_layers if config.prior else 0
     names = {published_name(k, layers): k for k in ours}
-    check_keys({p: _published_shape(p, ours[k]) for p, k in names.items()}, shapes, str(path))
+    checkpoints.check_shapes({p: _published_shape(p, ours[k]) for p, k in names.items()}, shapes, str(path))
 
     tensors = {k: ema[p].reshape(ours[k]) for p, k in names.items()}
     statistics = _statistics(state, path, config)

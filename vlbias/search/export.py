@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.checkpoints import fill, load_tensors, save_tensors
 from vlbias.errors import CheckpointError
 from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.search.cell import Skeleton
@@ -71,7 +71,7 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
     model = Embedder(configuration, space)
     tensors = load_tensors(place / "model.safetensors")
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
+    fill(model, weights, str(place))
     return model.eval()
 
 

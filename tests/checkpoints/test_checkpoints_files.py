@@ -164,7 +164,7 @@ def test_names_are_looked_up_in_order(tmp_path, monkeypatch):
         (folder / "tiny" / "config.json").write_text("{}")
     (second / "other").mkdir()
     (second / "other" / "config.json").write_text("{}")
-    monkeypatch.setattr(checkpoints, "checkpoint_folders", lambda: [first, second])
+    monkeypatch.setattr("vlbias.checkpoints.find.checkpoint_folders", lambda: [first, second])
     assert find_checkpoint("tiny") == first / "tiny"
     assert find_checkpoint("other") == second / "other"
     assert find_checkpoint(second / "tiny") == second / "tiny"

@@ -1,0 +1,27 @@
+"""Checkpoints: found by name or folder, tensors read and written, foreign pickles read without running them.
+
+A checkpoint is a folder: every module of it has a ``config.json`` and a ``*.safetensors``, and ``manifest.json`` holds
+the hashes of all its files.
+"""
+
+from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints
+from vlbias.checkpoints.foreign import ForeignReference, read_foreign_pickle
+from vlbias.checkpoints.manifest import verify_folder, write_manifest
+from vlbias.checkpoints.tensors import aligned, check_shapes, check_tensors, fill, load_tensors, save_tensors
+
+__all__ = [
+    "ForeignReference",
+    "aligned",
+    "cache_folder",
+    "check_shapes",
+    "check_tensors",
+    "checkpoint_folders",
+    "fill",
+    "find_checkpoint",
+    "list_checkpoints",
+    "load_tensors",
+    "read_foreign_pickle",
+    "save_tensors",
+    "verify_folder",
+    "write_manifest",
+]

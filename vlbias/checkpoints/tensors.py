@@ -1,0 +1,128 @@
+"""Tensors in safetensors files, and modules that are filled with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from vlbias.errors import CheckpointError
+from vlbias.files import AnyPath, write_file
+
+__all__ = ["aligned", "check_shapes", "check_tensors", "fill", "load_tensors", "save_tensors"]
+
+#: Where PyTorch's own CPU tensors begin, in bytes; kernels for the CPU round otherwise where a tensor does not.
+ALIGNMENT = 64
+
+
+def save_tensors(path: AnyPath, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write tensors as safetensors.
+
+    Args:
+        path: the file.
+        tensors: by name; they may share memory (each is written for itself).
+        dtype: floating tensors are cast to it; ``None`` keeps each as it is.
+
+    Raises:
+        CheckpointError: a value does not fit ``dtype`` (it would become infinite).
+        OutputError: the place cannot be written.
+    """
+    out = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu()
+        if dtype is not None and value.is_floating_point():
+            cast = value.to(dtype)
+            if torch.isinf(cast).any() and not torch.isinf(value).any():
+                raise CheckpointError(f"'{name}' holds values beyond the range of {dtype}; save it in float32.")
+            value = cast
+        out[name] = value.clone(memory_format=torch.contiguous_format)
+    write_file(path, save(out))
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor itself if it begins where PyTorch's own CPU tensors do, at a multiple of 64 bytes; else a copy.
+
+    A tensor that lies in the buffer of a file begins anywhere. Some kernels then add in another order, so that a loaded
+    network would not do exactly what the saved one did.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
+def load_tensors(path: AnyPath) -> dict[str, Tensor]:
+    """Read a safetensors file; numbers of any floating type become float32.
+
+    Each tensor begins at a multiple of 64 bytes, see :func:`aligned`.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or not safetensors, or a value is NaN or infinite.
+    """
+    try:
+        tensors = load_file(str(path))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}). Fetch it again.") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"'{name}' in {path} holds NaN or infinite values. Fetch the file again.")
+    return {name: aligned(tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in tensors.items()}
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_shapes(wanted: Shapes, found: Shapes, source: str) -> None:
+    """Compare two tables of names and shapes.
+
+    Raises:
+        CheckpointError: lists every key that is unexpected, missing, or of another shape; ``source`` names the file.
+    """
+    problems = [f"unexpected: {name} {found[name]}" for name in sorted(found.keys() - wanted.keys())]
+    problems += [f"missing: {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())]
+    problems += [
+        f"mis-shaped: {name} is {found[name]}, the architecture needs {wanted[name]}"
+        for name in sorted(wanted.keys() & found.keys())
+        if wanted[name] != found[name]
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit its architecture, {len(problems)} keys: " + "; ".join(problems))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Compare two tables of tensors by names, shapes and kinds of number.
+
+    Args:
+        wanted: what the architecture needs; tensors on the meta device will do.
+        found: what was read.
+        source: names the file or folder in the message.
+
+    Raises:
+        CheckpointError: see :func:`check_shapes`; or whole numbers stand where weights belong.
+    """
+    check_shapes(_shapes(wanted), _shapes(found), source)
+    for name, value in wanted.items():
+        if value.is_floating_point() != found[name].is_floating_point():
+            raise CheckpointError(f"'{name}' in {source} is of {found[name].dtype}; {value.dtype} is expected.")
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, assign: bool = False) -> None:
+    """Put tensors into a module, all or none.
+
+    Args:
+        module: what is filled; on the meta device with ``assign``.
+        tensors: by the module's own names.
+        source: names the file or folder in the message.
+        assign: take the tensors themselves in place of copies.
+
+    Raises:
+        CheckpointError: see :func:`check_tensors`.
+    """
+    check_tensors(module.state_dict(), tensors, source)
+    module.load_state_dict(dict(tensors), assign=assign)
