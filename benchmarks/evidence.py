@@ -68,13 +68,13 @@ def main() -> None:
 @torch.no_grad()
 def reconstruction(editor: Editor, x: torch.Tensor) -> None:
     """PSNR of decodes from fresh and from inverted x_T."""
-    model = editor.diffae
+    model = editor.renderer.diffae
     values = {}
     z = torch.cat([model.encode(part) for part in x.split(32)])
     for solver in ("ddim", "dpm++2m"):
         fresh, round_trip = [], []
         for part, code, start in zip(x.split(32), z.split(32), range(0, len(x), 32), strict=True):
-            noise = editor.noise(range(start, start + len(part)))
+            noise = editor.renderer.noise(range(start, start + len(part)))
             fresh.append(psnr(model.decode(code, noise, num_steps=10, solver=solver), part))
             x_T = model.invert(part, code, num_steps=20, solver=solver)
             round_trip.append(psnr(model.decode(code, x_T, num_steps=20, solver=solver), part))
@@ -88,7 +88,7 @@ def probes(editor: Editor, x: torch.Tensor, table) -> None:
     """Linear probes on z_sem, fitted on fresh faces with true labels, tested on others."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    model = editor.diffae
+    model = editor.renderer.diffae
     train = world.sample(3000, seed=SEED + 1)
     truth = train.table()
     codes = []
@@ -125,7 +125,7 @@ def zero_shot(editor: Editor, faces: world.Faces, x: torch.Tensor) -> None:
         if DIPOLE_OF.get(name, name) not in editor.dipoles:
             continue
         clear = unambiguous(faces, name)
-        says_positive = editor.score(x[clear], DIPOLE_OF.get(name, name)).numpy() > 0.5
+        says_positive = editor.renderer.score(x[clear], DIPOLE_OF.get(name, name)).numpy() > 0.5
         truth = (table[name] == POSITIVE.get(name, 1)).to_numpy()[clear]
         values[f"zero-shot accuracy, {name} ({clear.sum()} faces)"] = (float((says_positive == truth).mean()), 0.95)
     rows("What the CLIP reads", values)
@@ -135,7 +135,7 @@ def zero_shot(editor: Editor, faces: world.Faces, x: torch.Tensor) -> None:
 def directions(editor: Editor, num_faces: int) -> None:
     """Cosine between each path and the mean change of z_sem under true counterfactuals."""
     values = {}
-    model = editor.diffae
+    model = editor.renderer.diffae
     for path, label in LABEL_OF.items():
         faces = world.sample(num_faces, seed=SEED + 4)
         codes = []
@@ -143,7 +143,8 @@ def directions(editor: Editor, num_faces: int) -> None:
             x = world.render(faces.replace(**{label: value}), editor.image_size)
             codes.append(torch.cat([model.normalize(model.encode(part)) for part in x.split(128)]))
         true = (codes[0] - codes[1]).mean(dim=0)
-        walked = editor.paths.direction(codes[1], editor.paths.index(path)).mean(dim=0)
+        paths = editor.renderer.paths
+        walked = paths.direction(codes[1], paths.index(path)).mean(dim=0)
         values[f"cosine to the true change of z_sem, {path}"] = (float(torch.cosine_similarity(true, walked, 0)), 0.95)
     rows("Directions of the paths", values)
 

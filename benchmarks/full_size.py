@@ -282,9 +282,9 @@ def evaluations(editor_name: str, num_edits: int) -> None:
         ("decoded", lambda: editor.decode(code)),
         ("edited", lambda: editor.edit(pictures, **{editor.attributes[0]: 1.0})),
     ):
-        editor.diffae.evaluations = 0
+        before = editor.renderer.evaluations
         call()
-        counts[name] = editor.diffae.evaluations / len(pictures)
+        counts[name] = (editor.renderer.evaluations - before) / len(pictures)
     for name, count in counts.items():
         print(f"  a face {name}: {count:g} evaluations ('{editor_name}', its own render settings)")
     with tempfile.TemporaryDirectory() as folder:

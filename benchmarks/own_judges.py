@@ -1,10 +1,10 @@
 """How well judges of your own read a dataset's labelled photographs, beside the editor's, and whom they take for whom.
 
-    python benchmarks/own_judges.py UTKFace/ --judge gender=gender-v1.onnx --judge age_group=age-v1.onnx
+    python benchmarks/own_judges.py UTKFace/ --scorer gender=gender-v1.onnx --scorer age_group=age-v1.onnx
         [--editor utkface-64] [--identity face.onnx] [--faces 400]
 
-For every column of --judge the balanced accuracy of each judge, calibrated as `vlbias balance` does it: the borders lie
-between the medians of the groups on these same faces, so the figures are a little too good for all of them alike. For
+For every column of --scorer the balanced accuracy of each scorer, calibrated as `vlbias balance` does it: the borders
+lie between the medians of the groups on these same faces, so the figures are a little too good for all alike. For
 --identity: the median cosine of two strangers of one group, and the shares of strangers, and of faces with their own
 mirror image, that would pass as the same face. Photographs of the splits val and test, grown-ups where ages are known.
 """
@@ -16,7 +16,7 @@ import argparse
 from vlbias.balance import Checks
 from vlbias.balance.identity import LatentIdentity, fit_scale, resolve_identity
 from vlbias.balance.looks import Through, through_faces, through_tensor
-from vlbias.balance.own_judges import resolve_judges
+from vlbias.balance.own_judges import resolve_scorers
 from vlbias.balance.poles import resolve_poles
 from vlbias.balance.readings import calibrate, network_reading
 from vlbias.balance.source import encode_faces
@@ -24,6 +24,7 @@ from vlbias.cli.parsing import files_of
 from vlbias.data import FaceDataset, open_dataset
 from vlbias.editor import Editor
 from vlbias.labels import label_text
+from vlbias.rendering import Renderer
 
 ADULT = 16  # years; the editors of photographs were taught on adults
 
@@ -32,19 +33,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("--editor", default="utkface-64")
-    parser.add_argument("--judge", action="append", default=[], metavar="COLUMN=FILE")
+    parser.add_argument("--scorer", action="append", default=[], metavar="COLUMN=FILE")
     parser.add_argument("--identity", metavar="latent|clip|FILE")
     parser.add_argument("--faces", type=int, default=400, help="of each group")
     arguments = parser.parse_args()
-    editor = Editor.from_pretrained(arguments.editor)
+    backend = Editor.from_pretrained(arguments.editor).renderer
     faces = open_dataset(arguments.dataset)
     kept = faces.table["split"] != "train"
     faces = faces.select(kept & (faces.table["age"] >= ADULT) if "age" in faces.table else kept)
-    files = files_of(arguments.judge, "--judge")
+    files = files_of(arguments.scorer, "--scorer")
     for column in files:
-        attribute(editor, faces, column, files, arguments.faces)
+        attribute(backend, faces, column, files, arguments.faces)
     if arguments.identity is not None:
-        identity(editor, faces, arguments.identity, next(iter(files), "gender"), arguments.faces)
+        identity(backend, faces, arguments.identity, next(iter(files), "gender"), arguments.faces)
 
 
 def drawn(faces: FaceDataset, column: str, most: int) -> tuple[list[str], list[str]]:
@@ -54,35 +55,35 @@ def drawn(faces: FaceDataset, column: str, most: int) -> tuple[list[str], list[s
     return ids, labels[ids].tolist()
 
 
-def seen(editor: Editor, faces: FaceDataset, ids: list[str]) -> tuple:
+def seen(backend: Renderer, faces: FaceDataset, ids: list[str]) -> tuple:
     """(x_0, z_sem, pictures at any size) of faces."""
-    x_0, z_sem = encode_faces(editor, list(faces.tensor(ids, editor.image_size).to(editor.device)))
-    return x_0, z_sem, through_faces(faces, ids, x_0, editor.settings.batch_size)
+    x_0, z_sem = encode_faces(backend, list(faces.tensor(ids, backend.image_size).to(backend.device)))
+    return x_0, z_sem, through_faces(faces, ids, x_0, backend.batch_size)
 
 
-def attribute(editor: Editor, faces: FaceDataset, column: str, files: dict[str, str], most: int) -> None:
+def attribute(backend: Renderer, faces: FaceDataset, column: str, files: dict[str, str], most: int) -> None:
     """One column: the editor's two judges and the user's, at full size and at the editor's."""
-    network = resolve_judges(editor, files, files)[column]
+    network = resolve_scorers(backend, files, files)[column]
     ids, labels = drawn(faces, column, most)
-    x_0, z_sem, through = seen(editor, faces, ids)
-    poles = resolve_poles(column, set(labels), editor.dipoles)
-    judge = calibrate(editor, column, z_sem, x_0, labels, labels, poles=poles, min_skill=0)
+    x_0, z_sem, through = seen(backend, faces, ids)
+    poles = resolve_poles(column, set(labels), backend.dipoles)
+    judge = calibrate(backend, column, z_sem, x_0, labels, labels, poles=poles, min_skill=0)
     readings = {"latent probe": judge.latent, "CLIP": judge.image}
-    small = through_tensor(x_0, editor.settings.batch_size)
-    looks: dict[str, Through] = {"": through, f" at {editor.image_size} px": small}
+    small = through_tensor(x_0, backend.batch_size)
+    looks: dict[str, Through] = {"": through, f" at {backend.image_size} px": small}
     for words, look in looks.items():
-        readings[network.name + words] = network_reading(network, look, labels, editor.layout, column=column)
+        readings[network.name + words] = network_reading(network, look, labels, backend.layout, column=column)
     print(f"{column}, {len(ids)} faces of {', '.join(sorted(set(labels)))}: balanced accuracy")
     for name, reading in readings.items():
         print(f"  {name:28} {'blind' if reading is None else f'{reading.accuracy:.3f}'}")
 
 
-def identity(editor: Editor, faces: FaceDataset, name: str, column: str, most: int) -> None:
+def identity(backend: Renderer, faces: FaceDataset, name: str, column: str, most: int) -> None:
     """What the identity judge makes of strangers, and of faces and their mirror images."""
     ids, labels = drawn(faces, column, most)
-    _, z_sem, through = seen(editor, faces, ids)
-    latent = LatentIdentity.fit(editor.diffae.normalize(z_sem), [labels])
-    scale = fit_scale(editor, resolve_identity(editor, name), latent, through, labels, least=Checks().identity)
+    _, z_sem, through = seen(backend, faces, ids)
+    latent = LatentIdentity.fit(backend.normalize(z_sem), [labels])
+    scale = fit_scale(backend, resolve_identity(backend, name), latent, through, labels, least=Checks().identity)
     print(f"identity by {name}, {len(ids)} faces, a pair passes from {Checks().identity} on:")
     for fact, value in scale.summary().items():
         print(f"  {fact:28} {value}")

@@ -58,7 +58,7 @@ def random_editor(image_size: int, steps: int, x_0: torch.Tensor, labels: dict[s
     """The published architecture with random weights; probes and a straight path read from the codes of ``x_0``."""
     from vlbias import Dipole, Editor, PathSet
     from vlbias.diffae import DiffAE
-    from vlbias.editor import RenderSettings
+    from vlbias.rendering import RenderSettings
     from vlbias.paths import Probes
 
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def random_editor(image_size: int, steps: int, x_0: torch.Tensor, labels: dict[s
             parameter.copy_(normal.reshape(parameter.shape))
     paths.requires_grad_(False)
     render = RenderSettings(invert_steps=steps, decode_steps=steps, batch_size=1, method="difference")
-    return Editor(diffae, clip=Brightness(), paths=paths, probes=probes, render=render, info={"name": "random"})
+    return Editor(diffae, clip=Brightness(), paths=paths, probes=probes, settings=render, info={"name": "random"})
 
 
 def photographs(folder: Path, edge: int, number: int):
@@ -104,15 +104,16 @@ def one_photograph(editor, path: Path) -> bool:
         original = Original.read(path)
     with stage(f"bring it to {editor.image_size} px"):
         x_0 = to_tensor(original.upright, editor.image_size)
-    settings, diffae = editor.settings, editor.diffae
+    renderer = editor.renderer
+    settings = renderer.settings
     with stage("encode"):
-        z_sem = diffae.encode(x_0)
+        z_sem = renderer.encode(x_0)
     with stage(f"invert, {settings.invert_steps} steps of {settings.solver}"):
-        x_T = diffae.invert(x_0, z_sem, settings.invert_steps, settings.solver)
+        x_T = renderer.invert(x_0, z_sem)
     with stage("walk"):
-        z_edit = editor.walk(z_sem, {"skin_tone": 1.0})
+        z_edit = renderer.walk(z_sem, {"skin_tone": 1.0})
     with stage(f"decode, {settings.decode_steps} steps, edited and unedited"):
-        edited = editor.render(x_0, z_sem, x_T, z_edit)
+        edited = renderer.render(x_0, z_sem, x_T, z_edit)
     with stage("carry the difference to the photograph's pixels"):
         raster = original.changed(to_pixels(x_0)[0], to_pixels(edited)[0])
     with stage("write"):

@@ -15,8 +15,8 @@ from vlbias import Dipole, Editor, PathSet, __version__
 from vlbias.cli import app, main
 from vlbias.cli.edit import _split_strengths
 from vlbias.diffae import DiffAE, DiffAEConfig
-from vlbias.editor import RenderSettings
 from vlbias.images import read_png_metadata
+from vlbias.rendering import RenderSettings
 
 CONFIG = DiffAEConfig(
     image_size=16,
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
         diffae = DiffAE(CONFIG)
         paths = PathSet(dipoles, 16, mean=diffae.z_mean, std=diffae.z_std)
     settings = RenderSettings(invert_steps=2, decode_steps=2)
-    Editor(diffae, paths=paths, render=settings, info={"name": "tiny"}).save_pretrained(out)
+    Editor(diffae, paths=paths, settings=settings, info={"name": "tiny"}).save_pretrained(out)
     return out
 
 

@@ -11,9 +11,9 @@ from PIL import ExifTags, Image
 
 from vlbias import Dipole, Editor, PathSet
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
-from vlbias.editor import RenderSettings
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, ShapeError, UnknownNameError
 from vlbias.images import to_pil, to_tensor
+from vlbias.rendering import RenderSettings
 
 SIZE, DIM = 16, 16
 CONFIG = DiffAEConfig(
@@ -41,7 +41,7 @@ def editor():
                 parameter.data.normal_(std=0.1)
         paths = PathSet(DIPOLES, DIM, mean=diffae.z_mean, std=diffae.z_std)
     settings = RenderSettings(invert_steps=3, decode_steps=3, batch_size=2)
-    return Editor(diffae.requires_grad_(False), paths=paths, render=settings, info={"name": "tiny", "license": "MIT"})
+    return Editor(diffae.requires_grad_(False), paths=paths, settings=settings, info={"name": "tiny", "license": "MIT"})
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +97,23 @@ def test_a_picture_that_was_held_upright_is_edited_as_people_see_it(editor):
 def test_a_face_that_does_not_move_in_a_moving_batch_stays(editor, x):
     code = editor.encode(x)
     strengths = torch.tensor([0.0, 1.0, 0.0, -1.0, 0.5])
-    edited = editor.render(x, code.z_sem, code.x_T, editor.walk(code.z_sem, {"age": strengths}))
+    edited = editor.renderer.render(x, code.z_sem, code.x_T, editor.renderer.walk(code.z_sem, {"age": strengths}))
     still = strengths == 0
     assert torch.equal(edited[still], x[still])
     assert (edited[~still] != x[~still]).any(dim=(1, 2, 3)).all()
 
 
 def test_a_second_edit_need_not_decode_the_donor_again(editor, x):
-    editor = editor.with_settings(method="difference")
     code = editor.encode(x)
+    editor = editor.with_settings(method="difference").renderer
     z_edit = editor.walk(code.z_sem, {"age": 0.5})
-    before = editor.diffae.evaluations
+    before = editor.evaluations
     edited = editor.render(x, code.z_sem, code.x_T, z_edit)
-    alone = editor.diffae.evaluations - before
+    alone = editor.evaluations - before
     x_back = editor.round_trip(code.z_sem, code.x_T)
-    before = editor.diffae.evaluations
+    before = editor.evaluations
     assert torch.equal(editor.render(x, code.z_sem, code.x_T, z_edit, x_back=x_back), edited)
-    assert 2 * (editor.diffae.evaluations - before) == alone == 2 * len(x) * editor.settings.decode_steps
+    assert 2 * (editor.evaluations - before) == alone == 2 * len(x) * editor.settings.decode_steps
 
 
 @pytest.mark.parametrize("method", ["decode", "difference"])
@@ -155,14 +155,14 @@ def test_saved_and_loaded_editors_agree(editor, x, tmp_path):
     editor.save_pretrained(tmp_path / "tiny", dtype=torch.float32)
     again = Editor.from_pretrained(str(tmp_path / "tiny"), device="cpu")
     assert again.name == "tiny" and again.attributes == ["age", "skin_tone"]
-    assert again.settings == editor.settings
+    assert again.renderer.settings == editor.renderer.settings
     assert torch.equal(editor.edit(x, age=1.0), again.edit(x, age=1.0))
 
 
 def test_all_weights_of_a_loaded_editor_are_aligned(editor, tmp_path):
     editor.save_pretrained(tmp_path / "tiny", dtype=torch.float32)
     again = Editor.from_pretrained(str(tmp_path / "tiny"), device="cpu")
-    for module in (again.diffae, again.paths):
+    for module in (again.renderer.diffae, again.renderer.paths):
         tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         assert tensors and {name for name, tensor in tensors.items() if tensor.data_ptr() % 64} == set()
 
@@ -206,9 +206,9 @@ def test_errors_name_what_is_wrong(editor, x):
     with pytest.raises(ShapeError, match="got str"):
         editor.edit("face.png", age=1.0)
     with pytest.raises(CheckpointError, match="has no CLIP"):
-        editor.score(x, "age")
+        editor.renderer.score(x, "age")
     with pytest.raises(UnknownNameError, match="Unknown probe 'age'"):
-        editor.probe(torch.zeros(1, DIM), "age")
+        editor.renderer.probe(torch.zeros(1, DIM), "age")
     with pytest.raises(ConfigError, match="`n` must be >= 1"):
         editor.sample(0)
     with pytest.raises(ConfigError, match="`steps` must be >= 2"):
@@ -222,7 +222,7 @@ def test_errors_name_what_is_wrong(editor, x):
 def test_paths_of_another_autoencoder_are_refused(editor):
     other = PathSet(DIPOLES, DIM + 1, mean=torch.zeros(DIM + 1), std=torch.ones(DIM + 1))
     with pytest.raises(CheckpointError, match="codes of 17 numbers, the autoencoder makes 16"):
-        Editor(editor.diffae, paths=other)
+        Editor(editor.renderer.diffae, paths=other)
 
 
 def test_settings_are_checked():

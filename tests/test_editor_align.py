@@ -16,9 +16,9 @@ from vlbias import Dipole, Editor, PathSet
 from vlbias.alignment import LAYOUTS, Similarity, layout_transform
 from vlbias.cli import app, main
 from vlbias.diffae import DiffAE, DiffAEConfig
-from vlbias.editor import RenderSettings
 from vlbias.errors import ConfigError, ImageError, ShapeError, UnknownNameError
 from vlbias.images import read_png_metadata
+from vlbias.rendering import Renderer, RenderSettings
 
 SIZE = 32
 CONFIG = DiffAEConfig(
@@ -45,7 +45,7 @@ def editor():
         paths = PathSet({"age": Dipole("old", "young")}, 16, mean=diffae.z_mean, std=diffae.z_std)
     settings = RenderSettings(invert_steps=3, decode_steps=3)
     info = {"name": "tiny", "trained_on": "synthfaces"}
-    return Editor(diffae.requires_grad_(False), paths=paths, render=settings, info=info)
+    return Editor(diffae.requires_grad_(False), paths=paths, settings=settings, info=info)
 
 
 def photograph(*places: Similarity, size=(360, 300)):
@@ -64,7 +64,7 @@ def test_the_crop_is_the_face_as_the_editor_was_trained_on_it(editor, monkeypatc
     place = placed(-20, 3.5, (180, 140))
     photo, detector = photograph(place)
     seen = []
-    monkeypatch.setattr(Editor, "_encode", lambda self, x: seen.append(x) or (torch.zeros(1, 16), torch.zeros_like(x)))
+    monkeypatch.setattr(Renderer, "encode", lambda self, x: seen.append(x) or torch.zeros(1, 16))
     editor.edit(photo, align=True, detector=detector, age=1)
     assert (seen[0] - drawn_faces(1)).abs().mean() < 0.06  # two interpolations lie between them
 
@@ -184,7 +184,7 @@ def test_an_editor_knows_its_layout(editor):
         ({"trained_on": "CelebA-HQ"}, "ffhq"),
         ({"trained_on": "my own faces", "layout": "utkface"}, "utkface"),
     ):
-        assert Editor(editor.diffae, info=info).layout == layout
+        assert Editor(editor.renderer.diffae, info=info).layout == layout
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

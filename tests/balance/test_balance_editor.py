@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from vlbias.balance import Balancer, Checks
+from vlbias.clip import Preprocess
 from vlbias.data import FaceDataset
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
-from vlbias.editor import Editor, RenderSettings
+from vlbias.editor import Editor
 from vlbias.images import open_image, to_tensor
 from vlbias.paths import Dipole, PathSet, Probes
+from vlbias.rendering import RenderSettings
 
 # An untrained decoder does not show what the code says: what is tested here is that the parts fit together.
 ANYTHING = Checks(reached=-1e6, sampled=-1e6, target=-1e6, identity=-1e6, min_skill=-10.0, max_strength=3.0)
@@ -23,6 +25,8 @@ ANYTHING = Checks(reached=-1e6, sampled=-1e6, target=-1e6, identity=-1e6, min_sk
 
 class Brightness(torch.nn.Module):
     """In the place of CLIP: reads how bright a picture is."""
+
+    preprocess = Preprocess(size=(16, 16))
 
     def encode_image(self, x):
         return torch.nn.functional.normalize(torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1), dim=1)
@@ -84,7 +88,7 @@ def real(tmp_path_factory):
         for parameter in paths.field.parameters():
             parameter.copy_(normal.reshape(parameter.shape))
     render = RenderSettings(invert_steps=3, decode_steps=2, solver="ddim", batch_size=8)
-    return Editor(diffae, clip=Brightness(), paths=paths, probes=probes, render=render, info={"name": "small"}), faces
+    return Editor(diffae, clip=Brightness(), paths=paths, probes=probes, settings=render, info={"name": "small"}), faces
 
 
 @pytest.mark.parametrize("source", ["real", "prior"])

@@ -229,24 +229,24 @@ def test_what_is_no_judge_is_refused_before_anything_starts(editor, tmp_path, wh
     with pytest.raises(ConfigError, match="`identity`: skin tells classes; a face embedder is needed"):
         balancer(editor, identity=skin_network(editor))
     with pytest.raises(ConfigError, match="what the outputs of who.onnx mean is not known"):
-        balancer(editor, judges={"skin": who})
-    with pytest.raises(ConfigError, match="`judges`: who.onnx is an embedder; say what its outputs mean"):
-        balancer(editor, judges={"skin": load_network(who)})
-    with pytest.raises(UnknownNameError, match="Unknown column 'skim' for `judges`.*Did you mean 'skin'"):
-        balancer(editor, judges={"skim": who})
-    with pytest.raises(ConfigError, match="`judges` of 'skin' must be a file, a Classifier, .* got function"):
-        balancer(editor, judges={"skin": lambda x: x})
-    with pytest.raises(ConfigError, match="`judges` must map columns to judges"):
-        balancer(editor, judges=["skin.onnx"])
+        balancer(editor, scorers={"skin": who})
+    with pytest.raises(ConfigError, match="`scorers`: who.onnx is an embedder; say what it tells"):
+        balancer(editor, scorers={"skin": load_network(who)})
+    with pytest.raises(UnknownNameError, match="Unknown column 'skim' for `scorers`.*Did you mean 'skin'"):
+        balancer(editor, scorers={"skim": who})
+    with pytest.raises(ConfigError, match="`scorers` of 'skin' must be a file, a Classifier, .* got function"):
+        balancer(editor, scorers={"skin": lambda x: x})
+    with pytest.raises(ConfigError, match="`scorers` must map columns to scorers"):
+        balancer(editor, scorers=["skin.onnx"])
 
 
 def test_a_classifier_must_know_the_labels_of_its_column(editor, faces):
     wrong = skin_network(editor, output=FaceOutput(classes=("Light", "Dark")))
     with pytest.raises(ConfigError, match="skin tells Light, Dark; 'skin' has light, dark. .* 'light' is missing"):
-        balancer(editor, judges={"skin": wrong}).plan(faces)
+        balancer(editor, scorers={"skin": wrong}).plan(faces)
     smile = skin_network(editor, output=FaceOutput(classes=("no", "yes")))
     with pytest.raises(ConfigError, match="skin tells no, yes; 'smile' has 0, 1"):
-        balancer(editor, judges={"smile": smile}).plan(faces)
+        balancer(editor, scorers={"smile": smile}).plan(faces)
 
 
 # -- attributes -------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_a_classifier_takes_the_place_of_clip(editor, faces, tmp_path):
     weight = editor.diffae.patterns[[0, 0]].T.numpy() / 16 * np.array([-8, 8])
     nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
     onnx_files.write(path, nodes, [("w", weight)])
-    result = run(editor, faces, tmp_path / "out", judges={"skin": path})
+    result = run(editor, faces, tmp_path / "out", scorers={"skin": path})
     assert result.report["edits"]["kept"] == 29 and result.report["warnings"] == []
     judge = result.report["judges"]["skin"]
     assert judge["image"] == {"kind": "classes", "name": "skin.onnx", "balanced_accuracy": 1.0}
@@ -272,7 +272,7 @@ def test_a_classifier_takes_the_place_of_clip(editor, faces, tmp_path):
 
 def test_a_number_is_calibrated_by_the_medians_of_the_groups(editor, faces, tmp_path):
     path = linear_file(tmp_path / "tone.onnx", editor.diffae.patterns, [0], scale=100, values=[1], activation="none")
-    result = run(editor, faces, tmp_path / "out", judges={"skin": path})
+    result = run(editor, faces, tmp_path / "out", scorers={"skin": path})
     assert result.report["edits"]["kept"] == 29
     reading = json.loads((tmp_path / "out/.state/judges.json").read_text())["attributes"][1]["image"]
     codes = editor.diffae.encode(faces.tensor(faces.ids, 8))[:, 0]
@@ -292,7 +292,7 @@ def test_an_edit_must_pass_the_users_judge(editor, faces, tmp_path):
         return torch.stack([1 - dark, dark], dim=1) * 4
 
     judge = FaceNetwork("by heart", look, SIGHT, FaceOutput(classes=("light", "dark")))
-    result = run(editor, faces, tmp_path / "out", judges={"skin": judge})
+    result = run(editor, faces, tmp_path / "out", scorers={"skin": judge})
     edits = result.table[result.table["origin"] == "edited"]
     assert set(edits["skin"]) == {"light"} and len(edits) == 13
     turned = result.rejected[result.rejected["to"] == "dark"]
@@ -308,28 +308,28 @@ def test_the_target_is_guarded_by_the_users_judge(tiny, faces, tmp_path):
         SIGHT,
         FaceOutput(classes=("0", "1"), activation="sigmoid"),
     )
-    result = run(editor, faces, tmp_path / "out", judges={"smile": judge}, limit=8)
+    result = run(editor, faces, tmp_path / "out", scorers={"smile": judge}, limit=8)
     assert "target_changed" in result.report["edits"]["by_reason"]
     assert result.report["judges"]["smile"]["image"]["name"] == "smile"
 
 
 def test_a_judge_that_reads_badly_is_not_used_and_said_so(editor, faces, tmp_path):
     noise = skin_network(editor, name="coin.onnx", run=lambda x: torch.sin(1e4 * x.flatten(1)[:, :2]))
-    result = run(editor, faces, tmp_path / "out", judges={"skin": noise}, limit=4)
+    result = run(editor, faces, tmp_path / "out", scorers={"skin": noise}, limit=4)
     judge = result.report["judges"]["skin"]
     assert judge["image"]["kind"] == "dipole" and judge["not_asked"]["name"] == "coin.onnx"
     (warning,) = result.report["warnings"]
     assert "the judge coin.onnx of 'skin' reads only " in warning and "CLIP judged in its place" in warning
     assert f"warning: {warning}" in result.summary()
     blind = FaceNetwork("flat", lambda x: torch.ones(len(x), 1), SIGHT, FaceOutput(values=(1,), activation="none"))
-    result = run(editor, faces, tmp_path / "flat", judges={"skin": blind}, limit=4)
+    result = run(editor, faces, tmp_path / "flat", scorers={"skin": blind}, limit=4)
     assert "flat of 'skin' cannot tell the groups apart at all; CLIP judged" in result.report["warnings"][0]
 
 
 def test_nan_for_originals_is_an_error(editor, faces, tmp_path):
     broken = skin_network(editor, name="nan.onnx", run=lambda x: torch.full((len(x), 2), float("nan")))
-    with pytest.raises(PlanError, match="`judges`: nan.onnx gives NaN for 47 of 47 originals"):
-        run(editor, faces, tmp_path / "out", judges={"skin": broken})
+    with pytest.raises(PlanError, match="`scorers`: nan.onnx gives NaN for 47 of 47 originals"):
+        run(editor, faces, tmp_path / "out", scorers={"skin": broken})
 
 
 def test_an_editor_without_clip_can_be_judged_by_others(editor, faces, tmp_path):
@@ -343,10 +343,10 @@ def test_an_editor_without_clip_can_be_judged_by_others(editor, faces, tmp_path)
     def no_clip(*_):
         raise PlanError("no CLIP")
 
-    editor.clip, editor.score = None, no_clip
-    with pytest.raises(PlanError, match="has no CLIP to judge edits with. .* or give `judges` for smile, skin"):
-        run(editor, faces, tmp_path / "out", judges={"skin": skin_network(editor)})
-    result = run(editor, faces, tmp_path / "both", judges={"skin": skin_network(editor), "smile": smile})
+    editor.can_read_pictures, editor.score = False, no_clip
+    with pytest.raises(PlanError, match="has no CLIP to judge edits with. .* or give `scorers` for smile, skin"):
+        run(editor, faces, tmp_path / "out", scorers={"skin": skin_network(editor)})
+    result = run(editor, faces, tmp_path / "both", scorers={"skin": skin_network(editor), "smile": smile})
     assert result.report["edits"]["kept"] == 29
     assert result.report["judges"]["skin"]["not_asked"] is None
 
@@ -367,7 +367,7 @@ def test_classifiers_and_labellers_of_the_library_are_judges(editor, faces, tmp_
     labeller = ClassifierLabeller(
         lambda x: torch.sigmoid(20 * editor.diffae.encode(x)[:, 1:2] * torch.tensor([-1.0, 1.0])), [0, 1], size=8
     )
-    result = run(editor, faces, tmp_path / "out", judges={"skin": classifier, "smile": labeller})
+    result = run(editor, faces, tmp_path / "out", scorers={"skin": classifier, "smile": labeller})
     assert result.report["edits"]["kept"] == 29
     kinds = {column: judge["image"]["kind"] for column, judge in result.report["judges"].items()}
     assert kinds == {"skin": "classes", "smile": "classes"}
@@ -387,7 +387,7 @@ def test_networks_see_the_written_files_at_full_size(editor, faces, tmp_path):
         return torch.stack([-code, code], dim=1)
 
     judge = FaceNetwork("skin", look, FaceInput(24), FaceOutput(classes=("light", "dark")))
-    result = run(editor, replace(faces, root=root), tmp_path / "out", judges={"skin": judge}, limit=6)
+    result = run(editor, replace(faces, root=root), tmp_path / "out", scorers={"skin": judge}, limit=6)
     seen = pixels(torch.cat(shown))
     edits = result.table[result.table["origin"] == "edited"]
     assert len(edits) == 6
@@ -397,9 +397,9 @@ def test_networks_see_the_written_files_at_full_size(editor, faces, tmp_path):
 
 def test_prior_mode_asks_the_users_judges_too(editor, faces, tmp_path, who):
     judges = {"skin": skin_network(editor)}
-    result = run(editor, faces, tmp_path / "out", source="prior", identity=who, judges=judges)
+    result = run(editor, faces, tmp_path / "out", source="prior", identity=who, scorers=judges)
     assert result.report["edits"]["kept"] == 29
-    job = balancer(editor, source="prior", identity=who, judges=judges)
+    job = balancer(editor, source="prior", identity=who, scorers=judges)
     new = job.run(None, job.plan(None, num_images=16), tmp_path / "new", progress=False)
     assert new.report["edits"]["kept"] >= 6 and new.report["identity_judge"]["pairs"] >= 24
     # its words were the probes', so nothing was measured
@@ -407,12 +407,12 @@ def test_prior_mode_asks_the_users_judges_too(editor, faces, tmp_path, who):
 
 
 def test_the_page_names_them(editor, faces, tmp_path, who):
-    result = run(editor, faces, tmp_path / "out", identity=who, judges={"skin": skin_network(editor)}, limit=6)
+    result = run(editor, faces, tmp_path / "out", identity=who, scorers={"skin": skin_network(editor)}, limit=6)
     page = report.write(result.out_dir).read_text()
     assert "skin on the picture" in page and "CLIP, not asked" in page
     shares = result.report["identity_judge"]
     assert f"Identity was judged by who.onnx: among originals, {shares['strangers_pass']:.0%} of pairs" in page
-    assert "--identity who.onnx --judge skin=skin" in page
+    assert "--identity who.onnx --scorer skin=skin" in page
 
 
 # -- resuming ---------------------------------------------------------------------------------------------------------
@@ -420,22 +420,22 @@ def test_the_page_names_them(editor, faces, tmp_path, who):
 
 def test_another_network_is_another_job(editor, faces, tmp_path, who):
     judges = {"skin": linear_file(tmp_path / "s.onnx", editor.diffae.patterns, [0], values=[1], activation="none")}
-    run(editor, faces, tmp_path / "out", identity=who, judges=judges, limit=4)
-    again = run(editor, faces, tmp_path / "out", identity=who, judges=judges, limit=4)
+    run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
+    again = run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
     assert again.complete
     linear_file(who, editor.diffae.patterns, [3, 4])
     with pytest.raises(OutputError, match="holds another job: its `identity` is 'who.onnx"):
-        run(editor, faces, tmp_path / "out", identity=who, judges=judges, limit=4)
+        run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
     linear_file(who, editor.diffae.patterns, [3, 4, 5])
     linear_file(judges["skin"], editor.diffae.patterns, [0], values=[2], activation="none")
     with pytest.raises(OutputError, match="holds another job: its `skin` is 's.onnx"):
-        run(editor, faces, tmp_path / "out", identity=who, judges=judges, limit=4)
+        run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
     with pytest.raises(OutputError, match="holds another job: its `identity` .* this run's is 'latent'"):
-        run(editor, faces, tmp_path / "out", judges=judges, limit=4)
+        run(editor, faces, tmp_path / "out", scorers=judges, limit=4)
 
 
 def test_shards_and_a_whole_run_write_the_same_bytes(editor, faces, tmp_path, who):
-    settings = {"identity": who, "judges": {"skin": skin_network(editor)}}
+    settings = {"identity": who, "scorers": {"skin": skin_network(editor)}}
     run(editor, faces, tmp_path / "whole", **settings)
     for part in range(3):
         run(editor, faces, tmp_path / "parts", shard=(part, 3), **settings)

@@ -125,7 +125,7 @@ def test_a_shard_that_is_not_the_last_says_so(tiny, tmp_path):
     last = balancer.run(faces, plan, tmp_path / "out", shard=(1, 2), progress=False)
     assert last.complete and last.summary().startswith("29 of 29 edits kept")
     # and once more: nothing is left to do
-    evaluations = balancer.editor.diffae.evaluations
+    evaluations = balancer.backend.diffae.evaluations
     again = balancer.run(faces, plan, tmp_path / "out", progress=False)
-    assert again.report == last.report and balancer.editor.diffae.evaluations == evaluations
+    assert again.report == last.report and balancer.backend.diffae.evaluations == evaluations
     assert again.table.equals(last.table)

@@ -364,10 +364,10 @@ def test_bad_attributes(editor, faces, tmp_path):
 
 def test_an_editor_that_cannot(tiny, faces, tmp_path):
     no_prior = tiny.TinyEditor()
-    no_prior.diffae.prior = None
+    no_prior.can_sample = False
     fails(PlanError, "'tiny' has no latent prior", no_prior, faces, tmp_path / "a", source="prior")
     no_clip = tiny.TinyEditor()
-    no_clip.clip = None
+    no_clip.can_read_pictures = False
     fails(PlanError, "'tiny' has no CLIP", no_clip, faces, tmp_path / "b")
     random = tiny.TinyEditor(blind=True)
     noise = faces.with_column("smile", [0, 1] * (len(faces) // 2) + [0] * (len(faces) % 2))
@@ -387,13 +387,13 @@ def test_bad_output_places(editor, faces, tmp_path):
     moved = {"originals": "move"}
     fails(ConfigError, "`originals` must be one of copy, link", editor, faces, tmp_path / "o", run=moved)
     fails(ConfigError, r"`shard` must be \(i, n\)", editor, faces, tmp_path / "s", run={"shard": (2, 2)})
-    fails(PlanError, "`prior_steps` must be >= 1", editor, faces, tmp_path / "p", prior_steps=0)
+    fails(PlanError, "`prior_steps` must be a whole number >= 1", editor, faces, tmp_path / "p", prior_steps=0)
 
 
 def test_another_job_is_refused(balanced, tiny, faces):
     fails(OutputError, "holds another job: its `seed` is 0, this run's is 1", tiny.TinyEditor(leak=0.12), faces,
           balanced.out_dir, seed=1)
-    fails(OutputError, "another job: its `goal` is 1.0", tiny.TinyEditor(), faces, balanced.out_dir,
+    fails(OutputError, "another job: its `goal` is 1.0", tiny.TinyEditor(leak=0.12), faces, balanced.out_dir,
           checks=Checks(goal=0.9))
 
 

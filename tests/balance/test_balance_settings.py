@@ -24,7 +24,7 @@ def test_unknown_words_are_refused(editor):
     refused("not >= 0 with a positive sum", editor, to={"light": -1, "dark": 2})
     refused("not >= 0 with a positive sum", editor, to={"light": "half", "dark": 1})
     refused("not >= 0 with a positive sum", editor, to={})
-    refused("`chunk_size` must be >= 1; got 0", editor, chunk_size=0)
+    refused("`chunk_size` must be a whole number >= 1; got 0", editor, chunk_size=0)
     refused("`splits` must name one split", editor, splits=[])
     refused(r"each once; got \['train', 'train'\]", editor, splits=["train", "train"])
     refused("`protected` names no attribute", editor, protected=[])
@@ -33,7 +33,7 @@ def test_unknown_words_are_refused(editor):
 
 def test_checks_are_checks(editor):
     refused(r"`checks` must be a Checks, such as Checks\(goal=0.8\); got {}", editor, ConfigError, checks={})
-    assert Balancer(editor, target="smile", protected="skin").checks == Checks()
+    assert Balancer(editor, target="smile", protected="skin").settings.checks == Checks()
 
 
 def test_poles_say_where_values_stand(editor):

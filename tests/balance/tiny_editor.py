@@ -1,7 +1,7 @@
 """An editor whose every part is a formula, so that what a pipeline does with it can be worked out on paper.
 
 A face is 8 x 8 pixels. Each of six orthonormal patterns carries one number of z_sem; what no pattern explains is x_T.
-z_sem[0] is skin, [1] smile, [2] age, the rest is who it is. It has the interface of ``vlbias.Editor`` and runs in
+z_sem[0] is skin, [1] smile, [2] age, the rest is who it is. It is a ``vlbias.types.Backend`` and runs in
 microseconds. Run as a script it balances a folder in a process of its own.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,8 @@ import torch
 
 from vlbias.diffae.sampling import seeded_noise
 from vlbias.images import to_pil, to_tensor
+from vlbias.paths import Dipole
+from vlbias.types import Backend
 
 SIZE, DIM = 8, 6
 NAMES = {"skin_tone": 0, "smile": 1, "age": 2}
@@ -30,24 +30,12 @@ def patterns() -> torch.Tensor:
     return torch.linalg.qr(random.T)[0].T * 4
 
 
-@dataclass(frozen=True)
-class TinySettings:
-    invert_steps: int = 4
-    decode_steps: int = 3
-    solver: str = "ddim"
-    batch_size: int = 16
-    method: str = "decode"
-    evaluations_per_edit: int = 7
-
-
 class TinyDiffAE:
     """z_sem = projections of the picture; x_T = the rest of it."""
 
     def __init__(self) -> None:
         self.patterns = patterns()
         self.evaluations = 0
-        self.config = SimpleNamespace(embed_channels=DIM, image_size=SIZE)
-        self.prior = SimpleNamespace()
         self.delay_s = 0.0
 
     def encode(self, x_0: torch.Tensor) -> torch.Tensor:
@@ -74,21 +62,45 @@ class TinyDiffAE:
         return z * 0.3
 
 
-class TinyEditor:
+class TinyEditor(Backend):
     """``leak`` of every step along a path lands on the smile, ``drift`` on the identity; ``blunt`` paths do nothing."""
+
+    name, license, image_size, batch_size = "tiny", "MIT", SIZE, 16
+    attributes = ("skin_tone", "age")
+    can_read_pictures = can_sample = True
+    invert_steps, decode_steps = 4, 3
 
     def __init__(
         self, *, leak: float = 0.0, drift: float = 0.0, blunt: bool = False, blind: bool = False, method: str = "decode"
     ) -> None:
         self.diffae = TinyDiffAE()
         self.leak, self.drift, self.blunt, self.blind = leak, drift, blunt, blind
-        self.settings = TinySettings(method=method, evaluations_per_edit=7 if method == "decode" else 10)
-        self.info = {"name": "tiny", "license": "MIT"}
-        self.name, self.layout, self.image_size, self.device = "tiny", "ffhq", SIZE, torch.device("cpu")
-        self.attributes = ["skin_tone", "age"]
-        self.dipoles = {name: SimpleNamespace(positive=("yes",), negative=("no",)) for name in NAMES}
-        self.paths = self.probes = None
-        self.clip = SimpleNamespace(encode_image=lambda x: torch.nn.functional.normalize(x.flatten(1), dim=1))
+        self.adds_difference = method == "difference"
+        self.evaluations_to_open = self.invert_steps + (self.decode_steps if self.adds_difference else 0)
+        self.evaluations_to_render = self.decode_steps
+        self.dipoles = {name: Dipole("yes", "no") for name in NAMES}
+
+    @property
+    def evaluations(self) -> int:
+        return self.diffae.evaluations
+
+    def fingerprint(self) -> dict[str, object]:
+        return {"leak": self.leak, "drift": self.drift, "blunt": self.blunt, "blind": self.blind}
+
+    def seconds_per_evaluation(self) -> float:
+        return 1e-3
+
+    def encode(self, x_0: torch.Tensor) -> torch.Tensor:
+        return self.diffae.encode(x_0)
+
+    def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
+        return self.diffae.normalize(z_sem)
+
+    def invert(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
+        return self.diffae.invert(x_0, z_sem, self.invert_steps)
+
+    def decode(self, z_sem: torch.Tensor, x_T: torch.Tensor, *, num_steps: int | None = None) -> torch.Tensor:
+        return self.diffae.decode(z_sem, x_T, num_steps or self.decode_steps)
 
     def walk(self, z_sem: torch.Tensor, strengths: dict[str, torch.Tensor]) -> torch.Tensor:
         z = z_sem.clone()
@@ -102,13 +114,13 @@ class TinyEditor:
     def render(
         self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor, *, x_back=None
     ) -> torch.Tensor:
-        edited = self.round_trip(z_edit, x_T) if len(z_sem) else x_0
-        if self.settings.method == "difference":
-            edited = (x_0 + edited - (self.round_trip(z_sem, x_T) if x_back is None else x_back)).clamp(-1, 1)
+        edited = self.decode(z_edit, x_T) if len(z_sem) else x_0
+        if self.adds_difference:
+            edited = (x_0 + edited - (self.decode(z_sem, x_T) if x_back is None else x_back)).clamp(-1, 1)
         return edited
 
-    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
-        return self.diffae.decode(z_sem, x_T, self.settings.decode_steps)
+    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor | None:
+        return self.decode(z_sem, x_T) if self.adds_difference else None
 
     def probe(self, z_sem: torch.Tensor, name: str) -> torch.Tensor:
         return torch.sigmoid(8 * z_sem[:, NAMES[name]] * (0 if self.blind else 1))
@@ -117,6 +129,9 @@ class TinyEditor:
         # a second opinion: the same pattern, read with another slope and some noise of the picture's own
         reading = 5 * self.diffae.encode(x)[:, NAMES[name]] + 0.05 * torch.sin(50 * x.sum(dim=(1, 2, 3)))
         return torch.sigmoid(reading * (0 if self.blind else 1))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(x.flatten(1), dim=1)
 
     def sample_codes(self, seeds: list[int]) -> torch.Tensor:
         return self.diffae.denormalize(seeded_noise(list(seeds), (DIM,)))

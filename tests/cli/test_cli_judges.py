@@ -1,4 +1,4 @@
-"""`vlbias balance --identity FILE --judge COLUMN=FILE`: files are read before anything starts."""
+"""`vlbias balance --identity FILE --scorer COLUMN=FILE`: files are read before anything starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def call(tmp_path, monkeypatch):
 
 
 def test_files_are_taken(call):
-    result = call("--identity who.onnx --judge skin=skin.onnx")
+    result = call("--identity who.onnx --scorer skin=skin.onnx")
     assert result.exit_code == 0 and "2 edits" in result.output, result.output
 
 
@@ -37,10 +37,10 @@ def test_files_are_taken(call):
     [
         ("--identity gone.onnx", "got 'gone.onnx', and there is no such file"),
         ("--identity skin.onnx", "skin.onnx is no face embedder"),
-        ("--judge skin=who.onnx", "what the outputs of who.onnx mean is not known"),
-        ("--judge skim=skin.onnx", "Unknown column 'skim'"),
-        ("--judge smile=skin.onnx", "skin.onnx tells light, dark; 'smile' has 0, 1"),
-        ("--judge skin=gone.onnx", "gone.onnx does not exist. Give a local file"),
+        ("--scorer skin=who.onnx", "what the outputs of who.onnx mean is not known"),
+        ("--scorer skim=skin.onnx", "Unknown column 'skim'"),
+        ("--scorer smile=skin.onnx", "skin.onnx tells light, dark; 'smile' has 0, 1"),
+        ("--scorer skin=gone.onnx", "gone.onnx does not exist. Give a local file"),
     ],
 )
 def test_what_cannot_judge_ends_with_one_clear_line(call, monkeypatch, capsys, line, message):
@@ -51,5 +51,5 @@ def test_what_cannot_judge_ends_with_one_clear_line(call, monkeypatch, capsys, l
 
 
 def test_wrong_usage_of_the_option(call):
-    result = call("--judge skin.onnx")
+    result = call("--scorer skin.onnx")
     assert result.exit_code == 2 and "COLUMN=FILE" in result.output

@@ -36,10 +36,10 @@ def test_names_stand_apart_by_commas():
 
 
 def test_files_belong_to_columns():
-    assert files_of(["gender = a=b.onnx", "age=x"], "--judge") == {"gender": "a=b.onnx", "age": "x"}
+    assert files_of(["gender = a=b.onnx", "age=x"], "--scorer") == {"gender": "a=b.onnx", "age": "x"}
     for text in ("gender.onnx", "=a.onnx", "gender="):
-        refused(f"expected COLUMN=FILE such as gender=gender.onnx; got '{text}'", files_of, [text], "--judge")
-    refused("column 'age' is given twice", files_of, ["age=a", "age=b"], "--judge")
+        refused(f"expected COLUMN=FILE such as gender=gender.onnx; got '{text}'", files_of, [text], "--scorer")
+    refused("column 'age' is given twice", files_of, ["age=a", "age=b"], "--scorer")
 
 
 def test_protected_columns_are_repeated_or_listed():
@@ -95,7 +95,7 @@ def test_levels():
 
 
 def test_checks():
-    assert checks_of(None) is None
+    assert checks_of(None) == Checks()
     assert checks_of("goal=.8,reached=.3,retries=1") == Checks(goal=0.8, reached=0.3, retries=1)
     assert isinstance(checks_of("retries=1").retries, int)
     refused("Unknown check 'gaol'. Did you mean 'goal'?", checks_of, "gaol=.8")

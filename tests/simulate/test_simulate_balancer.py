@@ -43,10 +43,10 @@ def test_edits_reach_the_share_and_are_made_once(tmp_path, capsys):
     # Dark faces have a larger first code: the edits are read as dark ones by the formula they were made with.
     images, mask = next(iter(edited.values()))
     assert np.unique(images[mask].flatten(1).numpy(), axis=0).shape[0] == 8
-    calls = balancer.editor.diffae.evaluations
+    calls = balancer.backend.diffae.evaluations
     (tmp_path / "sim.log").unlink()
     simulate.run(plan, faces, model=model, fill=fill, **options)
-    assert balancer.editor.diffae.evaluations - calls <= 64, (
+    assert balancer.backend.diffae.evaluations - calls <= 64, (
         "the edits on disk are taken, only the price is timed again"
     )
 

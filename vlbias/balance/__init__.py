@@ -4,9 +4,11 @@ from vlbias.balance.identity import identity_judge
 from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
+from vlbias.balance.settings import BalanceSettings
 from vlbias.balance.verify import Checks, Reason
 
 __all__ = [
+    "BalanceSettings",
     "Balancer",
     "Checks",
     "Cost",

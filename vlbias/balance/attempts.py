@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,10 +13,9 @@ from vlbias.balance.looks import Look
 from vlbias.balance.poles import Poles
 from vlbias.balance.readings import AttributeJudge
 from vlbias.balance.verify import Checks, Margins, Reason, Scores, read_margins
+from vlbias.data import FaceDataset
 from vlbias.originals import Encoded
-
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
+from vlbias.types import Backend
 
 __all__ = ["Attempt", "ChunkResult", "Job", "Passed", "record", "reject", "stack", "target_margins"]
 
@@ -26,7 +25,7 @@ class Job:
     """What every chunk of a run shares.
 
     Attributes:
-        editor: the networks.
+        backend: edits and reads faces.
         faces: the dataset, or ``None`` in prior mode.
         groups: group label -> values of the protected attributes.
         poles: one for each protected attribute.
@@ -43,8 +42,8 @@ class Job:
         calibration_evaluations: UNet evaluations that the judges took, for the report.
     """
 
-    editor: Editor
-    faces: Any
+    backend: Backend
+    faces: FaceDataset | None
     groups: Mapping[str, tuple[str, ...]]
     poles: Sequence[Poles]
     target: AttributeJudge
@@ -58,6 +57,12 @@ class Job:
     keep_pairs: bool
     size: str
     calibration_evaluations: int = 0
+
+    @property
+    def dataset(self) -> FaceDataset:
+        """The dataset of a run that has one."""
+        assert self.faces is not None  # only faces of a dataset are asked for by their ids
+        return self.faces
 
 
 @dataclass
@@ -129,7 +134,7 @@ def target_margins(
     look: Look | None = None,
 ) -> Margins:
     wanted = [str(attempt.row["target"]) for attempt in attempts]
-    return read_margins(job.editor, job.target, wanted, z_sem=z_sem, x_0=x_0, look=look)
+    return read_margins(job.backend, job.target, wanted, z_sem=z_sem, x_0=x_0, look=look)
 
 
 def stack(attempts: Sequence[Attempt], name: str) -> torch.Tensor:

@@ -17,7 +17,6 @@ from vlbias.balance.donors import PriorDonors, RealDonors
 from vlbias.balance.edit import sequential_strengths
 from vlbias.balance.looks import Look
 from vlbias.balance.plan import walks
-from vlbias.balance.source import in_batches
 from vlbias.balance.verify import Margins, Reason, Scores, enough, read_margins, verdict
 from vlbias.balance.written import look_at_donors, look_at_files, write_edits
 from vlbias.originals import Encoded
@@ -43,7 +42,7 @@ def run_chunk(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
         rows: the chunk's rows of ``Plan.table``.
     """
     result = ChunkResult()
-    start = job.editor.diffae.evaluations
+    start = job.backend.evaluations
     donors = (PriorDonors if rows[0]["donor"] == "" else RealDonors)(job, rows, result)
     waiting = list(rows)
     while waiting:
@@ -58,7 +57,7 @@ def run_chunk(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
         waiting = [attempt.row for attempt in attempts if attempt.row["slot"] not in filled]
     result.kept.sort(key=lambda record: record["slot"])
     result.rejected.sort(key=lambda record: record["slot"])
-    result.unet_evaluations = job.editor.diffae.evaluations - start
+    result.unet_evaluations = job.backend.evaluations - start
     return result
 
 
@@ -83,7 +82,7 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
             break
         _render(job, attempts, donors)
         files, x_edit, finite = write_edits(job, attempts, torch.stack([_amplified(a) for a in attempts]))
-        z_found = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_edit)
+        z_found = job.backend.encode(x_edit)
         scores = _scores(job, attempts, x_edit, z_found, look_at_files(job, attempts, files))
         mends = _mends(job, attempts, z_found) if retry < job.checks.retries else None
         again = []
@@ -92,7 +91,7 @@ def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, r
             can_go_on = retry < job.checks.retries and reason is not None and donors.may_walk_again(reason)
             if reason is None:
                 passed.append(Passed(attempt, files[index], x_edit[index], z_found[index], scores[index]))
-            elif can_go_on and _adjust(job, attempt, reason, scores[index]):
+            elif can_go_on and _adjust(job, attempt, reason, scores[index], mends is not None):
                 if attempt.rendered is None and mends is not None:
                     attempt.mend = mends[index] if attempt.mend is None else attempt.mend + mends[index]
                 again.append(attempt)
@@ -144,10 +143,10 @@ def aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None
     }
 
     def walk(strengths: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return job.editor.walk(z_sem, {name: value.float().to(z_sem.device) for name, value in strengths.items()})
+        return job.backend.walk(z_sem, {name: value.float().to(z_sem.device) for name, value in strengths.items()})
 
     def margin(name: str, codes: torch.Tensor) -> torch.Tensor:
-        margins = read_margins(job.editor, judges[name], wanted[name], z_sem=codes).latent
+        margins = read_margins(job.backend, judges[name], wanted[name], z_sem=codes).latent
         assert margins is not None  # the run does not start without a latent reading of the protected attributes
         return margins
 
@@ -182,13 +181,13 @@ def _further(attempt: Attempt, scores: Scores) -> float:
     return min(max(factors, default=LONGER), FURTHEST)
 
 
-def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores) -> bool:
+def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores, can_correct: bool) -> bool:
     """Say what the next try is to amount to; False where nothing else can help."""
     before, moved_others = attempt.total, reason in (Reason.TARGET_CHANGED, Reason.OTHER_CHANGED)
     if reason is Reason.PROTECTED_NOT_REACHED:
         attempt.low = before
         total = before * _further(attempt, scores)
-    elif moved_others and attempt.mend is None and job.editor.probes is not None:
+    elif moved_others and attempt.mend is None and can_correct:
         attempt.rendered = None  # the same walk once more, now with what keeps the others in place
         return True
     elif moved_others or reason is Reason.IDENTITY_LOST:
@@ -205,7 +204,7 @@ def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores) -> bool:
 def _amount_to(job: Job, attempt: Attempt, total: float) -> None:
     """By a gain of what is rendered already, which costs no evaluation, else by another walk."""
     longest = job.checks.max_strength / max(abs(strength) for strength in attempt.strengths.values())
-    gains = GAINS if job.editor.settings.method == "difference" and attempt.x_0 is not None else (1.0, 1.0)
+    gains = GAINS if job.backend.adds_difference and attempt.x_0 is not None else (1.0, 1.0)
     gain = total / attempt.factor
     if not gains[0] <= gain <= gains[1] or gains == (1.0, 1.0):
         attempt.factor = min(total, longest)
@@ -238,7 +237,7 @@ def _walk(job: Job, attempts: list[Attempt]) -> torch.Tensor:
         name: torch.tensor([a.strengths.get(name, 0.0) * a.factor for a in attempts], device=z_sem.device)
         for name in names
     }
-    z_edit = job.editor.walk(z_sem, strengths)
+    z_edit = job.backend.walk(z_sem, strengths)
     mends = [torch.zeros_like(z_sem[0]) if a.mend is None else a.mend.to(z_sem.device) for a in attempts]
     return z_edit + torch.stack(mends)
 
@@ -248,15 +247,8 @@ def _mends(job: Job, attempts: list[Attempt], z_found: torch.Tensor) -> torch.Te
 
     ``None`` for an editor without probes. The attributes that were to move are left to the length of the walk.
     """
-    probes = job.editor.probes
-    if probes is None:
-        return None
     z_sem, z_edit = stack(attempts, "z_sem"), stack(attempts, "z_edit")
-    with torch.no_grad():
-        missing = probes.logits(z_sem) - probes.logits(z_found)
-        for row, attempt in enumerate(attempts):
-            missing[row, [place for place, name in enumerate(probes.names) if name in attempt.strengths]] = 0
-        return job.editor.mend(z_edit, missing, (z_edit - z_sem).norm(dim=1))
+    return job.backend.correction(z_sem, z_edit, z_found, [attempt.strengths.keys() for attempt in attempts])
 
 
 def _scores(
@@ -285,7 +277,7 @@ def _readings(
     for place, judge in enumerate(job.protected):
         wanted = [job.groups[attempt.row["to"]][place] for attempt in attempts]
         moved = [job.groups[a.giver][place] != job.groups[a.row["to"]][place] for a in attempts]
-        found.append((read_margins(job.editor, judge, wanted, z_sem=z_sem, x_0=x_0, look=look), moved))
+        found.append((read_margins(job.backend, judge, wanted, z_sem=z_sem, x_0=x_0, look=look), moved))
     return found
 
 
@@ -318,7 +310,7 @@ def identity_of(
     x_donor = stack(attempts, "x_0")
     if attempts[0].donor_file is not None:
         # a decoded donor is compared through the encoder, as its edit is
-        z_donor = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_donor)
+        z_donor = job.backend.encode(x_donor)
     size = getattr(job.identity, "image_size", None)
     if size is not None:
         x_donor, x_edit = look_at_donors(job, attempts)(size), look(size)

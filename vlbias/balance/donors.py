@@ -12,7 +12,7 @@ import torch
 
 from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, reject, stack, target_margins
 from vlbias.balance.plan import RESERVES_PER_EDIT
-from vlbias.balance.source import PriorFaces, encode_faces, in_batches, open_faces
+from vlbias.balance.source import PriorFaces, encode_faces, open_faces
 from vlbias.balance.verify import Reason, read_margins
 from vlbias.balance.written import look_at_donors, write_donors
 
@@ -48,14 +48,14 @@ class RealDonors:
 
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
         """Open and encode; a picture that cannot be read is turned down."""
-        x_faces, failures = open_faces(self.job.faces, [a.donor for a in attempts], self.job.editor)
+        x_faces, failures = open_faces(self.job.dataset, [a.donor for a in attempts], self.job.backend)
         for attempt in attempts:
             if attempt.donor in failures:
                 reject(self.result, attempt, Reason.UNREADABLE, detail=failures[attempt.donor])
         attempts = [attempt for attempt in attempts if attempt.donor in x_faces]
         if not attempts:
             return []
-        x_0, z_sem = encode_faces(self.job.editor, [x_faces[attempt.donor] for attempt in attempts])
+        x_0, z_sem = encode_faces(self.job.backend, [x_faces[attempt.donor] for attempt in attempts])
         target = target_margins(self.job, attempts, z_sem, x_0, look_at_donors(self.job, attempts))
         for index, attempt in enumerate(attempts):
             attempt.x_0, attempt.z_sem, attempt.target_margins = x_0[index], z_sem[index], target.at(index)
@@ -63,27 +63,18 @@ class RealDonors:
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
         """Invert the faces that an edit can reach; what they decode to unedited is kept for further walks."""
-        editor = self.job.editor
+        backend = self.job.backend
         z_sem = stack(attempts, "z_sem")
-        x_T = in_batches(
-            lambda x, z: editor.diffae.invert(
-                x, z, num_steps=editor.settings.invert_steps, solver=editor.settings.solver
-            ),
-            editor.settings.batch_size,
-            stack(attempts, "x_0"),
-            z_sem,
-        )
-        for attempt, code in zip(attempts, x_T, strict=True):
-            attempt.x_T = code
-        if editor.settings.method == "difference":
-            for attempt, x in zip(attempts, editor.round_trip(z_sem, x_T), strict=True):
-                attempt.x_back = x
+        x_T = backend.invert(stack(attempts, "x_0"), z_sem)
+        x_back = backend.round_trip(z_sem, x_T)
+        for index, attempt in enumerate(attempts):
+            attempt.x_T, attempt.x_back = x_T[index], None if x_back is None else x_back[index]
         return attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
         x_0, z_sem, x_T = (stack(attempts, name) for name in ("x_0", "z_sem", "x_T"))
         x_back = None if attempts[0].x_back is None else stack(attempts, "x_back")
-        return self.job.editor.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
+        return self.job.backend.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
 
     def may_walk_again(self, reason: Reason) -> bool:
         """The inversion is paid for: another walk costs less than another donor."""
@@ -102,7 +93,7 @@ class PriorDonors:
         # as many tries as a real donor with its reserves: a path that fails must not drain the prior
         self.tries_left = (1 + RESERVES_PER_EDIT) * len(rows)
         self.faces = PriorFaces(
-            job.editor,
+            job.backend,
             job.target,
             job.protected,
             seed_parts=(job.seed, "prior", int(rows[0]["chunk"])),
@@ -127,7 +118,7 @@ class PriorDonors:
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
         """Draw x_T; donors are decoded now only where identity is judged on pictures, else once their edit passes."""
-        for attempt, code in zip(attempts, self.job.editor.noise([a.seed for a in attempts]), strict=True):
+        for attempt, code in zip(attempts, self.job.backend.noise([a.seed for a in attempts]), strict=True):
             attempt.x_T = code
         return self._decode_donors(attempts) if self.job.identity_sees_pictures else attempts
 
@@ -148,11 +139,11 @@ class PriorDonors:
         passed = [item for item in passed if id(item.attempt) in clear]
         if not passed:
             return []
-        editor = self.job.editor
+        backend = self.job.backend
         x_0 = stack([item.attempt for item in passed], "x_0")
         x_edit, z_found = (torch.stack([getattr(item, name) for item in passed]) for name in ("x_edit", "z_found"))
         # both through the encoder, so that what decoding loses does not count as a change of person
-        z_donor = in_batches(editor.diffae.encode, editor.settings.batch_size, x_0)
+        z_donor = backend.encode(x_0)
         identity = self.job.identity(z_donor, x_0, z_found, x_edit)
         kept = []
         for item, value in zip(passed, identity.tolist(), strict=True):
@@ -164,13 +155,7 @@ class PriorDonors:
         return kept
 
     def _decode(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
-        editor = self.job.editor
-        return in_batches(
-            lambda z, x: editor.diffae.decode(z, x, num_steps=self.job.prior_steps, solver=editor.settings.solver),
-            editor.settings.batch_size,
-            z_sem,
-            x_T,
-        )
+        return self.job.backend.decode(z_sem, x_T, num_steps=self.job.prior_steps)
 
     def _decode_donors(self, attempts: list[Attempt]) -> list[Attempt]:
         """Decode donors; those that look like the cell their code was sorted into."""
@@ -188,13 +173,13 @@ class PriorDonors:
 
 def drop_unclear(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt]:
     """Turn down decoded donors that do not look like the cell their code was sorted into."""
-    editor, x_0 = job.editor, stack(attempts, "x_0")
-    z_found = in_batches(editor.diffae.encode, editor.settings.batch_size, x_0)
+    backend, x_0 = job.backend, stack(attempts, "x_0")
+    z_found = backend.encode(x_0)
     look = look_at_donors(job, attempts)
     all_margins = [target_margins(job, attempts, z_found, x_0, look)]
     for place, judge in enumerate(job.protected):
         values = [job.groups[attempt.giver][place] for attempt in attempts]
-        all_margins.append(read_margins(editor, judge, values, z_sem=z_found, x_0=x_0, look=look))
+        all_margins.append(read_margins(backend, judge, values, z_sem=z_found, x_0=x_0, look=look))
     clear = []
     for index, attempt in enumerate(attempts):
         read_here = [value for margins in all_margins for value in margins.at(index) if value is not None]

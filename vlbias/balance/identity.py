@@ -11,16 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vlbias.balance.looks import Through
 from vlbias.errors import ConfigError, PlanError
 from vlbias.networks import FaceNetwork, load_network
-
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
+from vlbias.types import Backend
 
 __all__ = [
     "EmbeddingIdentity",
@@ -159,7 +157,7 @@ class IdentityScale:
 
 
 def resolve_identity(
-    editor: Editor, kind: str | os.PathLike[str] | FaceNetwork | Identity
+    backend: Backend, kind: str | os.PathLike[str] | FaceNetwork | Identity
 ) -> str | FaceNetwork | Identity:
     """What the user named, read and checked: ``"latent"``, ``"clip"``, a face embedder, or a callable.
 
@@ -173,14 +171,14 @@ def resolve_identity(
         return kind
     if callable(kind):
         return kind
-    if kind == "latent" or (kind == "clip" and editor.clip is not None):
+    if kind == "latent" or (kind == "clip" and backend.can_read_pictures):
         return kind
     if not isinstance(kind, (str, os.PathLike)) or not Path(kind).exists():
         raise ConfigError(
             "`identity` must be 'latent', 'clip' (an editor with a CLIP), the file or folder of a face embedder, or a "
             f"callable; got {str(kind)!r}" + ("." if kind == "clip" else ", and there is no such file.")
         )
-    return load_network(kind, needs=("embedding",), device=editor.device)
+    return load_network(kind, needs=("embedding",), device=backend.device)
 
 
 def identity_name(kind: str | FaceNetwork | Identity) -> str:
@@ -188,45 +186,39 @@ def identity_name(kind: str | FaceNetwork | Identity) -> str:
     return kind if isinstance(kind, str) else str(getattr(kind, "name", getattr(kind, "__name__", "custom")))
 
 
-def identity_judge(editor: Editor, kind: str | FaceNetwork | Identity, scale: IdentityScale) -> Identity:
+def identity_judge(backend: Backend, kind: str | FaceNetwork | Identity, scale: IdentityScale) -> Identity:
     """The identity judge of a run.
 
     Args:
-        editor: gives the spaces, and how faces lie in the pictures.
+        backend: gives the spaces, and how faces lie in the pictures.
         kind: of :func:`resolve_identity`: ``latent`` (see :class:`LatentIdentity`), ``clip`` (CLIP's image features), a
             face embedder, or a callable of your own.
         scale: of :func:`fit_scale`; a callable of your own has its own.
     """
     if kind == "latent":
-        normalize = editor.diffae.normalize
+        normalize = backend.normalize
         return lambda z_a, x_a, z_b, x_b: scale.latent(normalize(z_a), normalize(z_b))
-    by_embedding = _by_embedding(editor, kind)
+    by_embedding = _by_embedding(backend, kind)
     if by_embedding is not None:
         return replace(by_embedding, strangers=scale.strangers)
     assert callable(kind)
     return kind
 
 
-def _by_embedding(editor: Editor, kind: str | FaceNetwork | Identity) -> EmbeddingIdentity | None:
+def _by_embedding(backend: Backend, kind: str | FaceNetwork | Identity) -> EmbeddingIdentity | None:
     """A judge that compares embeddings, not yet on the scale; ``None`` for any other kind."""
     if isinstance(kind, FaceNetwork):
-        network, layout = kind, editor.layout
+        network, layout = kind, backend.layout
         return EmbeddingIdentity(
             lambda x: network.embeddings(x, layout=layout), image_size=network.input.picture_size(layout)
         )
-    if kind == "clip" and editor.clip is not None:
-        clip = editor.clip
-
-        def embed(x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return clip.encode_image(x.to(editor.device)).double().cpu()
-
-        return EmbeddingIdentity(embed)
+    if kind == "clip" and backend.can_read_pictures:
+        return EmbeddingIdentity(lambda x: backend.features(x).double().cpu())
     return None
 
 
 def fit_scale(
-    editor: Editor,
+    backend: Backend,
     kind: str | FaceNetwork | Identity,
     latent: LatentIdentity,
     through: Through,
@@ -237,7 +229,7 @@ def fit_scale(
     """Measure the identity judge on originals.
 
     Args:
-        editor: gives the spaces.
+        backend: gives the spaces.
         kind: of :func:`resolve_identity`.
         latent: fitted to the same originals.
         through: runs a function over their pictures.
@@ -247,14 +239,14 @@ def fit_scale(
     Raises:
         PlanError: an embedder that gives NaN, or to which all faces are alike.
     """
-    judge = _by_embedding(editor, kind)
+    judge = _by_embedding(backend, kind)
     if judge is None and kind != "latent":
         return IdentityScale(latent)  # a callable of the user's own, on a scale of its own
     places = [i for i in range(1, len(cells)) if cells[i] == cells[i - 1]] or list(range(1, len(cells)))
     before = [i - 1 for i in places]
     if judge is None:
-        normalize = editor.diffae.normalize
-        z, z_mirrored = through(None, _both_ways(lambda x: normalize(editor.diffae.encode(x)))).unbind(1)
+        normalize = backend.normalize
+        z, z_mirrored = through(None, _both_ways(lambda x: normalize(backend.encode(x)))).unbind(1)
         return _measured(IdentityScale(latent), latent(z[before], z[places]), latent(z, z_mirrored), least)
     e, e_mirrored = through(judge.image_size, _both_ways(judge.embed)).unbind(1)
     if not bool(torch.isfinite(e).all()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +22,13 @@ from vlbias.balance.readings import (
     reads_backwards,
     uncalibrated,
 )
-from vlbias.balance.source import calibration_ids, encode_faces, in_batches, open_faces
+from vlbias.balance.source import calibration_ids, encode_faces, open_faces
 from vlbias.balance.verify import Checks
+from vlbias.data import FaceDataset
 from vlbias.errors import PlanError
 from vlbias.labels import label_text
 from vlbias.networks import FaceNetwork
-
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
+from vlbias.types import Backend
 
 __all__ = ["Judges", "calibrated_judges", "sampled_judges"]
 
@@ -66,7 +65,7 @@ class Judges:
 
 
 def sampled_judges(
-    editor: Editor,
+    backend: Backend,
     target: Poles,
     poles: Sequence[Poles],
     *,
@@ -78,45 +77,45 @@ def sampled_judges(
     """Judges where there is no labelled face: calibrated on faces from the prior, each named by its latent probe.
 
     Args:
-        editor: its probes name the faces.
+        backend: its probes name the faces.
         target, poles: dipoles of the target and of the protected attributes.
         steps: network evaluations of a decode; ``SAMPLED_FACES`` faces are decoded to calibrate those who see pictures.
         checks: what an edit must pass.
         identity: the judge of identity, see ``identity.resolve_identity``.
         networks: column -> network of the user's own.
     """
-    before = editor.diffae.evaluations
-    z_sem = editor.sample_codes(range(SAMPLED_CODES))
-    few, x_T = z_sem[:SAMPLED_FACES], editor.noise(range(SAMPLED_FACES))
-    size = editor.settings.batch_size
-    x_0 = in_batches(lambda z, x: editor.diffae.decode(z, x, steps, editor.settings.solver), size, few, x_T)
+    before = backend.evaluations
+    z_sem = backend.sample_codes(range(SAMPLED_CODES))
+    few, x_T = z_sem[:SAMPLED_FACES], backend.noise(range(SAMPLED_FACES))
+    x_0 = backend.decode(few, x_T, num_steps=steps)
     judges = []
     for pole in (target, *poles):
         plain = uncalibrated(pole.column, pole)
         assert plain.latent is not None and plain.image is not None
-        raw = read(editor, plain.latent, "latent", z_sem)
+        raw = read(backend, plain.latent, "latent", z_sem)
         # the border of the latent reading stays at even odds: how the prior is mixed says nothing about it
         half = (raw[raw > 0].median() - raw[raw < 0].median()) / 2 if 0 < int((raw > 0).sum()) < len(raw) else None
         latent = plain.latent if half is None else _spread(plain.latent, pole, 0.0, float(half))
-        image = None if editor.clip is None else _sampled_clip(editor, plain.image, pole, x_0, raw[: len(x_0)])
+        seen = raw[: len(x_0)]
+        image = _sampled_clip(backend, plain.image, pole, x_0, seen) if backend.can_read_pictures else None
         judge = AttributeJudge(pole.column, latent, image)
         if (network := networks.get(pole.column)) is not None:
-            reading = _sampled_network(network, pole, x_0, raw[: len(x_0)], editor.layout)
+            reading = _sampled_network(network, pole, x_0, seen, backend.layout)
             judge = judge.with_network(network, reading, min_skill=checks.min_skill)
             # measured against the probes' own words, which is no accuracy
             judge = replace(judge, image=judge.image and replace(judge.image, accuracy=None))
         judges.append(judge)
-    labels = [[str(bool(value)) for value in editor.probe(z_sem, pole.name) > 0.5] for pole in poles]
-    latent_identity = LatentIdentity.fit(editor.diffae.normalize(z_sem), labels)
+    labels = [[str(bool(value)) for value in backend.probe(z_sem, pole.name) > 0.5] for pole in poles]
+    latent_identity = LatentIdentity.fit(backend.normalize(z_sem), labels)
     cells = ["/".join(words) for words in zip(*(column[: len(x_0)] for column in labels), strict=True)]
     order = sorted(range(len(x_0)), key=lambda index: cells[index])
-    through, cells = through_tensor(x_0[order], size), sorted(cells)
-    scale = fit_scale(editor, identity, latent_identity, through, cells, least=checks.identity)
-    return Judges(judges, scale, editor.diffae.evaluations - before)
+    through, cells = through_tensor(x_0[order], backend.batch_size), sorted(cells)
+    scale = fit_scale(backend, identity, latent_identity, through, cells, least=checks.identity)
+    return Judges(judges, scale, backend.evaluations - before)
 
 
-def _sampled_clip(editor: Editor, plain: Reading, pole: Poles, x_0: torch.Tensor, raw: torch.Tensor) -> Reading:
-    seen = read(editor, plain, "image", x_0)
+def _sampled_clip(backend: Backend, plain: Reading, pole: Poles, x_0: torch.Tensor, raw: torch.Tensor) -> Reading:
+    seen = read(backend, plain, "image", x_0)
     old, new = seen[raw < 0], seen[raw > 0]
     if min(len(old), len(new)) < 4 or not float(new.median() - old.median()) > 1e-3:
         return plain
@@ -150,8 +149,8 @@ def _spread(reading: Reading, pole: Poles, middle: float, half: float) -> Readin
 
 
 def calibrated_judges(
-    editor: Editor,
-    faces: Any,
+    backend: Backend,
+    faces: FaceDataset,
     *,
     target: tuple[str, Poles | None],
     poles: Sequence[Poles],
@@ -164,7 +163,7 @@ def calibrated_judges(
     """Calibrate on labelled originals, as many from each cell.
 
     Args:
-        editor: the judges.
+        backend: the judges.
         faces: the dataset.
         target: label column, and its dipole where the editor has one.
         poles: of the protected columns.
@@ -189,54 +188,43 @@ def calibrated_judges(
             of_item[str(item)] = [klass, *(str(group) for group in groups)]
     cells = [(item, (values[0], GROUP_JOINT.join(values[1:]))) for item, values in of_item.items()]
     ids = calibration_ids(cells, CALIBRATION_FACES, seed)
-    x_faces, failures = open_faces(faces, ids, editor)
+    x_faces, failures = open_faces(faces, ids, backend)
     ids = [item for item in ids if item in x_faces]
     if not ids:
         first = next(iter(failures.values()))
         raise PlanError(f"No picture of '{faces.name}' that the judges need can be read; the first: {first}")
-    x_0, z_sem = encode_faces(editor, [x_faces[item] for item in ids])
+    x_0, z_sem = encode_faces(backend, [x_faces[item] for item in ids])
     names = ["/".join(of_item[item]) for item in ids]
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
-    through = through_faces(faces, ids, x_0, editor.settings.batch_size)
+    through = through_faces(faces, ids, x_0, backend.batch_size)
     min_skill = checks.min_skill
     judges = []
     for place, (column, pole) in enumerate(zip(columns, [target[1], *poles], strict=True)):
-        judge = calibrate(editor, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
+        judge = calibrate(backend, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
         given = pole if place > 0 else None  # the target may stand either way: nothing walks along its dipole
-        if given and reads_backwards(editor, judge, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
-            raise _turned_round(given, editor)
+        if given and reads_backwards(backend, judge, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
+            raise _turned_round(given, backend)
         if (network := networks.get(column)) is not None:
-            reading = network_reading(network, through, values[place], editor.layout, column=column)
+            reading = network_reading(network, through, values[place], backend.layout, column=column)
             reading = _filled(reading, pole) if reading is not None and pole is not None else reading
             judge = judge.with_network(network, reading, min_skill=min_skill)
         # a walk is aimed by the latent reading; the target may be guarded by either
         if judge.latent is None and (place > 0 or judge.image is None):
             raise PlanError(
-                f"The judges of editor '{editor.name}' cannot tell the groups of '{column}' apart in this dataset, so "
+                f"The judges of editor '{backend.name}' cannot tell the groups of '{column}' apart in this dataset, so "
                 "its edits could not be verified. Use another editor, check the labels, or lower `min_skill`, "
                 "checks=Checks(min_skill=.1) or --checks min_skill=.1."
             )
         judges.append(judge)
-    effects = _effects(editor, [pole.name for pole in poles])
-    latent = LatentIdentity.fit(editor.diffae.normalize(z_sem), values[1:], effects=effects)
-    return Judges(judges, fit_scale(editor, identity, latent, through, names, least=checks.identity))
+    effects = backend.effects([pole.name for pole in poles])
+    latent = LatentIdentity.fit(backend.normalize(z_sem), values[1:], effects=effects)
+    return Judges(judges, fit_scale(backend, identity, latent, through, names, least=checks.identity))
 
 
-def _effects(editor: Editor, names: Sequence[str]) -> torch.Tensor | None:
-    """What attributes do to a normalised code, (k, d); ``None`` for an editor without probes of them."""
-    probes = editor.probes
-    known = [] if probes is None else [probes.names.index(name) for name in names if name in probes.names]
-    if probes is None or not known:
-        return None
-    moved = probes.effects[known] * probes.std
-    start = probes.mean.expand_as(moved)
-    return editor.diffae.normalize(start + moved) - editor.diffae.normalize(start)
-
-
-def _turned_round(pole: Poles, editor: Editor) -> PlanError:
+def _turned_round(pole: Poles, backend: Backend) -> PlanError:
     first, *_, last = pole.ordered
     return PlanError(
         f"The values of '{pole.column}' stand the wrong way round on '{pole.name}': faces with '{first}' look more "
-        f"like '{editor.dipoles[pole.name].positive[0]}' than faces with '{last}'. Turn them: "
+        f"like '{backend.dipoles[pole.name].positive[0]}' than faces with '{last}'. Turn them: "
         f"{spelled(pole, pole.ordered[::-1])}."
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
-from vlbias.balance.source import in_batches
+from vlbias.data import FaceDataset
 from vlbias.images import to_tensor
 
 __all__ = ["Look", "Through", "through_faces", "through_tensor"]
@@ -19,7 +18,14 @@ Look = Callable[[int], torch.Tensor]
 Through = Callable[[int | None, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
 
 
-def through_faces(faces: Any, ids: Sequence[str], x_0: torch.Tensor, batch_size: int) -> Through:
+def _in_batches(function: Callable[..., torch.Tensor], size: int, *tensors: torch.Tensor) -> torch.Tensor:
+    """Apply a function to aligned tensors in batches of ``size`` rows, without gradients."""
+    with torch.no_grad():
+        starts = range(0, len(tensors[0]), size)
+        return torch.cat([function(*(tensor[start : start + size] for tensor in tensors)) for start in starts])
+
+
+def through_faces(faces: FaceDataset, ids: Sequence[str], x_0: torch.Tensor, batch_size: int) -> Through:
     """Over faces of a dataset, opened anew for each size, a few at a time.
 
     Args:
@@ -31,7 +37,7 @@ def through_faces(faces: Any, ids: Sequence[str], x_0: torch.Tensor, batch_size:
 
     def run(size: int | None, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         if size is None:
-            return in_batches(function, batch_size, x_0)
+            return _in_batches(function, batch_size, x_0)
         starts = range(0, len(ids), batch_size)
         parts = (ids[start : start + batch_size] for start in starts)
         return torch.cat([function(torch.cat([to_tensor(faces.image(item), size) for item in part])) for part in parts])
@@ -41,4 +47,4 @@ def through_faces(faces: Any, ids: Sequence[str], x_0: torch.Tensor, batch_size:
 
 def through_tensor(x_0: torch.Tensor, batch_size: int) -> Through:
     """Over pictures that have no larger original (n, 3, h, w)."""
-    return lambda size, function: in_batches(function, batch_size, x_0)
+    return lambda size, function: _in_batches(function, batch_size, x_0)

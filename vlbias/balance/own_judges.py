@@ -1,69 +1,67 @@
-"""Judges of attributes that the user brings, in any of their shapes, as networks on faces."""
+"""Scorers of attributes that the user brings, in any of their shapes, as networks on faces."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlbias.classify import Classifier
 from vlbias.errors import ConfigError, unknown
 from vlbias.labelling import ClassifierLabeller
 from vlbias.labels import label_text
 from vlbias.networks import FaceInput, FaceNetwork, FaceOutput, load_network, of_classifier
+from vlbias.types import Backend
 
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
-
-__all__ = ["OwnJudge", "resolve_judges"]
+__all__ = ["OwnScorer", "resolve_scorers"]
 
 #: A file or folder of ``vlbias.networks.load_network``, a network, a classifier, or a labeller.
-OwnJudge = str | os.PathLike[str] | FaceNetwork | Classifier | ClassifierLabeller
+OwnScorer = str | os.PathLike[str] | FaceNetwork | Classifier | ClassifierLabeller
 
 _KINDS = ("classes", "number")
 
 
-def resolve_judges(
-    editor: Editor, judges: Mapping[str, OwnJudge] | None, columns: Iterable[str]
+def resolve_scorers(
+    backend: Backend, scorers: Mapping[str, OwnScorer] | None, columns: Iterable[str]
 ) -> dict[str, FaceNetwork]:
     """Read what the user gave: column -> network that tells classes or a number.
 
     Args:
-        editor: gives the device.
-        judges: column -> judge; ``None`` for none.
+        backend: gives the device.
+        scorers: column -> scorer; ``None`` for none.
         columns: of the target and the protected attributes.
 
     Raises:
         UnknownNameError: a column that is neither target nor protected.
-        ConfigError: a judge of another kind.
+        ConfigError: a scorer of another kind.
         CheckpointError, MissingDependencyError: as :func:`vlbias.networks.load_network`.
     """
-    if judges is not None and not isinstance(judges, Mapping):
-        raise ConfigError(f"`judges` must map columns to judges, such as {{'gender': 'gender.onnx'}}; got {judges!r}.")
+    if scorers is not None and not isinstance(scorers, Mapping):
+        raise ConfigError(f"`scorers` must map columns to scorers: {{'gender': 'gender.onnx'}}; got {scorers!r}.")
     names = list(columns)
     found = {}
-    for column, judge in (judges or {}).items():
+    for column, scorer in (scorers or {}).items():
         if column not in names:
-            raise unknown("column", column, names, where="`judges`, which read the target and the protected attributes")
-        found[column] = _network(editor, column, judge)
+            raise unknown("column", column, names, where="`scorers`: the target and protected columns")
+        found[column] = _network(backend, column, scorer)
     return found
 
 
-def _network(editor: Editor, column: str, judge: Any) -> FaceNetwork:
-    if isinstance(judge, (str, os.PathLike)):
-        return load_network(judge, needs=_KINDS, device=editor.device)
-    if isinstance(judge, Classifier):
-        return of_classifier(judge)
-    if isinstance(judge, ClassifierLabeller):
+def _network(backend: Backend, column: str, scorer: Any) -> FaceNetwork:
+    if isinstance(scorer, (str, os.PathLike)):
+        return load_network(scorer, needs=_KINDS, device=backend.device)
+    if isinstance(scorer, Classifier):
+        return of_classifier(scorer)
+    if isinstance(scorer, ClassifierLabeller):
         # a labeller takes pictures in [-1, 1] and normalises them by itself
-        classes = tuple(str(label_text(label)) for label in judge.classes)
+        classes = tuple(str(label_text(label)) for label in scorer.classes)
         output = FaceOutput(classes=classes, activation="none")
-        return FaceNetwork(judge.source, judge.probabilities, FaceInput(judge.size), output)
-    if isinstance(judge, FaceNetwork) and judge.output.kind in _KINDS:
-        return judge
-    if isinstance(judge, FaceNetwork):
-        raise ConfigError(f"`judges`: {judge.name} is an embedder; say what its outputs mean: FaceOutput(classes=...).")
+        return FaceNetwork(scorer.source, scorer.probabilities, FaceInput(scorer.size), output)
+    if isinstance(scorer, FaceNetwork) and scorer.output.kind in _KINDS:
+        return scorer
+    if isinstance(scorer, FaceNetwork):
+        raise ConfigError(f"`scorers`: {scorer.name} is an embedder; say what it tells: FaceOutput(classes=...).")
     raise ConfigError(
-        f"`judges` of '{column}' must be a file, a Classifier, a ClassifierLabeller, or a FaceNetwork around any "
-        f"function; got {type(judge).__name__}."
+        f"`scorers` of '{column}' must be a file, a Classifier, a ClassifierLabeller, or a FaceNetwork around any "
+        f"function; got {type(scorer).__name__}."
     )

@@ -12,18 +12,15 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import pandas as pd
-import torch
 
 from vlbias.balance.attempts import ChunkResult, Job
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
 from vlbias.balance.identity import (
-    Identity,
     IdentityScale,
     LatentIdentity,
     identity_judge,
@@ -32,25 +29,25 @@ from vlbias.balance.identity import (
 )
 from vlbias.balance.judges import Judges, calibrated_judges, sampled_judges
 from vlbias.balance.originals import ORIGINALS
-from vlbias.balance.own_judges import OwnJudge, resolve_judges
+from vlbias.balance.own_judges import resolve_scorers
 from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.readings import AttributeJudge, check_labels
 from vlbias.balance.round_trip import check_round_trip, run_trips, trips_of
+from vlbias.balance.settings import BalanceOptions, BalanceSettings
 from vlbias.balance.state import RunFolder
 from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
-from vlbias.balance.verify import Checks, enough
+from vlbias.balance.verify import enough
 from vlbias.balance.write import assemble, write_report
 from vlbias.balance.written import check_size, resolution_note
-from vlbias.errors import ConfigError, OutputError, PlanError
+from vlbias.data import FaceDataset
+from vlbias.editor import Editor
+from vlbias.errors import ConfigError, OutputError, PlanError, unknown
 from vlbias.files import read_json, writing
-from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
+from vlbias.types import Backend
 from vlbias.version import __version__
-
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
 
 __all__ = ["Balancer", "Result"]
 
@@ -115,96 +112,77 @@ class Balancer:
     """Balance a labelled face dataset by verified edits.
 
     Args:
-        editor: does the edits and the judging.
+        editor: edits and reads faces: a :class:`vlbias.Editor`, or any :class:`vlbias.types.Backend`.
         target: label column whose classes must stay as they are.
         protected: label column whose groups are made equal inside each class, or several (their product).
         mode: ``reduce`` mitigates the association of target and protected, ``amplify`` strengthens it, for study.
         source: ``real`` edits the dataset's own faces, ``prior`` faces drawn from the latent prior.
-        to: how far, see :func:`vlbias.balance.wanted_counts`: ``"max"``, ``"mean"``, ``"all"``, a number, or shares.
         seed: draws donors, faces and noise.
-        splits: splits to balance; the others are passed on as they are.
-        poles: {column: (path, {value: place in -1..1})}, or values in order, for columns the library does not know.
-            Naming them also plans for values that do not occur.
-        path: with a single protected column, ``path="age", poles={"young": -1, "old": +1}`` (or values in order) says
-            the same.
-        checks: what an edit must pass.
-        identity: ``"latent"``, ``"clip"``, a face embedder (a file or folder, see :func:`vlbias.networks.load_network`,
-            or a ``FaceNetwork``), or a callable, see :data:`vlbias.balance.identity.Identity`.
-        judges: column -> who reads it from pictures in CLIP's place: a classifier's file or folder, a ``Classifier``, a
-            ``ClassifierLabeller``, or a ``FaceNetwork`` around any function.
-        prior_steps: network evaluations of a decode in prior mode.
-        keep_pairs: in prior mode, also decode the donors of edits into ``OUT/donors`` so that pairs can be seen.
-        chunk_size: edits that are committed, and walked, together.
-        size: ``own`` writes an edit at its donor's width and height, in the donor's file format and quality: the
-            donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
-        leak: how it is measured what gives edits away: ``"low-level"``, ``"network"`` for that and a small network,
-            which takes minutes, or :class:`vlbias.leak.LeakSettings`. It changes the report alone.
-        round_trip: whether the originals of the balanced splits pass through the editor as well, to another group and
-            back, so that what editing leaves behind says nothing about the cell. It costs two edits for each original
-            (one with ``method="decode"``), and changes the originals a little.
+        settings: everything else; ``None`` for the defaults.
+        **options: fields of :class:`BalanceSettings` that replace those of ``settings``, such as ``to="mean"``.
 
     Raises:
         PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
             the editor does not have.
-        ConfigError: ``checks`` are not a :class:`Checks`, or a judge is of no kind that is known.
-        UnknownNameError: a judge of a column that is neither target nor protected.
-        CheckpointError, MissingDependencyError: a judge's file cannot be read.
+        ConfigError: a scorer is of no kind that is known.
+        UnknownNameError: no such option, or a scorer of a column that is neither target nor protected.
+        CheckpointError, MissingDependencyError: a scorer's file cannot be read.
     """
 
     def __init__(
         self,
-        editor: Editor,
+        editor: Editor | Backend,
         *,
         target: str,
         protected: str | Sequence[str],
         mode: str = "reduce",
         source: str = "real",
-        to: str | int | Mapping[str, float] = "max",
         seed: int = 0,
-        splits: Sequence[str] = ("train",),
-        poles: Mapping[Any, Any] | Sequence[Any] | None = None,
-        path: str | None = None,
-        checks: Checks | None = None,
-        identity: str | PathLike[str] | FaceNetwork | Identity = "latent",
-        judges: Mapping[str, OwnJudge] | None = None,
-        prior_steps: int = 10,
-        keep_pairs: bool = True,
-        chunk_size: int = 32,
-        size: str = "own",
-        leak: str | LeakSettings = "low-level",
-        round_trip: bool = False,
+        settings: BalanceSettings | None = None,
+        **options: Unpack[BalanceOptions],
     ):
-        self.editor = editor
-        self.target = target
+        for name in options:
+            if name not in BalanceSettings.__dataclass_fields__:
+                raise unknown("option", name, BalanceSettings.__dataclass_fields__, where="Balancer")
+        self.settings = settings = replace(settings or BalanceSettings(), **options)
+        self.backend = backend = editor.renderer if isinstance(editor, Editor) else editor
+        self.target, self.mode, self.source, self.seed = target, mode, source, seed
         self.protected = [protected] if isinstance(protected, str) else list(protected)
         check_settings(
-            target=target, protected=self.protected, mode=mode, to=to, source=source, chunk_size=chunk_size
+            target=target,
+            protected=self.protected,
+            mode=mode,
+            to=settings.to,
+            source=source,
+            chunk_size=settings.chunk_size,
         )
-        if path is not None:
-            if len(self.protected) != 1 or poles is None:
-                raise PlanError("`path` needs one protected column and its `poles`, such as {'young': -1, 'old': 1}.")
-            poles = {self.protected[0]: (path, poles)}
-        if prior_steps < 1:
-            raise PlanError(f"`prior_steps` must be >= 1; got {prior_steps}.")
-        check_size(size)
-        check_round_trip(round_trip, source=source)
-        self.round_trip = round_trip
-        self.mode, self.source, self.to, self.seed, self.size = mode, source, to, seed, size
-        self.splits = [splits] if isinstance(splits, str) else list(splits)
-        if not self.splits or len(set(self.splits)) != len(self.splits):
-            raise PlanError(f"`splits` must name one split or several, each once; got {self.splits}.")
-        self.poles = given_poles(poles, target=target, protected=self.protected, dipoles=editor.dipoles)
-        if not isinstance(checks, Checks | None):
-            raise ConfigError(f"`checks` must be a Checks, such as Checks(goal=0.8); got {checks!r}.")
-        self.checks = Checks() if checks is None else checks
-        self.leak = leak_settings(leak, seed)
-        self.identity = resolve_identity(editor, identity)
-        self.judges = resolve_judges(editor, judges, [target, *self.protected])
-        self.prior_steps, self.keep_pairs, self.chunk_size = prior_steps, keep_pairs, chunk_size
+        check_round_trip(settings.round_trip, source=source)
+        self.poles = given_poles(
+            settings.poles,
+            path=settings.path,
+            target=target,
+            protected=self.protected,
+            dipoles=backend.dipoles,
+        )
+        self.leak = leak_settings(settings.leak, seed)
+        self.identity = resolve_identity(backend, settings.identity)
+        self.scorers = resolve_scorers(backend, settings.scorers, [target, *self.protected])
+
+    def changed(self, *, mode: str, source: str, **options: Unpack[BalanceOptions]) -> Balancer:
+        """The same balancer with another mode, source or other :class:`BalanceSettings`."""
+        return Balancer(
+            self.backend,
+            target=self.target,
+            protected=self.protected,
+            mode=mode,
+            source=source,
+            seed=self.seed,
+            settings=replace(self.settings, **options),
+        )
 
     # -- planning -----------------------------------------------------------------------------------------------------
 
-    def plan(self, faces: Any | None, *, limit: int | None = None, num_images: int | None = None) -> Plan:
+    def plan(self, faces: FaceDataset | None, *, limit: int | None = None, num_images: int | None = None) -> Plan:
         """Plan the edits and price them; nothing is written.
 
         Args:
@@ -215,10 +193,10 @@ class Balancer:
         Raises:
             PlanError: says what is wrong with the attributes, the groups, or the editor.
         """
-        if self.source == "prior" and self.editor.diffae.prior is None:
+        if self.source == "prior" and not self.backend.can_sample:
             raise PlanError(
-                f"Editor '{self.editor.name}' has no latent prior to draw faces from. Use source='real', or train one: "
-                "vlbias train prior."
+                f"Editor '{self.backend.name}' has no latent prior to draw faces from. Use source='real', or train one "
+                "with vlbias train prior."
             )
         self._check_layout(faces)
         table = None if faces is None else faces.table
@@ -235,23 +213,23 @@ class Balancer:
             target=self.target,
             poles=poles,
             mode=self.mode,
-            to=self.to,
+            to=self.settings.to,
             source=self.source,
-            splits=self.splits,
+            splits=self.settings.splits,
             seed=self.seed,
-            chunk_size=self.chunk_size,
+            chunk_size=self.settings.chunk_size,
             limit=limit,
             open_groups=any(column in self.poles for column in self.protected),
             target_values=target_poles.ordered if target_poles is not None else None,
             num_images=num_images,
         )
         cost = estimate(
-            self.editor,
+            self.backend,
             plan,
             faces,
-            prior_steps=self.prior_steps,
-            pairs=self.keep_pairs,
-            own_size=self.size == "own",
+            prior_steps=self.settings.prior_steps,
+            pairs=self.settings.keep_pairs,
+            own_size=self.settings.size == "own",
             trips=sum(map(len, self._trips(table, plan, poles))),
         )
         return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
@@ -264,25 +242,25 @@ class Balancer:
             labels[self.target] = sorted({label for label in given if label is not None})
         elif target_poles is not None:
             labels[self.target] = target_poles.ordered
-        for column, network in self.judges.items():
+        for column, network in self.scorers.items():
             check_labels(network, labels.get(column, []), column)
 
-    def _notes(self, faces: Any | None) -> tuple[str, ...]:
+    def _notes(self, faces: FaceDataset | None) -> tuple[str, ...]:
         """What resolution will give away, where edits cannot be written at the originals' size."""
-        if faces is None or (self.size == "own" and self.source == "real"):
+        if faces is None or (self.settings.size == "own" and self.source == "real"):
             return ()
-        note = resolution_note(faces, self.editor.image_size, prior=self.source == "prior")
+        note = resolution_note(faces, self.backend.image_size, prior=self.source == "prior")
         return () if note is None else (note,)
 
-    def _check_layout(self, faces: Any | None) -> None:
+    def _check_layout(self, faces: FaceDataset | None) -> None:
         """Refuse faces that were cut otherwise than the editor was trained on."""
         if faces is None or faces.alignment is None:
             return
-        cut_as = faces.alignment.get("layout", self.editor.layout)
-        if cut_as != self.editor.layout:
+        cut_as = faces.alignment.get("layout", self.backend.layout)
+        if cut_as != self.backend.layout:
             raise PlanError(
-                f"the faces of '{faces.name}' were cut as '{cut_as}', but editor '{self.editor.name}' was trained on "
-                f"'{self.editor.layout}'. Align them with layout='{self.editor.layout}' (editor.layout)."
+                f"the faces of '{faces.name}' were cut as '{cut_as}', but editor '{self.backend.name}' was trained on "
+                f"'{self.backend.layout}'. Align them with layout='{self.backend.layout}' (editor.layout)."
             )
 
     def _protected_poles(self, table: pd.DataFrame | None) -> list[Poles]:
@@ -292,15 +270,15 @@ class Balancer:
             if table is not None:
                 labels = column_labels(table, column, role="protected")
                 values = sorted({label for label in labels if label is not None})
-            pole = self.poles.get(column) or resolve_poles(column, values, self.editor.dipoles)
+            pole = self.poles.get(column) or resolve_poles(column, values, self.backend.dipoles)
             if pole is None:
-                paths = {name: self.editor.dipoles[name] for name in self.editor.attributes}
-                raise unplaced(column, values, editor=self.editor.name, paths=paths)
-            if pole.name not in self.editor.attributes:
+                paths = {name: self.backend.dipoles[name] for name in self.backend.attributes}
+                raise unplaced(column, values, editor=self.backend.name, paths=paths)
+            if pole.name not in self.backend.attributes:
                 raise PlanError(
-                    f"Editor '{self.editor.name}' can read '{pole.name}' but has no path for it, so it cannot edit "
-                    f"'{column}'. Paths: {', '.join(self.editor.attributes) or 'none'}. Learn it with Editor.learn, or "
-                    f"vlbias learn {pole.name}."
+                    f"Editor '{self.backend.name}' can read '{pole.name}' but has no path for it, so it cannot edit "
+                    f"'{column}'. Paths: {', '.join(self.backend.attributes) or 'none'}. Learn it with Editor.learn, "
+                    f"or vlbias learn {pole.name}."
                 )
             found.append(pole)
         return found
@@ -310,13 +288,13 @@ class Balancer:
         if table is not None:
             labels = column_labels(table, self.target, role="target")
             values = sorted({label for label in labels if label is not None})
-        return self.poles.get(self.target) or resolve_poles(self.target, values, self.editor.dipoles)
+        return self.poles.get(self.target) or resolve_poles(self.target, values, self.backend.dipoles)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(
         self,
-        faces: Any | None,
+        faces: FaceDataset | None,
         plan: Plan,
         out_dir: str | Path,
         *,
@@ -343,8 +321,8 @@ class Balancer:
         """
         if originals not in ORIGINALS:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
-        check_size(self.size, originals)
-        check_round_trip(self.round_trip, source=self.source, originals=originals)
+        check_size(self.settings.size, originals)
+        check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
         first, step = shard if shard is not None else (0, 1)
         if not 0 <= first < step:
             raise ConfigError(f"`shard` must be (i, n) with 0 <= i < n; got {shard}.")
@@ -373,7 +351,7 @@ class Balancer:
                 plan,
                 poles,
                 originals=originals,
-                image_size=self.editor.image_size,
+                image_size=self.backend.image_size,
                 details=self._details(faces, plan, job),
                 bar=bar,
                 trips=range(plan.num_chunks, len(work)),
@@ -385,7 +363,7 @@ class Balancer:
         return self._finished(run)
 
     def _measure(
-        self, run: RunFolder, faces: Any | None, plan: Plan, progress: bool, table: pd.DataFrame
+        self, run: RunFolder, faces: FaceDataset | None, plan: Plan, progress: bool, table: pd.DataFrame
     ) -> dict[str, Any]:
         """What gives edits away in the pictures as they were written."""
         return measured(
@@ -399,7 +377,7 @@ class Balancer:
             show_progress=progress,
         )
 
-    def _measure_again(self, run: RunFolder, faces: Any | None, plan: Plan, progress: bool) -> None:
+    def _measure_again(self, run: RunFolder, faces: FaceDataset | None, plan: Plan, progress: bool) -> None:
         """Measure a finished run in another way than it was."""
         report = read_json(run.out / "report.json")
         if needs_measuring(report, self.leak):
@@ -413,7 +391,7 @@ class Balancer:
         rejected = pd.read_csv(run.out / "rejected.csv", dtype=text)
         return Result(run.out, True, table, rejected, read_json(run.out / "report.json"))
 
-    def _job(self, faces: Any | None, plan: Plan, originals: str) -> dict[str, Any]:
+    def _job(self, faces: FaceDataset | None, plan: Plan, originals: str) -> dict[str, Any]:
         """What must be equal for a folder to be resumed."""
         face = self.identity.fingerprint if isinstance(self.identity, FaceNetwork) else identity_name(self.identity)
         labels = "" if faces is None else faces.table.to_csv()
@@ -423,17 +401,16 @@ class Balancer:
             "labels": hashlib.sha256(labels.encode()).hexdigest(),
             "plan": plan.settings,
             "plan_digest": plan.digest(),
-            "checks": asdict(self.checks),
-            "editor": self.editor.name,
-            "weights": _weights_digest(self.editor),
-            "render": asdict(self.editor.settings),
+            "checks": asdict(self.settings.checks),
+            "editor": self.backend.name,
+            "backend": self.backend.fingerprint(),
             "identity": face,
-            "judges": {column: network.fingerprint for column, network in self.judges.items()},
-            "prior_steps": self.prior_steps,
-            "keep_pairs": self.keep_pairs,
+            "judges": {column: network.fingerprint for column, network in self.scorers.items()},
+            "prior_steps": self.settings.prior_steps,
+            "keep_pairs": self.settings.keep_pairs,
             "originals": originals,
-            "size": self.size,
-            "round_trip": self.round_trip,
+            "size": self.settings.size,
+            "round_trip": self.settings.round_trip,
             "alignment": None if faces is None else faces.alignment,
         }
 
@@ -450,51 +427,51 @@ class Balancer:
 
     # -- judges -------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, run: RunFolder, faces: Any | None, plan: Plan, poles: list[Poles]) -> Job:
+    def _prepare(self, run: RunFolder, faces: FaceDataset | None, plan: Plan, poles: list[Poles]) -> Job:
         """Calibrate the judges, once for all shards."""
         columns = [self.target, *self.protected]
-        if self.editor.clip is None and not set(columns) <= set(self.judges):
+        if not self.backend.can_read_pictures and not set(columns) <= set(self.scorers):
             raise PlanError(
-                f"Editor '{self.editor.name}' has no CLIP to judge edits with. Load it with clip=..., or give `judges` "
-                f"for {', '.join(columns)}."
+                f"Editor '{self.backend.name}' has no CLIP to judge edits with. Load it with clip=..., or give "
+                f"`scorers` for {', '.join(columns)}."
             )
         if not len(plan):
             judges = Judges([AttributeJudge(name, None, None) for name in columns], None)
         elif (run.state / "judges.json").is_file():
-            judges = Judges.from_json(run.first_wins("judges.json", None), self.judges)
+            judges = Judges.from_json(run.first_wins("judges.json", None), self.scorers)
         else:
-            who: dict[str, Any] = {"checks": self.checks, "identity": self.identity, "networks": self.judges}
+            who: dict[str, Any] = {"checks": self.settings.checks, "identity": self.identity, "networks": self.scorers}
             target_poles = self._target_poles(None if faces is None else faces.table)
             if faces is None:
                 assert target_poles is not None  # a plan without a dataset needs a known target
-                judges = sampled_judges(self.editor, target_poles, poles, steps=self.prior_steps, **who)
+                judges = sampled_judges(self.backend, target_poles, poles, steps=self.settings.prior_steps, **who)
             else:
                 judges = calibrated_judges(
-                    self.editor,
+                    self.backend,
                     faces,
                     target=(self.target, target_poles),
                     poles=poles,
-                    splits=self.splits,
+                    splits=self.settings.splits,
                     seed=self.seed,
                     **who,
                 )
-            judges = Judges.from_json(run.first_wins("judges.json", judges.to_json()), self.judges)
+            judges = Judges.from_json(run.first_wins("judges.json", judges.to_json()), self.scorers)
         scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
         return Job(
-            editor=self.editor,
+            backend=self.backend,
             faces=faces,
             groups=plan.groups,
             poles=poles,
             target=judges.attributes[0],
             protected=judges.attributes[1:],
-            identity=identity_judge(self.editor, self.identity, scale),
+            identity=identity_judge(self.backend, self.identity, scale),
             identity_scale=scale,
             identity_sees_pictures=self.identity != "latent",
-            checks=self.checks,
+            checks=self.settings.checks,
             seed=self.seed,
-            prior_steps=self.prior_steps,
-            keep_pairs=self.keep_pairs,
-            size=self.size,
+            prior_steps=self.settings.prior_steps,
+            keep_pairs=self.settings.keep_pairs,
+            size=self.settings.size,
             calibration_evaluations=judges.unet_evaluations,
         )
 
@@ -511,7 +488,9 @@ class Balancer:
 
     def _trips(self, table: pd.DataFrame | None, plan: Plan, poles: Sequence[Poles]) -> list[list[dict[str, Any]]]:
         """Chunks of originals that pass through the editor; none where that was not asked for."""
-        return trips_of(table, plan, poles, self.chunk_size) if self.round_trip and table is not None else []
+        if table is None or not self.settings.round_trip:
+            return []
+        return trips_of(table, plan, poles, self.settings.chunk_size)
 
     def _run_chunks(self, run: RunFolder, work: Mapping[int, Work], progress: bool) -> None:
         for unit in ("edits", "originals"):
@@ -538,23 +517,23 @@ class Balancer:
                 kept, rejected = kept + len(result.kept), rejected + len(result.rejected)
                 bar.update(item.size, kept=kept, rejected=rejected)
 
-    def _details(self, faces: Any | None, plan: Plan, job: Job) -> dict[str, Any]:
+    def _details(self, faces: FaceDataset | None, plan: Plan, job: Job) -> dict[str, Any]:
         return {
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
             "license": None if faces is None else faces.license,
             "left_out": [] if faces is None else [asdict(problem) for problem in faces.problems],
             "alignment": None if faces is None else faces.alignment,
-            "editor": self.editor.name,
-            "editor_license": self.editor.info.get("license"),
-            "checks": asdict(self.checks),
+            "editor": self.backend.name,
+            "editor_license": self.backend.license,
+            "checks": asdict(self.settings.checks),
             "calibration_evaluations": job.calibration_evaluations,
             "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
             "enough": {
-                kind: max(enough(getattr(judge, kind), self.checks) for judge in job.protected)
+                kind: max(enough(getattr(judge, kind), self.settings.checks) for judge in job.protected)
                 for kind in ("latent", "image")
             },
             "identity_judge": self._identity_details(job),
-            "size": self.size,
+            "size": self.settings.size,
             "warnings": [*plan.notes, *self._judges_warnings(job)],
         }
 
@@ -570,18 +549,7 @@ class Balancer:
     def _judges_warnings(self, job: Job) -> list[str]:
         said = [text for judge in (job.target, *job.protected) for text in judge.warnings()]
         # a limit that half of all strangers reach asks for no judgement
-        return said + (job.identity_scale.warnings(self.identity) if self.checks.identity > 0 else [])
-
-
-def _weights_digest(editor: Editor) -> str:
-    """A hash of what decides the pixels and the verdicts: the networks and paths of an editor, and its CLIP."""
-    hashed = hashlib.sha256()
-    for part in (editor.diffae, editor.paths, editor.probes, editor.clip):
-        if isinstance(part, torch.nn.Module):
-            for name, value in sorted(part.state_dict().items()):
-                hashed.update(name.encode())
-                hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return hashed.hexdigest()
+        return said + (job.identity_scale.warnings(self.identity) if self.settings.checks.identity > 0 else [])
 
 
 class _silent:

@@ -19,6 +19,7 @@ import pandas as pd
 from vlbias.attributes import followers, of_column, orientation
 from vlbias.errors import PlanError
 from vlbias.labels import label_text, label_texts
+from vlbias.paths import Dipole
 
 __all__ = [
     "Poles",
@@ -110,7 +111,7 @@ def _unknown_column(column: str, table: pd.DataFrame, role: str) -> PlanError:
 def resolve_poles(
     column: str,
     values: Iterable[str],
-    dipoles: Mapping[str, Any] | Iterable[str],
+    dipoles: Mapping[str, Dipole] | Iterable[str],
     given: tuple[str, Mapping[Any, float] | Sequence[Any]] | None = None,
 ) -> Poles | None:
     """Find how a column's values lie on a dipole of the editor.
@@ -147,20 +148,26 @@ def resolve_poles(
 def given_poles(
     poles: Mapping[Any, Any] | Sequence[Any] | None,
     *,
+    path: str | None = None,
     target: str,
     protected: Sequence[str],
-    dipoles: Mapping[str, Any] | Iterable[str],
+    dipoles: Mapping[str, Dipole] | Iterable[str],
 ) -> dict[str, Poles]:
     """What the user says of own columns, checked against the editor before any dataset is seen.
 
     Args:
         poles: {column: (path, {value: place} or values in order from the negative pole)}; ``None`` for none.
+        path: with a single protected column: its path, so that ``poles`` has its values alone.
         target, protected: the columns of the job; no other may be named.
         dipoles: the dipoles the editor knows.
 
     Raises:
         PlanError: says which column is described badly, and how to write it.
     """
+    if path is not None:
+        if len(protected) != 1 or poles is None:
+            raise PlanError("`path` needs one protected column and its `poles`, such as {'young': -1, 'old': 1}.")
+        poles = {protected[0]: (path, poles)}
     if poles is not None and not isinstance(poles, Mapping):
         raise PlanError(f"`poles` must be a mapping such as {{'older': {_FORM}}}; got {poles!r}.")
     found = {}
@@ -225,7 +232,7 @@ def spelled(pole: Poles | str, values: Sequence[str], path: str = "PATH") -> str
     return f"poles={{'{column}': ('{path}', {list(values)})}}, or --poles {shlex.quote(f'{column}:{path}={words}')}"
 
 
-def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[str, Any]) -> PlanError:
+def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[str, Dipole]) -> PlanError:
     """The error for a protected column that the library knows nothing of: what to type, and what paths there are.
 
     Args:

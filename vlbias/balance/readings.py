@@ -12,19 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
+from vlbias.balance.looks import Through
 from vlbias.balance.poles import Poles
-from vlbias.errors import ConfigError, PlanError, UnknownNameError, VlbiasError
+from vlbias.errors import ConfigError, PlanError, UnknownNameError
 from vlbias.networks import FaceNetwork
-
-if TYPE_CHECKING:
-    from vlbias.balance.looks import Through
-    from vlbias.editor import Editor
+from vlbias.types import Backend
 
 __all__ = [
     "AttributeJudge",
@@ -187,12 +185,12 @@ class AttributeJudge:
 
 
 def read(
-    editor: Editor, reading: Reading, where: str, tensor: torch.Tensor, *, network: FaceNetwork | None = None
+    backend: Backend, reading: Reading, where: str, tensor: torch.Tensor, *, network: FaceNetwork | None = None
 ) -> torch.Tensor:
     """Raw log-odds, logits or numbers of one judge.
 
     Args:
-        editor: the judges.
+        backend: the judges.
         reading: what to read.
         where: ``latent`` for semantic codes (b, d), ``image`` for pictures (b, 3, h, w).
         tensor: the codes or pictures.
@@ -200,11 +198,11 @@ def read(
     """
     if reading.is_of_network:
         assert network is not None  # a judge carries the network whose reading it has
-        return _network_raw(network, tensor, editor.layout)
+        return _network_raw(network, tensor, backend.layout)
     if reading.kind == "dipole":
-        probability = editor.probe(tensor, reading.name) if where == "latent" else editor.score(tensor, reading.name)
+        probability = backend.probe(tensor, reading.name) if where == "latent" else backend.score(tensor, reading.name)
         return torch.logit(probability.double().cpu(), eps=1e-6).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
-    features = _features(editor, where, tensor)
+    features = _features(backend, where, tensor)
     weight = torch.tensor(reading.weight, dtype=torch.float64)
     return features @ weight.T + torch.tensor(reading.bias, dtype=torch.float64)
 
@@ -242,7 +240,7 @@ def network_reading(
     unread = int((~torch.isfinite(raw).reshape(len(raw), -1).all(dim=1)).sum())
     if unread:
         raise PlanError(
-            f"`judges`: {network.name} gives NaN for {unread} of {len(raw)} originals. Check its mean, std, range and "
+            f"`scorers`: {network.name} gives NaN for {unread} of {len(raw)} originals. Check its mean, std, range and "
             "channels."
         )
     if network.output.kind == "classes":
@@ -268,19 +266,14 @@ def check_labels(network: FaceNetwork, labels: Sequence[str], column: str) -> No
     missing = [label for label in labels if label not in known]
     if network.output.kind == "classes" and missing:
         raise ConfigError(
-            f"`judges`: {network.name} tells {', '.join(known)}; '{column}' has {', '.join(labels)}. Write the "
+            f"`scorers`: {network.name} tells {', '.join(known)}; '{column}' has {', '.join(labels)}. Write the "
             f"column's own words for `classes`: '{missing[0]}' is missing."
         )
 
 
-def _features(editor: Editor, where: str, tensor: torch.Tensor) -> torch.Tensor:
+def _features(backend: Backend, where: str, tensor: torch.Tensor) -> torch.Tensor:
     """What a fitted reading sees: normalised codes, or CLIP image features; float64 (b, e)."""
-    with torch.no_grad():
-        if where == "latent":
-            return editor.diffae.normalize(tensor.to(editor.device)).double().cpu()
-        if editor.clip is None:
-            raise PlanError(f"editor '{editor.name}' has no CLIP, so pictures cannot be judged. Load it with clip=...")
-        return editor.clip.encode_image(tensor.to(editor.device)).double().cpu()
+    return (backend.normalize(tensor) if where == "latent" else backend.features(tensor)).double().cpu()
 
 
 def uncalibrated(column: str, poles: Poles) -> AttributeJudge:
@@ -291,7 +284,7 @@ def uncalibrated(column: str, poles: Poles) -> AttributeJudge:
 
 
 def calibrate(
-    editor: Editor,
+    backend: Backend,
     column: str,
     z_sem: torch.Tensor,
     x_0: torch.Tensor,
@@ -304,7 +297,7 @@ def calibrate(
     """Calibrate both judges of one attribute on labelled originals.
 
     Args:
-        editor: the judges.
+        backend: the judges.
         column: label column.
         z_sem: codes (n, d) of the originals.
         x_0: the originals (n, 3, h, w).
@@ -317,17 +310,17 @@ def calibrate(
     for where, tensor in (("latent", z_sem), ("image", x_0)):
         options = []
         if poles is not None:
-            options.append(_dipole_reading(editor, where, tensor, labels, poles))
+            options.append(_dipole_reading(backend, where, tensor, labels, poles))
         usable = [reading for reading in options if reading is not None and reading.skill() >= min_skill]
-        if not usable and (where == "latent" or editor.clip is not None):
-            fitted = fit_reading(column, _features(editor, where, tensor), labels, cells)
+        if not usable and (where == "latent" or backend.can_read_pictures):
+            fitted = fit_reading(column, _features(backend, where, tensor), labels, cells)
             usable = [fitted] if fitted is not None and fitted.skill() >= min_skill else []
         chosen[where] = usable[0] if usable else None
     return AttributeJudge(column, chosen["latent"], chosen["image"])
 
 
 def reads_backwards(
-    editor: Editor,
+    backend: Backend,
     judge: AttributeJudge,
     z_sem: torch.Tensor,
     x_0: torch.Tensor,
@@ -346,12 +339,12 @@ def reads_backwards(
         return False
     turned = replace(poles, positions={value: -place for value, place in poles.positions.items()})
     pairs = (("latent", z_sem), ("image", x_0))
-    readings = [_dipole_reading(editor, where, tensor, labels, turned) for where, tensor in pairs]
+    readings = [_dipole_reading(backend, where, tensor, labels, turned) for where, tensor in pairs]
     return any(reading is not None and reading.skill() >= min_skill for reading in readings)
 
 
 def _dipole_reading(
-    editor: Editor, where: str, tensor: torch.Tensor, labels: Sequence[str], poles: Poles
+    backend: Backend, where: str, tensor: torch.Tensor, labels: Sequence[str], poles: Poles
 ) -> Reading | None:
     present = [label for label in poles.ordered if label in set(labels)]
     if len(present) < len(poles.ordered):
@@ -360,14 +353,12 @@ def _dipole_reading(
         assert reading is not None
     else:
         reading = Reading("dipole", poles.name, tuple(poles.ordered), tuple(range(len(present))))
+    if where == "image" and not backend.can_read_pictures:
+        return None
     try:
-        raw = read(editor, reading, where, tensor)
+        raw = read(backend, reading, where, tensor)
     except UnknownNameError:
         return None  # a path without a probe of its own
-    except VlbiasError:
-        if where == "image" and editor.clip is None:
-            return None
-        raise
     if len(present) == len(poles.ordered):
         which = torch.tensor([poles.ordered.index(label) for label in labels])
         anchors = [float(raw[which == index].median()) for index in range(len(present))]

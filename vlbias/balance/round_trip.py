@@ -23,11 +23,12 @@ from vlbias.balance.originals import ROUND_TRIP, Remade
 from vlbias.balance.plan import Plan, item_seed, walks
 from vlbias.balance.poles import Poles
 from vlbias.balance.provenance import round_trip_provenance
-from vlbias.balance.source import encode_faces, in_batches, open_faces
+from vlbias.balance.source import encode_faces, open_faces
 from vlbias.balance.verify import Margins, Reason, read_margins
 from vlbias.balance.written import look_at_donors, look_at_files, write_edits
 from vlbias.errors import ConfigError
 from vlbias.labels import label_text
+from vlbias.types import Backend
 
 __all__ = ["check_round_trip", "evaluations_of", "remade_of", "run_trips", "summary_of", "trips_of"]
 
@@ -96,34 +97,34 @@ def run_trips(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
         Those that came back as themselves are kept (file ``trip-000012``); the others stay as they are, with the reason
         among ``rejected``.
     """
-    result, start = ChunkResult(), job.editor.diffae.evaluations
+    result, start = ChunkResult(), job.backend.evaluations
     attempts = [Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"])) for row in rows]
-    x_faces, failures = open_faces(job.faces, [attempt.donor for attempt in attempts], job.editor)
+    x_faces, failures = open_faces(job.dataset, [attempt.donor for attempt in attempts], job.backend)
     for attempt in attempts:
         if attempt.donor in failures:
             reject(result, attempt, Reason.UNREADABLE, detail=failures[attempt.donor])
     attempts = [attempt for attempt in attempts if attempt.donor in x_faces]
     if attempts:
-        x_0, z_sem = encode_faces(job.editor, [x_faces[attempt.donor] for attempt in attempts])
+        x_0, z_sem = encode_faces(job.backend, [x_faces[attempt.donor] for attempt in attempts])
         for index, attempt in enumerate(attempts):
             attempt.x_0, attempt.z_sem = x_0[index], z_sem[index]
         _write(job, attempts, _passed(job, attempts), result)
-    result.unet_evaluations = job.editor.diffae.evaluations - start
+    result.unet_evaluations = job.backend.evaluations - start
     return result
 
 
 def _passed(job: Job, attempts: list[Attempt]) -> torch.Tensor:
     """Faces that passed through the editor, (b, 3, s, s)."""
     x_0, z_sem = stack(attempts, "x_0"), stack(attempts, "z_sem")
-    if job.editor.settings.method == "decode":
-        return job.editor.round_trip(z_sem, _invert(job, x_0, z_sem))
+    if not job.backend.adds_difference:
+        return job.backend.decode(z_sem, job.backend.invert(x_0, z_sem))
     aim_at(job, attempts, job.checks.goal)
     for attempt in attempts:
         usual = walks(job.poles, job.groups[attempt.giver], job.groups[attempt.row["to"]])
         # a face that reads as the other group already would not move at all
         attempt.strengths = {name: attempt.strengths[name] or strength for name, strength in usual.items()}
     away = _walked(job, attempts, x_0, z_sem, 1)
-    return _walked(job, attempts, away, in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, away), -1)
+    return _walked(job, attempts, away, job.backend.encode(away), -1)
 
 
 def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.Tensor, sign: int) -> torch.Tensor:
@@ -132,23 +133,13 @@ def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.T
         name: torch.tensor([sign * attempt.strengths.get(name, 0.0) for attempt in attempts], device=z_sem.device)
         for name in names
     }
-    return job.editor.render(x_0, z_sem, _invert(job, x_0, z_sem), job.editor.walk(z_sem, strengths))
-
-
-def _invert(job: Job, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
-    editor, settings = job.editor, job.editor.settings
-    return in_batches(
-        lambda x, z: editor.diffae.invert(x, z, num_steps=settings.invert_steps, solver=settings.solver),
-        settings.batch_size,
-        x_0,
-        z_sem,
-    )
+    return job.backend.render(x_0, z_sem, job.backend.invert(x_0, z_sem), job.backend.walk(z_sem, strengths))
 
 
 def _write(job: Job, attempts: list[Attempt], x_back: torch.Tensor, result: ChunkResult) -> None:
     """Keep the faces whose file still shows the same person of the same groups."""
     files, x_seen, finite = write_edits(job, attempts, x_back, round_trip_provenance)
-    z_seen = in_batches(job.editor.diffae.encode, job.editor.settings.batch_size, x_seen)
+    z_seen = job.backend.encode(x_seen)
     look = look_at_files(job, attempts, files)
     identity = identity_of(job, attempts, x_seen, z_seen, look).tolist()
     before = _Faces(stack(attempts, "z_sem"), stack(attempts, "x_0"), look_at_donors(job, attempts))
@@ -181,7 +172,7 @@ def _moved(job: Job, attempts: list[Attempt], before: _Faces, after: _Faces) -> 
     ]
     for place, judge in enumerate(job.protected):
         own = [job.groups[attempt.giver][place] for attempt in attempts]
-        old, new = (read_margins(job.editor, judge, own, **faces._asdict()) for faces in (before, after))
+        old, new = (read_margins(job.backend, judge, own, **faces._asdict()) for faces in (before, after))
         read.append((Reason.PROTECTED_NOT_REACHED, old, new))
     found: list[Reason | None] = []
     for index in range(len(attempts)):
@@ -197,9 +188,10 @@ def _fell(job: Job, before: tuple[float | None, float | None], after: tuple[floa
     return any(new < min(checks.target, old - checks.target_slack) for old, new in pairs)
 
 
-def evaluations_of(num_trips: int, settings: Any) -> int:
-    """Network evaluations of so many round trips, with an editor's ``RenderSettings``."""
-    return num_trips * settings.evaluations_per_edit * (1 if settings.method == "decode" else 2)
+def evaluations_of(num_trips: int, backend: Backend) -> int:
+    """Network evaluations of so many round trips."""
+    once = backend.evaluations_to_open + backend.evaluations_to_render
+    return num_trips * once * (2 if backend.adds_difference else 1)
 
 
 def remade_of(chunks: Mapping[int, Mapping[str, Any]]) -> dict[str, Remade]:

@@ -9,36 +9,30 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from vlbias.balance.plan import GROUP_JOINT, item_seed
 from vlbias.balance.readings import AttributeJudge, read
+from vlbias.data import FaceDataset
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
+from vlbias.types import Backend
 
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
-
-__all__ = ["PriorFaces", "encode_faces", "in_batches", "open_faces"]
+__all__ = ["PriorFaces", "encode_faces", "open_faces"]
 
 
-def in_batches(function: Callable[..., torch.Tensor], size: int, *tensors: torch.Tensor) -> torch.Tensor:
-    """Apply a function to aligned tensors in batches of ``size`` rows, without gradients."""
-    with torch.no_grad():
-        starts = range(0, len(tensors[0]), size)
-        return torch.cat([function(*(tensor[start : start + size] for tensor in tensors)) for start in starts])
-
-
-def open_faces(faces: Any, ids: Sequence[str], editor: Editor) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def open_faces(
+    faces: FaceDataset, ids: Sequence[str], backend: Backend
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Open pictures of a dataset, cropped and scaled to the editor's size.
 
     Args:
         faces: dataset with ``image(id)``.
         ids: items, in order.
-        editor: gives the size and the device.
+        backend: gives the size and the device.
 
     Returns:
         (id -> x_0 (3, h, w), id -> what is wrong with it); each id is in one of the two.
@@ -47,23 +41,23 @@ def open_faces(faces: Any, ids: Sequence[str], editor: Editor) -> tuple[dict[str
     for item in ids:
         try:
             # one by one: pictures of a dataset may have several sizes, and full-size ones are not kept
-            found[item] = to_tensor(faces.image(item), editor.image_size)[0].to(editor.device)
+            found[item] = to_tensor(faces.image(item), backend.image_size)[0].to(backend.device)
         except ImageError as error:
             failures[item] = str(error)
     return found, failures
 
 
-def encode_faces(editor: Editor, faces: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_faces(backend: Backend, faces: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces (3, h, w) => (x_0 (b, 3, h, w), z_sem (b, d)) on the editor's device."""
     x_0 = torch.stack(list(faces))
-    return x_0, in_batches(editor.diffae.encode, editor.settings.batch_size, x_0)
+    return x_0, backend.encode(x_0)
 
 
 class PriorFaces:
     """Faces drawn from the latent prior and sorted into cells by the latent probes alone.
 
     Args:
-        editor: has the prior and the probes.
+        backend: has the prior and the probes.
         target: judge of the target attribute.
         protected: judges of the protected attributes, in the plan's order.
         seed_parts: what the seeds are derived from (plan seed, chunk): face i depends on these and i alone.
@@ -79,7 +73,7 @@ class PriorFaces:
 
     def __init__(
         self,
-        editor: Editor,
+        backend: Backend,
         target: AttributeJudge,
         protected: Sequence[AttributeJudge],
         *,
@@ -93,7 +87,7 @@ class PriorFaces:
                     f"No latent probe reads '{judge.column}', so sampled faces cannot be sorted before decoding. "
                     "Use source='real'."
                 )
-        self.editor, self.target, self.protected = editor, target, list(protected)
+        self.backend, self.target, self.protected = backend, target, list(protected)
         self.seed_parts, self.margin, self.max_faces = tuple(seed_parts), margin, max_faces
         self.num_drawn = 0
         self._cells: dict[tuple[str, str], deque[tuple[int, torch.Tensor]]] = defaultdict(deque)
@@ -108,7 +102,7 @@ class PriorFaces:
     def _draw(self) -> None:
         numbers = range(self.num_drawn, self.num_drawn + self.BATCH_SIZE)
         seeds = [item_seed(*self.seed_parts, number) for number in numbers]
-        z_sem = self.editor.sample_codes(seeds)
+        z_sem = self.backend.sample_codes(seeds)
         self.num_drawn += len(seeds)
         columns = [self._sort(judge, z_sem) for judge in (self.target, *self.protected)]
         for index, (target, *values) in enumerate(zip(*columns, strict=True)):
@@ -119,7 +113,7 @@ class PriorFaces:
         """The label whose group each code is inside of by ``margin``, else ``None``."""
         reading = judge.latent
         assert reading is not None  # checked on construction
-        raw = read(self.editor, reading, "latent", z_sem)
+        raw = read(self.backend, reading, "latent", z_sem)
         margins = torch.stack([reading.margin(raw, [label] * len(z_sem)) for label in reading.labels])
         best, index = margins.max(dim=0)
         pairs = zip(best.tolist(), index.tolist(), strict=True)

@@ -11,16 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import torch
 
 from vlbias.balance.looks import Look
 from vlbias.balance.readings import AttributeJudge, Reading, read
 from vlbias.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vlbias.editor import Editor
+from vlbias.types import Backend
 
 __all__ = ["Checks", "Margins", "Reason", "Scores", "enough", "read_margins", "verdict"]
 
@@ -120,7 +117,7 @@ class Scores:
 
 
 def read_margins(
-    editor: Editor,
+    backend: Backend,
     judge: AttributeJudge,
     wanted: Sequence[str],
     *,
@@ -131,7 +128,7 @@ def read_margins(
     """Margins of faces in their wanted groups: of codes (b, d), of pictures (b, 3, h, w), or of both.
 
     Args:
-        editor, judge: who reads.
+        backend, judge: who reads.
         wanted: b labels.
         z_sem, x_0: codes and pictures at the editor's size; ``None`` where they are not to be read.
         look: the pictures at other sizes, for a network that wants them; ``None`` where there are no larger ones.
@@ -141,8 +138,8 @@ def read_margins(
         if reading is None or tensor is None:
             return None
         if where == "image" and judge.network is not None and look is not None and reading.is_of_network:
-            tensor = look(judge.network.input.picture_size(editor.layout))
-        return reading.margin(read(editor, reading, where, tensor, network=judge.network), wanted)
+            tensor = look(judge.network.input.picture_size(backend.layout))
+        return reading.margin(read(backend, reading, where, tensor, network=judge.network), wanted)
 
     return Margins(margin(judge.latent, "latent", z_sem), margin(judge.image, "image", x_0))
 

@@ -16,6 +16,7 @@ from vlbias.alignment import cut
 from vlbias.balance.attempts import Attempt, Job, record
 from vlbias.balance.looks import Look
 from vlbias.balance.provenance import provenance
+from vlbias.data import FaceDataset
 from vlbias.data.table import StoredSize
 from vlbias.errors import ConfigError
 from vlbias.images import to_pil, to_pixels, to_tensor
@@ -51,20 +52,20 @@ def check_size(size: str, originals: str = "copy") -> None:
         )
 
 
-def _some_sizes(faces: Any, most: int = 64) -> list[StoredSize]:
+def _some_sizes(faces: FaceDataset, most: int = 64) -> list[StoredSize]:
     """How large some pictures of a dataset are, evenly spaced through its table; none where they are drawn."""
     step = max(1, len(faces.ids) // most)
     sizes = (faces.stored_size(item) for item in faces.ids[::step][:most])
     return [size for size in sizes if size is not None]
 
 
-def median_bytes(faces: Any, *, otherwise: float) -> float:
+def median_bytes(faces: FaceDataset, *, otherwise: float) -> float:
     """Size in bytes of a typical file of the dataset; ``otherwise`` where there are no files."""
     sizes = [size.num_bytes for size in _some_sizes(faces)]
     return float(np.median(sizes)) if sizes else otherwise
 
 
-def resolution_note(faces: Any, size: int, *, prior: bool) -> str | None:
+def resolution_note(faces: FaceDataset, size: int, *, prior: bool) -> str | None:
     """A warning where the originals are larger than edits of ``size`` pixels; ``None`` where they are not."""
     edges = [min(size.width_px, size.height_px) for size in _some_sizes(faces)]
     typical = int(np.median(edges)) if edges else size
@@ -102,13 +103,13 @@ def write_edits(
     """
 
     def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
-        text = describe(record(attempt), job.editor.name)
+        text = describe(record(attempt), job.backend.name)
         if job.size == "editor" or _drawn(attempt):
             return _png(x, text)
         assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited
-        original = job.faces.original(attempt.donor)
+        original = job.dataset.original(attempt.donor)
         before, after = to_pixels(torch.stack([attempt.x_0.to(x.device), x]))
-        raster = original.changed(before, after, job.faces.placement(attempt.donor))
+        raster = original.changed(before, after, job.dataset.placement(attempt.donor))
         return original.encode(raster, text)
 
     return _write(job, attempts, x_edit, write)
@@ -120,7 +121,7 @@ def write_donors(
     """Donors that were drawn from the prior, as files: see :func:`write_edits`."""
 
     def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
-        return _png(x, provenance(record(attempt), job.editor.name, donor=True))
+        return _png(x, provenance(record(attempt), job.backend.name, donor=True))
 
     return _write(job, attempts, x_0, write)
 
@@ -131,7 +132,7 @@ def _write(
     finite = torch.isfinite(x).flatten(1).all(dim=1).tolist()
     x = torch.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0)
     files = [write(attempt, face) for attempt, face in zip(attempts, x, strict=True)]
-    return files, look_at_files(job, attempts, files)(job.editor.image_size).to(x.device), finite
+    return files, look_at_files(job, attempts, files)(job.backend.image_size).to(x.device), finite
 
 
 def look_at_files(job: Job, attempts: Sequence[Attempt], files: Sequence[Encoded]) -> Look:
@@ -146,7 +147,7 @@ def look_at_donors(job: Job, attempts: Sequence[Attempt]) -> Look:
     def one(attempt: Attempt, size: int) -> torch.Tensor:
         if attempt.donor_file is not None:
             return _as_read(job, attempt, attempt.donor_file, size)
-        return to_tensor(job.faces.image(attempt.donor), size)
+        return to_tensor(job.dataset.image(attempt.donor), size)
 
     return functools.cache(lambda size: torch.cat([one(attempt, size) for attempt in attempts]))
 
@@ -154,7 +155,7 @@ def look_at_donors(job: Job, attempts: Sequence[Attempt]) -> Look:
 def _as_read(job: Job, attempt: Attempt, file: Encoded, size: int) -> torch.Tensor:
     """The face in a written file (1, 3, size, size)."""
     picture = file.open()
-    placement = None if job.size == "editor" or _drawn(attempt) else job.faces.placement(attempt.donor)
+    placement = None if job.size == "editor" or _drawn(attempt) else job.dataset.placement(attempt.donor)
     return to_tensor(picture if placement is None else cut(picture, placement), size)
 
 

@@ -142,10 +142,10 @@ def balance(
             "file, or a folder of timm); docs/balance.md names some.",
         ),
     ] = "latent",
-    judge: Annotated[
+    scorer: Annotated[
         list[str],
         typer.Option(
-            "--judge",
+            "--scorer",
             metavar="COLUMN=FILE",
             help="A classifier that reads a column from pictures in CLIP's place: an ONNX file with its classes beside "
             "it in a .json, or a folder of Classifier.save. Repeatable.",
@@ -232,7 +232,7 @@ def balance(
         "keep_pairs": keep_pairs,
         "checks": checks_of(checks),
         "identity": identity,
-        "judges": files_of(judge, "--judge"),
+        "scorers": files_of(scorer, "--scorer"),
         "seed": seed,
         "chunk_size": chunk_size,
         "size": size.value,
@@ -293,7 +293,7 @@ def _labelled(
 
     reports = []
     layout = layout_of(faces, model.layout)
-    labellers = [labeller_of(words, column=column, clip=model.clip, layout=layout) for column, words in wishes]
+    labellers = [labeller_of(words, column=column, clip=model.renderer.clip, layout=layout) for column, words in wishes]
     for (column, _), labeller in zip(wishes, labellers, strict=True):
         faces, report, score = label_column(faces, column, labeller, min_confidence=min_confidence)
         reports.append(report)

@@ -23,6 +23,6 @@ def convert(
 
     editor = Editor.from_pretrained(str(checkpoint), paths=paths)
     editor.save_pretrained(out)
-    config = editor.diffae.config
+    config = editor.renderer.diffae.config
     prior = "with" if config.prior else "without"
     typer.echo(f"{out}: {config.image_size} px, z_sem of {config.embed_channels} numbers, {prior} latent prior")

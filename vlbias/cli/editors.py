@@ -40,7 +40,8 @@ def learn(
     settings: dict[str, Any] = {} if steps is None else {"steps": steps}
     model.learn(name, Dipole(tuple(positive), tuple(negative)), x, seed=seed, **settings)
     model.save_pretrained(out)
-    record = model.paths.calibration.get(name, {}) if model.paths is not None else {}
+    paths = model.renderer.paths
+    record = {} if paths is None else paths.calibration.get(name, {})
     for direction, found in record.items():
         state = "reached" if found.get("reached") else "did not reach"
         typer.echo(f"{name} {direction}: {state} the other pole")
@@ -60,11 +61,12 @@ def paths(
     from vlbias.paths import measure_paths
 
     model = open_editor(editor)
-    if model.paths is None or model.clip is None:
+    parts = model.renderer
+    if parts.paths is None or parts.clip is None:
         raise ConfigError(f"'{model.name}' has no paths or no CLIP to measure them with.")
     faces = open_faces(images, seed)
     x = faces.tensor(faces.ids, model.image_size)
-    report = measure_paths(model.paths, model.diffae, model.clip, model.dipoles, x, strength=strength)
+    report = measure_paths(parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength)
     for title, table in (
         ("Walks: share that reads as the other pole, identity (cosine), faces", report.summary),
         ("Share of faces whose reading changed sides", report.changed),

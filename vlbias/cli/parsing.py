@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from vlbias.errors import unknown
+
+if TYPE_CHECKING:
+    from vlbias.balance import Checks
 
 __all__ = [
     "columns_of",
@@ -140,7 +143,7 @@ def files_of(texts: Iterable[str], option: str) -> dict[str, str]:
     """COLUMN=FILE of a repeatable option, each column once.
 
     Example:
-        >>> files_of(["gender=models/gender.onnx"], "--judge")
+        >>> files_of(["gender=models/gender.onnx"], "--scorer")
         {'gender': 'models/gender.onnx'}
     """
     found: dict[str, str] = {}
@@ -165,14 +168,14 @@ def to_of(text: str) -> str | int | dict[str, float]:
     return pairs_of(text, "--to", form) if "=" in text else _refuse("--to", form, text)
 
 
-def checks_of(text: str | None) -> Any:
+def checks_of(text: str | None) -> Checks:
     """``--checks NAME=VALUE,...`` as :class:`vlbias.balance.Checks`; ``None`` leaves the library's own."""
-    if text is None:
-        return None
     from dataclasses import fields
 
     from vlbias.balance import Checks
 
+    if text is None:
+        return Checks()
     defaults = {field.name: field.default for field in fields(Checks)}
     given: dict[str, Any] = pairs_of(text, "--checks", "NAME=NUMBER,... such as goal=.8,sure=.9")
     for name, value in given.items():

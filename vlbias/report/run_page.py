@@ -446,5 +446,5 @@ def _judge_options(report: Mapping[str, Any]) -> list[str]:
     for column, judge in report.get("judges", {}).items():
         for reading in (judge.get("image"), judge.get("not_asked")):
             if reading is not None and "name" in reading:
-                words += ["--judge", f"{column}={reading['name']}"]
+                words += ["--scorer", f"{column}={reading['name']}"]
     return words

@@ -7,7 +7,6 @@ at the smallest share, and what it gains, it gains from editing.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,9 +68,8 @@ class BalancerFill:
 
         if folder is None:
             raise ConfigError("Edits are images on disk; give the simulation a `storage` file.")
-        balancer = copy.copy(self.balancer)
-        balancer.mode, balancer.source, balancer.to, balancer.splits = "reduce", "real", "all", ["train"]
-        balancer.round_trip = False  # originals are the simulation's own
+        # originals are the simulation's own
+        balancer = self.balancer.changed(mode="reduce", source="real", to="all", splits=["train"], round_trip=False)
         faces = dataset.select(dataset.table["split"] == "train")
         with FileLock(folder.with_suffix(".lock")):
             plan = balancer.plan(faces)
@@ -80,7 +78,7 @@ class BalancerFill:
             ]
             if wanted.empty:
                 raise PlanError(f"The balancer plans no edit towards '{to}'. Does its editor have a path for it?")
-            chunks = pd.Series(range(len(wanted)), index=wanted.index) // balancer.chunk_size
+            chunks = pd.Series(range(len(wanted)), index=wanted.index) // balancer.settings.chunk_size
             # Each donor gives its own edit or none: the simulation brings its own reserves.
             table = wanted.assign(chunk=chunks, reserves="[]").reset_index(drop=True)
             result = balancer.run(

@@ -1,0 +1,101 @@
+"""How a balancer works, beyond which attributes it balances: checked once, when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, TypedDict
+
+from vlbias.balance.identity import Identity
+from vlbias.balance.own_judges import OwnScorer
+from vlbias.balance.verify import Checks
+from vlbias.balance.written import check_size
+from vlbias.errors import ConfigError, PlanError
+from vlbias.leak import LeakSettings
+from vlbias.networks import FaceNetwork
+
+__all__ = ["BalanceOptions", "BalanceSettings"]
+
+#: How far a plan goes: a level by name, a number of faces, or group -> share.
+Level = str | int | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class BalanceSettings:
+    """How a :class:`vlbias.Balancer` plans, verifies and writes.
+
+    Attributes:
+        to: how far, see :func:`vlbias.balance.wanted_counts`: ``"max"``, ``"mean"``, ``"all"``, a number, or shares.
+        splits: splits to balance; the others are passed on as they are.
+        poles: {column: (path, {value: place in -1..1})}, or values in order, for columns the library does not know.
+            Naming them also plans for values that do not occur.
+        path: with a single protected column, ``path="age", poles={"young": -1, "old": +1}`` (or values in order) says
+            the same.
+        checks: what an edit must pass.
+        identity: ``"latent"``, ``"clip"``, a face embedder (a file or folder, see :func:`vlbias.networks.load_network`,
+            or a ``FaceNetwork``), or a callable, see :data:`vlbias.balance.identity.Identity`.
+        scorers: column -> who reads it from pictures in CLIP's place: a classifier's file or folder, a ``Classifier``,
+            a ``ClassifierLabeller``, or a ``FaceNetwork`` around any function.
+        prior_steps: network evaluations of a decode in prior mode, >= 1.
+        keep_pairs: in prior mode, also decode the donors of edits into ``OUT/donors`` so that pairs can be seen.
+        chunk_size: edits that are committed, and walked, together, >= 1.
+        size: ``own`` writes an edit at its donor's width and height, in the donor's file format and quality: the
+            donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
+        leak: how it is measured what gives edits away: ``"low-level"``, ``"network"`` for that and a small network,
+            which takes minutes, or :class:`vlbias.leak.LeakSettings`. It changes the report alone.
+        round_trip: whether the originals of the balanced splits pass through the editor as well, to another group and
+            back, so that what editing leaves behind says nothing about the cell. It costs two edits for each original
+            (one with ``method="decode"``), and changes the originals a little.
+
+    Raises:
+        PlanError, ConfigError: names the setting, its value and what it may be.
+    """
+
+    to: Level = "max"
+    splits: Sequence[str] = ("train",)
+    poles: Mapping[Any, Any] | Sequence[Any] | None = None
+    path: str | None = None
+    checks: Checks = field(default_factory=Checks)
+    identity: str | PathLike[str] | FaceNetwork | Identity = "latent"
+    scorers: Mapping[str, OwnScorer] | None = None
+    prior_steps: int = 10
+    keep_pairs: bool = True
+    chunk_size: int = 32
+    size: str = "own"
+    leak: str | LeakSettings = "low-level"
+    round_trip: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.splits, str):
+            object.__setattr__(self, "splits", (self.splits,))
+        if not self.splits or len(set(self.splits)) != len(self.splits):
+            raise PlanError(f"`splits` must name one split or several, each once; got {list(self.splits)}.")
+        if not isinstance(self.checks, Checks):
+            raise ConfigError(f"`checks` must be a Checks, such as Checks(goal=0.8); got {self.checks!r}.")
+        for name in ("prior_steps", "chunk_size"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise PlanError(f"`{name}` must be a whole number >= 1; got {count!r}.")
+        for name in ("keep_pairs", "round_trip"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"`{name}` must be True or False; got {getattr(self, name)!r}.")
+        check_size(self.size)
+
+
+class BalanceOptions(TypedDict, total=False):
+    """The fields of :class:`BalanceSettings` as keywords of a :class:`vlbias.Balancer`."""
+
+    to: Level
+    splits: Sequence[str]
+    poles: Mapping[Any, Any] | Sequence[Any] | None
+    path: str | None
+    checks: Checks
+    identity: str | PathLike[str] | FaceNetwork | Identity
+    scorers: Mapping[str, OwnScorer] | None
+    prior_steps: int
+    keep_pairs: bool
+    chunk_size: int
+    size: str
+    leak: str | LeakSettings
+    round_trip: bool

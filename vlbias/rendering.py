@@ -1,0 +1,407 @@
+"""Rendering: faces to codes, codes along paths, codes back to faces. Tensors in, tensors out.
+
+This is the library's own :class:`vlbias.types.Backend`: a diffusion autoencoder, paths in its semantic space, linear
+probes that read attributes there, and a CLIP that reads pictures. :class:`vlbias.Editor` puts pictures before it and
+files behind it; :class:`vlbias.Balancer` drives it face by face.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from einops import rearrange
+
+from vlbias.alignment import LAYOUTS
+from vlbias.clip import Clip
+from vlbias.diffae import DiffAE, seeded_noise
+from vlbias.errors import CheckpointError, ConfigError, unknown
+from vlbias.paths import Dipole, PathSet, Probes
+from vlbias.types import Backend, Strengths
+
+__all__ = ["RenderSettings", "Renderer"]
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """How codes become pictures.
+
+    Attributes:
+        invert_steps: network evaluations of the inversion x_0 -> x_T, >= 1.
+        decode_steps: network evaluations of a decode, >= 1.
+        solver: solver of both directions, see ``DiffAE.decode``.
+        method: ``"decode"`` takes the decoded edit as it is; ``"difference"`` adds what the edit changed to the donor,
+            ``x_0 + decode(z_edit, x_T) - decode(z_sem, x_T)``, which keeps detail that the autoencoder loses and costs
+            one more decode.
+        corrections: how often :meth:`Renderer.edit` reads an edit back and corrects it, >= 0; each time costs one more
+            decode and one encoding.
+        batch_size: faces that go through the network together, >= 1; it changes speed and memory alone.
+    """
+
+    invert_steps: int = 12
+    decode_steps: int = 12
+    solver: str = "dpm++2m"
+    method: str = "difference"
+    corrections: int = 1
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("invert_steps", "decode_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}` must be >= 1; got {getattr(self, name)}.")
+        if self.corrections < 0:
+            raise ConfigError(f"`corrections` must be >= 0; got {self.corrections}.")
+        if self.method not in ("decode", "difference"):
+            raise ConfigError(f"`method` must be 'decode' or 'difference'; got '{self.method}'.")
+
+    @property
+    def evaluations_per_edit(self) -> int:
+        """Network evaluations for one edited face, the inversion included, corrections not."""
+        return self.invert_steps + self.decode_steps * (2 if self.method == "difference" else 1)
+
+
+class Renderer(Backend):
+    """A diffusion autoencoder with its paths, probes and CLIP, ready to edit tensors of faces.
+
+    Args:
+        diffae: the autoencoder.
+        clip: reads pictures against texts; ``None`` where nobody needs that.
+        paths: paths in the autoencoder's semantic space; ``None`` to encode and decode only.
+        probes: linear readings of attributes from codes.
+        settings: steps and solver; ``None`` for the defaults.
+        info: what the checkpoint says of itself (name, license, layout, trained_on, ...).
+
+    Raises:
+        CheckpointError: paths for codes of another size.
+    """
+
+    def __init__(
+        self,
+        diffae: DiffAE,
+        *,
+        clip: Clip | None = None,
+        paths: PathSet | None = None,
+        probes: Probes | None = None,
+        settings: RenderSettings | None = None,
+        info: Mapping[str, object] | None = None,
+    ):
+        if paths is not None and paths.dim != diffae.config.embed_channels:
+            raise CheckpointError(
+                f"the paths are for codes of {paths.dim} numbers, the autoencoder makes "
+                f"{diffae.config.embed_channels}; they belong to different checkpoints."
+            )
+        self.diffae = diffae.eval()
+        self.clip, self.paths, self.probes = clip, paths, probes
+        self.settings = settings or RenderSettings()
+        self.info = dict(info or {})
+        self.name = str(self.info.get("name", "unnamed"))
+        self.license = str(self.info["license"]) if self.info.get("license") else None
+        self.image_size = diffae.config.image_size
+        self.layout = _layout(self.info)
+        self.device = diffae.device
+        self.batch_size = self.settings.batch_size
+        self.attributes = [] if paths is None else list(paths.names)
+        known = {} if probes is None else dict(probes.dipoles)
+        self.dipoles: dict[str, Dipole] = known | ({} if paths is None else dict(paths.dipoles))
+        self.evaluations = 0
+        self.adds_difference = self.settings.method == "difference"
+        self.evaluations_to_render = self.settings.decode_steps
+        self.evaluations_to_open = self.settings.evaluations_per_edit - self.settings.decode_steps
+        self.can_read_pictures = clip is not None
+        self.can_sample = diffae.prior is not None
+
+    def changed(
+        self, *, paths: PathSet | None = None, probes: Probes | None = None, settings: RenderSettings | None = None
+    ) -> Renderer:
+        """The same networks with other paths, probes or settings; ``None`` keeps what is there."""
+        return Renderer(
+            self.diffae,
+            clip=self.clip,
+            paths=paths or self.paths,
+            probes=probes or self.probes,
+            settings=settings or self.settings,
+            info=self.info,
+        )
+
+    def fingerprint(self) -> dict[str, object]:
+        """See :meth:`vlbias.types.Backend.fingerprint`."""
+        paths, clip = self.paths, self.clip
+        return {
+            "weights": _weights_digest(self.diffae, paths, self.probes, clip),
+            "render": asdict(self.settings),
+            "diffae": self.diffae.config.to_dict(),
+            "paths": None if paths is None else {"space": paths.space, "step_size": paths.step_size},
+            "clip": None if clip is None else clip.preprocess.to_config(),
+            "dipoles": {name: dipole.to_json() for name, dipole in self.dipoles.items()},
+        }
+
+    def seconds_per_evaluation(self, batch_size: int = 8) -> float:
+        """Time of one single-face evaluation of the UNet, in batches; not counted as an evaluation."""
+        x_T = self.noise(range(min(batch_size, self.batch_size)))
+        seconds = []
+        with torch.no_grad():
+            z_sem = self.diffae.encode(x_T.clamp(-1, 1))
+            for _ in range(2):  # the first call also pays for one-time work
+                start = time.perf_counter()
+                self.diffae.decode(z_sem, x_T, num_steps=1)
+                if x_T.is_cuda:
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - start)
+        return min(seconds) / len(x_T)
+
+    # -- codes --------------------------------------------------------------------------------------------------------
+
+    def encode(self, x_0: torch.Tensor) -> torch.Tensor:
+        """Faces (b, 3, h, w) in [-1, 1] => semantic codes z_sem (b, d), as the encoder gives them."""
+        return self._batched(self.diffae.encode, x_0)
+
+    def invert(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
+        """Faces and their semantic codes => stochastic codes x_T (b, 3, h, w), by DDIM inversion."""
+        steps = self.settings.invert_steps
+        self.evaluations += steps * len(x_0)
+        return self._batched(
+            lambda x, z: self.diffae.invert(x, z, num_steps=steps, solver=self.settings.solver), x_0, z_sem
+        )
+
+    def decode(self, z_sem: torch.Tensor, x_T: torch.Tensor, *, num_steps: int | None = None) -> torch.Tensor:
+        """Codes (b, d) and (b, 3, h, w) => faces (b, 3, h, w) in [-1, 1].
+
+        Args:
+            z_sem, x_T: the codes.
+            num_steps: network evaluations for each face; ``None`` for the settings' ``decode_steps``.
+        """
+        steps = num_steps or self.settings.decode_steps
+        self.evaluations += steps * len(z_sem)
+        return self._batched(
+            lambda z, x: self.diffae.decode(z, x, num_steps=steps, solver=self.settings.solver), z_sem, x_T
+        )
+
+    def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
+        """z_sem => codes of mean 0 and deviation 1 in each dimension."""
+        return self.diffae.normalize(z_sem.to(self.device))
+
+    def sample_codes(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Semantic codes (n, d) from the latent prior, one for each seed; nothing is decoded.
+
+        Raises:
+            CheckpointError: the autoencoder has no prior.
+        """
+        prior = self.diffae.prior
+        if prior is None:
+            raise CheckpointError(
+                f"'{self.name}' has no latent prior, so it cannot sample. Train one: vlbias train prior."
+            )
+        noise = seeded_noise(seeds, (self.diffae.config.embed_channels,)).to(self.device)
+        with torch.no_grad():
+            return self.diffae.denormalize(prior.sample(noise))
+
+    def noise(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Fresh stochastic codes x_T (n, 3, h, w), one for each seed."""
+        # Apart from the seeds' use for z_sem, or both codes would start with the same numbers.
+        shifted = [seed + 2**40 for seed in seeds]
+        return seeded_noise(shifted, (3, self.image_size, self.image_size)).to(self.device)
+
+    # -- editing ------------------------------------------------------------------------------------------------------
+
+    def edit(
+        self,
+        x_0: torch.Tensor,
+        z_sem: torch.Tensor,
+        x_T: torch.Tensor,
+        strengths: Strengths,
+        *,
+        x_back: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Walk, render, and correct what the picture does not show as the walk meant it.
+
+        A decoded face shows a walk only nearly: a little less of what was asked, a trace of a beard that was not. So
+        the edit is encoded again, :meth:`correction` says what is missing, and the face is rendered again,
+        ``settings.corrections`` times. An editor without probes renders once. The balancer renders and corrects in the
+        same way, but decides by its own scorers how far a face walks, and whether a correction is needed.
+
+        Args:
+            x_0, z_sem, x_T, x_back: see :meth:`render`.
+            strengths: see :meth:`walk`.
+
+        Returns:
+            Edited faces (b, 3, h, w) in [-1, 1].
+        """
+        x_back = self.round_trip(z_sem, x_T) if x_back is None else x_back
+        walked = z_edit = self.walk(z_sem, strengths)
+        edited = self.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
+        for _ in range(self.settings.corrections):
+            asked = [strengths.keys()] * len(z_sem)
+            change = self.correction(z_sem, walked, self.encode(edited), asked, complete=True)
+            if change is None:
+                break
+            z_edit = z_edit + change
+            edited = self.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
+        return edited
+
+    def walk(self, z_sem: torch.Tensor, strengths: Strengths) -> torch.Tensor:
+        """Move semantic codes (b, d) along paths, all of them at once; nothing is decoded.
+
+        Args:
+            z_sem: codes, raw (not normalised).
+            strengths: for each path a number or (b,) numbers, calibrated.
+
+        Raises:
+            UnknownNameError: no path of that name.
+        """
+        for name in strengths:
+            self.check_path(name)
+        if self.paths is None or not strengths:
+            return z_sem.clone()
+        with torch.no_grad():
+            return self.paths.walk(z_sem.to(self.device), strengths)
+
+    def check_path(self, name: str) -> None:
+        """Refuse an attribute that no path moves.
+
+        Raises:
+            UnknownNameError: no path of that name.
+        """
+        if name not in self.attributes:
+            raise unknown("attribute", name, self.attributes, where=self.name)
+
+    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor | None:
+        """What donors decode to, unedited, (b, 3, h, w); ``None`` where the settings' method does not need it."""
+        return self.decode(z_sem, x_T) if self.adds_difference else None
+
+    def render(
+        self,
+        x_0: torch.Tensor,
+        z_sem: torch.Tensor,
+        x_T: torch.Tensor,
+        z_edit: torch.Tensor,
+        *,
+        x_back: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Show the change from ``z_sem`` to ``z_edit`` on the donors.
+
+        Args:
+            x_0: donors (b, 3, h, w) in [-1, 1].
+            z_sem: their semantic codes (b, d).
+            x_T: their stochastic codes (b, 3, h, w).
+            z_edit: the walked codes (b, d).
+            x_back: the :meth:`round_trip` of the donors, for who edits them more than once; ``None`` computes it
+                where the method needs it.
+
+        Returns:
+            Edited faces (b, 3, h, w) in [-1, 1]; where a code did not move, the donor itself.
+        """
+        edited = self.decode(z_edit, x_T).to(x_0.device)
+        if self.adds_difference:
+            x_back = self.decode(z_sem, x_T) if x_back is None else x_back
+            edited = (x_0 + edited - x_back.to(x_0.device)).clamp(-1, 1)
+        still = (z_edit.to(z_sem.device) == z_sem).all(dim=1)
+        return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited)
+
+    def correction(
+        self,
+        z_sem: torch.Tensor,
+        z_edit: torch.Tensor,
+        z_found: torch.Tensor,
+        asked: Sequence[Collection[str]],
+        *,
+        complete: bool = False,
+    ) -> torch.Tensor | None:
+        """What to add to walked codes so that the probes read what they should; see ``Backend.correction``.
+
+        The codes are moved along the probes' effects. A correction is never longer than the walk itself: that would be
+        another edit.
+        """
+        probes = self.probes
+        if probes is None:
+            return None
+        with torch.no_grad():
+            found, meant = probes.logits(z_found), probes.logits(z_edit)
+            wanted = probes.logits(z_sem)
+            for row, names in enumerate(asked):
+                columns = [column for column, name in enumerate(probes.names) if name in names]
+                wanted[row, columns] = (meant if complete else found)[row, columns]
+            change = probes.shift(z_edit, wanted - found) - z_edit
+            length = change.norm(dim=1).clamp_min(1e-12)
+            longest = (z_edit - z_sem).norm(dim=1)
+            return change * (longest / length).clamp(max=1).unsqueeze(1)
+
+    # -- readings -----------------------------------------------------------------------------------------------------
+
+    def effects(self, names: Sequence[str]) -> torch.Tensor | None:
+        """What attributes do to a normalised code (k, d), others held, for those of ``names`` with a probe."""
+        probes = self.probes
+        known = [] if probes is None else [probes.names.index(name) for name in names if name in probes.names]
+        if probes is None or not known:
+            return None
+        moved = probes.effects[known] * probes.std
+        start = probes.mean.expand_as(moved)
+        return self.normalize(start + moved) - self.normalize(start)
+
+    def probe(self, z_sem: torch.Tensor, name: str) -> torch.Tensor:
+        """The latent probe's probability (b,) of the positive pole for codes (b, d); nothing is decoded.
+
+        Raises:
+            UnknownNameError: no probe of that name.
+        """
+        if self.probes is None or name not in self.probes.names:
+            raise unknown("probe", name, self.probes.names if self.probes else [], where=self.name)
+        with torch.no_grad():
+            return self.probes.score(z_sem.to(self.device), name)
+
+    def score(self, x_0: torch.Tensor, name: str) -> torch.Tensor:
+        """CLIP's probability (b,) that each face (b, 3, h, w) is nearer the positive pole of a dipole.
+
+        Raises:
+            UnknownNameError: no dipole of that name.
+            CheckpointError: there is no CLIP.
+        """
+        if name not in self.dipoles:
+            raise unknown("dipole", name, self.dipoles, where=self.name)
+        clip, dipole = self.need_clip(), self.dipoles[name]
+        poles = {"positive": list(dipole.positive), "negative": list(dipole.negative)}
+        return self._batched(lambda x: clip.zero_shot(x, poles)[:, 0], x_0)
+
+    def features(self, x_0: torch.Tensor) -> torch.Tensor:
+        """CLIP's unit features (b, e) of faces (b, 3, h, w).
+
+        Raises:
+            CheckpointError: there is no CLIP.
+        """
+        with torch.no_grad():
+            return self.need_clip().encode_image(x_0.to(self.device))
+
+    def need_clip(self) -> Clip:
+        """The CLIP.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if self.clip is None:
+            raise CheckpointError(f"'{self.name}' has no CLIP to read texts with. Load it with clip=...")
+        return self.clip
+
+    def _batched(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
+            return torch.cat([function(*(part.to(self.device) for part in parts)) for parts in batches])
+
+
+def _layout(info: Mapping[str, object]) -> str:
+    """``layout`` as a checkpoint states it; else what its ``trained_on`` names; else that of the published models."""
+    stated = str(info.get("layout") or "")
+    trained_on = str(info.get("trained_on", "")).lower()
+    return stated or next((name for name in LAYOUTS if trained_on.startswith(name)), "ffhq")
+
+
+def _weights_digest(*parts: torch.nn.Module | None) -> str:
+    """A hash of the weights that decide pixels and verdicts."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.nn.Module):
+            for name, value in sorted(part.state_dict().items()):
+                hashed.update(name.encode())
+                hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()
