@@ -58,8 +58,8 @@ def random_editor(image_size: int, steps: int, x_0: torch.Tensor, labels: dict[s
     """The published architecture with random weights; probes and a straight path read from the codes of ``x_0``."""
     from vlbias import Dipole, Editor, PathSet
     from vlbias.diffae import DiffAE
-    from vlbias.rendering import RenderSettings
     from vlbias.paths import Probes
+    from vlbias.rendering import RenderSettings
 
     torch.manual_seed(0)
     diffae = DiffAE(full_size_config(image_size)).eval().requires_grad_(False)
