@@ -48,7 +48,6 @@ HOMES = {
     "open_clip": {"clip"},
     "diffusers": {"diffae"},
     "timm": {"classify", "search", "paths", "labelling"},
-    "fairlearn": {"fairness"},
     "optuna": {"search"},
     "pytorch_metric_learning": {"search"},
     "jinja2": {"report"},
@@ -176,7 +175,7 @@ def test_what_is_imported_is_declared(repository):
 
 
 def test_importing_vlbias_is_light():
-    heavy = ("torch", "diffusers", "open_clip", "timm", "fairlearn", "matplotlib", "pandas", "optuna")
+    heavy = ("torch", "diffusers", "open_clip", "timm", "matplotlib", "pandas", "optuna")
     code = f"import sys, vlbias; print([m for m in {heavy!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]" and result.stderr == ""

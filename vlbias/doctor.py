@@ -26,7 +26,6 @@ REQUIRED = (
     "pillow",
     "scikit-learn",
     "timm",
-    "fairlearn",
     "pandas",
     "matplotlib",
     "safetensors",

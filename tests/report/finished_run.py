@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from vlbias.audit import AuditResult, TrainingSet
+from vlbias.audit import AuditResult, TrainingSummary
 from vlbias.classify import FitSettings
+from vlbias.fairness import EvaluationSettings
 from vlbias.images import save_png
 
 BEFORE = {"0": {"dark": 40, "light": 16}, "1": {"dark": 4, "light": 40}}
@@ -135,19 +136,19 @@ def audit_result(bootstrap: int = 200, seeds: int = 3, num_test: int = 800, orac
         "oracle": [[40, 40], [40, 40]],
     }
     training = {
-        name: TrainingSet(
+        name: TrainingSummary(
             num_images=int(np.sum(counts[name])),
             num_missing=0,
             num_made=58 if name == "balanced" else 0,
             num_in_test=0,
-            counts=pd.DataFrame(counts[name], index=[0, 1], columns=["dark", "light"]),
+            counts=pd.DataFrame(counts[name], index=["0", "1"], columns=["dark", "light"]),
         )
         for name in accuracies
     }
     return AuditResult(
         target="smile",
         protected=["skin"],
-        classes=[0, 1],
+        classes=["0", "1"],
         groups=["dark", "light"],
         y_true=y_true,
         group=group,
@@ -155,10 +156,6 @@ def audit_result(bootstrap: int = 200, seeds: int = 3, num_test: int = 800, orac
         training=training,
         seeds=list(range(seeds)),
         settings=FitSettings(),
-        positive=1,
-        over_classes="worst",
-        min_cell=None,
-        level=0.95,
-        bootstrap=bootstrap,
+        evaluation=EvaluationSettings(positive="1", bootstrap=bootstrap),
         num_test_missing=0,
     )

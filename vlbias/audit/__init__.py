@@ -5,8 +5,8 @@ counterfactuals (the *oracle*: what perfect edits would have given). Every set g
 steps and the same seeds; edited images are for training, never for testing.
 """
 
+from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
-from vlbias.audit.labels import Composition, composition
-from vlbias.audit.results import AuditResult, TrainingSet
+from vlbias.audit.results import AuditResult, TrainingSummary
 
-__all__ = ["AuditResult", "Composition", "TrainingSet", "compare", "composition", "measure"]
+__all__ = ["AuditResult", "Composition", "TrainingSummary", "compare", "composition", "measure"]

@@ -6,24 +6,25 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from vlbias import classify
-from vlbias.audit.labels import groups_of, labels_of, protected_columns, sorted_labels
-from vlbias.audit.results import AuditResult, TrainingSet
+from vlbias.audit.composition import labels_of, protected_columns
+from vlbias.audit.results import AuditResult, TrainingSummary
+from vlbias.data import FaceDataset, join, open_dataset
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
+from vlbias.fairness import EvaluationSettings
+from vlbias.fairness.counts import check_cells, count
 from vlbias.files import make_folder, read_json, write_json
+from vlbias.labels import in_order
 from vlbias.progress import track
 from vlbias.settings import with_changes
-
-if TYPE_CHECKING:
-    from vlbias.data import FaceDataset
 
 __all__ = ["compare", "measure"]
 
@@ -34,7 +35,8 @@ NOT_FOR_TEST = (*MADE, "round-trip")
 #: More test images than this found in a training set, as a share, is a mistake in the split.
 MAX_OVERLAP = 0.01
 
-Datasets = Any  # FaceDataset, a path or word for open_dataset, or several of them that are put together
+#: A dataset, a path or word for ``open_dataset``, or several of them that are put together.
+Datasets = FaceDataset | str | os.PathLike[str] | Sequence[Any]
 
 
 def compare(
@@ -78,12 +80,7 @@ def measure(
     test: Datasets | None = None,
     seeds: int | Sequence[int] = 5,
     settings: classify.FitSettings | None = None,
-    positive: Any = None,
-    over_classes: str = "worst",
-    min_cell: int | None = None,
     cache: str | os.PathLike[str] | None = None,
-    bootstrap: int = 1000,
-    level: float = 0.95,
     show_progress: bool = True,
     **changes: Any,
 ) -> AuditResult:
@@ -94,92 +91,91 @@ def measure(
             ``open_dataset`` opens, or a list of these. The split "train" of each is used.
         target, protected, test, seeds: as for :func:`compare`; ``test=None`` takes the first training set's test split.
         settings: of the classifiers; ``None`` for the defaults.
-        positive: positive class; ``None`` as in ``vlbias.fairness.evaluate``.
-        over_classes, min_cell, level, bootstrap: as there; intervals cover test items and seeds.
         cache: folder for finished fits; what an interrupted run had finished is not done again.
         show_progress: whether a line on stderr tells how far it is.
-        changes: single settings of the classifiers, such as ``backbone="resnet18"`` or ``loss="focal"``.
+        changes: single settings of the classifiers, such as ``backbone="resnet18"`` or ``loss="focal"``, and of the
+            evaluation (``vlbias.fairness.EvaluationSettings``), such as ``positive="smile"`` or ``min_cell=10``. Their
+            intervals cover test items and seeds.
 
     Raises:
         DatasetError: a training set without split "train", no test set, or test images that were edited or trained on.
         LabelError: a cell of the test set is empty (unless ``min_cell``), or a class that the test set lacks.
         UnknownNameError, ConfigError: a column or setting that does not exist.
     """
-    from vlbias.fairness import evaluate
-
     if not training_sets:
         raise ConfigError("`training_sets` is empty; expected at least one.")
     columns = protected_columns(target, protected)
-    settings = with_changes(settings or classify.FitSettings(), changes)
+    evaluation, settings = _split_settings(settings, changes)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"`seeds` must be a number >= 1 or different seeds; got {seeds!r}.")
     opened = {name: _open(value, name) for name, value in training_sets.items()}
     tested, num_test_missing = _test_set(test, opened, target, columns)
-    y_text, g_text = labels_of(tested, target), groups_of(tested, columns)
+    y_text, g_text = labels_of(tested, target, columns)
+    classes, groups = in_order(y_text), in_order(g_text)
+    counts = count(y_text, y_text, g_text, classes, groups)
     # Raises for empty cells, one group or an unknown positive class before anything is trained.
-    check = evaluate(
-        y_text, y_text, groups=g_text, positive=positive, over_classes=over_classes, min_cell=min_cell, bootstrap=0
-    )
-    classes, groups = sorted_labels(set(y_text)), sorted_labels(set(g_text))
+    check_cells(counts, evaluation.min_cell)
+    code = evaluation.for_counts(classes)["positive"]
     trained = {name: _training_split(dataset, name) for name, dataset in opened.items()}
-    labels = {name: labels_of(dataset, target) for name, dataset in trained.items()}
-    for name, values in labels.items():
-        strange = sorted_labels(set(values.dropna()) - set(classes))
+    labels = {name: labels_of(dataset, target, columns) for name, dataset in trained.items()}
+    for name, (values, _) in labels.items():
+        strange = in_order(set(values.dropna()) - set(classes))
         if strange:
-            raise LabelError(f"'{name}' has {target}={strange[0]!r}, which the test set lacks; it has {classes}.")
+            raise LabelError(f"'{name}' has {target} '{strange[0]}', which the test set lacks; it has {classes}.")
 
     size = settings.image_size
     test_images = classify.load_images(tested, size)
     seen = _digests(test_images)
     images: dict[str, torch.Tensor] = {}
-    summaries: dict[str, TrainingSet] = {}
+    learned: dict[str, pd.Series] = {}
+    summaries: dict[str, TrainingSummary] = {}
     for name, dataset in trained.items():
-        known = labels[name].notna()
+        known = labels[name][0].notna()
         used = dataset.select(known)
-        images[name], labels[name] = classify.load_images(used, size), labels[name][known]
+        images[name], learned[name] = classify.load_images(used, size), labels[name][0][known]
         overlap = sum(digest in seen for digest in _digests(images[name]))
         if overlap > MAX_OVERLAP * len(test_images):
             raise DatasetError(
                 f"{overlap} training images of '{name}' are also in the test set. Give a `test` set apart from it."
             )
-        origin = used.table["origin"].isin(MADE).sum() if "origin" in used.table else 0
-        grouped = groups_of(used, columns).map(lambda value: "unknown" if value is None else value)
-        summaries[name] = TrainingSet(
-            len(used), int((~known).sum()), int(origin), overlap, pd.crosstab(labels[name], grouped)
-        )
+        made = int(used.table["origin"].isin(MADE).sum()) if "origin" in used.table else 0
+        cells = pd.crosstab(learned[name], labels[name][1][known].fillna("unknown"))
+        summaries[name] = TrainingSummary(len(used), int((~known).sum()), made, overlap, cells)
 
-    predictions = _fit_all(images, labels, test_images, classes, settings, numbers, cache, show_progress)
-    index_of_class = {label: code for code, label in enumerate(classes)}
-    index_of_group = {label: code for code, label in enumerate(groups)}
+    predictions = _fit_all(images, learned, test_images, classes, settings, numbers, cache, show_progress)
     return AuditResult(
         target=target,
         protected=columns,
         classes=classes,
         groups=groups,
-        y_true=np.array([index_of_class[label] for label in y_text]),
-        group=np.array([index_of_group[label] for label in g_text]),
+        y_true=pd.Index(classes).get_indexer(pd.Index(y_text)),
+        group=pd.Index(groups).get_indexer(pd.Index(g_text)),
         predictions=predictions,
         training=summaries,
         seeds=numbers,
         settings=settings,
-        positive=check.settings["positive"],
-        over_classes=over_classes,
-        min_cell=min_cell,
-        level=level,
-        bootstrap=bootstrap,
+        evaluation=replace(evaluation, positive=None if code is None else classes[code]),
         num_test_missing=num_test_missing,
     )
 
 
-def _open(value: Datasets, name: str) -> FaceDataset:
-    from vlbias.data import join, open_dataset
+def _split_settings(
+    settings: classify.FitSettings | None, changes: Mapping[str, Any]
+) -> tuple[EvaluationSettings, classify.FitSettings]:
+    """Changes of the evaluation and of the classifiers told apart by their names; ``seed`` is the classifiers'."""
+    ours = {field.name for field in fields(EvaluationSettings)} - {"seed", "classes", "group_names"}
+    evaluation = EvaluationSettings(**{name: value for name, value in changes.items() if name in ours})
+    others = {name: value for name, value in changes.items() if name not in ours}
+    return evaluation, with_changes(settings or classify.FitSettings(), others)
 
+
+def _open(value: Datasets, name: str) -> FaceDataset:
+    if isinstance(value, FaceDataset):
+        return value
     if isinstance(value, (str, os.PathLike)):
         return open_dataset(value)
-    if isinstance(value, (list, tuple)):
-        return join([_open(part, name) for part in value], name=name)
-    return value
+    return join([_open(part, name) for part in value], name=name)
 
 
 def _training_split(dataset: FaceDataset, name: str) -> FaceDataset:
@@ -211,7 +207,8 @@ def _test_set(
             f"the test set holds {len(made)} images that an editor made or changed, such as '{made[0]}'; test on "
             "originals alone."
         )
-    known = labels_of(tested, target).notna() & groups_of(tested, columns).notna()
+    classes, groups = labels_of(tested, target, columns)
+    known = classes.notna() & groups.notna()
     if not known.any():
         raise DatasetError(f"no test image has both '{target}' and {', '.join(columns)}.")
     return tested.select(known), int((~known).sum())

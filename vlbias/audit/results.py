@@ -11,9 +11,10 @@ import pandas as pd
 
 from vlbias import classify
 from vlbias.errors import ConfigError
-from vlbias.fairness import METRICS, metrics_from_counts, permuted_counts
+from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, permuted_counts, tally
+from vlbias.fairness.metrics import share
 
-__all__ = ["CHANCE_GAPS", "AuditResult", "TrainingSet"]
+__all__ = ["CHANCE_GAPS", "AuditResult", "TrainingSummary"]
 
 #: Gaps of which a share of the oracle's cut is reported.
 GAPS = ("accuracy_gap", "equal_opportunity_difference", "equalized_odds_difference", "demographic_parity_difference")
@@ -22,12 +23,10 @@ CHANCE_GAPS = GAPS[:3]
 #: What is known of a metric of one training set.
 SUMMARY = ("mean", "low", "high", "change", "change_low", "change_high", "chance")
 NUM_PERMUTATIONS = 200
-#: A denominator that is zero or negative in more resamples than this share leaves a ratio without an interval.
-MAX_UNDEFINED = 0.05
 
 
 @dataclass(frozen=True)
-class TrainingSet:
+class TrainingSummary:
     """What a classifier was trained on.
 
     Attributes:
@@ -51,33 +50,28 @@ class AuditResult:
 
     Attributes:
         target, protected: as asked.
-        classes, groups: labels in the order of the codes below.
+        classes, groups: labels as text, in the order of the codes below.
         y_true: class codes of the test items (n,).
         group: group codes of the test items (n,).
         predictions: training set -> class codes (seeds, n).
         training: training set -> what was in it.
         seeds: one classifier each.
         settings: of the classifiers.
-        positive: the positive class, or ``None`` where all classes are joined (see ``vlbias.fairness``).
-        over_classes, min_cell, level, bootstrap: as for ``vlbias.fairness.evaluate``.
+        evaluation: of their predictions; ``positive`` is the class that was taken, ``None`` where all are joined.
         num_test_missing: test items left out because a label is missing.
     """
 
     target: str
     protected: list[str]
-    classes: list[Any]
-    groups: list[Any]
+    classes: list[str]
+    groups: list[str]
     y_true: np.ndarray
     group: np.ndarray
     predictions: dict[str, np.ndarray]
-    training: dict[str, TrainingSet]
+    training: dict[str, TrainingSummary]
     seeds: list[int]
     settings: classify.FitSettings
-    positive: Any
-    over_classes: str
-    min_cell: int | None
-    level: float
-    bootstrap: int
+    evaluation: EvaluationSettings
     num_test_missing: int
 
     def __repr__(self) -> str:
@@ -88,20 +82,18 @@ class AuditResult:
 
     def _counts(self, predictions: np.ndarray, items: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Class codes (seeds, n) => counts (seeds, groups, classes, classes)."""
-        g, c = len(self.groups), len(self.classes)
-        cell = (self.group[items] * c + self.y_true[items]) * c
-        tables = [np.bincount(cell + row[items], minlength=g * c * c) for row in predictions]
-        return np.stack(tables).reshape(len(predictions), g, c, c).astype(float)
+        return tally(
+            self.group[items],
+            self.y_true[items],
+            predictions[:, items],
+            num_groups=len(self.groups),
+            num_classes=len(self.classes),
+        )
 
     def _metrics(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        positive = None if self.positive is None else self.classes.index(self.positive)
-        values = metrics_from_counts(
-            counts, positive=positive, over_classes=self.over_classes, min_cell=self.min_cell or 1
-        )
-        found, support = np.einsum("...gcc->...gc", counts), counts.sum(-1)
-        share = np.full(support.shape, np.nan)
-        np.divide(found, support, out=share, where=support > 0)
-        return {name: values[name] for name in METRICS} | {"cells": share}
+        values = metrics_from_counts(counts, **self.evaluation.for_counts(self.classes))
+        cells = share(np.einsum("...gcc->...gc", counts), counts.sum(-1))
+        return {name: values[name] for name in METRICS} | {"cells": cells}
 
     @cached_property
     def per_seed(self) -> dict[str, dict[str, np.ndarray]]:
@@ -110,7 +102,7 @@ class AuditResult:
 
     @cached_property
     def _draws(self) -> dict[str, dict[str, np.ndarray]]:
-        """Training set -> metric -> resampled means over seeds (bootstrap,).
+        """Training set -> metric -> resampled means over seeds (num_resamples,).
 
         Two sources of chance are resampled: test items within each cell, the same ones for all training sets (so that
         differences are paired), and the seeds of each training set.
@@ -119,7 +111,7 @@ class AuditResult:
         cells = self.group * len(self.classes) + self.y_true
         members = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
         resampled: dict[str, list[np.ndarray]] = {name: [] for name in self.predictions}
-        for _ in range(self.bootstrap):
+        for _ in range(self.evaluation.bootstrap):
             items = np.concatenate([rng.choice(group, len(group)) for group in members])
             for name, codes in self.predictions.items():
                 resampled[name].append(self._counts(codes[rng.integers(len(codes), size=len(codes))], items))
@@ -129,12 +121,13 @@ class AuditResult:
             draws[name] = {metric: value.mean(1) for metric, value in values.items()}
         return draws
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether anything was resampled."""
+        return self.evaluation.bootstrap > 0
+
     def _interval(self, draws: np.ndarray) -> tuple[float, float]:
-        known = draws[~np.isnan(draws)]
-        if not len(known):
-            return float("nan"), float("nan")
-        low, high = np.quantile(known, [(1 - self.level) / 2, (1 + self.level) / 2])
-        return float(low), float(high)
+        return interval(draws, self.evaluation.level)
 
     @cached_property
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -149,11 +142,11 @@ class AuditResult:
                 row = dict.fromkeys(SUMMARY, float("nan"))
                 row["mean"] = float(metrics[metric].mean())
                 row["chance"] = self.chance[name].get(metric, float("nan"))
-                if self.bootstrap:
+                if self.has_intervals:
                     row["low"], row["high"] = self._interval(self._draws[name][metric])
                 if name != first:
                     row["change"] = row["mean"] - float(self.per_seed[first][metric].mean())
-                    if self.bootstrap:
+                    if self.has_intervals:
                         paired = self._draws[name][metric] - self._draws[first][metric]
                         row["change_low"], row["change_high"] = self._interval(paired)
                 summary[name][metric] = row
@@ -173,7 +166,7 @@ class AuditResult:
         for name, codes in self.predictions.items():
             seeds = enumerate(self._counts(codes))
             nulls = [self._metrics(permuted_counts(counts, NUM_PERMUTATIONS, seed)) for seed, counts in seeds]
-            levels[name] = {gap: float(np.mean([np.nanmean(null[gap]) for null in nulls])) for gap in CHANCE_GAPS}
+            levels[name] = {gap: float(np.mean([null[gap].mean() for null in nulls])) for gap in CHANCE_GAPS}
         return levels
 
     @cached_property
@@ -194,7 +187,7 @@ class AuditResult:
                         "num_test": int(support[g, c]),
                         "num_train": int(np.asarray(counts.loc[label, group])) if has_column else 0,
                     }
-                    if self.bootstrap:
+                    if self.has_intervals:
                         row["low"], row["high"] = self._interval(self._draws[name]["cells"][:, g, c])
                     rows.append(row)
         columns = ["training_set", "class", "group", "accuracy", "low", "high", "num_test", "num_train"]
@@ -219,17 +212,15 @@ class AuditResult:
         for gap in GAPS:
             mean = {key: float(self.per_seed[key][gap].mean()) for key in (name, baseline, oracle)}
             cut = mean[baseline] - mean[oracle]
-            share: dict[str, float | None] = {"value": None, "low": None, "high": None}
+            row: dict[str, float | None] = {"value": None, "low": None, "high": None}
             if cut > 0:
-                share["value"] = (mean[baseline] - mean[name]) / cut
-                if self.bootstrap:
+                row["value"] = (mean[baseline] - mean[name]) / cut
+                if self.has_intervals:
                     draws = {key: self._draws[key][gap] for key in (name, baseline, oracle)}
-                    below = draws[baseline] - draws[oracle]
-                    fine = below > 0
-                    if (~fine).mean() <= MAX_UNDEFINED:
-                        ratios = (draws[baseline] - draws[name])[fine] / below[fine]
-                        share["low"], share["high"] = self._interval(ratios)
-            shares[gap] = share
+                    low, high = self._interval(share(draws[baseline] - draws[name], draws[baseline] - draws[oracle]))
+                    if np.isfinite(low):
+                        row["low"], row["high"] = low, high
+            shares[gap] = row
         return shares
 
     def to_dict(self) -> dict[str, Any]:
@@ -241,10 +232,10 @@ class AuditResult:
             entry["per_seed"] = {
                 metric: [_number(value) for value in self.per_seed[name][metric]] for metric in METRICS
             }
-            if self.bootstrap:
+            if self.has_intervals:
                 entry["intervals"] = {m: [_number(rows[m]["low"]), _number(rows[m]["high"])] for m in METRICS}
             if name != next(iter(self.training)):
-                keys = ("change", "change_low", "change_high") if self.bootstrap else ("change",)
+                keys = ("change", "change_low", "change_high") if self.has_intervals else ("change",)
                 entry["change"] = {m: [_number(rows[m][key]) for key in keys] for m in METRICS}
             entry["chance"] = {gap: _number(value) for gap, value in self.chance[name].items()}
             cells = self.cells[self.cells["training_set"] == name].drop(columns="training_set")
@@ -261,12 +252,12 @@ class AuditResult:
             "protected": self.protected,
             "classes": self.classes,
             "groups": self.groups,
-            "positive": self.positive,
-            "over_classes": self.over_classes,
-            "min_cell": self.min_cell,
+            "positive": self.evaluation.positive,
+            "over_classes": self.evaluation.over_classes,
+            "min_cell": self.evaluation.min_cell,
             "seeds": self.seeds,
-            "level": self.level,
-            "bootstrap": self.bootstrap,
+            "level": self.evaluation.level,
+            "bootstrap": self.evaluation.bootstrap,
             "num_test": len(self.y_true),
             "num_test_missing": self.num_test_missing,
             "settings": {key: value for key, value in asdict(self.settings).items() if key not in ("seed", "device")},
@@ -274,7 +265,7 @@ class AuditResult:
         if {"baseline", "balanced", "oracle"} <= set(self.predictions):
             shares = self.share_of_oracle_cut()
             details["share_of_oracle_cut"] = {
-                gap: {key: _number(value) for key, value in share.items()} for gap, share in shares.items()
+                gap: {key: _number(value) for key, value in row.items()} for gap, row in shares.items()
             }
         return {"classifiers": classifiers, "audit": details}
 

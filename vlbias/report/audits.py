@@ -31,7 +31,6 @@ def _known(value: float) -> float | None:
 def audit_values(audit: AuditResult) -> dict[str, Any]:
     """All that ``parts.audit_section`` needs."""
     names = list(audit.predictions)
-    has_intervals = audit.bootstrap > 0
     rows = []
     for key, metric in METRICS.items():
         values = [audit.summary[name][key] for name in names]
@@ -62,7 +61,7 @@ def audit_values(audit: AuditResult) -> dict[str, Any]:
         if len(audit.seeds) > 1
         else "Dots are the values, lines intervals.",
         "num_seeds": len(audit.seeds),
-        "level": audit.level if has_intervals else None,
+        "level": audit.evaluation.level if audit.has_intervals else None,
         "rows": rows,
         "cells": _cells(audit),
         "shares": _shares(audit),
@@ -229,7 +228,7 @@ def _shares(audit: AuditResult) -> list[dict[str, Any]]:
     for gap, share in audit.share_of_oracle_cut().items():
         if share["value"] is None:
             text = "–"
-        elif share["low"] is None and audit.bootstrap:
+        elif share["low"] is None and audit.has_intervals:
             text = "unclear"
         else:
             text = percent(share["value"])
@@ -240,14 +239,14 @@ def _shares(audit: AuditResult) -> list[dict[str, Any]]:
 def _method(audit: AuditResult) -> str:
     settings = audit.settings
     classes = (
-        f"The positive class is {audit.target} = {audit.positive}."
-        if audit.positive is not None
-        else f"Rates of all classes are taken one against the rest; the {audit.over_classes} is shown."
+        f"The positive class is {audit.target} = {audit.evaluation.positive}."
+        if audit.evaluation.positive is not None
+        else f"Rates of all classes are taken one against the rest; the {audit.evaluation.over_classes} is shown."
     )
     intervals = (
-        f" Intervals: {audit.bootstrap:,} bootstrap resamples of test images within each cell and of seeds; changes "
-        "are paired, so both sides meet the same test images."
-        if audit.bootstrap
+        f" Intervals: {audit.evaluation.bootstrap:,} bootstrap resamples of test images within each cell and of seeds; "
+        "changes are paired, so both sides meet the same test images."
+        if audit.has_intervals
         else ""
     )
     missing = (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.errors import LabelError
-from vlbias.fairness import metrics_from_counts
+from vlbias.fairness import metrics_from_counts, tally
 from vlbias.search.metrics import IdentificationRanks, group_table
 
 __all__ = ["CLASSIFY_OBJECTIVES", "IDENTIFY_OBJECTIVES", "Evaluation"]
@@ -123,10 +123,7 @@ class Evaluation:
     def _classify(self, w: np.ndarray) -> dict[str, np.ndarray]:
         true, predicted = self.outcome
         g, c = len(self.group_names), self.num_classes
-        cell = (self.groups * c + true) * c + predicted
-        members = np.zeros((len(cell), g * c * c))
-        members[np.arange(len(cell)), cell] = 1.0
-        counts = (w @ members).reshape(len(w), g, c, c)
+        counts = tally(self.groups, true, predicted, num_groups=g, num_classes=c, weights=w)
         return classification_objectives(counts)
 
 

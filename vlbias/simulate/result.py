@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 
 from vlbias.errors import PlanError, unknown
-from vlbias.fairness import person_weights
+from vlbias.fairness import person_weights, tally
 from vlbias.files import make_folder, write_file
 from vlbias.simulate.plans import SimulationPlan
 from vlbias.simulate.statistics import (
     PARITY,
     Contrast,
     contrast,
-    count_tables,
     curve_values,
     exchange_rate,
     gain_weights,
@@ -82,13 +81,13 @@ class SimulationResult:
             part = names[start : start + _RUNS_AT_ONCE]
             counts = np.stack(
                 [
-                    count_tables(
+                    tally(
+                        group,
                         true,
                         self.records[name]["predicted"],
-                        group,
-                        len(self.plan.groups),
-                        len(self.plan.classes),
-                        weights,
+                        num_groups=len(self.plan.groups),
+                        num_classes=len(self.plan.classes),
+                        weights=weights,
                     )
                     for name in part
                 ]

@@ -34,16 +34,6 @@ PARITY = {
 _MANY = 1e9
 
 
-def count_tables(
-    true: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_groups: int, num_classes: int, weights: np.ndarray
-) -> np.ndarray:
-    """Codes (n,) and weights (b, n) of the test images => weighted counts (b, groups, true, predicted)."""
-    cell = (groups * num_classes + true) * num_classes + predicted
-    members = np.zeros((len(cell), num_groups * num_classes * num_classes))
-    members[np.arange(len(cell)), cell] = 1.0
-    return (weights @ members).reshape(len(weights), num_groups, num_classes, num_classes)
-
-
 def curve_values(
     counts: np.ndarray, group_names: Sequence[str], *, min_cell: int = 5, num_permutations: int = 200, seed: int = 0
 ) -> dict[str, np.ndarray]:

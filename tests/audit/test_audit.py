@@ -82,7 +82,7 @@ def test_numbers_equal_those_of_fairness(sets):
         "num_in_test": 0,
     }
     assert values["audit"]["seeds"] == [0, 1] and "oracle" not in values["classifiers"]
-    cell = result.cells.query("training_set == 'baseline' and `class` == 1 and group == 'dark'").iloc[0]
+    cell = result.cells.query("training_set == 'baseline' and `class` == '1' and group == 'dark'").iloc[0]
     assert (cell["num_test"], cell["num_train"]) == (4, 2)
 
 
@@ -200,9 +200,9 @@ def test_bad_requests_fail_before_any_training(sets, monkeypatch):
         compare(sets, seeds=[1, 1])
     with pytest.raises(ConfigError, match="`training_sets` is empty"):
         audit.measure({}, target="smile", protected="skin")
-    with pytest.raises(LabelError, match=r"cell \(1, 'dark'\) has no item"):
+    with pytest.raises(LabelError, match=r"cell \('1', 'dark'\) has no item"):
         compare(sets | {"test": drawn("test", {**EVEN, (1, "dark"): 0}, first_key=5000)})
-    with pytest.raises(LabelError, match="'balanced' has smile=2, which the test set lacks"):
+    with pytest.raises(LabelError, match="'balanced' has smile '2', which the test set lacks"):
         compare(sets | {"balanced": drawn("bal", {**EVEN, (2, "dark"): 1}, first_key=1000)})
     empty = sets["test"].table.assign(skin=None)
     with pytest.raises(DatasetError, match="no test image has both 'smile' and skin"):
@@ -211,13 +211,21 @@ def test_bad_requests_fail_before_any_training(sets, monkeypatch):
 
 def test_composition_of_hand_counted_cells():
     counted = audit.composition(drawn("base", BIASED), target="smile", protected="skin")
-    assert counted.counts.to_dict() == {"dark": {0: 6, 1: 2}, "light": {0: 2, 1: 6}}
+    assert counted.counts.to_dict() == {"dark": {"0": 6, "1": 2}, "light": {"0": 2, "1": 6}}
     assert counted.balance == pytest.approx(2 / 6)
     # Phi of the table 6 2 / 2 6: (36 - 4) / 64.
     assert counted.association == pytest.approx(0.5)
     even = audit.composition(drawn("even", EVEN), target="smile", protected="skin")
     assert (even.balance, even.association) == (1.0, 0.0)
     assert json.loads(json.dumps(counted.to_dict()))["counts"]["1"] == {"dark": 2, "light": 6}
+
+
+@pytest.mark.parametrize("form", [bool, float, str, lambda value: f" {value}"])
+def test_classes_are_the_same_in_any_spelling(sets, form):
+    spelled = sets["balanced"].with_column("smile", [form(value) for value in sets["balanced"].table["smile"]])
+    result = compare(sets | {"balanced": spelled}, positive=True)
+    assert result.classes == ["0", "1"] and result.evaluation.positive == "1"
+    assert result.to_dict() == compare(sets).to_dict()
 
 
 # -- what follows from given predictions ------------------------------------------------------------------------------
@@ -236,12 +244,12 @@ def result_from(accuracy, *, seeds=3, num_test=400, bootstrap=200, over=None):
             codes[:, rows] = y
             codes[:, wrong] = 1 - y
         predictions[name] = codes
-    counts = pd.DataFrame([[1, 1], [1, 1]], index=[0, 1], columns=["dark", "light"])
-    training = {name: audit.TrainingSet(4, 0, 0, 0, counts) for name in accuracy}
+    counts = pd.DataFrame([[1, 1], [1, 1]], index=["0", "1"], columns=["dark", "light"])
+    training = {name: audit.TrainingSummary(4, 0, 0, 0, counts) for name in accuracy}
     return audit.AuditResult(
         "smile",
         ["skin"],
-        [0, 1],
+        ["0", "1"],
         ["dark", "light"],
         y_true,
         group,
@@ -249,11 +257,7 @@ def result_from(accuracy, *, seeds=3, num_test=400, bootstrap=200, over=None):
         training,
         list(range(seeds)),
         classify.FitSettings(),
-        1,
-        "worst",
-        None,
-        0.95,
-        bootstrap,
+        fairness.EvaluationSettings(positive="1", bootstrap=bootstrap),
         0,
         **(over or {}),
     )

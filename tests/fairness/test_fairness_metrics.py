@@ -143,7 +143,17 @@ def test_agrees_with_fairlearn_and_scikit_learn(noisy):
         short = getattr(fairness, name)
         value = short(y_true, y_pred, groups=groups) if name in GAPS or "ratio" in name else short(y_true, y_pred)
         assert value == pytest.approx(expected[name]), name
-    by_group = fairness.metric_frame(y_true, y_pred, groups=groups).by_group
+    by_group = theirs.MetricFrame(
+        metrics={
+            "count": theirs.count,
+            "accuracy": sk.accuracy_score,
+            "balanced_accuracy": sk.balanced_accuracy_score,
+            "macro_f1": lambda a, b: sk.f1_score(a, b, average="macro"),
+        },
+        y_true=y_true,
+        y_pred=y_pred,
+        **kwargs,
+    ).by_group
     pd.testing.assert_frame_equal(
         by_group.astype(float), ours.groups.astype(float), check_names=False, check_index_type=False
     )
@@ -186,7 +196,99 @@ def test_several_protected_columns_mean_their_product():
     y_true, y_pred, groups = expand(PAPER)
     columns = pd.DataFrame({"group": groups, "site": ["s", "t"] * 22 + ["s"]})
     report = fairness.evaluate(y_true, y_pred, groups=columns, bootstrap=0)
-    assert list(report.groups.index) == ["a & s", "a & t", "b & s", "b & t"]
+    assert list(report.groups.index) == [("a", "s"), ("a", "t"), ("b", "s"), ("b", "t")]
+    assert report.groups.index.names == ["group", "site"]
+    assert report.cells.loc[("a", "s", 1), "count"] == report.cells.loc["a", "s"].loc[1, "count"]
+    assert {row["site"] for row in report.to_dict()["groups"]} == {"s", "t"}
+    # the same as tuples
+    tuples = fairness.evaluate(y_true, y_pred, groups=list(columns.itertuples(index=False, name=None)), bootstrap=0)
+    assert dict(tuples) == dict(report)
+
+
+def test_values_that_hold_the_joint_stay_apart():
+    columns = pd.DataFrame({"x": ["a & b", "a", "c", "c"] * 4, "y": ["c", "b & c", "d", "e"] * 4})
+    report = fairness.evaluate([0] * 8 + [1] * 8, [0, 1] * 8, groups=columns, bootstrap=0)
+    assert len(report.groups) == 4 and report.groups.loc[("a & b", "c"), "count"] == 4
+
+
+def test_one_function_decides_what_a_group_is():
+    groups = ["light", "light ", "dark", "dark\t"] * 4
+    report = fairness.evaluate([0, 1] * 8, [0, 1, 1, 0] * 4, groups=groups, min_cell=1, bootstrap=0)
+    assert report.groups.index.tolist() == ["dark", "light"]
+    with pytest.raises(LabelError, match="`groups` misses a label at position 1"):
+        fairness.evaluate([0, 1], [0, 1], groups=["light", "  "])
+    words = fairness.evaluate([0, 1] * 4, [0, 1] * 4, groups=["None", "NA"] * 4, min_cell=1, bootstrap=0)
+    assert words.groups.index.tolist() == ["NA", "None"]
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "text"),
+    [
+        (["0", "1"], [0, 1], "`y_pred` holds 0 at position 0.*It reads like '0': give text or numbers on both sides"),
+        ([0, 1], ["0", "1"], "It reads like 0: give text"),
+        (["male", "female"], ["Male", "female"], "'Male' at position 0.*Use the words of `y_true`, or name all"),
+        ([0, 1], [0, 2], "2 at position 1, which is not one of .0, 1."),
+        (["1", 1], [1, 1], "`y_true` holds 1 and '1', which read the same"),
+        ([0.0, 1.0], ["True", "False"], "'True' at position 0"),
+    ],
+)
+def test_a_prediction_that_is_no_class_of_the_truth(y_true, y_pred, text):
+    with pytest.raises(LabelError, match=text):
+        fairness.evaluate(y_true, y_pred, groups=["a", "b"], min_cell=1)
+    with pytest.raises(LabelError, match=text):
+        fairness.accuracy(y_true, y_pred)
+
+
+def test_classes_that_the_truth_lacks_can_be_named():
+    report = fairness.evaluate([0, 1] * 4, [0, 2] * 4, groups=list("aabb") * 2, classes=[0, 1, 2], bootstrap=0)
+    assert report["accuracy"] == 0.5
+
+
+def test_numbers_that_cannot_be_known_are_nan():
+    """Group b has no positive: nothing compares true positive rates of two groups."""
+    y_true, y_pred = [1, 1, 0, 0, 1, 0] * 2 + [0] * 6, [1, 0, 0, 0, 1, 1] * 2 + [0, 1, 0, 0, 1, 0]
+    groups = ["a"] * 12 + ["b"] * 6
+    report = fairness.evaluate(y_true, y_pred, groups=groups, min_cell=1, bootstrap=40)
+    for name in ("equal_opportunity_difference", "equalized_odds_difference"):
+        assert np.isnan(report[name]) and np.isnan(report.intervals[name]).all()
+        chance = fairness.permutation_test(y_true, y_pred, groups=groups, metric=name, min_cell=1, num_permutations=50)
+        assert np.isnan([chance.value, chance.null_mean, chance.excess, chance.p_value]).all()
+    assert report["demographic_parity_difference"] == pytest.approx(0.5 - 1 / 3)  # selection rates are known
+    # 12 items of a and 6 of b: nothing rests on 10 items in both, so no gap and no ratio is known
+    few = fairness.evaluate(y_true, y_pred, groups=groups, min_cell=10, bootstrap=40)
+    for name in ("accuracy_gap", "demographic_parity_difference", "demographic_parity_ratio"):
+        assert np.isnan(few[name]) and np.isnan(few.intervals[name]).all()
+    assert few["worst_group_accuracy"] == pytest.approx(8 / 12)
+
+
+def test_a_metric_that_does_not_compare_groups_has_no_permutation_test():
+    with pytest.raises(ConfigError, match="'macro_f1' does not compare groups.*worst_group_accuracy"):
+        fairness.permutation_test([1, 0], [1, 0], groups=["a", "b"], metric="macro_f1")
+
+
+def test_an_interval_rests_on_nearly_all_resamples():
+    draws = np.arange(100.0)
+    assert fairness.interval(draws, 0.9) == pytest.approx((4.95, 94.05))
+    draws[:5] = np.nan
+    assert np.isfinite(fairness.interval(draws)).all()
+    draws[5] = np.nan
+    assert np.isnan(fairness.interval(draws)).all() and np.isnan(fairness.interval(np.full(3, np.nan))).all()
+
+
+def test_tally_is_the_count_of_a_plain_loop(noisy):
+    y_true, y_pred, names = noisy
+    groups = pd.factorize(names)[0]
+    wanted = np.zeros((3, 2, 2))
+    for g, y, p in zip(groups, y_true, y_pred, strict=True):
+        wanted[g, y, p] += 1
+    size = {"num_groups": 3, "num_classes": 2}
+    assert np.array_equal(fairness.tally(groups, y_true, y_pred, **size), wanted)
+    two = fairness.tally(groups, y_true, np.stack([y_pred, y_true]), **size)
+    assert np.array_equal(two[0], wanted) and two.shape == (2, 3, 2, 2)
+    weights = np.stack([np.ones(len(groups)), np.full(len(groups), 0.5)])
+    weighted = fairness.tally(groups, y_true, y_pred, weights=weights, **size)
+    assert np.allclose(weighted, np.stack([wanted, wanted / 2]))
+    assert np.allclose(fairness.tally(groups, y_true, y_pred, weights=weights[1], **size), wanted / 2)
 
 
 def test_empty_cells_are_an_error_unless_asked():
@@ -282,7 +384,7 @@ def test_permutation_null_equals_a_plain_loop():
         ({"y_true": [], "y_pred": [], "groups": []}, ShapeError, "is empty"),
         ({"y_true": [[1, 0]], "y_pred": [1], "groups": ["a"]}, ShapeError, r"must be \(n,\)"),
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "a"]}, LabelError, "one group, 'a'; a gap needs two"),
-        ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", None]}, LabelError, "1 missing values.*position 1"),
+        ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", None]}, LabelError, "misses a label at position 1"),
         ({"y_true": [1, 0], "y_pred": [1, 2], "groups": ["a", "b"], "classes": [0, 1]}, LabelError, "2 at position 1"),
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "level": 2}, ConfigError, r"in \(0, 1\)"),
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "over_classes": "x"}, ConfigError, "'worst' or"),
@@ -291,7 +393,7 @@ def test_permutation_null_equals_a_plain_loop():
         (
             {"y_true": [1], "y_pred": [1], "groups": pd.DataFrame({"a": ["x"], "b": [None]})},
             LabelError,
-            "missing values",
+            "misses a label",
         ),
     ],
 )

@@ -1,20 +1,19 @@
-"""Who is in a dataset: labels in one spelling, groups, and the count of each cell."""
+"""Who is in a dataset: the count of each cell, a class within a group."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
+from scipy.stats.contingency import association
 
+from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError
+from vlbias.labels import group_texts, in_order, label_texts
 
-if TYPE_CHECKING:
-    from vlbias.data import FaceDataset
-
-__all__ = ["Composition", "composition", "groups_of", "labels_of", "plain", "protected_columns", "sorted_labels"]
+__all__ = ["Composition", "composition", "labels_of", "protected_columns"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Composition:
         name: of the dataset.
         target: column that classifiers predict.
         protected: columns that must not drive them.
-        counts: rows are classes, columns are groups.
+        counts: rows are classes, columns are groups, both as text.
         num_missing: rows that lack the target or a protected attribute; they are not in ``counts``.
     """
 
@@ -38,8 +37,6 @@ class Composition:
     @property
     def association(self) -> float:
         """Cramer's V of target and group: 0 independent, 1 the one tells the other."""
-        from scipy.stats.contingency import association
-
         table = self.counts.to_numpy()
         table = table[table.sum(1) > 0][:, table.sum(0) > 0]
         return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0
@@ -52,6 +49,7 @@ class Composition:
         return float((table.min(1) / table.max(1)).min()) if len(table) else 0.0
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         counts = {str(label): {str(group): int(n) for group, n in row.items()} for label, row in self.counts.iterrows()}
         return {
             "name": self.name,
@@ -73,46 +71,33 @@ def composition(dataset: FaceDataset, *, target: str, protected: str | Sequence[
         ConfigError: the target is among the protected attributes.
     """
     columns = protected_columns(target, protected)
-    classes, groups = labels_of(dataset, target), groups_of(dataset, columns)
+    classes, groups = labels_of(dataset, target, columns)
     known = classes.notna() & groups.notna()
     counts = pd.crosstab(classes[known], groups[known])
-    counts = counts.reindex(index=sorted_labels(counts.index), columns=sorted_labels(counts.columns))
+    counts = counts.reindex(index=in_order(counts.index), columns=in_order(counts.columns))
     return Composition(dataset.name, target, columns, counts, int((~known).sum()))
 
 
+def labels_of(dataset: FaceDataset, target: str, protected: Sequence[str]) -> tuple[pd.Series, pd.Series]:
+    """The class and the group of each face as text, ``None`` where a label is missing.
+
+    Raises:
+        UnknownNameError: no such column.
+    """
+    for column in protected:
+        dataset.column(column)
+    return label_texts(dataset.column(target)), group_texts(dataset.table, protected)
+
+
 def protected_columns(target: str, protected: str | Sequence[str]) -> list[str]:
+    """The protected columns as a list.
+
+    Raises:
+        ConfigError: none, or the target among them.
+    """
     columns = [protected] if isinstance(protected, str) else list(protected)
     if not columns:
         raise ConfigError("`protected` is empty; name at least one attribute.")
     if target in columns:
         raise ConfigError(f"`target` and `protected` are both '{target}'; choose two attributes.")
     return columns
-
-
-def plain(value: Any) -> Any:
-    """One spelling of a label, whichever file it came from: True and 1.0 become 1; missing becomes None."""
-    if value is None or (not isinstance(value, str) and pd.isna(value)):
-        return None
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    return value
-
-
-def labels_of(dataset: FaceDataset, column: str) -> pd.Series:
-    series = dataset.column(column)
-    return pd.Series([plain(value) for value in series], index=series.index, dtype=object)
-
-
-def groups_of(dataset: FaceDataset, columns: Sequence[str]) -> pd.Series:
-    parts = [labels_of(dataset, column) for column in columns]
-    if len(parts) == 1:
-        return parts[0]
-    rows = zip(*parts, strict=True)
-    joined = [None if any(part is None for part in row) else " & ".join(map(str, row)) for row in rows]
-    return pd.Series(joined, index=parts[0].index, dtype=object)
-
-
-def sorted_labels(values: Any) -> list[Any]:
-    return sorted(values, key=lambda item: (isinstance(item, str), item))
