@@ -29,6 +29,7 @@ from vlbias.editor import Editor
 from vlbias.images import open_image, to_tensor
 
 ARMS = ("biased", "oversampled", "edits", "real")
+ROUND_TRIP = "edits-round-trip"  #: edits, and originals that passed through the editor as well; on request
 LARGE, SMALL, ADULT = 360, 40, 16
 STEPS, BOOTSTRAP = 600, 2000
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--protected", choices=("skin", "age_group"), default="skin")
     parser.add_argument("--size", type=int, default=128, help="edge in pixels that classifiers see")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=(*ARMS, ROUND_TRIP), default=list(ARMS))
     parser.add_argument("--editor", default="utkface-64")
     parser.add_argument("--edit-only", action="store_true", help="make the edits, fit nothing")
     arguments = parser.parse_args()
@@ -84,18 +85,26 @@ class Study:
         long = {("male", one), ("female", other)}
         return [i for cell, ids in self.cells(seed).items() for i in ids[: LARGE if cell in long else SMALL]]
 
-    def edits(self, seed: int) -> pd.DataFrame:
-        out = self.arguments.work / f"{self.protected}-{seed}"
+    def balanced(self, seed: int, *, round_trip: bool = False) -> pd.DataFrame:
+        """The balanced set of a seed, with the path of each picture."""
+        out = self.arguments.work / f"{self.protected}-{seed}{'-round-trip' if round_trip else ''}"
         editor = Editor.from_pretrained(self.arguments.editor)
-        balancer = Balancer(editor, target="gender", protected=self.protected, seed=seed)
+        balancer = Balancer(editor, target="gender", protected=self.protected, seed=seed, round_trip=round_trip)
         chosen = self.faces.select(self.biased(seed))
         result = balancer.run(chosen, balancer.plan(chosen), out)
         cost = result.report["unet_evaluations_per_kept_image"]
         print(f"seed {seed}: {result.summary()}\n{cost} evaluations a kept edit", flush=True)
-        kept = result.table[result.table["origin"] == "edited"]
-        return kept.assign(path=[str(out / name) for name in kept["file_name"]])
+        return result.table.assign(path=[str(out / name) for name in result.table["file_name"]])
+
+    def edits(self, seed: int) -> pd.DataFrame:
+        table = self.balanced(seed)
+        return table[table["origin"] == "edited"]
 
     def training_set(self, seed: int, arm: str) -> tuple[torch.Tensor, list[str]]:
+        if arm == ROUND_TRIP:
+            table = self.balanced(seed, round_trip=True)
+            pictures = [to_tensor(open_image(path), self.size) for path in table["path"]]
+            return torch.cat(pictures), table["gender"].tolist()
         base = self.biased(seed)
         kept = pd.DataFrame() if arm == "biased" else self.edits(seed)
         x, y = [self.faces.tensor(base, self.size)], self.faces.table.loc[base, "gender"].tolist()

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
-from scipy.ndimage import zoom
+from scipy.ndimage import maximum_filter, minimum_filter, zoom
 
 from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, unknown
 from vlbias.images import open_image, to_pil, to_tensor
@@ -587,18 +587,21 @@ def _five_points(landmarks: np.ndarray) -> np.ndarray:
 def smooth(values: np.ndarray, transform: Similarity) -> np.ndarray:
     """An array over a crop, (e, e) or (e, e, c), at a resolution from which :func:`warp` enlarges it without steps.
 
-    What is to be enlarged is drawn four times finer with the cubic B-spline, whose weights are positive: no ringing
-    beside edges, and no kinks for a look at high frequencies to find.
+    What is to be enlarged is drawn four times finer with the cubic spline through its values, which keeps all of its
+    detail. No value leaves the range of the values around it, so that nothing rings beside edges.
     """
     if transform.side <= values.shape[0]:
         return values
     planes = values.astype(np.float32).reshape(*values.shape[:2], -1)
     # each colour by itself: as a third axis the spline would blur them into each other
-    finer = [
-        zoom(planes[..., channel], _FINER, order=3, prefilter=False, mode="nearest", grid_mode=True)
-        for channel in range(planes.shape[2])
-    ]
-    return np.stack(finer, axis=-1).reshape(*finer[0].shape, *values.shape[2:])
+    finer = np.stack([_finer(planes[..., channel]) for channel in range(planes.shape[2])], axis=-1)
+    return finer.reshape(*finer.shape[:2], *values.shape[2:])
+
+
+def _finer(plane: np.ndarray) -> np.ndarray:
+    enlarge = functools.partial(zoom, zoom=_FINER, mode="nearest", grid_mode=True)
+    least, most = (enlarge(bound(plane, size=3, mode="nearest"), order=1) for bound in (minimum_filter, maximum_filter))
+    return np.clip(enlarge(plane, order=3), least, most)
 
 
 def warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:
