@@ -165,6 +165,11 @@ def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = No
     return rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").float().div(127.5).sub(1.0)
 
 
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """Images, uint8 or floating in [-1, 1] => float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
+
+
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
     """Image tensor (b, 3, h, w) in [-1, 1] => uint8 of the same shape; values outside are clipped.
 

@@ -360,8 +360,7 @@ class Renderer(Backend):
         """
         if name not in self.dipoles:
             raise unknown("dipole", name, self.dipoles, where=self.name)
-        clip, dipole = self.need_clip(), self.dipoles[name]
-        poles = {"positive": list(dipole.positive), "negative": list(dipole.negative)}
+        clip, poles = self.need_clip(), self.dipoles[name].classes
         return self._batched(lambda x: clip.zero_shot(x, poles)[:, 0], x_0)
 
     def features(self, x_0: torch.Tensor) -> torch.Tensor:

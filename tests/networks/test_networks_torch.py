@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from vlbias.classify import Classifier, FitSettings, create_backbone
 from vlbias.errors import CheckpointError, ConfigError, UnsafeCheckpointError
 from vlbias.networks import load_network, of_classifier
-from vlbias.paths.judges import BackboneJudge
+from vlbias.paths.preservation import BackboneConstraint
 
 NAME = "test_vit"  # timm's own network for tests
 
@@ -119,7 +119,7 @@ def test_weights_of_another_network(tmp_path):
     with pytest.raises(CheckpointError, match=r"face.safetensors does not fit test_vit: \d+ entries are missing"):
         load_network(tmp_path / "face.safetensors")
     with pytest.raises(CheckpointError, match="does not fit timm:test_vit"):
-        BackboneJudge(f"timm:{NAME}", tmp_path / "face.safetensors")
+        BackboneConstraint(f"timm:{NAME}", tmp_path / "face.safetensors")
 
 
 def test_a_classifier_of_the_library(tmp_path, pictures):

@@ -86,7 +86,6 @@ def test_strength_is_calibrated_arc_length_in_normalised_space(linear_paths):
     want = torch.zeros(DIM)
     want[0], want[1] = 3.0, -0.5 * 2.0
     torch.testing.assert_close(moved, want.expand(6, DIM), atol=1e-4, rtol=0)
-    assert linear_paths.num_steps("age", 1.0) == 12
 
 
 def test_order_of_names_does_not_matter(rbf_paths):

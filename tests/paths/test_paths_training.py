@@ -16,11 +16,11 @@ from vlbias.errors import (
     UnknownNameError,
 )
 from vlbias.paths import (
-    BackboneJudge,
-    ClipLook,
-    EncoderJudge,
-    FeatureJudge,
-    LpipsLook,
+    BackboneConstraint,
+    ClipConstraint,
+    EncoderConstraint,
+    FeatureConstraint,
+    LpipsConstraint,
     PathTraining,
     Probes,
     arc_length,
@@ -251,14 +251,14 @@ def test_default_judges(real):
     diffae, clip, images = real
     x = images[:4].float() / 127.5 - 1
     other = x.flip(0)
-    for judge in (EncoderJudge(diffae), ClipLook(clip)):
+    for judge in (EncoderConstraint(diffae), ClipConstraint(clip)):
         assert float(judge.distance(x, x)) == pytest.approx(0, abs=1e-5)
         moved = other.clone().requires_grad_()
         distance = judge.distance(x, moved)
         distance.backward()
         assert float(distance.detach()) > 1e-4
         assert float(moved.grad.abs().sum()) > 0
-    assert EncoderJudge(diffae).similarity(x, x).tolist() == pytest.approx([1] * 4, abs=1e-4)
+    assert EncoderConstraint(diffae).similarity(x, x).tolist() == pytest.approx([1] * 4, abs=1e-4)
 
 
 def test_any_function_is_a_judge(learned, diffae, clip, dipoles, images):
@@ -269,7 +269,7 @@ def test_any_function_is_a_judge(learned, diffae, clip, dipoles, images):
         return x.flatten(1)
 
     train_paths(diffae, clip, {"age": dipoles["age"]}, images,
-                identity=FeatureJudge(features), perceptual=FeatureJudge(features),
+                identity=FeatureConstraint(features), perceptual=FeatureConstraint(features),
                 settings=PathTraining(steps=1, batch_size=4, calibration_faces=2))  # fmt: skip
     assert calls == [4] * 4
 
@@ -278,25 +278,25 @@ def test_backbone_from_a_local_file(tmp_path):
     torch.manual_seed(0)
     model = torchvision.models.squeezenet1_1(weights=None)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "net.pth")
-    judge = BackboneJudge("torchvision:squeezenet1_1", tmp_path / "net.pth", size=64)
+    judge = BackboneConstraint("torchvision:squeezenet1_1", tmp_path / "net.pth", size=64)
     x = torch.rand(2, 3, 40, 40) * 2 - 1
     assert float(judge.distance(x, x)) == pytest.approx(0, abs=1e-5)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit torchvision:squeezenet1_1: 50 entries are missing"):
-        BackboneJudge("torchvision:squeezenet1_1", tmp_path / "other.pth")
+        BackboneConstraint("torchvision:squeezenet1_1", tmp_path / "other.pth")
     with pytest.raises(UnknownNameError, match="Unknown backbone 'resnet1' for torchvision"):
-        BackboneJudge("torchvision:resnet1", tmp_path / "net.pth")
+        BackboneConstraint("torchvision:resnet1", tmp_path / "net.pth")
     with pytest.raises(ConfigError, match="'timm:NAME' or 'torchvision:NAME'"):
-        BackboneJudge("resnet18", tmp_path / "net.pth")
+        BackboneConstraint("resnet18", tmp_path / "net.pth")
 
 
 def test_lpips_needs_weights_on_this_machine(monkeypatch, tmp_path):
     pytest.importorskip("torchmetrics")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(CheckpointError, match="LPIPS needs the weights .*alexnet"):
-        LpipsLook()
+        LpipsConstraint()
     with pytest.raises(UnknownNameError, match="Unknown LPIPS network 'resnet'"):
-        LpipsLook("resnet")
+        LpipsConstraint("resnet")
 
 
 # -- errors ------------------------------------------------------------

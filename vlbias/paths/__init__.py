@@ -3,23 +3,30 @@
 from vlbias.paths.calibration import arc_length, calibrate
 from vlbias.paths.dipole import Dipole, text_directions
 from vlbias.paths.fields import LinearField, RbfField
-from vlbias.paths.judges import BackboneJudge, ClipLook, EncoderJudge, FeatureJudge, Judge, LpipsLook
 from vlbias.paths.losses import text_dipole_loss
 from vlbias.paths.measure import PathReport, drift_matrix, measure_paths
 from vlbias.paths.pathset import PathSet
+from vlbias.paths.preservation import (
+    BackboneConstraint,
+    ClipConstraint,
+    Constraint,
+    EncoderConstraint,
+    FeatureConstraint,
+    LpipsConstraint,
+)
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
 from vlbias.paths.training import PathTraining, fit_probes, learn_path, train_paths
 
 __all__ = [
-    "BackboneJudge",
-    "ClipLook",
+    "BackboneConstraint",
+    "ClipConstraint",
+    "Constraint",
     "Dipole",
-    "EncoderJudge",
-    "FeatureJudge",
-    "Judge",
+    "EncoderConstraint",
+    "FeatureConstraint",
     "LinearField",
-    "LpipsLook",
+    "LpipsConstraint",
     "PathReport",
     "PathSet",
     "PathTraining",

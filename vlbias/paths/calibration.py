@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from vlbias.clip import Clip
+from vlbias.diffae import DiffAE
 from vlbias.errors import ConfigError, ShapeError
+from vlbias.images import to_float
 from vlbias.paths.pathset import PathSet
 from vlbias.paths.probes import Probes
-from vlbias.paths.readings import clip_log_odds
-
-if TYPE_CHECKING:
-    from vlbias.clip import Clip
+from vlbias.paths.readings import clip_log_odds, pseudo_labels
 
 __all__ = ["arc_length", "calibrate"]
 
@@ -48,7 +48,7 @@ def calibrate(
     z_sem: torch.Tensor,
     *,
     probes: Probes | None = None,
-    diffae: Any = None,
+    diffae: DiffAE | None = None,
     clip: Clip | None = None,
     images: torch.Tensor | None = None,
     num_faces: int = 24,
@@ -80,7 +80,7 @@ def calibrate(
         ``paths``.
 
     Raises:
-        ConfigError: no judge was given.
+        ConfigError: nothing that reads was given.
         ShapeError: codes and images differ in number.
     """
     seeing = clip is not None and diffae is not None and images is not None
@@ -155,8 +155,6 @@ def _labels(
     """Which faces stand at the positive pole, bool (n,)."""
     if probes is not None and name in probes.names:
         return probes.score(z_sem, name) > 0.5
-    from vlbias.paths.readings import pseudo_labels
-
     assert images is not None
     return pseudo_labels(_read(clip, images, paths, name).unsqueeze(1), unsure=0.0)[:, 0] > 0.5
 
@@ -166,10 +164,8 @@ def _median(probes: Probes, z_sem: torch.Tensor, name: str) -> float:
 
 
 def _read(clip: Clip, images: torch.Tensor, paths: PathSet, name: str) -> torch.Tensor:
-    from vlbias.paths.training import as_float
-
     parts = [
-        clip_log_odds(clip, clip.encode_image(as_float(chunk).to(clip.device)), {name: paths.dipoles[name]})[:, 0]
+        clip_log_odds(clip, clip.encode_image(to_float(chunk).to(clip.device)), {name: paths.dipoles[name]})[:, 0]
         for chunk in images.split(64)
     ]
     return torch.cat(parts)

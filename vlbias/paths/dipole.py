@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from vlbias.attributes import name_in_words
+from vlbias.clip import Clip
 from vlbias.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vlbias.clip import Clip
 
 __all__ = ["Dipole", "read_dipoles", "text_directions"]
 

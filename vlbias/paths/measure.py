@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
+from vlbias.clip import Clip
+from vlbias.diffae import DiffAE
 from vlbias.errors import ShapeError
-from vlbias.paths.judges import EncoderJudge, FeatureJudge
+from vlbias.paths.dipole import Dipole
 from vlbias.paths.pathset import PathSet
+from vlbias.paths.preservation import EncoderConstraint, FeatureConstraint
 from vlbias.paths.probes import Probes
-from vlbias.paths.readings import clip_log_odds
+from vlbias.paths.readings import clip_log_odds, otsu_threshold
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from vlbias.clip import Clip
+#: (rows of the faces, path, strength) => their readings (b, m) afterwards, and similarity (b,) to what they were.
+Walk = Callable[[torch.Tensor, str, float], tuple[torch.Tensor, torch.Tensor]]
 
 __all__ = ["PathReport", "drift_matrix", "measure_paths"]
 
@@ -46,7 +47,7 @@ def drift_matrix(paths: PathSet, probes: Probes, z_sem: torch.Tensor, strength: 
         strength: of the walks; each path is walked both ways, by the faces of the pole that it leaves.
     """
     before = probes.logits(z_sem)
-    cosine = FeatureJudge(lambda z: paths.to_own_space(z))
+    cosine = FeatureConstraint(lambda z: paths.to_own_space(z))
 
     def walk(rows: torch.Tensor, name: str, value: float) -> tuple[torch.Tensor, torch.Tensor]:
         walked = paths.walk(z_sem[rows], {name: value})
@@ -58,14 +59,14 @@ def drift_matrix(paths: PathSet, probes: Probes, z_sem: torch.Tensor, strength: 
 @torch.no_grad()
 def measure_paths(
     paths: PathSet,
-    diffae: Any,
+    diffae: DiffAE,
     clip: Clip,
-    dipoles: Mapping[str, Any],
+    dipoles: Mapping[str, Dipole],
     images: torch.Tensor,
     *,
     strength: float = 1.0,
     num_steps: int = 20,
-    identity: FeatureJudge | None = None,
+    identity: FeatureConstraint | None = None,
     batch_size: int = 32,
 ) -> PathReport:
     """Drift of decoded edits, read by CLIP: each face is inverted once, walked and decoded.
@@ -86,7 +87,7 @@ def measure_paths(
         raise ShapeError(
             f"`images` must be floating (n, 3, h, w) in [-1, 1]; got {images.dtype} {tuple(images.shape)}."
         )
-    judge = identity or EncoderJudge(diffae)
+    constraint = identity or EncoderConstraint(diffae)
     watched = {**dict(paths.dipoles), **dict(dipoles)}
     codes, noises = [], []
     for x in images.to(diffae.device).split(batch_size):
@@ -105,17 +106,13 @@ def measure_paths(
 
     def walk(rows: torch.Tensor, name: str, value: float) -> tuple[torch.Tensor, torch.Tensor]:
         edited = decode(paths.walk(z_sem[rows], {name: value}), x_T[rows])
-        return read(edited), judge.similarity(plain[rows], edited)
+        return read(edited), constraint.similarity(plain[rows], edited)
 
     return _report(paths, list(watched), read(plain), walk, strength)
 
 
-def _report(paths: PathSet, names: list[str], before: torch.Tensor, walk: Any, strength: float) -> PathReport:
-    import pandas as pd
-
-    from vlbias.paths.readings import otsu_threshold
-
-    # A judge's own zero depends on its wording; the border is where its readings of these faces separate.
+def _report(paths: PathSet, names: list[str], before: torch.Tensor, walk: Walk, strength: float) -> PathReport:
+    # A scorer's own zero depends on its wording; the border is where its readings of these faces separate.
     borders = torch.tensor([otsu_threshold(column) for column in before.T]).to(before)
     side = before > borders
     unit = torch.stack(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameE
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.paths.dipole import Dipole, read_dipoles
 from vlbias.paths.fields import LinearField, RbfField, make_field, unit
+from vlbias.paths.published import read_published
 
 __all__ = ["PathSet"]
 
@@ -235,11 +235,6 @@ class PathSet(nn.Module):
             z = z + change
         return torch.where(moved.unsqueeze(1), self.from_own_space(z), z_sem)
 
-    def num_steps(self, name: str, strength: float) -> int:
-        """Euler steps that :meth:`walk` takes for one path and strength."""
-        length = float(self.lengths[self.index(name), 0 if strength >= 0 else 1])
-        return math.ceil(abs(strength) * length / self.step_size - 1e-4)
-
     # -- putting sets together ----------------------------------------------------------------------------------------
 
     def join(self, other: PathSet) -> PathSet:
@@ -333,7 +328,22 @@ class PathSet(nn.Module):
 
     @classmethod
     def from_published(cls, folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> PathSet:
-        """Read a folder of the published path training; see :func:`vlbias.paths.published.load_published`."""
-        from vlbias.paths.published import load_published
+        """Read a folder of the published path training.
 
-        return load_published(folder, names)
+        Those paths were learned on codes as the encoder gives them, so the set's space is "raw": ``direction`` and
+        ``traverse`` take raw codes, and ``walk`` converts nothing. The first text of a pair is the positive pole. The
+        files hold no calibration; until :func:`vlbias.paths.calibrate` measures it, strength 1 is an arc length of 1.5
+        (30 steps of 0.05, the middle of the 20 to 40 that the published code takes).
+
+        Args:
+            folder: holds the three files; nothing of the pickle is run.
+            names: one for each path; ``None`` to make them from the words in which the poles differ.
+
+        Raises:
+            CheckpointNotFoundError: a file is missing.
+            CheckpointError: the files disagree, or are of another kind of path network.
+        """
+        dipoles, field = read_published(folder, names)
+        paths = cls(dipoles, field["support"].shape[-1], space="raw", step_size=0.05)
+        paths.field.load_state_dict(field)
+        return paths.requires_grad_(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 
@@ -14,33 +14,35 @@ from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError
 from vlbias.files import read_json
 from vlbias.paths.dipole import Dipole
 
-if TYPE_CHECKING:
-    from vlbias.paths.pathset import PathSet
-
-__all__ = ["load_published"]
+__all__ = ["PublishedPaths", "read_published"]
 
 WEIGHTS, DIPOLES, ARGUMENTS = "latent_paths_model.pt", "semantic_dipoles.json", "args.json"
 SUPPORT, GAMMA = "L_WGS_SUPPORT_SETS", "L_WGS_LOGGAMMA"
 
 
-def load_published(folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> PathSet:
-    """Read a published path set.
+class PublishedPaths(NamedTuple):
+    """What a published path folder holds.
 
-    Those paths were learned on codes as the encoder gives them, so the set's space is "raw": ``direction`` and
-    ``traverse`` take raw codes, and ``walk`` converts nothing. The first text of a pair is the positive pole. The files
-    hold no calibration; until :func:`vlbias.paths.calibrate` measures it, strength 1 is an arc length of 1.5 (30 steps
-    of 0.05, the middle of the 20 to 40 that the published code takes).
+    Attributes:
+        dipoles: name => dipole of each of k paths.
+        field: "support" and "log_gamma" of an ``RbfField``, (k, 2, d) each.
+    """
+
+    dipoles: dict[str, Dipole]
+    field: dict[str, torch.Tensor]
+
+
+def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> PublishedPaths:
+    """Read a published path set, without running anything of its pickle; see ``PathSet.from_published``.
 
     Args:
-        folder: holds the three files. The pickle is read without running anything of it.
+        folder: holds the three files.
         names: one for each path; ``None`` to make them from the words in which the poles differ ("age", "skin_tone").
 
     Raises:
         CheckpointNotFoundError: a file is missing.
         CheckpointError: the files disagree, or are of another kind of path network.
     """
-    from vlbias.paths.pathset import PathSet
-
     folder = Path(folder)
     missing = [name for name in (WEIGHTS, DIPOLES) if not (folder / name).is_file()]
     if missing:
@@ -73,15 +75,9 @@ def load_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
         raise ConfigError(f"`names` must be {len(dipoles)} different names; got {list(names)}.")
     if names is None:
         names = _distinct([dipole.suggest_name() for dipole in dipoles])
-    paths = PathSet(dict(zip(names, dipoles, strict=True)), support.shape[1] // 2, space="raw", step_size=0.05)
-    with torch.no_grad():
-        paths.field.load_state_dict(
-            {
-                "support": support.reshape(len(support), 2, -1),
-                "log_gamma": log_gamma.reshape(len(support), 2, -1),
-            }
-        )
-    return paths.requires_grad_(False)
+    shape = (len(support), 2, -1)
+    field = {"support": support.reshape(shape), "log_gamma": log_gamma.reshape(shape)}
+    return PublishedPaths(dict(zip(names, dipoles, strict=True)), field)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

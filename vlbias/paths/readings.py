@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
+from vlbias.clip import Clip
 from vlbias.paths.dipole import Dipole
-
-if TYPE_CHECKING:
-    from vlbias.clip import Clip
 
 __all__ = ["clip_log_odds", "pseudo_labels"]
 
@@ -28,7 +25,7 @@ def clip_log_odds(clip: Clip, features: torch.Tensor, dipoles: Mapping[str, Dipo
 
 
 def pseudo_labels(log_odds: torch.Tensor, unsure: float = 0.1) -> torch.Tensor:
-    """Labels 1 and 0 (NaN where unsure) from log-odds (n, m) of a judge whose zero may be off.
+    """Labels 1 and 0 (NaN where unsure) from log-odds (n, m) of a scorer whose zero may be off.
 
     The border of each column is put where two groups separate best (Otsu's threshold: largest variance between them),
     as CLIP's own zero depends on the wording of the prompts; the ``unsure`` share of the faces nearest to it stays

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from vlbias.clip import Clip
+from vlbias.diffae import DiffAE
 from vlbias.errors import ConfigError, ShapeError, TrainingError, unknown
+from vlbias.images import to_float
 from vlbias.optim import flush_denormals, set_learning_rate
+from vlbias.paths.calibration import calibrate
 from vlbias.paths.dipole import Dipole, read_dipoles, text_directions
 from vlbias.paths.fields import RbfField
-from vlbias.paths.judges import ClipLook, EncoderJudge, Judge
 from vlbias.paths.losses import guard_loss, overlap_loss, text_dipole_loss
 from vlbias.paths.pathset import PathSet
+from vlbias.paths.preservation import ClipConstraint, Constraint, EncoderConstraint
 from vlbias.paths.probes import Probes, effect_directions
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
 from vlbias.progress import track
-
-if TYPE_CHECKING:
-    from vlbias.clip import Clip
 
 __all__ = ["PathTraining", "fit_probes", "learn_path", "train_paths"]
 
@@ -42,7 +43,7 @@ class PathTraining:
         shortest, longest: arc lengths drawn uniformly between these, in units of the distance between the two poles.
         walk_steps: Euler steps of a training walk.
         contrast, identity, perceptual, guard, overlap: weights of the loss terms. Published: 1, 10, 3, 0, 0, with
-            ArcFace and LPIPS as judges of identity and look.
+            ArcFace and LPIPS for identity and look.
         temperature: of the contrast.
         project: take out of every direction what the probes of the other dipoles read, so that those linear readings
             do not move at all.
@@ -102,7 +103,7 @@ class PathTraining:
 
 def fit_probes(
     clip: Clip | None,
-    diffae: Any,
+    diffae: DiffAE,
     images: torch.Tensor,
     dipoles: Mapping[str, Dipole],
     *,
@@ -112,7 +113,7 @@ def fit_probes(
     """Probes of all dipoles from CLIP's readings of ``images``, or from given labels where there are any.
 
     Args:
-        clip: the judge; ``None`` if every dipole has labels.
+        clip: reads the faces; ``None`` if every dipole has labels.
         diffae: autoencoder.
         images: (n, 3, h, w) in [-1, 1], or uint8.
         dipoles: what to read.
@@ -124,7 +125,7 @@ def fit_probes(
 
 
 def train_paths(
-    diffae: Any,
+    diffae: DiffAE,
     clip: Clip,
     dipoles: Mapping[str, Dipole | Any],
     images: torch.Tensor,
@@ -133,15 +134,15 @@ def train_paths(
     probes: Probes | None = None,
     labels: Mapping[str, Any] | None = None,
     settings: PathTraining | None = None,
-    identity: Judge | None = None,
-    perceptual: Judge | None = None,
+    identity: Constraint | None = None,
+    perceptual: Constraint | None = None,
     seed: int = 0,
 ) -> PathSet:
     """Learn one path for each dipole, and calibrate it.
 
     Args:
         diffae: a :class:`vlbias.diffae.DiffAE`; its weights are not changed.
-        clip: the judge that reads text.
+        clip: reads pictures against texts.
         dipoles: name => dipole, those to learn.
         images: faces to learn on, some hundreds or more: (n, 3, h, w) in [-1, 1], or uint8.
         guards: name => dipole, readings that the paths must leave alone; they are negatives of the contrast, their
@@ -149,7 +150,7 @@ def train_paths(
         probes: readings of dipoles and guards from codes; ``None`` to fit them (on ``labels``, else on CLIP).
         labels: true labels of ``images`` where there are any; see :func:`fit_probes`.
         settings: ``None`` for the defaults.
-        identity, perceptual: judges of what must stay; ``None`` for the autoencoder's encoder and CLIP's feature maps.
+        identity, perceptual: what must stay; ``None`` for the autoencoder's encoder and CLIP's feature maps.
         seed: of faces, noise and lengths drawn; the same seed gives the same paths on one machine.
 
     Returns:
@@ -178,8 +179,6 @@ def train_paths(
         trainer = _Trainer(diffae, clip, paths, faces, everything, distances, settings, identity, perceptual)
         trainer.fit(seed)
     paths.requires_grad_(False)
-    from vlbias.paths.calibration import calibrate
-
     paths.lengths[:] = distances.unsqueeze(1)
     calibrate(paths, faces.z_sem, probes=probes, diffae=diffae, clip=clip, images=faces.images,
               num_faces=settings.calibration_faces, seed=seed)  # fmt: skip
@@ -187,7 +186,7 @@ def train_paths(
 
 
 def learn_path(
-    diffae: Any,
+    diffae: DiffAE,
     clip: Clip,
     name: str,
     dipole: Dipole,
@@ -241,7 +240,7 @@ class _Faces:
 
     @classmethod
     @torch.no_grad()
-    def read(cls, diffae: Any, clip: Clip | None, images: torch.Tensor, dipoles: Mapping[str, Dipole]) -> _Faces:
+    def read(cls, diffae: DiffAE, clip: Clip | None, images: torch.Tensor, dipoles: Mapping[str, Dipole]) -> _Faces:
         if images.ndim != 4 or images.shape[1] != 3 or not (images.is_floating_point() or images.dtype == torch.uint8):
             raise ShapeError(
                 f"`images` must be faces (n, 3, h, w) in [-1, 1], or uint8; got {images.dtype} {tuple(images.shape)}."
@@ -251,7 +250,7 @@ class _Faces:
         device = diffae.device
         codes, features = [], []
         for chunk in images.split(64):
-            x = as_float(chunk).to(device)
+            x = to_float(chunk).to(device)
             codes.append(diffae.encode(x))
             if clip is not None:
                 features.append(clip.encode_image(x))
@@ -259,11 +258,6 @@ class _Faces:
         feature = torch.cat(features) if features else None
         log_odds = clip_log_odds(clip, feature, dipoles) if clip is not None and feature is not None else None
         return cls(images, z_sem, diffae.normalize(z_sem), feature, log_odds)
-
-
-def as_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 or float images => float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
 
 
 def _probes(faces: _Faces, dipoles: Mapping[str, Dipole], labels: Mapping[str, Any], seed: int) -> Probes:
@@ -292,7 +286,7 @@ def _complete(
     return fitted if probes is None else probes.join(fitted)
 
 
-def _new_paths(diffae: Any, dipoles: Mapping[str, Dipole], settings: PathTraining) -> PathSet:
+def _new_paths(diffae: DiffAE, dipoles: Mapping[str, Dipole], settings: PathTraining) -> PathSet:
     dim = diffae.z_mean.shape[-1]
     return PathSet(dipoles, dim, network=settings.network, mean=diffae.z_mean, std=diffae.z_std)
 
@@ -326,15 +320,15 @@ def _guard_basis(paths: PathSet, probes: Probes, names: list[str]) -> torch.Tens
 class _Trainer:
     def __init__(
         self,
-        diffae: Any,
+        diffae: DiffAE,
         clip: Clip,
         paths: PathSet,
         faces: _Faces,
         dipoles: Mapping[str, Dipole],
         distances: torch.Tensor,
         settings: PathTraining,
-        identity: Judge | None,
-        perceptual: Judge | None,
+        identity: Constraint | None,
+        perceptual: Constraint | None,
     ):
         self.diffae, self.clip, self.paths, self.faces, self.settings = diffae, clip, paths, faces, settings
         self.distances = distances.to(faces.z.device)
@@ -342,8 +336,8 @@ class _Trainer:
         self.num_learned = len(paths.names)
         assert faces.features is not None
         self.scale = (faces.features @ self.directions.T).std(dim=0, correction=0).clamp_min(1e-4)
-        self.identity = identity or EncoderJudge(diffae)
-        self.perceptual = perceptual or (ClipLook(clip) if settings.perceptual else None)
+        self.identity = identity or EncoderConstraint(diffae)
+        self.perceptual = perceptual or (ClipConstraint(clip) if settings.perceptual else None)
         self.T = len(diffae.alphas_cumprod)
 
     def fit(self, seed: int) -> None:
@@ -400,7 +394,7 @@ class _Trainer:
         walked = z
         for _ in range(settings.walk_steps):
             walked = walked + (arc / settings.walk_steps).unsqueeze(1) * self.paths.direction(walked, k)
-        x_0 = as_float(self.faces.images[index.to(self.faces.images.device)]).to(z.device)
+        x_0 = to_float(self.faces.images[index.to(self.faces.images.device)]).to(z.device)
         with torch.no_grad():
             x_t = self.diffae.add_noise(x_0, batch["eps"], batch["t"])
             before = self.decode(x_t, batch["t"], self.diffae.denormalize(z))

@@ -1,4 +1,4 @@
-"""Judges of what must stay: identity (a feature) and look (a distance). Any of them can be replaced.
+"""What must stay: identity (a feature) and look (a distance). Any of them can be replaced.
 
 The defaults need no download: the autoencoder's own semantic encoder for identity, and the feature maps of the CLIP
 tower at hand for the look. Adapters take what users have: any backbone of timm or torchvision from a local file, LPIPS
@@ -10,33 +10,39 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vlbias.clip import Clip, Preprocess
+from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError, MissingDependencyError, unknown
 from vlbias.networks.weights import load_weights
 from vlbias.paths.losses import cosine_loss, feature_map_loss
 
-if TYPE_CHECKING:
-    from vlbias.clip import Clip
-
-__all__ = ["BackboneJudge", "ClipLook", "EncoderJudge", "FeatureJudge", "Judge", "LpipsLook"]
+__all__ = [
+    "BackboneConstraint",
+    "ClipConstraint",
+    "Constraint",
+    "EncoderConstraint",
+    "FeatureConstraint",
+    "LpipsConstraint",
+]
 
 
 @runtime_checkable
-class Judge(Protocol):
-    """Anything that says how far two batches of faces are apart."""
+class Constraint(Protocol):
+    """What a walk must preserve: anything that says how far two batches of faces are apart."""
 
     def distance(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """Images (b, 3, h, w) in [-1, 1], about; gradients pass through ``after`` => scalar >= 0, 0 for the same."""
         ...
 
 
-class FeatureJudge:
-    """A judge from a function images => features (b, e): 1 - cosine similarity."""
+class FeatureConstraint:
+    """A constraint from a function images => features (b, e): 1 - cosine similarity."""
 
     def __init__(self, features: Callable[[torch.Tensor], torch.Tensor]):
         self.features = features
@@ -52,14 +58,14 @@ class FeatureJudge:
         return F.cosine_similarity(self.features(before), self.features(after), dim=-1)
 
 
-class EncoderJudge(FeatureJudge):
+class EncoderConstraint(FeatureConstraint):
     """Identity by the autoencoder's frozen semantic encoder, in normalised space; the default."""
 
-    def __init__(self, diffae: Any):
+    def __init__(self, diffae: DiffAE):
         super().__init__(lambda x: diffae.normalize(diffae.encode(x)))
 
 
-class BackboneJudge(FeatureJudge):
+class BackboneConstraint(FeatureConstraint):
     """Identity by any backbone of timm or torchvision with weights from a local file.
 
     Args:
@@ -84,8 +90,6 @@ class BackboneJudge(FeatureJudge):
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
         device: torch.device | str | None = None,
     ):
-        from vlbias.clip import Preprocess
-
         self.model = _backbone(name)
         load_weights(self.model, Path(weights), name)
         self.model.requires_grad_(False).eval()
@@ -95,7 +99,7 @@ class BackboneJudge(FeatureJudge):
         super().__init__(lambda x: self.model(preprocess(x)).flatten(1))
 
 
-class ClipLook:
+class ClipConstraint:
     """Look by feature maps of a CLIP image tower, compared as LPIPS does; the default.
 
     Works with the towers of open_clip that give intermediate features.
@@ -103,7 +107,7 @@ class ClipLook:
 
     def __init__(self, clip: Clip, layers: int = 3):
         if not hasattr(clip.model.visual, "forward_intermediates"):
-            raise ConfigError(f"The image tower of {clip.name} gives no intermediate features; use another judge.")
+            raise ConfigError(f"The image tower of {clip.name} gives no intermediate features; use another constraint.")
         self.clip, self.layers = clip, layers
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -120,7 +124,7 @@ class ClipLook:
         return feature_map_loss(reference, self.features(after))
 
 
-class LpipsLook:
+class LpipsConstraint:
     """LPIPS through torchmetrics, with weights that are on this machine.
 
     Args:
@@ -149,7 +153,7 @@ class LpipsLook:
         if not cached.is_file():
             raise CheckpointError(
                 f"LPIPS needs the weights {cached}, which are not there. Copy {files[network]} (torchvision) to that "
-                "folder, or use the default judge."
+                "folder, or use the default constraint."
             )
         self.model = _LPIPS(pretrained=True, net=network).requires_grad_(False).eval()
         if device is not None:
