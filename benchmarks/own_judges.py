@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 
 from vlbias.balance import Checks
+from vlbias.balance.fitting import Through, calibrate, network_reading, through_faces, through_tensor
 from vlbias.balance.identity import LatentIdentity, fit_scale, resolve_identity
-from vlbias.balance.looks import Through, through_faces, through_tensor
-from vlbias.balance.own_judges import resolve_scorers
+from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.poles import resolve_poles
-from vlbias.balance.readings import calibrate, network_reading
-from vlbias.balance.source import encode_faces
 from vlbias.cli.parsing import files_of
 from vlbias.data import FaceDataset, open_dataset
 from vlbias.editor import Editor
@@ -57,8 +55,8 @@ def drawn(faces: FaceDataset, column: str, most: int) -> tuple[list[str], list[s
 
 def seen(backend: Renderer, faces: FaceDataset, ids: list[str]) -> tuple:
     """(x_0, z_sem, pictures at any size) of faces."""
-    x_0, z_sem = encode_faces(backend, list(faces.tensor(ids, backend.image_size).to(backend.device)))
-    return x_0, z_sem, through_faces(faces, ids, x_0, backend.batch_size)
+    x_0 = faces.tensor(ids, backend.image_size).to(backend.device)
+    return x_0, backend.encode(x_0), through_faces(faces, ids, x_0, backend.batch_size)
 
 
 def attribute(backend: Renderer, faces: FaceDataset, column: str, files: dict[str, str], most: int) -> None:

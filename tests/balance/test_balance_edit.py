@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlbias.balance.attempts import Attempt
+from vlbias.balance.attempt import Attempt
 from vlbias.balance.chunk import _further
-from vlbias.balance.edit import find_strength, sequential_strengths
-from vlbias.balance.verify import Scores
+from vlbias.balance.strength import find_strength, sequential_strengths
+from vlbias.balance.verification import Scores
 
 
 def line(slope, offset):

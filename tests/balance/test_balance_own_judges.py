@@ -1,4 +1,4 @@
-"""Judges that the user brings: a face embedder for identity, classifiers for attributes, with answers by formula.
+"""Scorers that the user brings: a face embedder for identity, classifiers for attributes, with answers by formula.
 
 A tiny face carries its code in six patterns: pattern 0 is skin, 1 is the smile, 3 to 5 are who it is.
 """
@@ -17,11 +17,11 @@ from PIL import Image
 
 from vlbias import report
 from vlbias.balance import Balancer, Checks
+from vlbias.balance.calibration import _filled
+from vlbias.balance.fitting import network_reading, through_tensor
 from vlbias.balance.identity import EmbeddingIdentity, IdentityScale, LatentIdentity, fit_scale
-from vlbias.balance.judges import _filled
-from vlbias.balance.looks import through_tensor
 from vlbias.balance.poles import Poles
-from vlbias.balance.readings import AttributeJudge, Reading, network_reading
+from vlbias.balance.scoring import AttributeScorer, Reading
 from vlbias.classify import Classifier, FitSettings
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError, UnknownNameError
 from vlbias.images import to_tensor, to_uint8
@@ -111,7 +111,7 @@ def test_identity_is_one_for_the_same_face_and_nought_for_strangers(editor, who)
     strangers = torch.stack([judge(None, x[a : a + 1], None, x[b : b + 1])[0] for a, b in pairs])
     assert float(strangers.median()) == pytest.approx(0, abs=1e-9)
     assert scale.strangers_pass == pytest.approx(float((strangers >= 0.4).double().mean()), abs=1e-4)
-    assert IdentityScale.from_json(json.loads(json.dumps(scale.to_json()))) == scale
+    assert IdentityScale.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
 
 
 def test_every_judge_by_name_is_measured(tiny, faces, tmp_path):
@@ -469,7 +469,7 @@ def test_groups_are_ordered_by_their_medians():
     assert reading.accuracy == 1.0
     raw = torch.tensor([24.0, 34.0, 57.0, 90.0])
     assert reading.margin(raw, ["young", "young", "old", "old"]).tolist() == pytest.approx([1, 0, 0, 33 / 13], abs=1e-3)
-    assert Reading.from_json(reading.to_json()) == reading
+    assert Reading.from_dict(reading.to_dict()) == reading
 
 
 def test_a_group_without_a_face_lies_on_the_line_through_the_others():
@@ -489,9 +489,9 @@ def test_judges_survive_json_without_their_network(editor):
     network = skin_network(editor)
     clip = Reading("dipole", "skin_tone", ("light", "dark"), (-1.0, 1.0), accuracy=0.8)
     good = Reading("classes", "skin", ("light", "dark"), unit=2.0, accuracy=0.9)
-    judge = AttributeJudge("skin", clip, clip).with_network(network, good, min_skill=0.3)
+    judge = AttributeScorer("skin", clip, clip).with_network(network, good, min_skill=0.3)
     assert judge.image == good and judge.spare == clip
-    assert AttributeJudge.from_json(json.loads(json.dumps(judge.to_json())), network) == judge
-    bad = AttributeJudge("skin", clip, clip).with_network(network, replace(good, accuracy=0.6), min_skill=0.3)
+    assert AttributeScorer.from_dict(json.loads(json.dumps(judge.to_dict())), network) == judge
+    bad = AttributeScorer("skin", clip, clip).with_network(network, replace(good, accuracy=0.6), min_skill=0.3)
     assert bad.image == clip and bad.spare.name == "skin" and len(bad.warnings()) == 1
     assert Checks().min_skill == 0.3

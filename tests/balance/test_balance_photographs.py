@@ -197,7 +197,7 @@ def test_a_killed_run_ends_with_the_same_bytes(tiny, jpeg_album, tmp_path, write
     class Killed(Exception):
         pass
 
-    from vlbias.balance.state import RunFolder
+    from vlbias.balance.run_folder import RunFolder
 
     commit = RunFolder.commit_chunk
 

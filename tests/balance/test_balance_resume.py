@@ -71,7 +71,7 @@ def test_killed_five_times_and_resumed(whole, tiny, tmp_path):
 def test_killed_while_files_are_put_in_place(whole, tmp_path, moment, tiny, monkeypatch):
     """The assembly is cut short at its n-th write, in this process: every write may be the last."""
     from vlbias.balance import Balancer
-    from vlbias.balance.state import RunFolder
+    from vlbias.balance.run_folder import RunFolder
 
     expected, root = whole
     faces = tiny.make_faces(root, tiny.CELLS)

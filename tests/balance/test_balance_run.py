@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from vlbias.balance import Balancer, Checks
-from vlbias.balance.write import add_to_report
+from vlbias.balance.export import add_to_report
 from vlbias.data.table import Problem
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.images import open_image, read_png_metadata

@@ -1,4 +1,4 @@
-"""Judges: calibrated readings, the verdict, identity."""
+"""Scorers: calibrated readings, the verdict, identity."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from vlbias.balance import Checks, Poles, Reason
-from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_judge, resolve_identity
-from vlbias.balance.readings import AttributeJudge, Reading, _measured, calibrate, fit_reading, uncalibrated
-from vlbias.balance.verify import Scores, enough, verdict
+from vlbias.balance.fitting import _measured, calibrate, fit_reading, uncalibrated
+from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_scorer, resolve_identity
+from vlbias.balance.scoring import AttributeScorer, Reading
+from vlbias.balance.verification import Scores, enough, verdict
 from vlbias.errors import ConfigError
 
 GOOD = {
@@ -66,23 +67,22 @@ def test_fitted_reading_is_not_fooled_by_the_planted_association():
     assert reading is not None and reading.accuracy > 0.9
     weight = torch.tensor(reading.weight)[1] - torch.tensor(reading.weight)[0]
     assert abs(weight[1]) < 0.35 * abs(weight[0])
-    assert Reading.from_json(reading.to_json()) == reading
+    assert Reading.from_dict(reading.to_dict()) == reading
     assert fit_reading("smile", z[:4], labels[:4], cells[:4]) is None
 
 
 def test_a_blind_dipole_is_replaced_by_a_fit_and_said_so(tiny, faces):
-    from vlbias.balance.source import encode_faces, open_faces
-
     blind = tiny.TinyEditor(blind=True)
     ids = [item for item in faces.table.index if faces.table.loc[item, "split"] == "train"]
-    x_0, z_sem = encode_faces(blind, list(open_faces(faces, ids, blind)[0].values()))
+    x_0 = faces.tensor(ids, blind.image_size)
+    z_sem = blind.encode(x_0)
     labels = faces.table.loc[ids, "skin"].tolist()
     poles = Poles("skin", "skin_tone", {"light": -1, "dark": 1})
     judge = calibrate(blind, "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)
     assert judge.latent.kind == "fitted" and judge.latent.accuracy == 1.0
     seeing = calibrate(tiny.TinyEditor(), "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)
     assert seeing.latent.kind == seeing.image.kind == "dipole" and seeing.latent.accuracy == 1.0
-    assert AttributeJudge.from_json(seeing.to_json()) == seeing
+    assert AttributeScorer.from_dict(seeing.to_dict()) == seeing
     nothing = calibrate(blind, "coin", z_sem, x_0, ["a", "b"] * (len(ids) // 2) + ["a"] * (len(ids) % 2), labels,
                         poles=None, min_skill=0.95)
     assert nothing.latent is None and nothing.summary()["latent"] is None
@@ -113,9 +113,9 @@ def test_identity_judges(tiny):
     editor = tiny.TinyEditor()
     x, z = torch.rand(2, 3, 8, 8), torch.randn(2, 6)
     scale = IdentityScale(LatentIdentity((), 1.0), strangers=0.6)
-    assert torch.allclose(identity_judge(editor, "latent", scale)(z, x, z, x), torch.ones(2).double())
-    assert torch.allclose(identity_judge(editor, "clip", scale)(z, x, z, x), torch.ones(2).double())
-    own = identity_judge(editor, lambda *_: torch.zeros(2), scale)
+    assert torch.allclose(identity_scorer(editor, "latent", scale)(z, x, z, x), torch.ones(2).double())
+    assert torch.allclose(identity_scorer(editor, "clip", scale)(z, x, z, x), torch.ones(2).double())
+    own = identity_scorer(editor, lambda *_: torch.zeros(2), scale)
     assert own(z, x, z, x).tolist() == [0, 0]
     with pytest.raises(ConfigError, match="`identity` must be 'latent', 'clip'.*got 'face', and there is no such file"):
         resolve_identity(editor, "face")
@@ -147,7 +147,7 @@ def test_how_far_is_enough_follows_from_how_well_the_originals_are_told_apart(sp
     assert torch.tensor([label == "old" for label in labels])[inside].float().mean() >= (0.8 if spread < 2 else 0.65)
     assert reading.sure_margin(0.9) >= found and enough(reading, Checks(reached=0.3)) == 0.3
     assert enough(reading, Checks(sure=0.8)) == found and enough(None, Checks()) == 0.4
-    assert Reading.from_json(reading.to_json()) == reading
+    assert Reading.from_dict(reading.to_dict()) == reading
 
 
 def test_what_the_attribute_does_to_a_code_is_no_change_of_person():

@@ -1,11 +1,11 @@
 """Plan, source, edit, verify, write: the batch pipeline that turns a biased face dataset into a balanced one."""
 
-from vlbias.balance.identity import identity_judge
+from vlbias.balance.identity import identity_scorer
 from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
 from vlbias.balance.settings import BalanceSettings
-from vlbias.balance.verify import Checks, Reason
+from vlbias.balance.verification import Checks, Reason
 
 __all__ = [
     "BalanceSettings",
@@ -17,7 +17,7 @@ __all__ = [
     "Reason",
     "Result",
     "column_labels",
-    "identity_judge",
+    "identity_scorer",
     "make_plan",
     "resolve_poles",
     "wanted_counts",

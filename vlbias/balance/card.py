@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlbias.balance.plan import Plan
-from vlbias.balance.told import card_lines
+from vlbias.balance.traces import card_lines
 
 __all__ = ["dataset_card"]
 

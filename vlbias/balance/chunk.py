@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 
-from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, record, reject, stack, target_margins
-from vlbias.balance.donors import PriorDonors, RealDonors
-from vlbias.balance.edit import sequential_strengths
-from vlbias.balance.looks import Look
-from vlbias.balance.plan import walks
-from vlbias.balance.verify import Margins, Reason, Scores, enough, read_margins, verdict
-from vlbias.balance.written import look_at_donors, look_at_files, write_edits
-from vlbias.originals import Encoded
+from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
+from vlbias.balance.donors import Donors, Passed, PriorDonors, RealDonors
+from vlbias.balance.pictures import see_donors, write_edits
+from vlbias.balance.scoring import Margins, Seen
+from vlbias.balance.strength import sequential_strengths
+from vlbias.balance.verification import Reason, Scores, enough, verdict
 
 __all__ = ["aim_at", "identity_of", "run_chunk"]
 
@@ -43,69 +41,60 @@ def run_chunk(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
     """
     result = ChunkResult()
     start = job.backend.evaluations
-    donors = (PriorDonors if rows[0]["donor"] == "" else RealDonors)(job, rows, result)
+    donors: Donors = (PriorDonors if rows[0]["donor"] == "" else RealDonors)(job, rows, result)
     waiting = list(rows)
     while waiting:
         attempts = []
         for row in waiting:
             attempt = donors.next_donor(row)
             if attempt is None:
-                reject(result, Attempt(row, "", str(row["from"]), int(row["seed"])), Reason.NO_DONOR_LEFT)
+                result.reject(Attempt(row, "", str(row["from"]), int(row["seed"])), Reason.NO_DONOR_LEFT)
             else:
                 attempts.append(attempt)
         filled = _edit(job, donors.load(attempts), donors, result)
-        waiting = [attempt.row for attempt in attempts if attempt.row["slot"] not in filled]
-    result.kept.sort(key=lambda record: record["slot"])
-    result.rejected.sort(key=lambda record: record["slot"])
-    result.unet_evaluations = job.backend.evaluations - start
-    return result
+        waiting = [attempt.row for attempt in attempts if attempt.slot not in filled]
+    return result.finish(job.backend.evaluations - start)
 
 
-def _file_facts(file: Encoded) -> dict[str, str]:
-    return {"suffix": file.suffix, "note": " ".join(file.notes)}
-
-
-def _edit(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors, result: ChunkResult) -> set[int]:
+def _edit(job: Job, attempts: list[Attempt], donors: Donors, result: ChunkResult) -> set[int]:
     """Carry donors through aiming, decoding and verifying; the slots that were filled."""
     attempts = _aim(job, attempts, result) if attempts else []
     attempts = donors.prepare(attempts) if attempts else []
     if attempts:
-        x_0 = None if attempts[0].x_0 is None else stack(attempts, "x_0")
-        look = None if x_0 is None else look_at_donors(job, attempts)
-        before = _readings(job, attempts, stack(attempts, "z_sem"), x_0, look)
-        for index, attempt in enumerate(attempts):
-            attempt.margins_before = _arrived(before, index)
-            attempt.floors = _floors(job, attempt)
+        _read_donors(job, attempts)
     passed: list[Passed] = []
     for retry in range(job.checks.retries + 1):
         if not attempts:
             break
         _render(job, attempts, donors)
-        files, x_edit, finite = write_edits(job, attempts, torch.stack([_amplified(a) for a in attempts]))
-        z_found = job.backend.encode(x_edit)
-        scores = _scores(job, attempts, x_edit, z_found, look_at_files(job, attempts, files))
-        mends = _mends(job, attempts, z_found) if retry < job.checks.retries else None
+        written, seen = write_edits(job, attempts, torch.stack([_amplified(a) for a in attempts]))
+        assert seen.x_0 is not None and seen.z_sem is not None  # an edit that was written can be read
+        scores = _scores(job, attempts, seen)
+        corrections = _corrections(job, attempts, seen.z_sem) if retry < job.checks.retries else None
         again = []
         for index, attempt in enumerate(attempts):
-            reason = _verdict(job, attempt, scores[index]) if finite[index] else Reason.NOT_FINITE
+            score = scores[index]
+            reason: Reason | None = Reason.NOT_FINITE
+            if written.finite[index]:
+                reason = verdict(score, attempt.target_before, job.checks, attempt.floors)
             can_go_on = retry < job.checks.retries and reason is not None and donors.may_walk_again(reason)
             if reason is None:
-                passed.append(Passed(attempt, files[index], x_edit[index], z_found[index], scores[index]))
-            elif can_go_on and _adjust(job, attempt, reason, scores[index], mends is not None):
-                if attempt.rendered is None and mends is not None:
-                    attempt.mend = mends[index] if attempt.mend is None else attempt.mend + mends[index]
+                passed.append(Passed(attempt, written.files[index], seen.x_0[index], seen.z_sem[index], score))
+            elif can_go_on and _adjust(job, attempt, reason, score, corrections is not None):
+                if attempt.rendered is None and corrections is not None:
+                    change = corrections[index]
+                    attempt.correction = change if attempt.correction is None else attempt.correction + change
                 again.append(attempt)
             else:
-                reject(result, attempt, reason, scores=scores[index])
+                result.reject(attempt, reason, scores=score)
         attempts = again
     passed = donors.confirm(passed) if passed else []
     for item in passed:
-        stem = f"{item.attempt.row['slot']:06d}"
-        result.kept.append(record(item.attempt) | _file_facts(item.file) | item.scores.rounded())
-        result.files[f"edit-{stem}"] = item.file
-        if item.attempt.donor_file is not None:
-            result.files[f"face-{stem}"] = item.attempt.donor_file
-    return {item.attempt.row["slot"] for item in passed}
+        result.keep(item.attempt, item.file, item.scores.rounded())
+    return {item.attempt.slot for item in passed}
+
+
+# -- aiming: how far each face walks, found in the codes --------------------------------------------------------------
 
 
 def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt]:
@@ -114,59 +103,119 @@ def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt
     Where the target does not survive the walk to the typical member, a nearer goal may do.
     """
     goal = job.checks.goal
-    reached = max(enough(judge.latent, job.checks) for judge in job.protected)
-    aimed: dict[int, Attempt] = {}
+    reached = max(enough(scorer.latent, job.checks) for scorer in job.protected)
     lost: dict[int, Reason] = {}
     waiting = list(attempts)
     for nearer in (goal, (goal + reached) / 2, reached):
-        if waiting:
-            reasons = aim_at(job, waiting, nearer)
-            aimed |= {a.row["slot"]: a for a, reason in zip(waiting, reasons, strict=True) if reason is None}
-            lost |= {a.row["slot"]: reason for a, reason in zip(waiting, reasons, strict=True) if reason is not None}
-            waiting = [a for a, reason in zip(waiting, reasons, strict=True) if reason is Reason.TARGET_CHANGED]
+        if not waiting:
+            break
+        for attempt, reason in zip(waiting, aim_at(job, waiting, nearer), strict=True):
+            lost.pop(attempt.slot, None)
+            if reason is not None:
+                lost[attempt.slot] = reason
+        waiting = [attempt for attempt in waiting if lost.get(attempt.slot) is Reason.TARGET_CHANGED]
     for attempt in attempts:
-        if attempt.row["slot"] not in aimed:
-            reject(result, attempt, lost[attempt.row["slot"]], detail="in latent space; nothing was decoded")
-    return [attempt for attempt in attempts if attempt.row["slot"] in aimed]
+        if attempt.slot in lost:
+            result.reject(attempt, lost[attempt.slot], detail="in latent space; nothing was decoded")
+    return [attempt for attempt in attempts if attempt.slot not in lost]
 
 
 def aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None]:
     """Set the strengths that carry each face to ``goal``; ``None`` where they do, else why they do not."""
     z_sem = stack(attempts, "z_sem")
-    plans = [walks(job.poles, job.groups[a.giver], job.groups[a.row["to"]]) for a in attempts]
+    plans = [job.usual_walk(attempt) for attempt in attempts]
     names = [pole.name for pole in job.poles if any(pole.name in plan for plan in plans)]
     starts = [(name, torch.tensor([plan.get(name, 0.0) for plan in plans], dtype=torch.float64)) for name in names]
-    judges = {pole.name: judge for pole, judge in zip(job.poles, job.protected, strict=True)}
+    scorers = {pole.name: scorer for pole, scorer in zip(job.poles, job.protected, strict=True)}
     wanted = {
-        pole.name: [job.groups[attempt.row["to"]][place] for attempt in attempts]
-        for place, pole in enumerate(job.poles)
+        pole.name: [job.groups[attempt.wanted][place] for attempt in attempts] for place, pole in enumerate(job.poles)
     }
 
     def walk(strengths: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return job.backend.walk(z_sem, {name: value.float().to(z_sem.device) for name, value in strengths.items()})
 
     def margin(name: str, codes: torch.Tensor) -> torch.Tensor:
-        margins = read_margins(job.backend, judges[name], wanted[name], z_sem=codes).latent
+        margins = scorers[name].margins(Seen(job.backend, codes), wanted[name]).latent
         assert margins is not None  # the run does not start without a latent reading of the protected attributes
         return margins
 
     found = sequential_strengths(walk, margin, starts, goal=goal, max_strength=job.checks.max_strength)
     codes = walk({name: search.strength for name, search in found.items()})
-    target = target_margins(job, attempts, codes, None).latent
+    target = job.target_margins(attempts, Seen(job.backend, codes)).latent
     reasons: list[Reason | None] = []
     for index, attempt in enumerate(attempts):
         searches = [found[name] for name in plans[index]]
-        floor = min(job.checks.target, (attempt.target_margins[0] or 0.0) - job.checks.target_slack)
+        floor = min(job.checks.target, (attempt.target_before[0] or 0.0) - job.checks.target_slack)
         attempt.strengths = {name: float(found[name].strength[index]) for name in plans[index]}
         if any(float(search.margin_before[index]) > job.checks.donor for search in searches):
             reasons.append(Reason.ALREADY_THERE)
-        elif any(float(found[name].margin[index]) < enough(judges[name].latent, job.checks) for name in plans[index]):
+        elif any(float(found[name].margin[index]) < enough(scorers[name].latent, job.checks) for name in plans[index]):
             reasons.append(Reason.OUT_OF_REACH)
         elif target is not None and float(target[index]) < floor:
             reasons.append(Reason.TARGET_CHANGED)
         else:
             reasons.append(None)
     return reasons
+
+
+# -- rendering --------------------------------------------------------------------------------------------------------
+
+
+def _render(job: Job, attempts: list[Attempt], donors: Donors) -> None:
+    """Walk and render the faces that have no picture of their walk."""
+    missing = [attempt for attempt in attempts if attempt.rendered is None]
+    if missing:
+        z_edit = _walk(job, missing)
+        for attempt, code, x in zip(missing, z_edit, donors.render(missing, z_edit), strict=True):
+            attempt.z_edit, attempt.rendered = code, x
+
+
+def _walk(job: Job, attempts: list[Attempt]) -> torch.Tensor:
+    z_sem = stack(attempts, "z_sem")
+    names = [pole.name for pole in job.poles if any(pole.name in attempt.strengths for attempt in attempts)]
+    strengths = {
+        name: torch.tensor([a.strengths.get(name, 0.0) * a.factor for a in attempts], device=z_sem.device)
+        for name in names
+    }
+    changes = [torch.zeros_like(z_sem[0]) if a.correction is None else a.correction.to(z_sem.device) for a in attempts]
+    return job.backend.walk(z_sem, strengths) + torch.stack(changes)
+
+
+def _amplified(attempt: Attempt) -> torch.Tensor:
+    """The rendered edit (3, h, w) with its change from the donor times the gain."""
+    assert attempt.rendered is not None
+    if attempt.gain == 1.0 or attempt.x_0 is None:
+        return attempt.rendered
+    return (attempt.x_0 + attempt.gain * (attempt.rendered - attempt.x_0)).clamp(-1, 1)
+
+
+def _corrections(job: Job, attempts: list[Attempt], z_found: torch.Tensor) -> torch.Tensor | None:
+    """What brings the attributes that were not to move back to where the donor had them, (b, d)."""
+    z_sem, z_edit = stack(attempts, "z_sem"), stack(attempts, "z_edit")
+    return job.backend.correction(z_sem, z_edit, z_found, [attempt.strengths.keys() for attempt in attempts])
+
+
+# -- the next try -----------------------------------------------------------------------------------------------------
+
+
+def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores, can_correct: bool) -> bool:
+    """Say what the next try is to amount to; False where nothing else can help."""
+    before, moved_others = attempt.total, reason in (Reason.TARGET_CHANGED, Reason.OTHER_CHANGED)
+    if reason is Reason.PROTECTED_NOT_REACHED:
+        attempt.low = before
+        total = before * _further(attempt, scores)
+    elif moved_others and attempt.correction is None and can_correct:
+        attempt.rendered = None  # the same walk once more, now with what keeps the others in place
+        return True
+    elif moved_others or reason is Reason.IDENTITY_LOST:
+        attempt.high = before
+        total = before * SHORTER
+    else:
+        return False
+    if attempt.low > 0 and attempt.high < float("inf"):
+        total = (attempt.low * attempt.high) ** 0.5
+    _amount_to(job, attempt, total)
+    return max(attempt.total, before) / min(attempt.total, before) > NARROWEST
 
 
 def _further(attempt: Attempt, scores: Scores) -> float:
@@ -181,26 +230,6 @@ def _further(attempt: Attempt, scores: Scores) -> float:
     return min(max(factors, default=LONGER), FURTHEST)
 
 
-def _adjust(job: Job, attempt: Attempt, reason: Reason, scores: Scores, can_correct: bool) -> bool:
-    """Say what the next try is to amount to; False where nothing else can help."""
-    before, moved_others = attempt.total, reason in (Reason.TARGET_CHANGED, Reason.OTHER_CHANGED)
-    if reason is Reason.PROTECTED_NOT_REACHED:
-        attempt.low = before
-        total = before * _further(attempt, scores)
-    elif moved_others and attempt.mend is None and can_correct:
-        attempt.rendered = None  # the same walk once more, now with what keeps the others in place
-        return True
-    elif moved_others or reason is Reason.IDENTITY_LOST:
-        attempt.high = before
-        total = before * SHORTER
-    else:
-        return False
-    if attempt.low > 0 and attempt.high < float("inf"):
-        total = (attempt.low * attempt.high) ** 0.5
-    _amount_to(job, attempt, total)
-    return max(attempt.total, before) / min(attempt.total, before) > NARROWEST
-
-
 def _amount_to(job: Job, attempt: Attempt, total: float) -> None:
     """By a gain of what is rendered already, which costs no evaluation, else by another walk."""
     longest = job.checks.max_strength / max(abs(strength) for strength in attempt.strengths.values())
@@ -213,108 +242,57 @@ def _amount_to(job: Job, attempt: Attempt, total: float) -> None:
     attempt.gain = gain
 
 
-def _render(job: Job, attempts: list[Attempt], donors: RealDonors | PriorDonors) -> None:
-    """Walk and render the faces that have no picture of their walk."""
-    missing = [attempt for attempt in attempts if attempt.rendered is None]
-    if missing:
-        z_edit = _walk(job, missing)
-        for attempt, code, x in zip(missing, z_edit, donors.render(missing, z_edit), strict=True):
-            attempt.z_edit, attempt.rendered = code, x
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _amplified(attempt: Attempt) -> torch.Tensor:
-    """The rendered edit (3, h, w) with its change from the donor times the gain."""
-    assert attempt.rendered is not None
-    if attempt.gain == 1.0 or attempt.x_0 is None:
-        return attempt.rendered
-    return (attempt.x_0 + attempt.gain * (attempt.rendered - attempt.x_0)).clamp(-1, 1)
+def _read_donors(job: Job, attempts: list[Attempt]) -> None:
+    """Note where the donors stand in the groups that they are edited to, and what is enough there."""
+    before = job.group_margins([attempt.wanted for attempt in attempts], see_donors(job, attempts))
+    for index, attempt in enumerate(attempts):
+        moved = job.moved(attempt)
+        attempt.margins_before = _arrived(before, moved, index)
+        scorers = [scorer for scorer, moves in zip(job.protected, moved, strict=True) if moves]
+        attempt.floors = (
+            max(enough(scorer.latent, job.checks) for scorer in scorers),
+            max(enough(scorer.image, job.checks) for scorer in scorers),
+        )
 
 
-def _walk(job: Job, attempts: list[Attempt]) -> torch.Tensor:
-    z_sem = stack(attempts, "z_sem")
-    names = [pole.name for pole in job.poles if any(pole.name in attempt.strengths for attempt in attempts)]
-    strengths = {
-        name: torch.tensor([a.strengths.get(name, 0.0) * a.factor for a in attempts], device=z_sem.device)
-        for name in names
-    }
-    z_edit = job.backend.walk(z_sem, strengths)
-    mends = [torch.zeros_like(z_sem[0]) if a.mend is None else a.mend.to(z_sem.device) for a in attempts]
-    return z_edit + torch.stack(mends)
-
-
-def _mends(job: Job, attempts: list[Attempt], z_found: torch.Tensor) -> torch.Tensor | None:
-    """What brings the attributes that were not to move back to where the donor had them, (b, d).
-
-    ``None`` for an editor without probes. The attributes that were to move are left to the length of the walk.
-    """
-    z_sem, z_edit = stack(attempts, "z_sem"), stack(attempts, "z_edit")
-    return job.backend.correction(z_sem, z_edit, z_found, [attempt.strengths.keys() for attempt in attempts])
-
-
-def _scores(
-    job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor, look: Look
-) -> list[Scores]:
+def _scores(job: Job, attempts: list[Attempt], seen: Seen) -> list[Scores]:
     """Read every edit: the picture, and the code that the encoder finds in it."""
-    target = target_margins(job, attempts, z_found, x_edit, look)
-    reached = _readings(job, attempts, z_found, x_edit, look)
-    identity = identity_of(job, attempts, x_edit, z_found, look)
+    target = job.target_margins(attempts, seen)
+    reached = job.group_margins([attempt.wanted for attempt in attempts], seen)
+    identity = identity_of(job, attempts, seen)
     scores = []
-    for index in range(len(attempts)):
-        stayed = [margins.at(index) for margins, moved in reached if not moved[index]]
+    for index, attempt in enumerate(attempts):
+        moved = job.moved(attempt)
+        stayed = [margins.at(index) for margins, moves in zip(reached, moved, strict=True) if not moves]
         others = _least([value for pair in stayed for value in pair])
-        scores.append(Scores(*_arrived(reached, index), *target.at(index), others, float(identity[index])))
+        scores.append(Scores(*_arrived(reached, moved, index), *target.at(index), others, float(identity[index])))
     return scores
 
 
-#: For each protected attribute: the margins in the wanted groups, and which faces are to move in it.
-Readings = list[tuple[Margins, list[bool]]]
-
-
-def _readings(
-    job: Job, attempts: list[Attempt], z_sem: torch.Tensor, x_0: torch.Tensor | None, look: Look | None = None
-) -> Readings:
-    found: Readings = []
-    for place, judge in enumerate(job.protected):
-        wanted = [job.groups[attempt.row["to"]][place] for attempt in attempts]
-        moved = [job.groups[a.giver][place] != job.groups[a.row["to"]][place] for a in attempts]
-        found.append((read_margins(job.backend, judge, wanted, z_sem=z_sem, x_0=x_0, look=look), moved))
-    return found
-
-
-def _arrived(readings: Readings, index: int) -> tuple[float | None, float | None]:
+def _arrived(margins: Sequence[Margins], moved: Sequence[bool], index: int) -> tuple[float | None, float | None]:
     """Least (latent, image) margin of one face in the attributes that were to move."""
-    latents, images = zip(*(margins.at(index) for margins, moved in readings if moved[index]), strict=True)
-    return _least(latents), _least(images)
+    pairs = [margin.at(index) for margin, moves in zip(margins, moved, strict=True) if moves]
+    return _least([latent for latent, _ in pairs]), _least([image for _, image in pairs])
 
 
-def _floors(job: Job, attempt: Attempt) -> tuple[float, float]:
-    """(latent, image) margins that are enough in the attributes that were to move, the strictest of each."""
-    pairs = zip(job.protected, job.groups[attempt.giver], job.groups[attempt.row["to"]], strict=True)
-    moved = [judge for judge, old, new in pairs if old != new]
-    latent, image = ([enough(getattr(judge, kind), job.checks) for judge in moved] for kind in ("latent", "image"))
-    return max(latent), max(image)
-
-
-def _verdict(job: Job, attempt: Attempt, scores: Scores) -> Reason | None:
-    return verdict(scores, attempt.target_margins, job.checks, attempt.floors)
-
-
-def identity_of(
-    job: Job, attempts: list[Attempt], x_edit: torch.Tensor, z_found: torch.Tensor, look: Look
-) -> torch.Tensor:
-    """Similarity of each edit and its donor (b,)."""
-    z_donor = stack(attempts, "z_sem")
-    if attempts[0].x_0 is None:
+def identity_of(job: Job, attempts: list[Attempt], seen: Seen) -> torch.Tensor:
+    """Similarity (b,) of each donor and its edit, of which ``seen`` has codes and pictures."""
+    donors = see_donors(job, attempts)
+    z_donor, x_donor, z_edit, x_edit = donors.z_sem, donors.x_0, seen.z_sem, seen.x_0
+    assert z_donor is not None and z_edit is not None and x_edit is not None
+    if x_donor is None:
         # the donor was not decoded yet: whether the walk itself leaves the person is seen in the codes
         return job.identity(z_donor, x_edit, stack(attempts, "z_edit"), x_edit)
-    x_donor = stack(attempts, "x_0")
     if attempts[0].donor_file is not None:
         # a decoded donor is compared through the encoder, as its edit is
         z_donor = job.backend.encode(x_donor)
     size = getattr(job.identity, "image_size", None)
-    if size is not None:
-        x_donor, x_edit = look_at_donors(job, attempts)(size), look(size)
-    return job.identity(z_donor, x_donor, z_found, x_edit)
+    if size is not None and donors.look is not None and seen.look is not None:
+        x_donor, x_edit = donors.look(size), seen.look(size)
+    return job.identity(z_donor, x_donor, z_edit, x_edit)
 
 
 def _least(margins: Sequence[float | None]) -> float | None:

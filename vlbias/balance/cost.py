@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vlbias.balance.judges import SAMPLED_FACES
+from vlbias.balance.calibration import SAMPLED_FACES
+from vlbias.balance.pictures import median_bytes
 from vlbias.balance.plan import Cost, Plan
 from vlbias.balance.round_trip import evaluations_of
-from vlbias.balance.written import median_bytes
 from vlbias.data import FaceDataset
 from vlbias.types import Backend
 

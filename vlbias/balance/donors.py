@@ -1,27 +1,91 @@
-"""The next donor of an edit: a face of the dataset, or one drawn from the prior."""
+"""The next donor of an edit: a face of the dataset, or one drawn from the prior.
+
+Pictures of the dataset are encoded; the stochastic code is found by inversion only for those that an edit can reach.
+Drawn faces are read in the latent space *before* anything is decoded, so the UNet works for no face that is thrown
+away, and a face is stored as its seed.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
-from vlbias.balance.attempts import Attempt, ChunkResult, Job, Passed, reject, stack, target_margins
-from vlbias.balance.plan import RESERVES_PER_EDIT
-from vlbias.balance.source import PriorFaces, encode_faces, open_faces
-from vlbias.balance.verify import Reason, read_margins
-from vlbias.balance.written import look_at_donors, write_donors
+from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
+from vlbias.balance.pictures import see_donors, write_donors
+from vlbias.balance.plan import GROUP_JOINT, RESERVES_PER_EDIT, item_seed
+from vlbias.balance.scoring import AttributeScorer, Seen, read
+from vlbias.balance.verification import Reason, Scores
+from vlbias.errors import ImageError, PlanError
+from vlbias.images import to_tensor
+from vlbias.originals import Encoded
 
-__all__ = ["PriorDonors", "RealDonors"]
+__all__ = ["Donors", "Passed", "PriorDonors", "RealDonors", "open_donors"]
 
 # Latent margin in its cell from which a sampled face is taken as a donor.
 DONOR_MARGIN = 0.7
 # Draws from the prior for one chunk: enough for a cell that holds one face in a hundred.
 MIN_DRAWS, DRAWS_PER_EDIT = 4096, 256
+DRAWN_TOGETHER = 256
+
+
+@dataclass
+class Passed:
+    """An edit that passed, before its donor was confirmed."""
+
+    attempt: Attempt
+    file: Encoded
+    x_edit: torch.Tensor
+    z_found: torch.Tensor
+    scores: Scores
+
+
+class Donors(Protocol):
+    """Where the edits of one chunk take their donors from."""
+
+    def next_donor(self, row: Mapping[str, Any]) -> Attempt | None:
+        """The next donor for an edit; ``None`` where all were tried."""
+        ...
+
+    def load(self, attempts: list[Attempt]) -> list[Attempt]:
+        """Give donors their codes; those that have none are turned down."""
+        ...
+
+    def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
+        """Give donors that an edit can reach their stochastic codes."""
+        ...
+
+    def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
+        """Edited faces (b, 3, h, w) of walked codes (b, d)."""
+        ...
+
+    def may_walk_again(self, reason: Reason) -> bool:
+        """Whether another walk is tried before the next donor."""
+        ...
+
+    def confirm(self, passed: list[Passed]) -> list[Passed]:
+        """The edits whose donors, too, are what they should be."""
+        ...
+
+
+def open_donors(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt]:
+    """Open and encode faces of the dataset; a picture that cannot be read is turned down."""
+    sound = []
+    for attempt in attempts:
+        try:
+            # one by one: pictures of a dataset may have several sizes, and full-size ones are not kept
+            attempt.x_0 = to_tensor(job.dataset.image(attempt.donor), job.backend.image_size)[0].to(job.backend.device)
+            sound.append(attempt)
+        except ImageError as error:
+            result.reject(attempt, Reason.UNREADABLE, detail=str(error))
+    if sound:
+        for attempt, code in zip(sound, job.backend.encode(stack(sound, "x_0")), strict=True):
+            attempt.z_sem = code
+    return sound
 
 
 class RealDonors:
@@ -47,24 +111,17 @@ class RealDonors:
         return Attempt(row, *reserve.popleft(), int(row["seed"])) if reserve else None
 
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Open and encode; a picture that cannot be read is turned down."""
-        x_faces, failures = open_faces(self.job.dataset, [a.donor for a in attempts], self.job.backend)
-        for attempt in attempts:
-            if attempt.donor in failures:
-                reject(self.result, attempt, Reason.UNREADABLE, detail=failures[attempt.donor])
-        attempts = [attempt for attempt in attempts if attempt.donor in x_faces]
-        if not attempts:
-            return []
-        x_0, z_sem = encode_faces(self.job.backend, [x_faces[attempt.donor] for attempt in attempts])
-        target = target_margins(self.job, attempts, z_sem, x_0, look_at_donors(self.job, attempts))
-        for index, attempt in enumerate(attempts):
-            attempt.x_0, attempt.z_sem, attempt.target_margins = x_0[index], z_sem[index], target.at(index)
+        """Open and encode, and read the class."""
+        attempts = open_donors(self.job, attempts, self.result)
+        if attempts:
+            target = self.job.target_margins(attempts, see_donors(self.job, attempts))
+            for index, attempt in enumerate(attempts):
+                attempt.target_before = target.at(index)
         return attempts
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
         """Invert the faces that an edit can reach; what they decode to unedited is kept for further walks."""
-        backend = self.job.backend
-        z_sem = stack(attempts, "z_sem")
+        backend, z_sem = self.job.backend, stack(attempts, "z_sem")
         x_T = backend.invert(stack(attempts, "x_0"), z_sem)
         x_back = backend.round_trip(z_sem, x_T)
         for index, attempt in enumerate(attempts):
@@ -86,34 +143,68 @@ class RealDonors:
 
 
 class PriorDonors:
-    """Faces drawn from the latent prior, read before they are decoded."""
+    """Faces drawn from the latent prior, and sorted into cells by the latent readings alone.
+
+    Face i depends on the plan's seed, the chunk and i. It counts for a cell if every latent margin is at least
+    ``DONOR_MARGIN``: faces between groups are left out, for a picture often reads a little nearer to the border than
+    its code.
+
+    Raises:
+        PlanError: an attribute that no latent scorer reads.
+    """
 
     def __init__(self, job: Job, rows: Sequence[Mapping[str, Any]], result: ChunkResult):
+        for scorer in (job.target, *job.protected):
+            if scorer.latent is None:
+                raise PlanError(
+                    f"No latent probe reads '{scorer.column}', so sampled faces cannot be sorted before decoding. "
+                    "Use source='real'."
+                )
         self.job, self.result = job, result
         # as many tries as a real donor with its reserves: a path that fails must not drain the prior
         self.tries_left = (1 + RESERVES_PER_EDIT) * len(rows)
-        self.faces = PriorFaces(
-            job.backend,
-            job.target,
-            job.protected,
-            seed_parts=(job.seed, "prior", int(rows[0]["chunk"])),
-            margin=DONOR_MARGIN,
-            max_faces=max(MIN_DRAWS, DRAWS_PER_EDIT * len(rows)),
-        )
+        self.chunk = int(rows[0]["chunk"])
+        self.max_drawn = max(MIN_DRAWS, DRAWS_PER_EDIT * len(rows))
+        self.num_drawn = 0
+        self.cells: dict[tuple[str, str], deque[tuple[int, torch.Tensor]]] = defaultdict(deque)
 
     def next_donor(self, row: Mapping[str, Any]) -> Attempt | None:
-        face = self.faces.take(str(row["target"]), str(row["from"])) if self.tries_left > 0 else None
-        if face is None:
+        """The next unused face of the cell, with its code; ``None`` where too many draws or tries found none."""
+        cell = self.cells[str(row["target"]), str(row["from"])]
+        while self.tries_left > 0 and not cell and self.num_drawn < self.max_drawn:
+            self._draw()
+        if self.tries_left <= 0 or not cell:
             return None
         self.tries_left -= 1
-        seed, z_sem = face
+        seed, z_sem = cell.popleft()
         return Attempt(row, f"sample-{seed}", str(row["from"]), seed, z_sem=z_sem)
 
+    def _draw(self) -> None:
+        numbers = range(self.num_drawn, self.num_drawn + DRAWN_TOGETHER)
+        seeds = [item_seed(self.job.seed, "prior", self.chunk, number) for number in numbers]
+        z_sem = self.job.backend.sample_codes(seeds)
+        self.num_drawn += len(seeds)
+        columns = [self._labels(scorer, z_sem) for scorer in (self.job.target, *self.job.protected)]
+        for index, (target, *values) in enumerate(zip(*columns, strict=True)):
+            if target is not None and all(value is not None for value in values):
+                self.cells[target, GROUP_JOINT.join(values)].append((seeds[index], z_sem[index]))
+
+    def _labels(self, scorer: AttributeScorer, z_sem: torch.Tensor) -> list[str | None]:
+        """The label whose group each code is well inside of, else ``None``."""
+        reading = scorer.latent
+        assert reading is not None  # checked on construction
+        raw = read(self.job.backend, reading, "latent", z_sem)
+        margins = torch.stack([reading.margin(raw, [label] * len(z_sem)) for label in reading.labels])
+        best, index = margins.max(dim=0)
+        pairs = zip(best.tolist(), index.tolist(), strict=True)
+        return [reading.labels[i] if value >= DONOR_MARGIN else None for value, i in pairs]
+
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
+        """Read the class in the codes; nothing is decoded."""
         if attempts:
-            target = target_margins(self.job, attempts, stack(attempts, "z_sem"), None)
+            target = self.job.target_margins(attempts, Seen(self.job.backend, stack(attempts, "z_sem")))
             for index, attempt in enumerate(attempts):
-                attempt.target_margins = target.at(index)
+                attempt.target_before = target.at(index)
         return attempts
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
@@ -123,7 +214,7 @@ class PriorDonors:
         return self._decode_donors(attempts) if self.job.identity_sees_pictures else attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
-        return self._decode(z_edit, stack(attempts, "x_T"))
+        return self.job.backend.decode(z_edit, stack(attempts, "x_T"), num_steps=self.job.prior_steps)
 
     def may_walk_again(self, reason: Reason) -> bool:
         """Another face costs as much as another walk, and is more likely to pass than one whose target moved."""
@@ -139,27 +230,22 @@ class PriorDonors:
         passed = [item for item in passed if id(item.attempt) in clear]
         if not passed:
             return []
-        backend = self.job.backend
         x_0 = stack([item.attempt for item in passed], "x_0")
         x_edit, z_found = (torch.stack([getattr(item, name) for item in passed]) for name in ("x_edit", "z_found"))
         # both through the encoder, so that what decoding loses does not count as a change of person
-        z_donor = backend.encode(x_0)
-        identity = self.job.identity(z_donor, x_0, z_found, x_edit)
+        identity = self.job.identity(self.job.backend.encode(x_0), x_0, z_found, x_edit)
         kept = []
         for item, value in zip(passed, identity.tolist(), strict=True):
             item.scores = replace(item.scores, identity=value)
             if value >= self.job.checks.identity:
                 kept.append(item)
             else:
-                reject(self.result, item.attempt, Reason.IDENTITY_LOST, scores=item.scores)
+                self.result.reject(item.attempt, Reason.IDENTITY_LOST, scores=item.scores)
         return kept
-
-    def _decode(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
-        return self.job.backend.decode(z_sem, x_T, num_steps=self.job.prior_steps)
 
     def _decode_donors(self, attempts: list[Attempt]) -> list[Attempt]:
         """Decode donors; those that look like the cell their code was sorted into."""
-        decoded = self._decode(stack(attempts, "z_sem"), stack(attempts, "x_T"))
+        decoded = self.render(attempts, stack(attempts, "z_sem"))
         files, x_0, finite = write_donors(self.job, attempts, decoded)
         whole = []
         for attempt, file, x, sound in zip(attempts, files, x_0, finite, strict=True):
@@ -167,25 +253,19 @@ class PriorDonors:
             if sound:
                 whole.append(attempt)
             else:
-                reject(self.result, attempt, Reason.NOT_FINITE, detail="the donor")
-        return drop_unclear(self.job, whole, self.result) if whole else []
+                self.result.reject(attempt, Reason.NOT_FINITE, detail="the donor")
+        return self._clear(whole) if whole else []
 
-
-def drop_unclear(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt]:
-    """Turn down decoded donors that do not look like the cell their code was sorted into."""
-    backend, x_0 = job.backend, stack(attempts, "x_0")
-    z_found = backend.encode(x_0)
-    look = look_at_donors(job, attempts)
-    all_margins = [target_margins(job, attempts, z_found, x_0, look)]
-    for place, judge in enumerate(job.protected):
-        values = [job.groups[attempt.giver][place] for attempt in attempts]
-        all_margins.append(read_margins(backend, judge, values, z_sem=z_found, x_0=x_0, look=look))
-    clear = []
-    for index, attempt in enumerate(attempts):
-        read_here = [value for margins in all_margins for value in margins.at(index) if value is not None]
-        if min(read_here) > job.checks.sampled:
-            attempt.target_margins = all_margins[0].at(index)
-            clear.append(attempt)
-        else:
-            reject(result, attempt, Reason.DONOR_UNCLEAR)
-    return clear
+    def _clear(self, attempts: list[Attempt]) -> list[Attempt]:
+        seen = replace(see_donors(self.job, attempts), z_sem=self.job.backend.encode(stack(attempts, "x_0")))
+        target = self.job.target_margins(attempts, seen)
+        all_margins = [target, *self.job.group_margins([attempt.giver for attempt in attempts], seen)]
+        clear = []
+        for index, attempt in enumerate(attempts):
+            read_here = [value for margins in all_margins for value in margins.at(index) if value is not None]
+            if min(read_here) > self.job.checks.sampled:
+                attempt.target_before = target.at(index)
+                clear.append(attempt)
+            else:
+                self.result.reject(attempt, Reason.DONOR_UNCLEAR)
+        return clear

@@ -1,4 +1,4 @@
-"""Is it still the same person? Judges of identity, on one scale: 1 = the same face, 0 = two strangers.
+"""Is it still the same person? Scorers of identity, on one scale: 1 = the same face, 0 = two strangers.
 
 The scale is fitted to the dataset's own originals: nobody is there twice, so two faces of one cell are two strangers,
 and what the judge makes of them is its 0. How many strangers it takes for one person, and how many faces for their own
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlbias.balance.looks import Through
+from vlbias.balance.fitting import Through
 from vlbias.errors import ConfigError, PlanError
 from vlbias.networks import FaceNetwork, load_network
 from vlbias.types import Backend
@@ -26,7 +26,7 @@ __all__ = [
     "IdentityScale",
     "LatentIdentity",
     "fit_scale",
-    "identity_judge",
+    "identity_scorer",
     "identity_name",
     "resolve_identity",
 ]
@@ -125,11 +125,11 @@ class IdentityScale:
     mirrored_pass: float | None = None
     pairs: int = 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> IdentityScale:
+    def from_dict(cls, values: dict[str, Any]) -> IdentityScale:
         latent = values["latent"]
         directions = tuple(tuple(row) for row in latent["directions"])
         return cls(**values | {"latent": LatentIdentity(directions, latent["scale"])})
@@ -186,7 +186,7 @@ def identity_name(kind: str | FaceNetwork | Identity) -> str:
     return kind if isinstance(kind, str) else str(getattr(kind, "name", getattr(kind, "__name__", "custom")))
 
 
-def identity_judge(backend: Backend, kind: str | FaceNetwork | Identity, scale: IdentityScale) -> Identity:
+def identity_scorer(backend: Backend, kind: str | FaceNetwork | Identity, scale: IdentityScale) -> Identity:
     """The identity judge of a run.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from vlbias.balance.state import RunFolder
+from vlbias.balance.run_folder import RunFolder
 from vlbias.errors import ImageError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
 from vlbias.originals import Original

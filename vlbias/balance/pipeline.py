@@ -17,29 +17,24 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from vlbias.balance.attempts import ChunkResult, Job
+from vlbias.balance.attempt import ChunkResult, Job
+from vlbias.balance.calibration import Scorers, calibrated_scorers, sampled_scorers
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.cost import estimate
-from vlbias.balance.identity import (
-    IdentityScale,
-    LatentIdentity,
-    identity_judge,
-    identity_name,
-    resolve_identity,
-)
-from vlbias.balance.judges import Judges, calibrated_judges, sampled_judges
+from vlbias.balance.export import assemble, write_report
+from vlbias.balance.fitting import check_labels
+from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_name, identity_scorer, resolve_identity
 from vlbias.balance.originals import ORIGINALS
-from vlbias.balance.own_judges import resolve_scorers
+from vlbias.balance.own_scorers import resolve_scorers
+from vlbias.balance.pictures import check_size, resolution_note
 from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
-from vlbias.balance.readings import AttributeJudge, check_labels
 from vlbias.balance.round_trip import check_round_trip, run_trips, trips_of
+from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.scoring import AttributeScorer
 from vlbias.balance.settings import BalanceOptions, BalanceSettings
-from vlbias.balance.state import RunFolder
-from vlbias.balance.told import leak_settings, measured, needs_measuring, summary_lines
-from vlbias.balance.verify import enough
-from vlbias.balance.write import assemble, write_report
-from vlbias.balance.written import check_size, resolution_note
+from vlbias.balance.traces import leak_settings, measured, needs_measuring, summary_lines
+from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
 from vlbias.editor import Editor
 from vlbias.errors import ConfigError, OutputError, PlanError, unknown
@@ -436,17 +431,17 @@ class Balancer:
                 f"`scorers` for {', '.join(columns)}."
             )
         if not len(plan):
-            judges = Judges([AttributeJudge(name, None, None) for name in columns], None)
+            judges = Scorers([AttributeScorer(name, None, None) for name in columns], None)
         elif (run.state / "judges.json").is_file():
-            judges = Judges.from_json(run.first_wins("judges.json", None), self.scorers)
+            judges = Scorers.from_dict(run.first_wins("judges.json", None), self.scorers)
         else:
             who: dict[str, Any] = {"checks": self.settings.checks, "identity": self.identity, "networks": self.scorers}
             target_poles = self._target_poles(None if faces is None else faces.table)
             if faces is None:
                 assert target_poles is not None  # a plan without a dataset needs a known target
-                judges = sampled_judges(self.backend, target_poles, poles, steps=self.settings.prior_steps, **who)
+                judges = sampled_scorers(self.backend, target_poles, poles, steps=self.settings.prior_steps, **who)
             else:
-                judges = calibrated_judges(
+                judges = calibrated_scorers(
                     self.backend,
                     faces,
                     target=(self.target, target_poles),
@@ -455,7 +450,7 @@ class Balancer:
                     seed=self.seed,
                     **who,
                 )
-            judges = Judges.from_json(run.first_wins("judges.json", judges.to_json()), self.scorers)
+            judges = Scorers.from_dict(run.first_wins("judges.json", judges.to_dict()), self.scorers)
         scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
         return Job(
             backend=self.backend,
@@ -464,7 +459,7 @@ class Balancer:
             poles=poles,
             target=judges.attributes[0],
             protected=judges.attributes[1:],
-            identity=identity_judge(self.backend, self.identity, scale),
+            identity=identity_scorer(self.backend, self.identity, scale),
             identity_scale=scale,
             identity_sees_pictures=self.identity != "latent",
             checks=self.settings.checks,

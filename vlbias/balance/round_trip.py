@@ -11,26 +11,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
 
-from vlbias.balance.attempts import Attempt, ChunkResult, Job, record, reject, stack, target_margins
+from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
 from vlbias.balance.chunk import aim_at, identity_of
-from vlbias.balance.looks import Look
+from vlbias.balance.donors import open_donors
 from vlbias.balance.originals import ROUND_TRIP, Remade
-from vlbias.balance.plan import Plan, item_seed, walks
+from vlbias.balance.pictures import see_donors, write_edits
+from vlbias.balance.plan import Plan, item_seed
 from vlbias.balance.poles import Poles
-from vlbias.balance.provenance import round_trip_provenance
-from vlbias.balance.source import encode_faces, open_faces
-from vlbias.balance.verify import Margins, Reason, read_margins
-from vlbias.balance.written import look_at_donors, look_at_files, write_edits
+from vlbias.balance.scoring import Margins, Seen
+from vlbias.balance.verification import Checks, Reason
 from vlbias.errors import ConfigError
 from vlbias.labels import label_text
 from vlbias.types import Backend
 
 __all__ = ["check_round_trip", "evaluations_of", "remade_of", "run_trips", "summary_of", "trips_of"]
+
 
 def check_round_trip(round_trip: bool, *, source: str, originals: str = "copy") -> None:
     """Refuse settings that a round trip does not go with.
@@ -99,32 +99,24 @@ def run_trips(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
     """
     result, start = ChunkResult(), job.backend.evaluations
     attempts = [Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"])) for row in rows]
-    x_faces, failures = open_faces(job.dataset, [attempt.donor for attempt in attempts], job.backend)
-    for attempt in attempts:
-        if attempt.donor in failures:
-            reject(result, attempt, Reason.UNREADABLE, detail=failures[attempt.donor])
-    attempts = [attempt for attempt in attempts if attempt.donor in x_faces]
+    attempts = open_donors(job, attempts, result)
     if attempts:
-        x_0, z_sem = encode_faces(job.backend, [x_faces[attempt.donor] for attempt in attempts])
-        for index, attempt in enumerate(attempts):
-            attempt.x_0, attempt.z_sem = x_0[index], z_sem[index]
         _write(job, attempts, _passed(job, attempts), result)
-    result.unet_evaluations = job.backend.evaluations - start
-    return result
+    return result.finish(job.backend.evaluations - start)
 
 
 def _passed(job: Job, attempts: list[Attempt]) -> torch.Tensor:
     """Faces that passed through the editor, (b, 3, s, s)."""
-    x_0, z_sem = stack(attempts, "x_0"), stack(attempts, "z_sem")
-    if not job.backend.adds_difference:
-        return job.backend.decode(z_sem, job.backend.invert(x_0, z_sem))
+    backend, x_0, z_sem = job.backend, stack(attempts, "x_0"), stack(attempts, "z_sem")
+    if not backend.adds_difference:
+        return backend.decode(z_sem, backend.invert(x_0, z_sem))
     aim_at(job, attempts, job.checks.goal)
     for attempt in attempts:
-        usual = walks(job.poles, job.groups[attempt.giver], job.groups[attempt.row["to"]])
         # a face that reads as the other group already would not move at all
+        usual = job.usual_walk(attempt)
         attempt.strengths = {name: attempt.strengths[name] or strength for name, strength in usual.items()}
     away = _walked(job, attempts, x_0, z_sem, 1)
-    return _walked(job, attempts, away, job.backend.encode(away), -1)
+    return _walked(job, attempts, away, backend.encode(away), -1)
 
 
 def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.Tensor, sign: int) -> torch.Tensor:
@@ -133,57 +125,45 @@ def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.T
         name: torch.tensor([sign * attempt.strengths.get(name, 0.0) for attempt in attempts], device=z_sem.device)
         for name in names
     }
-    return job.backend.render(x_0, z_sem, job.backend.invert(x_0, z_sem), job.backend.walk(z_sem, strengths))
+    x_T = job.backend.invert(x_0, z_sem)
+    return job.backend.render(x_0, z_sem, x_T, job.backend.walk(z_sem, strengths))
 
 
 def _write(job: Job, attempts: list[Attempt], x_back: torch.Tensor, result: ChunkResult) -> None:
     """Keep the faces whose file still shows the same person of the same groups."""
-    files, x_seen, finite = write_edits(job, attempts, x_back, round_trip_provenance)
-    z_seen = job.backend.encode(x_seen)
-    look = look_at_files(job, attempts, files)
-    identity = identity_of(job, attempts, x_seen, z_seen, look).tolist()
-    before = _Faces(stack(attempts, "z_sem"), stack(attempts, "x_0"), look_at_donors(job, attempts))
-    moved = _moved(job, attempts, before, _Faces(z_seen, x_seen, look))
+    written, seen = write_edits(job, attempts, x_back, made=ROUND_TRIP)
+    identity = identity_of(job, attempts, seen).tolist()
+    moved = _moved(job, attempts, see_donors(job, attempts), seen)
     for index, attempt in enumerate(attempts):
-        if not finite[index]:
-            reject(result, attempt, Reason.NOT_FINITE)
+        reason = moved[index]
+        if not written.finite[index]:
+            reason = Reason.NOT_FINITE
         elif identity[index] < job.checks.identity:
-            reject(result, attempt, Reason.IDENTITY_LOST)
-        elif (reason := moved[index]) is not None:
-            reject(result, attempt, reason)
+            reason = Reason.IDENTITY_LOST
+        if reason is None:
+            result.keep(attempt, written.files[index], {"identity": round(identity[index], 4)}, stem="trip")
         else:
-            file = files[index]
-            result.kept.append(record(attempt) | {"suffix": file.suffix, "identity": round(identity[index], 4)})
-            result.files[f"trip-{attempt.row['slot']:06d}"] = file
+            result.reject(attempt, reason)
 
 
-class _Faces(NamedTuple):
-    """Codes (b, d), pictures (b, 3, s, s), and the same pictures at other sizes."""
-
-    z_sem: torch.Tensor
-    x_0: torch.Tensor
-    look: Look
-
-
-def _moved(job: Job, attempts: list[Attempt], before: _Faces, after: _Faces) -> list[Reason | None]:
+def _moved(job: Job, attempts: list[Attempt], before: Seen, after: Seen) -> list[Reason | None]:
     """Why a face does not read as its own class and groups any more; ``None`` where it does."""
-    read: list[tuple[Reason, Margins, Margins]] = [
-        (Reason.TARGET_CHANGED, target_margins(job, attempts, *before), target_margins(job, attempts, *after))
-    ]
-    for place, judge in enumerate(job.protected):
-        own = [job.groups[attempt.giver][place] for attempt in attempts]
-        old, new = (read_margins(job.backend, judge, own, **faces._asdict()) for faces in (before, after))
-        read.append((Reason.PROTECTED_NOT_REACHED, old, new))
+    own = [attempt.giver for attempt in attempts]
+
+    def read(seen: Seen) -> list[Margins]:
+        return [job.target_margins(attempts, seen), *job.group_margins(own, seen)]
+
+    pairs = list(zip(read(before), read(after), strict=True))
     found: list[Reason | None] = []
     for index in range(len(attempts)):
-        lost = [reason for reason, old, new in read if _fell(job, old.at(index), new.at(index))]
-        found.append(lost[0] if lost else None)
+        lost = [place for place, (old, new) in enumerate(pairs) if _fell(job.checks, old.at(index), new.at(index))]
+        reason = Reason.PROTECTED_NOT_REACHED if lost and lost[0] > 0 else Reason.TARGET_CHANGED
+        found.append(reason if lost else None)
     return found
 
 
-def _fell(job: Job, before: tuple[float | None, float | None], after: tuple[float | None, float | None]) -> bool:
+def _fell(checks: Checks, before: tuple[float | None, float | None], after: tuple[float | None, float | None]) -> bool:
     """Whether a margin fell below what is asked of the target of an edit."""
-    checks = job.checks
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
     return any(new < min(checks.target, old - checks.target_slack) for old, new in pairs)
 

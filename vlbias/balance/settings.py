@@ -8,9 +8,9 @@ from os import PathLike
 from typing import Any, TypedDict
 
 from vlbias.balance.identity import Identity
-from vlbias.balance.own_judges import OwnScorer
-from vlbias.balance.verify import Checks
-from vlbias.balance.written import check_size
+from vlbias.balance.own_scorers import OwnScorer
+from vlbias.balance.pictures import check_size
+from vlbias.balance.verification import Checks
 from vlbias.errors import ConfigError, PlanError
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork

@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from vlbias.audit import AuditResult, Composition
-from vlbias.balance.write import add_to_report
+from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, OutputError
 from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence

@@ -1,218 +1,72 @@
-"""What the judges read, in one unit: 0 on the border of a group, 1 where its typical member stands.
-
-Two judges read every attribute: the latent probes, from a semantic code, and CLIP, from a picture. Their raw log-odds
-differ in offset and scale from dataset to dataset, so both are calibrated on the dataset's own labelled originals: the
-median log-odds of each group become its anchor. A judge that cannot tell the groups apart on these originals is not
-used; a linear reading fitted to their labels takes its place, and the report says so. A network of the user's own (an
-age or gender classifier) may take CLIP's place: it is calibrated on the same originals, and used if it reads them well.
-"""
+"""Fitting readings to labelled originals: where the groups' borders lie, and how well each scorer tells them apart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
-from vlbias.balance.looks import Through
 from vlbias.balance.poles import Poles
+from vlbias.balance.scoring import AttributeScorer, Reading, features_of, network_raw, read
+from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, PlanError, UnknownNameError
+from vlbias.images import to_tensor
 from vlbias.networks import FaceNetwork
 from vlbias.types import Backend
 
 __all__ = [
-    "AttributeJudge",
-    "Reading",
+    "Through",
     "calibrate",
     "check_labels",
     "fit_reading",
     "network_reading",
-    "read",
     "reads_backwards",
+    "through_faces",
+    "through_tensor",
     "uncalibrated",
 ]
 
 # Log-odds that a dipole's poles stand at where no labelled original is there to calibrate on (probability .88).
 DEFAULT_ANCHOR = 2.0
-MAX_LOG_ODDS = 14.0
+
+#: (edge in pixels or ``None`` for the editor's, function of pictures) => its answers for all faces at hand, (n, ...).
+Through = Callable[[int | None, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One judge's reading of one attribute.
-
-    Attributes:
-        kind: ``dipole`` (log-odds of a dipole's positive pole, one number a face) or ``fitted`` (one logit a label); of
-            a network of the user's own, ``number`` (one number a face) or ``classes`` (log-probability of each label).
-        name: dipole, label column, or the network's name.
-        labels: the groups; where there are anchors, in their order.
-        anchors: (k,) for a dipole or a number: median of each group, increasing.
-        weight, bias: for ``fitted``: logits = features @ weight.T + bias.
-        unit: for ``fitted`` and ``classes``: the median margin.
-        accuracy: balanced accuracy on labelled originals that were not fitted; ``None`` if there were none.
-        slope: log-odds that a labelled original with a margin of 1 belongs to the group, all groups alike; ``None``
-            where there were no labels.
-    """
-
-    kind: str
-    name: str
-    labels: tuple[str, ...]
-    anchors: tuple[float, ...] = ()
-    weight: tuple[tuple[float, ...], ...] = ()
-    bias: tuple[float, ...] = ()
-    unit: float = 1.0
-    accuracy: float | None = None
-    slope: float | None = None
-
-    def sure_margin(self, share: float) -> float | None:
-        """The margin from which on such a share of the originals that read so belong to the group.
-
-        At least 0.25 and at most 0.8, for few originals say little about either end; ``None`` without labels.
-        """
-        if self.slope is None:
-            return None
-        return min(max(math.log(share / (1 - share)) / self.slope, 0.25), 0.8)
-
-    def margin(self, raw: torch.Tensor, wanted: Sequence[str]) -> torch.Tensor:
-        """How far inside its wanted group each face reads: 1 = like the typical member, 0 = on the border, < 0 outside.
-
-        Args:
-            raw: (b,) for a dipole or a number, (b, k) logits for a fitted reading or classes.
-            wanted: b labels.
-        """
-        index = torch.tensor([self.labels.index(label) for label in wanted], dtype=torch.long)
-        raw = raw.detach().double().cpu()
-        if self.kind in ("fitted", "classes"):
-            own = raw.gather(1, index[:, None])[:, 0]
-            others = raw.scatter(1, index[:, None], float("-inf")).max(dim=1).values
-            return (own - others) / self.unit
-        anchors = torch.tensor(self.anchors, dtype=torch.float64)
-        borders = (anchors[1:] + anchors[:-1]) / 2
-        below = torch.cat([torch.tensor([float("-inf")], dtype=torch.float64), borders])[index]
-        above = torch.cat([borders, torch.tensor([float("inf")], dtype=torch.float64)])[index]
-        at = anchors[index]
-        # an end group has one border only; its other side is open
-        left = torch.where(below.isinf(), torch.full_like(raw, float("inf")), (raw - below) / (at - below))
-        right = torch.where(above.isinf(), torch.full_like(raw, float("inf")), (above - raw) / (above - at))
-        return torch.minimum(left, right)
-
-    def skill(self) -> float:
-        """Balanced accuracy rescaled: 1 = never wrong, 0 = chance; 1 where nothing was measured."""
-        chance = 1 / len(self.labels)
-        return 1.0 if self.accuracy is None else (self.accuracy - chance) / (1 - chance)
-
-    @property
-    def is_of_network(self) -> bool:
-        """Whether a network of the user's own is read, not the editor's probes or CLIP."""
-        return self.kind in ("number", "classes")
-
-    def summary(self) -> dict[str, Any]:
-        """For the report: who reads, and how well."""
-        own = {"name": self.name} if self.is_of_network else {}
-        return {"kind": self.kind, **own, "balanced_accuracy": self.accuracy}
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Reading:
-        values = dict(values)
-        for name in ("labels", "anchors", "bias"):
-            values[name] = tuple(values[name])
-        values["weight"] = tuple(tuple(row) for row in values["weight"])
-        return cls(**values)
+def _in_batches(function: Callable[..., torch.Tensor], size: int, *tensors: torch.Tensor) -> torch.Tensor:
+    """Apply a function to aligned tensors in batches of ``size`` rows, without gradients."""
+    with torch.no_grad():
+        starts = range(0, len(tensors[0]), size)
+        return torch.cat([function(*(tensor[start : start + size] for tensor in tensors)) for start in starts])
 
 
-@dataclass(frozen=True)
-class AttributeJudge:
-    """Both judges of one attribute; one of them may be blind (``None``).
-
-    Attributes:
-        column: the attribute.
-        latent: reads codes.
-        image: reads pictures: CLIP, or the user's network.
-        spare: the other one of these two, which is not asked; ``None`` without a network, or where it was blind.
-        network: the user's network; ``None`` without one.
-    """
-
-    column: str
-    latent: Reading | None
-    image: Reading | None
-    spare: Reading | None = None
-    network: FaceNetwork | None = field(default=None, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        readings = {"latent": self.latent, "image": self.image, "spare": self.spare}
-        return {"column": self.column} | {k: v.to_json() if v else None for k, v in readings.items()}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any], network: FaceNetwork | None = None) -> AttributeJudge:
-        readings = {k: Reading.from_json(values[k]) if values[k] else None for k in ("latent", "image", "spare")}
-        return cls(values["column"], **readings, network=network)
-
-    def summary(self) -> dict[str, Any]:
-        """For the report: who reads the attribute, and how well; ``not_asked`` where the user gave a network."""
-        readings = {"latent": self.latent, "image": self.image}
-        if self.network is not None:
-            readings["not_asked"] = self.spare
-        return {name: reading.summary() if reading else None for name, reading in readings.items()}
-
-    def warnings(self) -> list[str]:
-        """Says so where the user's network is not asked."""
-        if self.network is None or (self.image is not None and self.image.is_of_network):
-            return []
-        instead = "CLIP judged in its place" if self.image is not None else "no judge of pictures took its place"
-        why = "cannot tell the groups apart at all"
-        if self.spare is not None and self.spare.accuracy is not None:
-            why = f"reads only {self.spare.accuracy:.0%} of the faces it was tried on right, too few for `min_skill`"
-        return [f"the judge {self.network.name} of '{self.column}' {why}; {instead}."]
-
-    def with_network(self, network: FaceNetwork, reading: Reading | None, *, min_skill: float) -> AttributeJudge:
-        """The same with a network of the user's own in CLIP's place, if it is skilled enough.
-
-        Args:
-            network: that was calibrated.
-            reading: what came of it, see :func:`network_reading`.
-            min_skill: least skill, see ``Checks``.
-        """
-        if reading is not None and reading.skill() >= min_skill:
-            return replace(self, image=reading, spare=self.image, network=network)
-        return replace(self, spare=reading, network=network)
-
-
-def read(
-    backend: Backend, reading: Reading, where: str, tensor: torch.Tensor, *, network: FaceNetwork | None = None
-) -> torch.Tensor:
-    """Raw log-odds, logits or numbers of one judge.
+def through_faces(faces: FaceDataset, ids: Sequence[str], x_0: torch.Tensor, batch_size: int) -> Through:
+    """Over faces of a dataset, opened anew for each size, a few at a time.
 
     Args:
-        backend: the judges.
-        reading: what to read.
-        where: ``latent`` for semantic codes (b, d), ``image`` for pictures (b, 3, h, w).
-        tensor: the codes or pictures.
-        network: of the user's own, for a reading that is its.
+        faces: the dataset.
+        ids: n items that can be read.
+        x_0: the same at the editor's size (n, 3, h, w).
+        batch_size: pictures that are open together.
     """
-    if reading.is_of_network:
-        assert network is not None  # a judge carries the network whose reading it has
-        return _network_raw(network, tensor, backend.layout)
-    if reading.kind == "dipole":
-        probability = backend.probe(tensor, reading.name) if where == "latent" else backend.score(tensor, reading.name)
-        return torch.logit(probability.double().cpu(), eps=1e-6).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
-    features = _features(backend, where, tensor)
-    weight = torch.tensor(reading.weight, dtype=torch.float64)
-    return features @ weight.T + torch.tensor(reading.bias, dtype=torch.float64)
+
+    def run(size: int | None, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        if size is None:
+            return _in_batches(function, batch_size, x_0)
+        starts = range(0, len(ids), batch_size)
+        parts = (ids[start : start + batch_size] for start in starts)
+        return torch.cat([function(torch.cat([to_tensor(faces.image(item), size) for item in part])) for part in parts])
+
+    return run
 
 
-def _network_raw(network: FaceNetwork, x: torch.Tensor, layout: str) -> torch.Tensor:
-    """Numbers (b,), or log-probabilities (b, k) of a network's labels."""
-    if network.output.kind == "number":
-        return network.numbers(x, layout=layout)
-    # like log-odds elsewhere: a network that is sure beyond measure must not make the median margin infinite
-    return network.probabilities(x, layout=layout).clamp_min(math.exp(-MAX_LOG_ODDS)).log()
+def through_tensor(x_0: torch.Tensor, batch_size: int) -> Through:
+    """Over pictures that have no larger original (n, 3, h, w)."""
+    return lambda size, function: _in_batches(function, batch_size, x_0)
 
 
 def network_reading(
@@ -236,7 +90,7 @@ def network_reading(
     """
     names = sorted(set(labels))
     check_labels(network, names, column)
-    raw = through(network.input.picture_size(layout), lambda x: _network_raw(network, x, layout))
+    raw = through(network.input.picture_size(layout), lambda x: network_raw(network, x, layout))
     unread = int((~torch.isfinite(raw).reshape(len(raw), -1).all(dim=1)).sum())
     if unread:
         raise PlanError(
@@ -271,16 +125,11 @@ def check_labels(network: FaceNetwork, labels: Sequence[str], column: str) -> No
         )
 
 
-def _features(backend: Backend, where: str, tensor: torch.Tensor) -> torch.Tensor:
-    """What a fitted reading sees: normalised codes, or CLIP image features; float64 (b, e)."""
-    return (backend.normalize(tensor) if where == "latent" else backend.features(tensor)).double().cpu()
-
-
-def uncalibrated(column: str, poles: Poles) -> AttributeJudge:
-    """Judges of a dipole where there is no labelled face: its own zero is the border."""
+def uncalibrated(column: str, poles: Poles) -> AttributeScorer:
+    """Scorers of a dipole where there is no labelled face: its own zero is the border."""
     anchors = tuple(DEFAULT_ANCHOR * poles.positions[label] for label in poles.ordered)
     reading = Reading("dipole", poles.name, tuple(poles.ordered), anchors)
-    return AttributeJudge(column, reading, reading)
+    return AttributeScorer(column, reading, reading)
 
 
 def calibrate(
@@ -293,7 +142,7 @@ def calibrate(
     *,
     poles: Poles | None,
     min_skill: float,
-) -> AttributeJudge:
+) -> AttributeScorer:
     """Calibrate both judges of one attribute on labelled originals.
 
     Args:
@@ -313,15 +162,15 @@ def calibrate(
             options.append(_dipole_reading(backend, where, tensor, labels, poles))
         usable = [reading for reading in options if reading is not None and reading.skill() >= min_skill]
         if not usable and (where == "latent" or backend.can_read_pictures):
-            fitted = fit_reading(column, _features(backend, where, tensor), labels, cells)
+            fitted = fit_reading(column, features_of(backend, where, tensor), labels, cells)
             usable = [fitted] if fitted is not None and fitted.skill() >= min_skill else []
         chosen[where] = usable[0] if usable else None
-    return AttributeJudge(column, chosen["latent"], chosen["image"])
+    return AttributeScorer(column, chosen["latent"], chosen["image"])
 
 
 def reads_backwards(
     backend: Backend,
-    judge: AttributeJudge,
+    judge: AttributeScorer,
     z_sem: torch.Tensor,
     x_0: torch.Tensor,
     labels: Sequence[str],

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlbias.balance.attempts import ChunkResult
+from vlbias.balance.attempt import ChunkResult
 from vlbias.errors import OutputError
 from vlbias.files import writing
 

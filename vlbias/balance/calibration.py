@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,28 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, fit_scale
-from vlbias.balance.looks import through_faces, through_tensor
-from vlbias.balance.plan import GROUP_JOINT
-from vlbias.balance.poles import Poles, spelled
-from vlbias.balance.readings import (
-    AttributeJudge,
-    Reading,
+from vlbias.balance.fitting import (
     calibrate,
     network_reading,
-    read,
     reads_backwards,
+    through_faces,
+    through_tensor,
     uncalibrated,
 )
-from vlbias.balance.source import calibration_ids, encode_faces, open_faces
-from vlbias.balance.verify import Checks
+from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, fit_scale
+from vlbias.balance.plan import GROUP_JOINT, item_seed
+from vlbias.balance.poles import Poles, spelled
+from vlbias.balance.scoring import AttributeScorer, Reading, read
+from vlbias.balance.verification import Checks
 from vlbias.data import FaceDataset
-from vlbias.errors import PlanError
+from vlbias.errors import ImageError, PlanError
+from vlbias.images import to_tensor
 from vlbias.labels import label_text
 from vlbias.networks import FaceNetwork
 from vlbias.types import Backend
 
-__all__ = ["Judges", "calibrated_judges", "sampled_judges"]
+__all__ = ["Scorers", "calibrated_scorers", "sampled_scorers"]
 
 #: Originals of each cell (class x group) that the judges are calibrated on.
 CALIBRATION_FACES = 48
@@ -39,7 +39,7 @@ SAMPLED_CODES, SAMPLED_FACES = 512, 32
 
 
 @dataclass(frozen=True)
-class Judges:
+class Scorers:
     """The judges of a run.
 
     Attributes:
@@ -48,23 +48,23 @@ class Judges:
         unet_evaluations: that calibration took.
     """
 
-    attributes: list[AttributeJudge]
+    attributes: list[AttributeScorer]
     identity: IdentityScale | None
     unet_evaluations: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        identity = self.identity.to_json() if self.identity is not None else None
-        attributes = [judge.to_json() for judge in self.attributes]
+    def to_dict(self) -> dict[str, Any]:
+        identity = self.identity.to_dict() if self.identity is not None else None
+        attributes = [judge.to_dict() for judge in self.attributes]
         return {"attributes": attributes, "identity": identity, "unet_evaluations": self.unet_evaluations}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], networks: Mapping[str, FaceNetwork]) -> Judges:
-        """What :meth:`to_json` gave, with the networks that it does not hold."""
-        attributes = [AttributeJudge.from_json(judge, networks.get(judge["column"])) for judge in values["attributes"]]
-        return cls(attributes, IdentityScale.from_json(values["identity"]), values["unet_evaluations"])
+    def from_dict(cls, values: dict[str, Any], networks: Mapping[str, FaceNetwork]) -> Scorers:
+        """What :meth:`to_dict` gave, with the networks that it does not hold."""
+        attributes = [AttributeScorer.from_dict(judge, networks.get(judge["column"])) for judge in values["attributes"]]
+        return cls(attributes, IdentityScale.from_dict(values["identity"]), values["unet_evaluations"])
 
 
-def sampled_judges(
+def sampled_scorers(
     backend: Backend,
     target: Poles,
     poles: Sequence[Poles],
@@ -73,8 +73,8 @@ def sampled_judges(
     checks: Checks,
     identity: str | FaceNetwork | Identity,
     networks: Mapping[str, FaceNetwork],
-) -> Judges:
-    """Judges where there is no labelled face: calibrated on faces from the prior, each named by its latent probe.
+) -> Scorers:
+    """Scorers where there is no labelled face: calibrated on faces from the prior, each named by its latent probe.
 
     Args:
         backend: its probes name the faces.
@@ -98,7 +98,7 @@ def sampled_judges(
         latent = plain.latent if half is None else _spread(plain.latent, pole, 0.0, float(half))
         seen = raw[: len(x_0)]
         image = _sampled_clip(backend, plain.image, pole, x_0, seen) if backend.can_read_pictures else None
-        judge = AttributeJudge(pole.column, latent, image)
+        judge = AttributeScorer(pole.column, latent, image)
         if (network := networks.get(pole.column)) is not None:
             reading = _sampled_network(network, pole, x_0, seen, backend.layout)
             judge = judge.with_network(network, reading, min_skill=checks.min_skill)
@@ -111,7 +111,7 @@ def sampled_judges(
     order = sorted(range(len(x_0)), key=lambda index: cells[index])
     through, cells = through_tensor(x_0[order], backend.batch_size), sorted(cells)
     scale = fit_scale(backend, identity, latent_identity, through, cells, least=checks.identity)
-    return Judges(judges, scale, backend.evaluations - before)
+    return Scorers(judges, scale, backend.evaluations - before)
 
 
 def _sampled_clip(backend: Backend, plain: Reading, pole: Poles, x_0: torch.Tensor, raw: torch.Tensor) -> Reading:
@@ -148,7 +148,7 @@ def _spread(reading: Reading, pole: Poles, middle: float, half: float) -> Readin
     return replace(reading, anchors=tuple(middle + half * pole.positions[label] for label in pole.ordered))
 
 
-def calibrated_judges(
+def calibrated_scorers(
     backend: Backend,
     faces: FaceDataset,
     *,
@@ -159,7 +159,7 @@ def calibrated_judges(
     checks: Checks,
     identity: str | FaceNetwork | Identity,
     networks: Mapping[str, FaceNetwork],
-) -> Judges:
+) -> Scorers:
     """Calibrate on labelled originals, as many from each cell.
 
     Args:
@@ -187,13 +187,18 @@ def calibrated_judges(
         if klass is not None and placed:
             of_item[str(item)] = [klass, *(str(group) for group in groups)]
     cells = [(item, (values[0], GROUP_JOINT.join(values[1:]))) for item, values in of_item.items()]
-    ids = calibration_ids(cells, CALIBRATION_FACES, seed)
-    x_faces, failures = open_faces(faces, ids, backend)
-    ids = [item for item in ids if item in x_faces]
-    if not ids:
-        first = next(iter(failures.values()))
-        raise PlanError(f"No picture of '{faces.name}' that the judges need can be read; the first: {first}")
-    x_0, z_sem = encode_faces(backend, [x_faces[item] for item in ids])
+    ids = _drawn_ids(cells, CALIBRATION_FACES, seed)
+    x_faces: dict[str, torch.Tensor] = {}
+    failures = []
+    for item in ids:
+        try:
+            x_faces[item] = to_tensor(faces.image(item), backend.image_size)
+        except ImageError as error:
+            failures.append(str(error))
+    if not x_faces:
+        raise PlanError(f"No picture of '{faces.name}' that calibration needs can be read; the first: {failures[0]}")
+    ids, x_0 = list(x_faces), torch.cat(list(x_faces.values())).to(backend.device)
+    z_sem = backend.encode(x_0)
     names = ["/".join(of_item[item]) for item in ids]
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
     through = through_faces(faces, ids, x_0, backend.batch_size)
@@ -218,7 +223,7 @@ def calibrated_judges(
         judges.append(judge)
     effects = backend.effects([pole.name for pole in poles])
     latent = LatentIdentity.fit(backend.normalize(z_sem), values[1:], effects=effects)
-    return Judges(judges, fit_scale(backend, identity, latent, through, names, least=checks.identity))
+    return Scorers(judges, fit_scale(backend, identity, latent, through, names, least=checks.identity))
 
 
 def _turned_round(pole: Poles, backend: Backend) -> PlanError:
@@ -228,3 +233,18 @@ def _turned_round(pole: Poles, backend: Backend) -> PlanError:
         f"like '{backend.dipoles[pole.name].positive[0]}' than faces with '{last}'. Turn them: "
         f"{spelled(pole, pole.ordered[::-1])}."
     )
+
+
+def _drawn_ids(cells: Sequence[tuple[str, tuple[str, str]]], per_cell: int, seed: int) -> list[str]:
+    """Items to calibrate on: up to ``per_cell`` of each (class, group) cell, drawn by seed.
+
+    Args:
+        cells: (item id, (class, group)) of the labelled originals.
+        per_cell: items of each cell.
+        seed: of the draw.
+    """
+    ordered = sorted(cells, key=lambda pair: (pair[1], item_seed(seed, "calibrate", pair[0])))
+    chosen = []
+    for _, members in itertools.groupby(ordered, key=lambda pair: pair[1]):
+        chosen += [item for item, _ in itertools.islice(members, per_cell)]
+    return chosen

@@ -22,8 +22,8 @@ from vlbias.balance.originals import with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
-from vlbias.balance.state import RunFolder
-from vlbias.balance.verify import Reason
+from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.verification import Reason
 from vlbias.files import read_json, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress

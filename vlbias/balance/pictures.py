@@ -1,21 +1,20 @@
 """Edits as the files that are written: at the donor's own size and in its format, or at the editor's size as PNG.
 
-The judges see what a reader of the file will see, not the float image before it was rounded and compressed.
+Scorers see what a reader of the file will see, not the float image before it was rounded and compressed.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from vlbias.alignment import cut
-from vlbias.balance.attempts import Attempt, Job, record
-from vlbias.balance.looks import Look
-from vlbias.balance.provenance import provenance
+from vlbias.balance.attempt import Attempt, Job, stack
+from vlbias.balance.scoring import Seen
 from vlbias.data import FaceDataset
 from vlbias.data.table import StoredSize
 from vlbias.errors import ConfigError
@@ -24,17 +23,23 @@ from vlbias.originals import Encoded, Original
 
 __all__ = [
     "SIZES",
+    "Written",
     "check_size",
-    "look_at_donors",
-    "look_at_files",
     "median_bytes",
     "resolution_note",
+    "see_donors",
     "write_donors",
     "write_edits",
 ]
 
 #: Sizes that edits may be written at: the donor's ``own``, or the ``editor``'s.
 SIZES = ("own", "editor")
+# kind of a made picture -> how it was made, and what of the attempt its file says
+_MADE = {
+    "edit": ("a face edited along a learned path", ("source", "seed", "made_by", "path", "strength", "from", "to")),
+    "donor": ("a face sampled from the latent prior", ("source", "seed", "made_by")),
+    "round-trip": ("an original that passed through the editor", ("source", "made_by", "path", "strength")),
+}
 
 
 def check_size(size: str, originals: str = "copy") -> None:
@@ -84,27 +89,41 @@ def resolution_note(faces: FaceDataset, size: int, *, prior: bool) -> str | None
     )
 
 
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+class Written(NamedTuple):
+    """Faces as files.
+
+    Attributes:
+        files: one for each.
+        x: what a reader sees in them at the editor's size (b, 3, s, s).
+        finite: which faces were finite before they were written.
+    """
+
+    files: list[Encoded]
+    x: torch.Tensor
+    finite: list[bool]
+
+
 def write_edits(
-    job: Job,
-    attempts: Sequence[Attempt],
-    x_edit: torch.Tensor,
-    describe: Callable[[Mapping[str, Any], str], dict[str, str]] = provenance,
-) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
+    job: Job, attempts: Sequence[Attempt], x_edit: torch.Tensor, made: str = "edit"
+) -> tuple[Written, Seen]:
     """Edits as files.
 
     Args:
         job: says at which size.
         attempts: donors, one for each edit.
         x_edit: (b, 3, s, s) in [-1, 1].
-        describe: record of an attempt and name of the editor => what the file says of itself.
+        made: ``edit`` or ``round-trip``, for their provenance.
 
     Returns:
-        (files, what a reader sees in them at the editor's size (b, 3, s, s), which edits were finite).
+        The files, and what scorers see in them.
     """
 
     def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
-        text = describe(record(attempt), job.backend.name)
-        if job.size == "editor" or _drawn(attempt):
+        text = _provenance(job, attempt, made)
+        if job.size == "editor" or attempt.is_drawn:
             return _png(x, text)
         assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited
         original = job.dataset.original(attempt.donor)
@@ -112,57 +131,57 @@ def write_edits(
         raster = original.changed(before, after, job.dataset.placement(attempt.donor))
         return original.encode(raster, text)
 
-    return _write(job, attempts, x_edit, write)
+    written = _write(job, attempts, x_edit, write)
+    pairs = list(zip(attempts, written.files, strict=True))
+    look = functools.cache(lambda size: torch.cat([_as_read(job, attempt, file, size) for attempt, file in pairs]))
+    return written, Seen(job.backend, job.backend.encode(written.x), written.x, look)
 
 
-def write_donors(
-    job: Job, attempts: Sequence[Attempt], x_0: torch.Tensor
-) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
-    """Donors that were drawn from the prior, as files: see :func:`write_edits`."""
-
-    def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
-        return _png(x, provenance(record(attempt), job.backend.name, donor=True))
-
-    return _write(job, attempts, x_0, write)
+def write_donors(job: Job, attempts: Sequence[Attempt], x_0: torch.Tensor) -> Written:
+    """Donors that were drawn from the prior, as files."""
+    return _write(job, attempts, x_0, lambda attempt, x: _png(x, _provenance(job, attempt, "donor")))
 
 
 def _write(
     job: Job, attempts: Sequence[Attempt], x: torch.Tensor, write: Callable[[Attempt, torch.Tensor], Encoded]
-) -> tuple[list[Encoded], torch.Tensor, list[bool]]:
+) -> Written:
     finite = torch.isfinite(x).flatten(1).all(dim=1).tolist()
     x = torch.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0)
     files = [write(attempt, face) for attempt, face in zip(attempts, x, strict=True)]
-    return files, look_at_files(job, attempts, files)(job.backend.image_size).to(x.device), finite
+    size = job.backend.image_size
+    read = [_as_read(job, attempt, file, size) for attempt, file in zip(attempts, files, strict=True)]
+    return Written(files, torch.cat(read).to(x.device), finite)
 
 
-def look_at_files(job: Job, attempts: Sequence[Attempt], files: Sequence[Encoded]) -> Look:
-    """The faces in written files at any size; each size is read once."""
-    pairs = list(zip(attempts, files, strict=True))
-    return functools.cache(lambda size: torch.cat([_as_read(job, attempt, file, size) for attempt, file in pairs]))
+def _provenance(job: Job, attempt: Attempt, made: str) -> dict[str, str]:
+    """What a made picture says of itself, as texts for its file."""
+    how, names = _MADE[made]
+    known = attempt.record() | {"source": attempt.donor, "made_by": f"vlbias balance: {how}"}
+    return {"synthetic": "true", "editor": job.backend.name} | {name: str(known[name]) for name in names}
 
 
-def look_at_donors(job: Job, attempts: Sequence[Attempt]) -> Look:
-    """The donors' faces at any size, each size read once: of the dataset's pictures, or of files that were decoded."""
+def _png(x: torch.Tensor, text: Mapping[str, str]) -> Encoded:
+    return Original.of_picture(picture := to_pil(x[None])[0]).encode(picture, text)
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def see_donors(job: Job, attempts: Sequence[Attempt]) -> Seen:
+    """The donors as scorers see them: of the dataset's pictures, or of files that were decoded."""
 
     def one(attempt: Attempt, size: int) -> torch.Tensor:
         if attempt.donor_file is not None:
             return _as_read(job, attempt, attempt.donor_file, size)
         return to_tensor(job.dataset.image(attempt.donor), size)
 
-    return functools.cache(lambda size: torch.cat([one(attempt, size) for attempt in attempts]))
+    x_0 = None if attempts[0].x_0 is None else stack(attempts, "x_0")
+    look = functools.cache(lambda size: torch.cat([one(attempt, size) for attempt in attempts]))
+    return Seen(job.backend, stack(attempts, "z_sem"), x_0, None if x_0 is None else look)
 
 
 def _as_read(job: Job, attempt: Attempt, file: Encoded, size: int) -> torch.Tensor:
     """The face in a written file (1, 3, size, size)."""
     picture = file.open()
-    placement = None if job.size == "editor" or _drawn(attempt) else job.dataset.placement(attempt.donor)
+    placement = None if job.size == "editor" or attempt.is_drawn else job.dataset.placement(attempt.donor)
     return to_tensor(picture if placement is None else cut(picture, placement), size)
-
-
-def _drawn(attempt: Attempt) -> bool:
-    """Whether the donor came from the prior, so that there is no larger picture of it."""
-    return attempt.row["donor"] == ""
-
-
-def _png(x: torch.Tensor, text: Mapping[str, str]) -> Encoded:
-    return Original.of_picture(picture := to_pil(x[None])[0]).encode(picture, text)

@@ -8,18 +8,13 @@ protected attributes differ taken out, so that ageing does not count as becoming
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-import torch
-
-from vlbias.balance.looks import Look
-from vlbias.balance.readings import AttributeJudge, Reading, read
+from vlbias.balance.scoring import Reading
 from vlbias.errors import ConfigError
-from vlbias.types import Backend
 
-__all__ = ["Checks", "Margins", "Reason", "Scores", "enough", "read_margins", "verdict"]
+__all__ = ["Checks", "Reason", "Scores", "enough", "verdict"]
 
 
 class Reason(StrEnum):
@@ -87,19 +82,6 @@ class Checks:
 
 
 @dataclass(frozen=True)
-class Margins:
-    """Margins of a batch of faces, (b,) each; ``None`` where a judge is blind."""
-
-    latent: torch.Tensor | None
-    image: torch.Tensor | None
-
-    def at(self, index: int) -> tuple[float | None, float | None]:
-        """(latent, image) of one face."""
-        pair = (self.latent, self.image)
-        return tuple(None if margin is None else float(margin[index]) for margin in pair)  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
 class Scores:
     """What the judges read of one edit; ``None`` where a judge is blind."""
 
@@ -114,34 +96,6 @@ class Scores:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         # float32 noise in the last digits must not reach the tables
         return {name: None if value is None else round(value, 4) for name, value in values.items()}
-
-
-def read_margins(
-    backend: Backend,
-    judge: AttributeJudge,
-    wanted: Sequence[str],
-    *,
-    z_sem: torch.Tensor | None = None,
-    x_0: torch.Tensor | None = None,
-    look: Look | None = None,
-) -> Margins:
-    """Margins of faces in their wanted groups: of codes (b, d), of pictures (b, 3, h, w), or of both.
-
-    Args:
-        backend, judge: who reads.
-        wanted: b labels.
-        z_sem, x_0: codes and pictures at the editor's size; ``None`` where they are not to be read.
-        look: the pictures at other sizes, for a network that wants them; ``None`` where there are no larger ones.
-    """
-
-    def margin(reading: Reading | None, where: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
-        if reading is None or tensor is None:
-            return None
-        if where == "image" and judge.network is not None and look is not None and reading.is_of_network:
-            tensor = look(judge.network.input.picture_size(backend.layout))
-        return reading.margin(read(backend, reading, where, tensor, network=judge.network), wanted)
-
-    return Margins(margin(judge.latent, "latent", z_sem), margin(judge.image, "image", x_0))
 
 
 #: Margin that is enough where no labelled original says what is.
