@@ -77,7 +77,7 @@ class Attribute:
     def places(self, column: str) -> dict[str, float]:
         """Where the values of a column stand: -1 the negative pole, +1 the positive one."""
         low, high = self.columns[column]
-        return {low: -1.0, high: 1.0}
+        return {low: -1, high: 1}
 
 
 def _words(text: str) -> frozenset[str]:
@@ -176,7 +176,7 @@ def of_column(column: str) -> Attribute | None:
 
     Example:
         >>> of_column("No_Beard").places("No_Beard")
-        {'1': -1.0, '0': 1.0}
+        {'1': -1, '0': 1}
     """
     return next((attribute for attribute in ATTRIBUTES.values() if column in attribute.columns), None)
 

@@ -192,12 +192,12 @@ def calibrated_scorers(
     failures = []
     for item in ids:
         try:
-            x_faces[item] = to_tensor(faces.image(item), backend.image_size)
+            x_faces[item] = to_tensor(faces.image(item), backend.image_size)[0]
         except ImageError as error:
             failures.append(str(error))
     if not x_faces:
         raise PlanError(f"No picture of '{faces.name}' that calibration needs can be read; the first: {failures[0]}")
-    ids, x_0 = list(x_faces), torch.cat(list(x_faces.values())).to(backend.device)
+    ids, x_0 = list(x_faces), torch.stack(list(x_faces.values())).to(backend.device)
     z_sem = backend.encode(x_0)
     names = ["/".join(of_item[item]) for item in ids]
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
