@@ -19,7 +19,7 @@ import pandas as pd
 
 from vlbias.errors import LabelError
 
-__all__ = ["group_name", "group_texts", "in_order", "label_text", "label_texts", "label_value"]
+__all__ = ["group_name", "group_texts", "in_order", "label_text", "label_texts", "label_value", "typed_labels"]
 
 
 def label_value(value: Any) -> bool | int | float | str | None:
@@ -71,12 +71,62 @@ def label_texts(values: pd.Series | Sequence[Any]) -> pd.Series:
         LabelError: a value is a list, a mapping or an array.
     """
     series = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
+    codes, uniques = _different(series)
+    texts = np.array([*map(label_text, uniques), None], dtype=object)  # code -1, missing, is the last
+    return pd.Series(texts[codes], index=series.index, dtype=object)
+
+
+def typed_labels(values: pd.Series) -> pd.Series:
+    """A column of labels in one type, the same whatever file it came from.
+
+    Returns:
+        dtype ``bool``, ``int64``, ``float64`` or ``str``; ``boolean`` or ``Int64`` where some are missing. Labels of
+        several types (text beside numbers) are text.
+
+    Raises:
+        LabelError: a value is a list, a mapping or an array.
+
+    Example:
+        >>> typed_labels(pd.Series([1, None, 0], dtype=object)).dtype, typed_labels(pd.Series(["a ", 1])).tolist()
+        (Int64Dtype(), ['a', '1'])
+    """
+    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_integer_dtype(values.dtype):
+        return _narrow(values, "boolean" if pd.api.types.is_bool_dtype(values.dtype) else "Int64")
+    if pd.api.types.is_float_dtype(values.dtype) and values.dtype != np.float32:
+        return values.astype("float64")
+    codes, uniques = _different(values)
+    labels = [label_value(value) for value in uniques]
+    kinds = {type(label) for label in labels if label is not None}
+    if kinds == {str} and isinstance(values.dtype, pd.StringDtype) and labels == list(uniques):
+        return values.astype("str")
+    dtype = {frozenset({bool}): "boolean", frozenset({int}): "Int64"}.get(frozenset(kinds), "str")
+    if float in kinds and kinds <= {int, float}:
+        dtype = "float64"
+    if dtype == "str":
+        labels = [label_text(label) for label in labels]
+    try:
+        typed = pd.Series(np.array([*labels, None], dtype=object)[codes], index=values.index, dtype=dtype)
+    except OverflowError:  # whole numbers beyond 64 bits
+        return typed_labels(label_texts(values))
+    return _narrow(typed, dtype)
+
+
+def _narrow(values: pd.Series, dtype: str) -> pd.Series:
+    """NumPy's own dtype where no value is missing."""
+    if dtype == "boolean":
+        return values.astype("boolean") if values.isna().any() else values.astype("bool")
+    if dtype == "Int64":
+        return values.astype("Int64") if values.isna().any() else values.astype("int64")
+    return values
+
+
+def _different(series: pd.Series) -> tuple[np.ndarray, Sequence[Any]]:
+    """Codes (n,) and the different values of a column; -1 stands for missing ones."""
     try:
         codes, uniques = pd.factorize(series, use_na_sentinel=True)
     except TypeError:  # unhashable: label_value says what is wrong
-        codes, uniques = np.arange(len(series)), series.array
-    texts = np.array([*map(label_text, uniques), None], dtype=object)  # code -1, missing, is the last
-    return pd.Series(texts[codes], index=series.index, dtype=object)
+        return np.arange(len(series)), series.tolist()
+    return codes, list(uniques)
 
 
 def group_name(parts: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -63,8 +64,9 @@ def test_figures_measured_afterwards_join_the_report(editor, faces, tmp_path):
 def test_the_layout_is_the_house_plan(balanced, faces):
     out = balanced.out_dir
     assert {p.name for p in out.iterdir()} == {
-        ".state", "README.md", "metadata.csv", "plan.csv", "rejected.csv", "report.json", "test", "train"
-    }
+        ".state", "README.md", "metadata.csv", "metadata.schema.json", "plan.csv", "rejected.csv", "report.json",
+        "test", "train",
+    }  # fmt: skip
     table = balanced.table
     assert list(table.columns[:4]) == ["file_name", "split", "smile", "skin"]
     assert {"origin", "source_id", "path", "strength", "seed", "score_identity"} <= set(table.columns)
@@ -105,7 +107,7 @@ def test_pictures_say_that_they_are_synthetic(balanced):
     edit = balanced.table[balanced.table["origin"] == "edited"].iloc[0]
     text = read_png_metadata(balanced.out_dir / edit["file_name"])
     assert text["synthetic"] == "true" and text["editor"] == "tiny" and text["path"] == "skin_tone"
-    assert text["source"] == edit["source_id"] and text["strength"] == edit["strength"]
+    assert text["source"] == edit["source_id"] and float(text["strength"]) == edit["strength"]
 
 
 def test_labels_that_an_edit_made_untrue_are_blank(balanced):
@@ -115,8 +117,9 @@ def test_labels_that_an_edit_made_untrue_are_blank(balanced):
 
 
 def check_split_metadata(result):
-    parts = [pd.read_csv(result.out_dir / split / "metadata.csv") for split in ("train", "test")]
-    assert (parts[0].dtypes == parts[1].dtypes).all()
+    files = [result.out_dir / split / "metadata.parquet" for split in ("train", "test")]
+    assert pq.read_schema(files[0]) == pq.read_schema(files[1])
+    parts = [pd.read_parquet(file) for file in files]
     assert sum(len(part) for part in parts) == len(result.table)
     for split, part in zip(("train", "test"), parts, strict=True):
         assert all((result.out_dir / split / name).is_file() for name in part["file_name"])
@@ -124,7 +127,8 @@ def check_split_metadata(result):
 
 def test_the_splits_own_metadata_agree_in_types(balanced):
     check_split_metadata(balanced)
-    assert pd.read_csv(balanced.out_dir / "test" / "metadata.csv")["source_id"].str.startswith("id:").all()
+    part = pd.read_parquet(balanced.out_dir / "test" / "metadata.parquet")
+    assert set(part["source_id"]) <= set(balanced.table["source_id"]) and part["path"].isna().all()
 
 
 def test_hugging_face_datasets_reads_it(balanced, tmp_path):

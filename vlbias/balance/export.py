@@ -24,6 +24,7 @@ from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.verification import Reason
+from vlbias.data.metadata import metadata_files, typed_table
 from vlbias.files import read_json, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
@@ -135,8 +136,9 @@ def assemble(
     attributes = [] if faces is None else [c for c in faces.table.columns if c not in ("file_name", "split")]
     names = [plan.settings["target"], *(pole.column for pole in poles)]
     attributes += [name for name in names if name not in attributes]
-    table = pd.DataFrame([*real, *made], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS])
-    table["seed"] = table["seed"].astype("Int64")
+    # objects first: whole numbers beside a blank must not become floating point
+    rows = pd.DataFrame([*real, *made], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS], dtype=object)
+    table = typed_table(rows).astype({"source_id": "str", "path": "str", "seed": "Int64"})
     if faces is not None and faces.alignment is not None and details["size"] == "own":
         table = with_face_boxes(faces, table)
 
@@ -160,9 +162,8 @@ def assemble(
     run.put(_csv(plan.table), run.out / "plan.csv")
     run.put(_csv(rejects), run.out / "rejected.csv")
     write_report(run, report, plan)
-    for split, part in _per_split(table).items():
-        run.put(_csv(part), run.out / split / "metadata.csv")
-    run.put(_csv(table), run.out / "metadata.csv")
+    for name, content in reversed(metadata_files(table).items()):  # metadata.csv last: it says that all is there
+        run.put(content, run.out / name)
     return table, rejects, report
 
 
@@ -251,40 +252,6 @@ def _written_otherwise(kept: Sequence[Mapping[str, Any]]) -> list[str]:
     """What edits could not keep of their donors' files, with how many it happened to."""
     notes = Counter(record["note"] for record in kept if record["note"])
     return [f"{count} {'edit' if count == 1 else 'edits'}: {note}" for note, count in sorted(notes.items())]
-
-
-def _per_split(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The metadata of each split, for its own folder, with types that a reader infers alike from every one of them.
-
-    Recent versions of Hugging Face ``datasets`` read a ``metadata.csv`` in the folder of the split (older ones the one
-    at the root), and refuse splits whose columns look different: a column of whole numbers must not become floating
-    point only where it has blanks, nor a column of text only where it is all blank.
-    """
-    typed = table.copy()
-    ids = typed["source_id"].astype(str)
-    if pd.to_numeric(ids, errors="coerce").notna().any():
-        # ids such as 0030 are text, and must be read as text also in a split that has no other
-        typed["source_id"] = "id:" + ids
-    for column in typed.columns:
-        values = typed[column]
-        blank = values.isna()
-        if not blank.any():
-            continue
-        if pd.to_numeric(values[~blank], errors="coerce").notna().all() and not _is_text(values[~blank]):
-            typed[column] = pd.to_numeric(values).astype(float)
-        else:
-            word = "unedited" if column in PROVENANCE_COLUMNS else "unknown"
-            typed[column] = values.astype(object).where(~blank, word)
-    parts = {}
-    for split, part in typed.groupby("split", sort=True):
-        part = part.copy()
-        part["file_name"] = [str(name).split("/", 1)[1] for name in part["file_name"]]
-        parts[str(split)] = part
-    return parts
-
-
-def _is_text(values: pd.Series) -> bool:
-    return any(isinstance(value, str) for value in values)
 
 
 def _csv(table: pd.DataFrame) -> bytes:

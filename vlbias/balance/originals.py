@@ -125,7 +125,7 @@ def with_face_boxes(faces: Any, table: pd.DataFrame) -> pd.DataFrame:
 def _written(out: Path, splits: Sequence[str]) -> dict[str, str]:
     """Pictures that an earlier run put in place: name without ending => name."""
     found = [f"{split}/{entry.name}" for split in splits if (out / split).is_dir() for entry in (out / split).iterdir()]
-    return {name.removesuffix(Path(name).suffix): name for name in found if not name.endswith("/metadata.csv")}
+    return {name.removesuffix(Path(name).suffix): name for name in found if "/metadata." not in name}
 
 
 def _write_original(

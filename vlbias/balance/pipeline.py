@@ -36,6 +36,7 @@ from vlbias.balance.settings import BalanceOptions, BalanceSettings
 from vlbias.balance.traces import leak_settings, measured, needs_measuring, summary_lines
 from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
+from vlbias.data.metadata import read_metadata
 from vlbias.editor import Editor
 from vlbias.errors import ConfigError, OutputError, PlanError, unknown
 from vlbias.files import read_json, writing
@@ -381,8 +382,8 @@ class Balancer:
 
     def _finished(self, run: RunFolder) -> Result:
         """Read the result back from disk: what is returned is what was written."""
-        text: dict[str, Any] = {"source_id": str, "donor": str, "path": str, "strength": str, "seed": "Int64"}
-        table = pd.read_csv(run.out / "metadata.csv", dtype=text)
+        text: dict[str, Any] = {"donor": str, "path": str, "strength": str, "seed": "Int64"}
+        table = read_metadata(run.out / "metadata.csv")
         rejected = pd.read_csv(run.out / "rejected.csv", dtype=text)
         return Result(run.out, True, table, rejected, read_json(run.out / "report.json"))
 

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vlbias.data.table import Problem
 from vlbias.errors import ConfigError, DatasetError
 from vlbias.images import IMAGE_SUFFIXES
 
-__all__ = ["DEFAULT_MAX_MISSING", "drop_missing", "fields_of", "inside_root", "list_images", "read_text"]
+__all__ = [
+    "DEFAULT_MAX_MISSING",
+    "PICTURE_SUFFIXES",
+    "drop_missing",
+    "fields_of",
+    "inside_root",
+    "list_images",
+    "list_pictures",
+    "read_text",
+    "same_bytes",
+]
+
+#: What `datasets` takes for a picture by its name; not all of these are read.
+# fmt: off
+PICTURE_SUFFIXES = IMAGE_SUFFIXES | {
+    ".apng", ".blp", ".bmp", ".bufr", ".bw", ".cur", ".dcx", ".dds", ".dib", ".emf", ".eps", ".fit", ".fits", ".flc",
+    ".fli", ".ftc", ".ftu", ".gbr", ".gif", ".grib", ".icb", ".icns", ".ico", ".iim", ".im", ".j2c", ".j2k", ".jfif",
+    ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpeg", ".mpg", ".msp", ".pbm", ".pcd", ".pcx", ".pgm",
+    ".png", ".pnm", ".ppm", ".ps", ".psd", ".pxr", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda",
+    ".vst", ".webp", ".wmf", ".xbm", ".xpm",
+}
+# fmt: on
 
 #: Share of pictures that may be missing before a dataset is taken for broken.
 DEFAULT_MAX_MISSING = 0.1
@@ -66,10 +89,18 @@ def inside_root(name: str, folder: PurePosixPath | None = None) -> str | None:
 
 
 def list_images(root: Path, *, limit: int | None = None) -> list[str]:
+    """Pictures that can be read below a folder; see :func:`list_pictures`."""
+    return list_pictures(root, suffixes=IMAGE_SUFFIXES, limit=limit)
+
+
+def list_pictures(
+    root: Path, *, suffixes: Collection[str] = PICTURE_SUFFIXES, limit: int | None = None
+) -> list[str]:
     """Pictures below a folder as sorted paths relative to it; hidden files and folders are passed over.
 
     Args:
         root: the folder.
+        suffixes: of pictures, in lower case; those that `datasets` takes for pictures.
         limit: stop after so many, in no particular order; ``None`` for all.
 
     Raises:
@@ -88,13 +119,13 @@ def list_images(root: Path, *, limit: int | None = None) -> list[str]:
         except OSError as error:
             raise DatasetError(f"{folder} cannot be listed ({error.strerror or error}).") from error
         for entry in entries:
-            if entry.name.startswith((".", "__")):
+            if entry.name.startswith("."):
                 continue
-            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():
+            if os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():
                 found.append(prefix + entry.name)
                 if limit is not None and len(found) >= limit:
                     return found
-            elif entry.is_dir():
+            elif not entry.name.startswith("__") and entry.is_dir():
                 waiting.append((entry.path, f"{prefix}{entry.name}/", above | {place}))
     return sorted(found)
 
@@ -121,3 +152,43 @@ def drop_missing(names: list[str], is_there: list[bool], *, max_missing: float, 
             f"At most a share of {max_missing:g} may be missing: restore them or pass `max_missing`."
         )
     return [Problem(name, "missing_image", "named in the labels, not on disk") for name in missing]
+
+
+def same_bytes(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Files that hold the same bytes, by name: each => the first of them. Files that are alone, or missing, are not in.
+
+    Sizes are compared first, then the ends, so that few files are read as a whole.
+    """
+    groups = [sorted(names)]
+    for look in (_size, _ends, _digest):
+        groups = [alike for group in groups for alike in _alike(root, group, look)]
+    return {name: group[0] for group in groups for name in group}
+
+
+def _alike(root: Path, names: list[str], look: Callable[[str], Hashable]) -> list[list[str]]:
+    found: dict[Hashable, list[str]] = defaultdict(list)
+    for name in names:
+        try:
+            found[look(f"{root}/{name}")].append(name)
+        except OSError:  # missing or not readable: said where the picture is needed
+            continue
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size
+
+
+def _ends(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        start = file.read(_END)
+        file.seek(-min(_END, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return start + file.read(_END)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_END = 2048

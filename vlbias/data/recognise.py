@@ -10,7 +10,8 @@ from typing import Any
 
 from vlbias.data.celebahq import ATTRIBUTE_FILE, load_celebahq
 from vlbias.data.files import list_images
-from vlbias.data.folder import METADATA_FILES, load_folder
+from vlbias.data.folder import load_folder
+from vlbias.data.metadata import METADATA_FILES
 from vlbias.data.synthfaces import load_synthfaces
 from vlbias.data.table import FaceDataset
 from vlbias.data.utkface import load_utkface, looks_like_utkface

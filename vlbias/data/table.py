@@ -23,6 +23,7 @@ from PIL import Image
 from vlbias.alignment import Similarity
 from vlbias.errors import ConfigError, DatasetError, ImageError, unknown
 from vlbias.images import open_image, picture_size, to_tensor
+from vlbias.labels import typed_labels
 from vlbias.originals import Original
 from vlbias.progress import track
 
@@ -292,12 +293,9 @@ class FaceDataset:
 
         Raises:
             UnknownNameError: no such column.
+            LabelError: the column holds lists.
         """
-        found = self.column(column).dropna().unique().tolist()
-        try:
-            return sorted(found)
-        except TypeError:  # a column of text and numbers
-            return sorted(found, key=str)
+        return sorted(typed_labels(self.column(column)).dropna().unique().tolist())
 
     def column(self, column: str) -> pd.Series:
         """One column of the table.
@@ -324,7 +322,8 @@ class FaceDataset:
             raise ConfigError(f"'{column}' is no label; choose another name for the column.")
         if len(values) != len(self):
             raise ConfigError(f"`values` must hold {len(self)} labels; got {len(values)}.")
-        aligned = values.reindex(self.table.index) if isinstance(values, pd.Series) else list(values)
+        given = values if isinstance(values, pd.Series) else pd.Series(list(values), self.table.index, dtype=object)
+        aligned = typed_labels(given.reindex(self.table.index))
         attributes = self.attributes if column in self.attributes else [*self.attributes, column]
         descriptions = dict(self.descriptions) | ({column: description} if description else {})
         table = self.table.assign(**{column: aligned})

@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from vlbias.data.metadata import read_metadata
 from vlbias.errors import DatasetError, ImageError
 from vlbias.files import read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
+from vlbias.labels import group_texts
 from vlbias.report.page import data_uri
 
 __all__ = ["RunFiles", "spread"]
@@ -71,7 +73,7 @@ class RunFiles:
     @cached_property
     def table(self) -> pd.DataFrame:
         """metadata.csv: one row a picture."""
-        return self._read("metadata.csv")
+        return read_metadata(self.out / "metadata.csv")
 
     @cached_property
     def rejected(self) -> pd.DataFrame:
@@ -99,9 +101,8 @@ class RunFiles:
 
     @staticmethod
     def groups(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-        """The group of each row as text, several attributes joined."""
-        parts = [[_text(value) for value in table[column]] for column in columns]
-        return [" & ".join(row) for row in zip(*parts, strict=True)]
+        """The group of each row as text, several attributes joined; "unknown" where a label is missing."""
+        return group_texts(table, columns).fillna("unknown").tolist()
 
     def donor_image(self, row: Any) -> str | None:
         """The donor of an edited row for ``<img src>``; ``None`` if its picture is not in the folder."""
@@ -154,12 +155,6 @@ class RunFiles:
 
     def _read(self, name: str) -> pd.DataFrame:
         try:
-            return pd.read_csv(self.out / name, dtype=_TEXT)
+            return pd.read_csv(self.out / name, dtype=_TEXT, keep_default_na=False, na_values=[""])
         except (ValueError, OSError) as error:  # what pandas raises for a damaged file
             raise DatasetError(f"{self.out / name} cannot be read ({error}).") from error
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value)

@@ -1,0 +1,232 @@
+"""The label table of a folder as files: ``metadata.csv``, ``.jsonl`` or ``.parquet``, and the types of its columns.
+
+A CSV file says nothing of types: "0" may be text, and "None" a class. So a dataset that vlbias writes has its types
+beside it, in ``metadata.schema.json``, and reads back exactly. Hugging Face ``datasets`` reads the ``metadata.parquet``
+in the folder of each split, which has the types in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlbias.errors import DatasetError
+from vlbias.files import read_json
+from vlbias.labels import typed_labels
+
+__all__ = [
+    "METADATA_FILES",
+    "SCHEMA_FILE",
+    "is_label_column",
+    "metadata_files",
+    "missing_words",
+    "read_metadata",
+    "typed_table",
+]
+
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+#: Beside a ``metadata.csv`` that vlbias wrote: column => type. Only an empty cell is missing there.
+SCHEMA_FILE = "metadata.schema.json"
+
+#: Type => how Arrow and pandas call it. "json" is for what is no label: lists and objects, written as JSON.
+_ARROW = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64()}
+_PANDAS = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str", "json": "object"}
+
+
+def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
+    """A label table as the files of an imagefolder, the same bytes for the same table.
+
+    Args:
+        table: columns ``file_name`` ("train/0.png"), ``split`` and whatever labels.
+
+    Returns:
+        Name => content: ``metadata.csv`` and its types, and for each split a ``metadata.parquet`` in its folder.
+
+    Example:
+        >>> sorted(metadata_files(pd.DataFrame({"file_name": ["test/0.png"], "split": ["test"], "smile": [1]})))
+        ['metadata.csv', 'metadata.schema.json', 'test/metadata.parquet']
+    """
+    kinds, columns = {}, {}
+    for name, column in table.items():
+        is_label = is_label_column(column)
+        columns[str(name)] = typed_labels(column if is_label else column.map(_as_json))
+        kinds[str(name)] = _kind(columns[str(name)]) if is_label else "json"
+    typed = pd.DataFrame(columns)
+    text = io.StringIO()
+    typed.to_csv(text, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+    files = {
+        "metadata.csv": text.getvalue().encode(),
+        SCHEMA_FILE: (json.dumps({"columns": kinds}, indent=2, ensure_ascii=False) + "\n").encode(),
+    }
+    schema = pa.schema([(name, _ARROW.get(kind, pa.string())) for name, kind in kinds.items()])
+    for split, part in typed.groupby("split", sort=True):
+        names = [str(name).removeprefix(f"{split}/") for name in part["file_name"]]
+        arrow = pa.Table.from_pandas(part.assign(file_name=names), schema=schema, preserve_index=False)
+        buffer = io.BytesIO()
+        pq.write_table(arrow.replace_schema_metadata(None), buffer)
+        files[f"{split}/metadata.parquet"] = buffer.getvalue()
+    return files
+
+
+def read_metadata(path: Path) -> pd.DataFrame:
+    """The table of a metadata file, each column of labels in one type.
+
+    Args:
+        path: a ``.csv``, ``.jsonl`` or ``.parquet`` file.
+
+    Raises:
+        DatasetError: it cannot be read, has no column, or a column twice; the message names the file.
+    """
+    try:
+        if path.suffix == ".csv":
+            table = _read_csv(path)
+        elif path.suffix == ".jsonl":
+            table = pd.DataFrame(_columns(list(_json_lines(path))))
+        else:
+            table = pd.read_parquet(path)
+    except DatasetError:
+        raise
+    except pd.errors.EmptyDataError as error:
+        raise DatasetError(f"{path} is empty.") from error
+    except (ValueError, OSError) as error:  # what the parsers raise for a damaged file; ArrowInvalid is a ValueError
+        raise DatasetError(f"{path} cannot be read: {str(error).strip()}") from error
+    table.columns = pd.Index([str(column).strip() for column in table.columns])
+    _refuse_twice(path, list(table.columns))
+    return typed_table(table)
+
+
+def typed_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with each column of labels in one type (see ``vlbias.labels.typed_labels``); lists stay as they are."""
+    columns = {name: typed_labels(column) if is_label_column(column) else column for name, column in table.items()}
+    return pd.DataFrame(columns, index=table.index)
+
+
+def is_label_column(column: pd.Series) -> bool:
+    """Whether a column holds single values; lists and objects (boxes, say) are no labels."""
+    if column.dtype != object:
+        return not isinstance(column.dtype, pd.ArrowDtype) or not pa.types.is_nested(column.dtype.pyarrow_dtype)
+    return not any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column)
+
+
+def missing_words(path: Path, table: pd.DataFrame) -> dict[str, list[str]]:
+    """Words that a CSV file without types has in cells that read as missing ("NA", "None"), by column.
+
+    ``datasets`` takes them for missing as well. Somebody may mean a class, so they are worth a word.
+    """
+    columns = [name for name in table.columns if table[name].isna().any()]
+    if path.suffix != ".csv" or (path.parent / SCHEMA_FILE).is_file() or not columns:
+        return {}
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
+    raw.columns = pd.Index([str(column).strip() for column in raw.columns])
+    words = {name: sorted(set(raw[name][table[name].isna().to_numpy()].str.strip()) - {""}) for name in columns}
+    return {name: found for name, found in words.items() if found}
+
+
+def _as_json(value: Any) -> str | None:
+    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    return None if plain is None or plain is pd.NA else json.dumps(plain, ensure_ascii=False, default=list)
+
+
+def _kind(column: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return "boolean"
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return "integer"
+    return "number" if pd.api.types.is_float_dtype(column.dtype) else "text"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CSV
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        _refuse_twice(path, [name.strip() for name in next(csv.reader(file), [])])
+    if (path.parent / SCHEMA_FILE).is_file():
+        return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
+    # Missing values are spelled as for `datasets`, which uses the same parser.
+    table = pd.read_csv(
+        path, skipinitialspace=True, encoding="utf-8-sig", dtype_backend="numpy_nullable", low_memory=False
+    )
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a value too many for a name of the row
+        raise DatasetError(f"{path}, line 2: more values than the {len(table.columns)} columns of line 1.")
+    return table
+
+
+def _read_schema(path: Path) -> dict[str, str]:
+    stored = read_json(path)
+    columns = stored.get("columns") if isinstance(stored, Mapping) else None
+    if not isinstance(columns, Mapping) or not set(columns.values()) <= set(_PANDAS):
+        raise DatasetError(
+            f"{path} must say the type of each column ({', '.join(_PANDAS)}). Delete it to have the types guessed."
+        )
+    return dict(columns)
+
+
+def _read_typed(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """A CSV file whose types are known; only an empty cell is missing. Columns that came later are text."""
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return pd.DataFrame({name: _typed(path, raw[name], kinds.get(name, "text")) for name in raw.columns})
+
+
+def _typed(path: Path, cells: pd.Series, kind: str) -> pd.Series:
+    if kind == "text":
+        return cells.mask(cells == "").astype("str")
+    parsers: dict[str, Callable[[str], Any]] = {"boolean": _boolean, "integer": int, "number": float}
+    parse = parsers.get(kind, json.loads)
+    try:
+        return pd.Series([None if cell == "" else parse(cell) for cell in cells], dtype=_PANDAS[kind])
+    except (ValueError, OverflowError) as error:
+        raise DatasetError(
+            f"{path}: the column '{cells.name}' is of the type {kind}, but a cell is not ({error}). "
+            f"Correct it, or change the type in {SCHEMA_FILE}."
+        ) from error
+
+
+def _boolean(cell: str) -> bool:
+    if cell not in ("True", "False"):
+        raise ValueError(f"expected True or False, got '{cell}'")
+    return cell == "True"
+
+
+def _refuse_twice(path: Path, columns: list[str]) -> None:
+    if twice := sorted({name for name in columns if columns.count(name) > 1 and name}):
+        raise DatasetError(f"{path} has a column twice: {', '.join(twice)}. Rename one of them.")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# JSON Lines
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        # JSON Lines end with \n alone: text may hold other ends of lines, such as U+2028, as they are.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not a text file in UTF-8 ({error.reason} at byte {error.start}).") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            raise DatasetError(f"{path}, line {number}: not JSON ({detail}).") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path}, line {number}: expected an object {{...}}, got {type(row).__name__}.")
+        yield row
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, pd.Series]:
+    """Rows as columns; a key that some rows lack is missing there."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
