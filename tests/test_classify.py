@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vlbias import classify
 from vlbias.errors import CheckpointError, ConfigError, LabelError, OutputError, ShapeError, TrainingError
+from vlbias.images import load_pixels
 
 TINY = classify.FitSettings(
     backbone_options={"channels": [8, 8, 16, 16], "stem_width": 4},
@@ -144,7 +145,7 @@ def test_a_dataset_and_its_column_equal_tensors_and_labels():
     x = x.add(1).mul(127.5).round().div(127.5).sub(1)  # what survives 8 bits
     dataset = Dataset(x, mark=labels, other=[None, *labels[1:]])
     one = classify.fit(dataset, "mark", settings=TINY, num_steps=3)
-    two = classify.fit(classify.load_images(dataset, 32, chunk=5), labels, settings=TINY, num_steps=3)
+    two = classify.fit(load_pixels(dataset, list(dataset.table.index), 32, chunk=5), labels, settings=TINY, num_steps=3)
     assert one.losses == two.losses
     with pytest.raises(LabelError, match="no column 'smile'; it has mark, other"):
         classify.fit(dataset, "smile", settings=TINY)
@@ -175,7 +176,9 @@ def test_bad_images_and_labels():
         ({"backbone_options": {"colour": 3}}, "cannot be built with"),
         ({"learning_rat": 1.0}, "Did you mean 'learning_rate'"),
         ({"loss": "hinge"}, "cross_entropy, focal; got 'hinge'"),
-        ({"num_steps": 0}, "`num_steps` must be in 1..inf; got 0"),
+        ({"num_steps": 0}, "`num_steps` of FitSettings must be a whole number >= 1; got 0"),
+        ({"num_steps": True}, "a whole number >= 1; got True"),
+        ({"learning_rate": float("nan")}, "`learning_rate` of FitSettings"),
         ({"loss": "focal", "label_smoothing": 0.1}, "belongs to cross-entropy"),
         ({"class_weights": "even"}, "'balanced' or None; got 'even'"),
         ({"class_weights": {"a": 1.0}}, r"lacks a weight for \['b'\]"),
@@ -212,11 +215,72 @@ def test_damaged_folders_are_refused(fitted, tmp_path):
         classify.Classifier.load(tmp_path)
     config["settings"]["colour"] = 3
     (tmp_path / "classifier.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="unknown settings: colour"):
+    with pytest.raises(CheckpointError, match=r"classifier\.json: Unknown setting 'colour'"):
         classify.Classifier.load(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="A part of the path is a file"):
+    with pytest.raises(OutputError, match="file is a file. Give a folder"):
         fitted.save(tmp_path / "file" / "inside")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": None}, "`classes` must list"),
+        ({"classes": ["a"]}, "`classes` must list"),
+        ({"classes": ["a", {}]}, "must be labels"),
+        ({"settings": None}, "`settings` an object"),
+        ({"settings": []}, "`settings` an object"),
+        ({"losses": [[]]}, "classifier.json"),
+        ({"losses": 3}, "classifier.json"),
+    ],
+)
+def test_a_config_of_other_kinds_is_a_sentence(fitted, tmp_path, change, said):
+    fitted.save(tmp_path)
+    config = json.loads((tmp_path / "classifier.json").read_text())
+    (tmp_path / "classifier.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=said):
+        classify.Classifier.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint_path": "evil.pth"},
+        {"pretrained": True},
+        {"pretrained_cfg": 1},
+        {"norm_layer": "torch.nn.BatchNorm2d"},
+        {"channels": [32, "x"]},
+        {"stem_width": 10**9},
+        {"channels": [16] * 1000},
+        [1],
+        "x",
+    ],
+)
+def test_options_in_a_file_are_numbers_alone(fitted, tmp_path, options):
+    fitted.save(tmp_path)
+    config = json.loads((tmp_path / "classifier.json").read_text())
+    config["settings"]["backbone_options"] = options
+    (tmp_path / "classifier.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"classifier\.json: the options? .*of a network must be"):
+        classify.Classifier.load(tmp_path)
+
+
+def test_transformers_see_pictures_of_the_size_asked_for(tmp_path):
+    x, labels = squares(8)
+    for name, options in (
+        ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": 24, "num_heads": 2}),
+        ("swin_tiny_patch4_window7_224", {"depths": [1, 1], "embed_dim": 8, "num_heads": [1, 1]}),
+    ):
+        fitted = classify.fit(x, labels, settings=TINY, backbone=name, backbone_options=options, num_steps=1)
+        fitted.save(tmp_path / name)
+        again = classify.Classifier.load(tmp_path / name)
+        assert torch.equal(again.predict_proba(x), fitted.predict_proba(x))
+
+
+def test_a_backbone_that_cannot_see_so_small_pictures_is_named():
+    x, labels = squares(4)
+    with pytest.raises(ConfigError, match="backbone 'inception_v3' does not take pictures of 32 px"):
+        classify.fit(x, labels, settings=TINY, backbone="inception_v3", backbone_options={}, num_steps=1)
 
 
 def test_a_fingerprint_follows_data_and_settings():

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import struct
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vlbias.errors import ImageError, OutputError, ShapeError
 from vlbias.images import (
     contact_sheet,
+    load_pixels,
     open_image,
+    picture_size,
     read_png_metadata,
     save_png,
+    to_float,
     to_pil,
     to_tensor,
     to_uint8,
+    to_upright_rgb,
 )
 
 
@@ -136,3 +143,83 @@ def test_contact_sheet_counts_its_texts():
         contact_sheet([gradient()], 1, row_titles=["a", "b"])
     with pytest.raises(ShapeError, match="columns >= 1"):
         contact_sheet([gradient()], 0)
+
+
+def test_the_scale_of_sixteen_bits_does_not_hang_on_the_content(tmp_path):
+    for value, shown in ((0, 0), (200, 1), (257, 1), (30_000, 117), (65_535, 255)):
+        flat = np.full((4, 4), value, np.uint16)
+        Image.fromarray(flat).save(tmp_path / "flat.png")
+        for picture in (open_image(tmp_path / "flat.png"), Image.fromarray(flat.astype(np.int32))):
+            assert to_uint8(to_tensor(picture)).unique().tolist() == [shown]
+    dark = Image.fromarray(np.full((4, 4), 200.0, np.float32))
+    assert to_uint8(to_tensor(dark)).unique().tolist() == [200]
+
+
+def display_p3():
+    """The profile of a telephone's camera, built from its primaries (SMPTE RP 431-2, adapted to D50) and gamma 2.2."""
+
+    def fixed(values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    primaries = [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    tags = [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 78)]
+    tags += [(b"cprt", b"text\0\0\0\0none\0\0\0\0"), (b"wtpt", b"XYZ \0\0\0\0" + fixed((0.9642, 1, 0.8249)))]
+    for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True):
+        tags.append((name, b"XYZ \0\0\0\0" + fixed(xyz)))
+    tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
+    offset, table, body = 132 + 12 * len(tags), b"", b""
+    for name, data in tags:
+        data += b"\0" * (-len(data) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    head = struct.pack(">I4sI4s4s4s", offset + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H4s4s", 2020, 1, 1, 0, 0, 0, b"acsp", b"APPL") + b"\0" * 24 + fixed((0.9642, 1, 0.8249))
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def test_colours_are_those_of_the_profile(tmp_path):
+    """The same cheek, written by a camera in Display P3 and in sRGB, with and without transparency."""
+    cheek, profile = (198, 140, 100), display_p3()
+    srgb, p3 = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    coded = ImageCms.profileToProfile(Image.new("RGB", (8, 8), cheek), srgb, p3, renderingIntent=1)
+    assert max(abs(a - b) for a, b in zip(coded.getpixel((0, 0)), cheek, strict=True)) > 5
+    see_through = coded.convert("RGBA")
+    see_through.putalpha(255)
+    for number, picture in enumerate((coded, see_through, coded.quantize(4))):
+        picture.save(tmp_path / f"{number}.png", icc_profile=profile)
+        read = open_image(tmp_path / f"{number}.png")
+        assert max(abs(a - b) for a, b in zip(read.getpixel((0, 0)), cheek, strict=True)) <= 2
+        assert read.mode == "RGB" and "icc_profile" not in read.info
+        assert torch.equal(to_tensor(Image.open(tmp_path / f"{number}.png")), to_tensor(read))
+
+
+@pytest.mark.parametrize("profile", [b"", b"x" * 200, b"\0" * 5_000_000, "srgb"])
+def test_a_damaged_or_an_srgb_profile_changes_nothing(tmp_path, profile):
+    if profile == "srgb":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = gradient()
+    picture.info["icc_profile"] = profile
+    assert np.array_equal(np.asarray(to_upright_rgb(picture)), np.asarray(gradient()))
+
+
+@pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", b"P6 1 1 255 abc"])
+def test_only_known_decoders_are_reached_whatever_the_name_says(tmp_path, content, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)
+    for name in ("face.jpg", "face.png"):
+        (tmp_path / name).write_bytes(content)
+        for read in (open_image, picture_size):
+            with pytest.raises(ImageError, match="is not a picture that can be read"):
+                read(tmp_path / name)
+
+
+def test_pictures_are_loaded_in_chunks_and_in_order(capsys):
+    class Source:
+        def tensor(self, items, size):
+            assert len(items) <= 2
+            return torch.stack([torch.full((3, size, size), float(item) / 127.5 - 1) for item in items])
+
+    pixels = load_pixels(Source(), ["7", "1", "9"], 4, chunk=2, title="reading")
+    assert pixels.dtype == torch.uint8 and pixels[:, 0, 0, 0].tolist() == [7, 1, 9]
+    assert "reading: 3/3 pictures" in capsys.readouterr().err
+    assert to_float(pixels)[0, 0, 0, 0] == pytest.approx(7 / 127.5 - 1)

@@ -109,12 +109,10 @@ def test_a_damaged_state_is_named(tmp_path, damage):
         run(path, 2)
 
 
-def test_states_are_saved_when_due_and_removed_at_the_end(tmp_path, monkeypatch):
+def test_states_are_saved_when_due(tmp_path, monkeypatch):
     state = TrainingState(tmp_path / "state", {}, {})
     state.save_when_due(step=1)
     assert not (tmp_path / "state").exists()
     monkeypatch.setattr("vlbias.optim.SAVE_INTERVAL_S", -math.inf)
     state.save_when_due(step=2)
     assert state.load() == {"step": 2}
-    state.remove()
-    assert state.load() is None

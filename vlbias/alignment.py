@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import maximum_filter, minimum_filter, zoom
 
 from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, unknown
-from vlbias.images import open_image, to_pil, to_tensor
+from vlbias.images import open_image, to_upright_rgb
 
 __all__ = [
     "LAYOUTS",
@@ -377,8 +377,7 @@ def _upright(photo: Photo) -> Image.Image:
     if not isinstance(photo, Image.Image):
         hint = " Some readers give None for a file that they cannot read; pass its path." if photo is None else ""
         raise ShapeError(f"a photo must be a file, a PIL image or an array; got {type(photo).__name__}.{hint}")
-    upright = ImageOps.exif_transpose(photo)
-    return upright if upright.mode == "RGB" else to_pil(to_tensor(upright))[0]
+    return to_upright_rgb(photo)
 
 
 def _known_face(landmarks: np.ndarray) -> DetectedFace:

@@ -6,15 +6,15 @@ A timm backbone, trained from random weights for a fixed number of optimisation 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,40 +22,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.checkpoints import fill, load_tensors, save_tensors
+from vlbias.checkpoints import check_tensors, fill, load_tensors, save_tensors
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
-from vlbias.files import make_folder, read_json, write_json
-from vlbias.images import to_uint8
+from vlbias.files import AnyPath, draft_folder, read_object, write_json
+from vlbias.images import Pictures, load_pixels, to_float
 from vlbias.optim import WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
-from vlbias.settings import with_changes
+from vlbias.settings import Settings, number, with_changes
 
 __all__ = [
     "Classifier",
     "FitSettings",
     "LabelledImages",
+    "check_options",
     "create_backbone",
     "fingerprint",
     "fit",
     "focal_loss",
-    "load_images",
 ]
 
 FORMAT = "vlbias-classifier-1"
-LOSSES = ("cross_entropy", "focal")
+CONFIG_FILE, WEIGHTS_FILE = "classifier.json", "classifier.safetensors"
+#: Most classes of a classifier that is read from a file.
+MAX_CLASSES = 100_000
 
 
-class LabelledImages(Protocol):
+class LabelledImages(Pictures, Protocol):
     """What a dataset must offer to be learned from; ``vlbias.data.FaceDataset`` does."""
 
     @property
     def table(self) -> pd.DataFrame: ...
 
-    def tensor(self, items: Sequence[str], size: int) -> Tensor: ...
-
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(Settings):
     """How a classifier is trained.
 
     Attributes:
@@ -85,41 +85,27 @@ class FitSettings:
     backbone: str = "resnet10t"
     backbone_options: Mapping[str, Any] | None = None
     pretrained_file: str | None = None
-    image_size: int = 64
-    loss: str = "cross_entropy"
-    focal_gamma: float = 2.0
+    image_size: int = number(64, 16, 2048)
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: float = number(2.0, 0, 100)
     class_weights: Mapping[Any, float] | str | None = None
-    label_smoothing: float = 0.0
-    num_steps: int = 600
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    ema_decay: float = 0.99
+    label_smoothing: float = number(0.0, 0, 0.999)
+    num_steps: int = number(600, 1)
+    batch_size: int = number(32, 2)
+    learning_rate: float = number(2e-3, 1e-12, 10)
+    weight_decay: float = number(0.05, 0, 10)
+    ema_decay: float = number(0.99, 0, 0.99999)
     flip: bool = True
-    shift_px: int = 4
+    shift_px: int = number(4, 0)
     seed: int = 0
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ConfigError(f"`loss` must be one of {', '.join(LOSSES)}; got {self.loss!r}.")
+        super().__post_init__()
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigError(f"`class_weights` must be a mapping, 'balanced' or None; got {self.class_weights!r}.")
-        ranges: dict[str, tuple[float, float]] = {
-            "image_size": (16, 2048),
-            "num_steps": (1, math.inf),
-            "batch_size": (2, math.inf),
-            "learning_rate": (1e-12, 10),
-            "weight_decay": (0, 10),
-            "focal_gamma": (0, 100),
-            "label_smoothing": (0, 0.999),
-            "ema_decay": (0, 0.99999),
-            "shift_px": (0, self.image_size // 2),
-        }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"`{name}` must be in {low:g}..{high:g}; got {value!r}.")
+        if self.shift_px > self.image_size // 2:
+            raise ConfigError(f"`shift_px` must be at most half of `image_size`; got {self.shift_px}.")
         if self.label_smoothing and self.loss == "focal":
             raise ConfigError("`label_smoothing` belongs to cross-entropy; set it to 0 for the focal loss.")
 
@@ -135,19 +121,25 @@ NARROW_RESNET: dict[str, Any] = {"channels": [32, 48, 96, 128], "stem_width": 16
 
 
 def create_backbone(
-    name: str, num_classes: int, *, pretrained_file: str | None = None, options: Mapping[str, Any] | None = None
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int | None = None,
+    pretrained_file: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A timm model with a head of ``num_classes``; nothing is downloaded.
 
     Args:
-        name: a timm architecture, such as "resnet18" or "mobilenetv3_small_050".
-        num_classes: outputs.
+        name: a timm architecture, such as "resnet18", "vit_tiny_patch16_224" or "swin_tiny_patch4_window7_224".
+        num_classes: outputs; 0 for the features before the head.
+        image_size: edge in pixels of the pictures it will see; transformers are built for it. ``None`` for its own.
         pretrained_file: local file with weights of the same architecture; its head is left out if its size differs.
             ``None`` for random weights.
         options: further arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: no such architecture (near names are listed), or it refuses the options.
+        ConfigError: no such architecture (near names are listed), or it refuses the options or the size.
         CheckpointError: the file is missing or does not fit.
     """
     import timm
@@ -160,13 +152,68 @@ def create_backbone(
         if not Path(pretrained_file).is_file():
             raise CheckpointError(f"{pretrained_file} does not exist; `pretrained_file` must be a local file.")
         arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained_file)}}
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if image_size is not None and known is not None and known.fixed_input_size:
+        arguments["img_size"] = image_size
     try:
-        return timm.create_model(name, num_classes=num_classes, **arguments, **(options or {}))
+        module = timm.create_model(name, num_classes=num_classes, **arguments | dict(options or {}))
     except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"backbone '{name}' cannot be built with {dict(options or {})}: {error}.") from error
-    except (RuntimeError, OSError, KeyError, NotImplementedError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{pretrained_file} does not fit backbone '{name}': {text}.") from error
+        size = f" for pictures of {image_size} px" if "img_size" in arguments else ""
+        raise ConfigError(f"backbone '{name}' cannot be built{size} with {dict(options or {})}: {error}.") from error
+    except (RuntimeError, OSError, KeyError) as error:
+        if pretrained_file is None:
+            raise ConfigError(f"backbone '{name}' cannot be built: {_first_line(error)}.") from error
+        raise CheckpointError(f"{pretrained_file} does not fit backbone '{name}': {_first_line(error)}.") from error
+    if image_size is not None and next(module.parameters()).device.type != "meta":
+        _try(module, name, image_size)
+    return module
+
+
+@torch.no_grad()
+def _try(module: nn.Module, name: str, image_size: int) -> None:
+    """Show a picture to a network: some take only pictures of their own size, or none so small."""
+    picture = torch.zeros(1, 3, image_size, image_size)
+    was_training = module.training
+    try:
+        out = module.eval()(picture)
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        raise ConfigError(
+            f"backbone '{name}' does not take pictures of {image_size} px ({_first_line(error)}). Choose another "
+            "`image_size` or another backbone."
+        ) from error
+    finally:
+        module.train(was_training)
+    if not isinstance(out, Tensor) or out.ndim != 2:
+        raise ConfigError(f"backbone '{name}' does not give one row of numbers for a picture. Choose another.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def check_options(options: Any) -> dict[str, Any]:
+    """Options of an architecture out of somebody's file: numbers, true or false, and lists of numbers alone.
+
+    Others would name files to be read, classes, or functions.
+
+    Raises:
+        ConfigError: an option of another kind.
+    """
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"the options of a network must be an object; got {options!r:.80}.")
+    for key, value in options.items():
+        entries = value if isinstance(value, list | tuple) else [value]
+        good = all(isinstance(entry, int | float) and abs(entry) <= MAX_OPTION for entry in entries)
+        if not good or len(entries) > MAX_ENTRIES or not str(key).isidentifier() or str(key).startswith("pretrained"):
+            raise ConfigError(
+                f"the option `{str(key)[:80]}` of a network must be a number or a list of numbers, up to "
+                f"{MAX_OPTION:,}; got {value!r:.80}."
+            )
+    return dict(options)
+
+
+#: Largest number, and longest list, in the options of an architecture.
+MAX_OPTION, MAX_ENTRIES = 4096, 64
 
 
 def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: Tensor | None = None) -> Tensor:
@@ -214,71 +261,85 @@ class Classifier:
     @torch.no_grad()
     def predict_proba(self, x: Tensor, batch_size: int = 256) -> Tensor:
         """Images (n, 3, h, w), float in [-1, 1] or uint8 => probabilities (n, c) on the CPU, rows summing to 1."""
-        parts = [self.logits(_as_float(part)).softmax(1).float().cpu() for part in x.split(batch_size)]
+        parts = [self.logits(to_float(part)).softmax(1).float().cpu() for part in x.split(batch_size)]
         return torch.cat(parts) if parts else torch.empty(0, len(self.classes))
 
     def predict(self, x: Tensor, batch_size: int = 256) -> list[Any]:
         """The likeliest label of each image."""
         return [self.classes[code] for code in self.predict_proba(x, batch_size).argmax(1).tolist()]
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: AnyPath) -> None:
         """Write ``classifier.safetensors`` and ``classifier.json`` into a folder, which is made if need be.
 
         Raises:
             OutputError: the place cannot be written.
         """
-        folder = make_folder(folder)
-        save_tensors(folder / "classifier.safetensors", self.module.state_dict())
         settings = asdict(self.settings) | {"pretrained_file": None, "device": None}
         if isinstance(self.settings.class_weights, Mapping):
             settings["class_weights"] = [[label, weight] for label, weight in self.settings.class_weights.items()]
         settings["backbone_options"] = self.settings.resolved_options()
-        write_json(
-            folder / "classifier.json",
-            {"format": FORMAT, "classes": self.classes, "settings": settings, "losses": self.losses},
-        )
+        config = {"format": FORMAT, "classes": self.classes, "settings": settings, "losses": self.losses}
+        with draft_folder(folder, last=CONFIG_FILE) as draft:
+            save_tensors(draft / WEIGHTS_FILE, self.module.state_dict())
+            write_json(draft / CONFIG_FILE, config)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str | None = None) -> Classifier:
+    def load(cls, folder: AnyPath, device: str | None = None) -> Classifier:
         """Read what :meth:`save` wrote.
 
         Raises:
             CheckpointError: the folder holds no classifier, or a damaged one.
         """
         folder = Path(folder)
-        if not (folder / "classifier.json").is_file():
-            raise CheckpointError(f"{folder} holds no classifier.json; give the folder that Classifier.save wrote.")
-        config = read_json(folder / "classifier.json")
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise CheckpointError(f"{folder / 'classifier.json'} is not of format {FORMAT}.")
-        values = dict(config["settings"])
-        if isinstance(values.get("class_weights"), list):
-            values["class_weights"] = {label: weight for label, weight in values["class_weights"]}
-        unknown_keys = sorted(set(values) - {item.name for item in fields(FitSettings)})
-        if unknown_keys:
-            raise CheckpointError(f"{folder / 'classifier.json'} has unknown settings: {', '.join(unknown_keys)}.")
-        settings = FitSettings(**values | {"device": device})
-        module = create_backbone(settings.backbone, len(config["classes"]), options=settings.resolved_options())
-        fill(module, load_tensors(folder / "classifier.safetensors"), str(folder))
-        module = _place(module, settings)
-        return cls(module, config["classes"], settings, config.get("losses", ()))
+        if not (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give the folder that Classifier.save wrote.")
+        classes, settings, losses = _read_config(folder / CONFIG_FILE, device)
+        tensors = load_tensors(folder / WEIGHTS_FILE)
+        try:
+            module = _build(settings, len(classes), tensors, str(folder))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
+        fill(module, tensors, str(folder))
+        return cls(_place(module, settings), classes, settings, losses)
+
+
+def _build(settings: FitSettings, num_classes: int, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """The network of a saved classifier with random weights, once the file's tensors are known to fit it."""
+
+    def build() -> nn.Module:
+        size, options = settings.image_size, settings.resolved_options()
+        return create_backbone(settings.backbone, num_classes, image_size=size, options=options)
+
+    with contextlib.suppress(NotImplementedError), torch.device("meta"):  # takes no memory
+        check_tensors(build().state_dict(), tensors, source)
+    return build()
+
+
+def _read_config(path: Path, device: str | None) -> tuple[list[Any], FitSettings, list[float]]:
+    """Classes, settings and losses of a saved classifier."""
+    config = read_object(path)
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not of format {FORMAT}.")
+    classes, values, losses = (config.get(key) for key in ("classes", "settings", "losses"))
+    if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
+        raise CheckpointError(f"{path}: `classes` must list two or more labels; got {classes!r:.80}.")
+    if any(isinstance(label, list | dict) for label in classes) or not isinstance(values, dict):
+        raise CheckpointError(f"{path}: `classes` must be labels and `settings` an object.")
+    try:
+        weights = values.get("class_weights")
+        if isinstance(weights, list):
+            values["class_weights"] = {label: float(weight) for label, weight in weights}
+        options = check_options(values.get("backbone_options") or {})
+        settings = FitSettings.from_dict(
+            values | {"backbone_options": options, "pretrained_file": None, "device": device}
+        )
+        return classes, settings, [float(loss) for loss in losses or []]
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training data
-
-
-def load_images(dataset: LabelledImages, size: int, chunk: int = 512) -> Tensor:
-    """All images of a dataset => uint8 (n, 3, size, size), in table order; a quarter of the memory of floats."""
-    ids = list(dataset.table.index)
-    out = torch.empty(len(ids), 3, size, size, dtype=torch.uint8)
-    for start in range(0, len(ids), chunk):
-        out[start : start + chunk] = to_uint8(dataset.tensor(ids[start : start + chunk], size))
-    return out
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x.float().div(127.5).sub(1.0) if x.dtype == torch.uint8 else x.float()
 
 
 def _labels(labels: Any, count: int) -> list[Any]:
@@ -361,7 +422,7 @@ def fit(
             raise LabelError(f"the dataset has no column '{labels}'; it has {', '.join(images.table.columns)}.")
         labels = images.table[labels].to_numpy(dtype=object)
         _labels(labels, len(labels))  # a missing label is found before images are read
-        images = load_images(images, settings.image_size)
+        images = load_pixels(images, list(images.table.index), settings.image_size)
     if images.ndim != 4 or images.shape[1] != 3:
         raise ShapeError(f"`images` must be (n, 3, h, w); got {tuple(images.shape)}.")
     values = _labels(labels, len(images))
@@ -386,6 +447,7 @@ def _train(
         module = create_backbone(
             settings.backbone,
             len(classes),
+            image_size=settings.image_size,
             pretrained_file=settings.pretrained_file,
             options=settings.resolved_options(),
         )
@@ -407,7 +469,7 @@ def _train(
                 passes = [torch.randperm(len(images), generator=generator) for _ in range(num_passes)]
                 order = torch.cat([order, *passes])
             batch, order = order[: settings.batch_size], order[settings.batch_size :]
-            x = _as_float(images[batch])
+            x = to_float(images[batch])
             if tuple(x.shape[-2:]) != size:
                 x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
             x = _augment(x, settings, generator).to(device).contiguous(memory_format=torch.channels_last)

@@ -11,17 +11,21 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
+from vlbias import audit, report
+from vlbias.balance import Balancer, Plan
+from vlbias.data import FaceDataset, join, load_dataset
+from vlbias.data.synthfaces import SynthFaces
+from vlbias.editor import Editor
 from vlbias.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vlbias.data import FaceDataset
-    from vlbias.editor import Editor
+from vlbias.files import AnyPath
 
 __all__ = ["PLANTED", "biased_faces", "oracle_faces", "run_demo"]
+
+Drawn = TypeVar("Drawn", bound=FaceDataset)
 
 TARGET, PROTECTED = "smile", "skin"
 
@@ -37,26 +41,23 @@ _TEST_START = 1_000_000
 _TEST_FACES = 800
 
 
-def biased_faces(num_faces: int, *, seed: int) -> FaceDataset:
+def biased_faces(num_faces: int, *, seed: int) -> SynthFaces:
     """The demo's training set, all in split "train", with cells in the shares of :data:`PLANTED`.
 
     Raises:
         ConfigError: fewer than 100 faces, which would leave a cell nearly empty.
     """
-    from vlbias.data import load_dataset
-
     if num_faces < 100:
         raise ConfigError(f"the demo needs at least 100 faces; got {num_faces}.")
     counts = {cell: max(round(share * num_faces), 1) for cell, share in PLANTED.items()}
     faces = load_dataset("synthfaces", cells={(TARGET, PROTECTED): counts}, seed=seed)
+    assert isinstance(faces, SynthFaces)
     return _in_split(faces, "train")
 
 
-def oracle_faces(faces: Any, plan: Any) -> FaceDataset:
+def oracle_faces(faces: SynthFaces, plan: Plan) -> FaceDataset:
     """The set that perfect edits would give: the originals and a true counterfactual for each planned edit."""
-    from vlbias.data import join
-
-    parts: list[Any] = [faces]
+    parts: list[FaceDataset] = [faces]
     for wanted, rows in plan.table.groupby("to"):
         donors = rows["donor"].tolist()
         # A perfect edit moves the attribute to a typical value of the wanted group.
@@ -65,7 +66,7 @@ def oracle_faces(faces: Any, plan: Any) -> FaceDataset:
 
 
 def run_demo(
-    out: str | Path,
+    out: AnyPath,
     *,
     editor: Editor,
     num_faces: int = 400,
@@ -76,8 +77,8 @@ def run_demo(
     """Run the demo; what an interrupted run finished is not done again.
 
     Args:
-        out: folder; receives ``biased/`` (the dataset as drawn), ``balanced/`` (the result of ``Balancer``) and
-            ``report.html`` with ``report.json``.
+        out: folder; receives ``balanced/``, the result of ``Balancer`` with the report on everything, and ``fits/``,
+            what each classifier predicted.
         editor: an editor with paths for skin tone and a CLIP.
         num_faces: of the biased training set, >= 100.
         num_seeds: classifiers fitted on each training set.
@@ -87,10 +88,6 @@ def run_demo(
     Returns:
         Path of the report.
     """
-    from vlbias import audit, report
-    from vlbias.balance import Balancer
-    from vlbias.data import load_dataset
-
     out = Path(out)
     started = time.monotonic()
     _say("1/4  drawing a biased dataset: smiling goes with light skin")
@@ -129,14 +126,13 @@ def run_demo(
     return page
 
 
-def _in_split(faces: Any, split: str) -> Any:
+def _in_split(faces: Drawn, split: str) -> Drawn:
     return replace(faces, table=faces.table.assign(split=split))
 
 
 def _verdict(outcome: dict[str, Any]) -> str:
-    rows = {name: values for name, values in outcome["classifiers"].items()}
     names = ("accuracy", "accuracy_gap", "equalized_odds_difference", "worst_cell_accuracy")
-    table = pd.DataFrame({name: [rows[row][name] for name in names] for name, row in zip(rows, rows, strict=True)})
+    table = pd.DataFrame({row: [values[name] for name in names] for row, values in outcome["classifiers"].items()})
     table.index = pd.Index([name.replace("_", " ") for name in names])
     return table.round(3).to_string()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +16,7 @@ from vlbias.version import __version__
 
 __all__ = ["Finding", "examine"]
 
-#: Packages that every installation has, and what the optional ones are for.
-REQUIRED = (
-    "torch",
-    "torchvision",
-    "diffusers",
-    "open_clip_torch",
-    "accelerate",
-    "einops",
-    "pillow",
-    "scikit-learn",
-    "timm",
-    "pandas",
-    "matplotlib",
-    "safetensors",
-)
+#: What the optional packages are for: package => (extra, purpose).
 OPTIONAL = {
     "optuna": ("search", "vlbias search"),
     "pytorch-metric-learning": ("search", "identification heads of vlbias search"),
@@ -69,9 +56,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _required() -> list[str]:
+    """Packages that every installation has, as its own metadata lists them."""
+    lines = importlib.metadata.requires("vlbias") or []
+    return [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in lines if "extra ==" not in line]
+
+
 def _versions() -> list[Finding]:
     findings = [Finding("vlbias", "ok", f"{__version__}, Python {platform.python_version()}")]
-    for package in REQUIRED:
+    for package in _required():
         if version := _version(package):
             findings.append(Finding(package, "ok", version))
         else:

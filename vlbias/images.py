@@ -9,22 +9,27 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from vlbias.errors import ImageError, ShapeError
 from vlbias.files import write_file
+from vlbias.progress import track
 
 __all__ = [
+    "DECODERS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "PNG_LEVEL",
+    "Pictures",
     "contact_sheet",
+    "load_pixels",
     "load_stored",
     "open_image",
     "picture_size",
@@ -41,6 +46,12 @@ __all__ = [
 #: File endings that count as pictures in a folder.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
+#: Decoders that a file may reach, whatever its name says; Pillow has forty more, one of which starts another program.
+DECODERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+
+#: A larger colour profile is passed over.
+MAX_PROFILE_BYTES = 4 * 2**20
+
 #: zlib level of every PNG that the library writes: the same picture gives the same bytes.
 PNG_LEVEL = 6
 
@@ -51,7 +62,8 @@ MAX_PIXELS = 100_000_000
 def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
-    EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures are converted; transparency is put on white.
+    EXIF rotation is applied; colours are converted to sRGB; grey, palette, CMYK and 16-bit pictures are converted;
+    transparency is put on white.
 
     Args:
         path: the file.
@@ -83,7 +95,7 @@ def load_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         with warnings.catch_warnings():
             # Pillow warns about large pictures; the limit below decides instead.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as raw:
+            with Image.open(path, formats=DECODERS) as raw:
                 num_pixels = raw.width * raw.height
                 if num_pixels > max_pixels:
                     raise ImageError(
@@ -100,7 +112,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: as :func:`open_image`.
     """
-    with _image_errors(path), Image.open(path) as raw:
+    with _image_errors(path), Image.open(path, formats=DECODERS) as raw:
         return raw.size
 
 
@@ -120,22 +132,50 @@ def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def to_upright_rgb(stored: Image.Image) -> Image.Image:
-    """A picture as it is stored => upright 8-bit RGB, as people see it; the picture itself where it is that already."""
+    """A picture as it is stored => upright 8-bit sRGB, as people see it; itself where it is that already."""
     is_upright = stored.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    return _to_rgb(stored if is_upright else ImageOps.exif_transpose(stored))
+    return _to_rgb(_to_srgb(stored if is_upright else ImageOps.exif_transpose(stored)))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Colours of another profile (Display P3 of a telephone, CMYK of a print) => sRGB; a damaged one is passed over."""
+    stored = image.info.get("icc_profile")
+    if not isinstance(stored, bytes) or not 128 <= len(stored) <= MAX_PROFILE_BYTES:
+        return image
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode not in ("L", "RGB", "RGBA", "CMYK"):
+        return image
+    wanted = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(stored))
+        if "sRGB" in ImageCms.getProfileDescription(profile):
+            return image
+        srgb = ImageCms.createProfile("sRGB")
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        out = ImageCms.profileToProfile(image, profile, srgb, renderingIntent=intent, outputMode=wanted)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    assert out is not None
+    out.info.pop("icc_profile", None)
+    return out
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        # Pillow's own conversion clips at 255 instead of scaling. Only 32-bit numbers leave open what white is.
-        values = np.asarray(image).astype(np.float32)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
-        image = Image.fromarray(np.clip(values / top * 255.0, 0, 255).round().astype(np.uint8))
+    if image.mode.startswith("I"):  # Pillow reads 16 bits a pixel as I;16, I;16B or I, and clips instead of scaling
+        levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        image = Image.fromarray(_OF_16_BITS[levels])
+    elif image.mode == "F":  # in Pillow's own scale white is 255
+        image = Image.fromarray(np.clip(np.asarray(image), 0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+#: 16-bit level => 8-bit level; the scale does not hang on what a picture shows.
+_OF_16_BITS = (np.arange(65536, dtype=np.float32) / 65535 * 255).round().astype(np.uint8)
 
 
 def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = None) -> torch.Tensor:
@@ -162,7 +202,39 @@ def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = No
     if len(sizes) > 1:
         raise ShapeError(f"`images` have several sizes, {sizes[:4]}; pass `size` to bring them to one.")
     pixels = np.stack([np.asarray(image, dtype=np.uint8) for image in batch])
-    return rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").float().div(127.5).sub(1.0)
+    return to_float(rearrange(torch.from_numpy(pixels), "b h w c -> b c h w"))
+
+
+class Pictures(Protocol):
+    """What pictures are loaded from; ``vlbias.data.FaceDataset`` is one."""
+
+    def tensor(self, items: Sequence[str], size: int, /) -> torch.Tensor:
+        """Pictures by id => float32 (b, 3, size, size) in [-1, 1]."""
+
+
+def load_pixels(
+    source: Pictures, ids: Sequence[str], size: int, *, title: str | None = None, chunk: int = 256
+) -> torch.Tensor:
+    """Pictures in memory, in the order of ``ids``: uint8 (n, 3, size, size), a quarter of the memory of floats.
+
+    Args:
+        source: where they are.
+        ids: which.
+        size: edge in pixels.
+        title: of the progress line; ``None`` shows none.
+        chunk: pictures that are held as floats at a time.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    out = torch.empty(len(ids), 3, size, size, dtype=torch.uint8)
+    with track(len(ids), title, "pictures") if title else nullcontext() as progress:
+        for start in range(0, len(ids), chunk):
+            part = ids[start : start + chunk]
+            out[start : start + chunk] = to_uint8(source.tensor(part, size))
+            if progress is not None:
+                progress.update(len(part))
+    return out
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -221,7 +293,7 @@ def read_png_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         ImageError: not a readable PNG.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             image.load()
             return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
     except (OSError, SyntaxError) as error:

@@ -183,11 +183,6 @@ class TrainingState:
             text = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{self.path} is damaged ({text}). {remedy}") from error
 
-    def remove(self) -> None:
-        """Delete the file: the run is done."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
 
 def _differences(mine: Any, theirs: Any, name: str = "") -> list[str]:
     """Names (``settings.learning_rate``) of what is not the same in two tables of plain values."""

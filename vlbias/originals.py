@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, JpegImagePlugin
 
 from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
-from vlbias.images import PNG_LEVEL, load_stored, png_text, to_upright_rgb
+from vlbias.images import DECODERS, PNG_LEVEL, load_stored, png_text, to_upright_rgb
 
 __all__ = ["Encoded", "Original", "centre_square", "read_provenance"]
 
@@ -65,7 +65,7 @@ class Encoded:
 
     def open(self) -> Image.Image:
         """What a reader of the file sees: upright 8-bit RGB."""
-        with Image.open(io.BytesIO(self.data)) as stored:
+        with Image.open(io.BytesIO(self.data), formats=DECODERS) as stored:
             stored.load()
             return to_upright_rgb(stored)
 
@@ -317,7 +317,7 @@ def _changeable(stored: Image.Image) -> tuple[Image.Image, list[str]]:
 
 def _is_deep(path: str | os.PathLike[str]) -> bool:
     """Whether a file has 16 bits a channel, by the raw mode that its decoder is asked for, such as "RGB;16B"."""
-    with Image.open(path) as header:
+    with Image.open(path, formats=DECODERS) as header:
         return any(re.search(r";16[BLN]", str(tile[3])) for tile in getattr(header, "tile", []))
 
 

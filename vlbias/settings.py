@@ -1,25 +1,227 @@
-"""Settings that are given one by one, on top of a frozen dataclass of them."""
+"""Settings that are checked once, when they are made: frozen dataclasses whose values are what they say.
+
+A class states for each value its type, as an annotation, and its range, by :func:`number`. Whatever is made of it (by
+hand, or from a JSON file that somebody else wrote) has numbers that are numbers, not NaN, true or a list.
+
+Example:
+    >>> from dataclasses import dataclass
+    >>> from typing import Literal
+    >>> @dataclass(frozen=True)
+    ... class Walk(Settings):
+    ...     num_steps: int = number(6, 1, 100)
+    ...     step_size: float = number(0.5, above=0)
+    ...     direction: Literal["+", "-"] = "+"
+    >>> Walk(num_steps=0)
+    Traceback (most recent call last):
+    vlbias.errors.ConfigError: `num_steps` of Walk must be a whole number in 1..100; got 0.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+import numbers
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import Field
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["with_changes"]
+__all__ = ["Settings", "number", "with_changes"]
+
+Own = TypeVar("Own", bound="Settings")
+
+
+@dataclass(frozen=True)
+class _Range:
+    low: float
+    high: float
+    low_is_open: bool
+    high_is_open: bool
+
+    def holds(self, value: float) -> bool:
+        above = self.low < value if self.low_is_open else self.low <= value
+        return above and (value < self.high if self.high_is_open else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.low == -math.inf and self.high == math.inf:
+            return ""
+        if self.high == math.inf:
+            return f" {'>' if self.low_is_open else '>='} {self.low:g}"
+        if self.low == -math.inf:
+            return f" {'<' if self.high_is_open else '<='} {self.high:g}"
+        if not (self.low_is_open or self.high_is_open):
+            return f" in {self.low:g}..{self.high:g}"
+        return f" in {'(' if self.low_is_open else '['}{self.low:g}, {self.high:g}{')' if self.high_is_open else ']'}"
+
+
+_ANY_NUMBER = _Range(-math.inf, math.inf, False, False)
+
+
+def number(
+    default: Any = dataclasses.MISSING,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field that holds a number, or a tuple of numbers, of a range.
+
+    Args:
+        default: none if it must be given.
+        low, high: bounds that belong to the range.
+        above, below: bounds that do not.
+    """
+    bounds = _Range(
+        low if above is None else above, high if below is None else below, above is not None, below is not None
+    )
+    return dataclasses.field(default=default, metadata={"range": bounds})
+
+
+class Settings:
+    """Base of frozen dataclasses; checks every value by its annotation and range.
+
+    Understood are ``int``, ``float`` (finite), ``bool``, ``str``, ``Literal``, tuples of these (a list will do), other
+    settings (a dictionary will do) and ``| None``; what else is annotated is not looked at. A class that checks more
+    does so in ``__post_init__``, after ``super().__post_init__()``.
+
+    Raises:
+        ConfigError: a value of another type, or out of its range; it is named with the class.
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        hints = _hints(kind)
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            bounds = item.metadata.get("range", _ANY_NUMBER)
+            value = getattr(self, item.name)
+            try:
+                checked = _checked(value, hints[item.name], bounds)
+            except _WrongError as wrong:
+                owner = type(self).__name__
+                raise ConfigError(f"`{item.name}` of {owner} must be {wrong}; got {_shown(value)}.") from None
+            object.__setattr__(self, item.name, checked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[Own], values: Mapping[str, Any]) -> Own:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: not a dictionary, an unknown or a missing key, or a value that does not belong.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__} must be an object with keys; got {_shown(values)}.")
+        known = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for key in values:
+            if key not in known:
+                raise ConfigError(str(unknown("setting", str(key)[:80], known, where=cls.__name__)))
+        for name, item in known.items():
+            if name not in values and item.default is item.default_factory is dataclasses.MISSING:
+                raise ConfigError(f"{cls.__name__} lacks `{name}`.")
+        return cls(**values)
+
+
+class _WrongError(Exception):
+    """What a value should have been."""
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _checked(value: Any, hint: Any, bounds: _Range) -> Any:
+    """The value as its hint wants it (a list becomes a tuple)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _one_of(value, arguments, bounds)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            raise _WrongError(f"one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        return _tuple(value, arguments, bounds)
+    if hint in (int, float):
+        return _number(value, hint, bounds)
+    if hint in (bool, str, type(None)):
+        if not isinstance(value, hint):
+            raise _WrongError({bool: "true or false", str: "a text"}.get(hint, "None"))
+        return value
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        return value if isinstance(value, hint) else hint.from_dict(value)
+    return value
+
+
+def _number(value: Any, kind: type, bounds: _Range) -> int | float:
+    accepted = numbers.Integral if kind is int else numbers.Real
+    good = isinstance(value, accepted) and not isinstance(value, bool)
+    if not good or (kind is float and not _is_finite(value)) or not bounds.holds(value):
+        raise _WrongError(f"{'a whole number' if kind is int else 'a number'}{bounds}")
+    return int(value) if kind is int else value
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return f"a {type(value).__name__}"
+
+
+def _tuple(value: Any, arguments: tuple[Any, ...], bounds: _Range) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise _WrongError("a list")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        if len(value) > MAX_ITEMS:
+            raise _WrongError(f"a list of at most {MAX_ITEMS} entries")
+        arguments = arguments[:1] * len(value)
+    if len(value) != len(arguments):
+        raise _WrongError(f"a list of {len(arguments)} entries")
+    try:
+        return tuple(_checked(entry, hint, bounds) for entry, hint in zip(value, arguments, strict=True))
+    except _WrongError as wrong:
+        raise _WrongError(f"a list in which each entry is {wrong}") from None
+
+
+#: Longest list in settings.
+MAX_ITEMS = 1000
+
+
+def _one_of(value: Any, hints: tuple[Any, ...], bounds: _Range) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    wanted = []
+    for hint in hints:
+        if hint is not type(None):
+            try:
+                return _checked(value, hint, bounds)
+            except _WrongError as wrong:
+                wanted.append(str(wrong))
+    raise _WrongError(" or ".join([*wanted, *(["None"] if type(None) in hints else [])]))
 
 
 class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
 
-Settings = TypeVar("Settings", bound=_Dataclass)
+Changed = TypeVar("Changed", bound=_Dataclass)
 
 
-def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+def with_changes(settings: Changed, changes: Mapping[str, Any]) -> Changed:
     """A copy of ``settings`` with some of them changed by name; its own checks run again.
 
     Raises:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from vlbias.clip import Augmentation, CaptionTemplates, ClipConfig, ClipTraining, TableCaptions, train_clip
+from vlbias.clip import Augmentation, CaptionTemplates, ClipConfig, ClipTrainingSettings, TableCaptions, train_clip
 
 # Plain re-computations that several test folders share.
 sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))
@@ -55,7 +55,9 @@ def tiny_clip(coloured, templates, tiny_config):
     """Trained for a few seconds: it knows colours."""
     images, table = coloured
     still = Augmentation(shift=0.0)
-    training = ClipTraining(num_images=1200, batch_size=15, learning_rate=3e-3, augmentation=still, text_steps=100)
+    training = ClipTrainingSettings(
+        num_images=1200, batch_size=15, learning_rate=3e-3, augmentation=still, text_steps=100
+    )
     return train_clip(images, TableCaptions(templates, table), tiny_config, training, seed=1)
 
 

@@ -39,11 +39,11 @@ def test_config_round_trip_and_open_clip_defaults():
 
 
 def test_bad_settings():
-    with pytest.raises(ConfigError, match="`interpolation` must be one of bicubic, bilinear; got 'nearest'"):
+    with pytest.raises(ConfigError, match="`interpolation` of Preprocess must be one of bicubic, bilinear"):
         Preprocess(interpolation="nearest")
-    with pytest.raises(ConfigError, match="`std` must be positive"):
+    with pytest.raises(ConfigError, match="`std` of Preprocess must be a list in which each entry is a number in"):
         Preprocess(std=(0.1, 0.0, 0.1))
-    with pytest.raises(ConfigError, match="`size` must be two positive"):
+    with pytest.raises(ConfigError, match="`size` of Preprocess must be a list in which each entry is a whole number"):
         Preprocess(size=(0, 1))
-    with pytest.raises(ConfigError, match="`resize_mode` must be one of"):
+    with pytest.raises(ConfigError, match="`resize_mode` of Preprocess must be one of"):
         Preprocess(resize_mode="stretch")

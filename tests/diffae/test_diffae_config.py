@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vlbias.diffae import DiffAEConfig, PriorConfig, PriorTrainConfig, TrainConfig
+from vlbias.diffae import DiffAEConfig, DiffAETrainingSettings, PriorConfig, PriorTrainingSettings
 from vlbias.errors import ConfigError
 
 
@@ -23,11 +23,25 @@ def test_json_round_trip(tiny_config, tiny_prior):
         ({"enc_model_channels": 10}, "of the encoder are no multiple"),
         ({"prediction_type": "sample"}, "must be one of epsilon, v_prediction; got 'sample'"),
         ({"enc_pool": "max"}, "must be one of average, flatten"),
-        ({"num_res_blocks": 0}, "`num_res_blocks` of DiffAEConfig must be a whole number"),
-        ({"dropout": 1.0}, r"must be in \[0, 1\)"),
-        ({"channel_mult": ()}, "at least one level"),
-        ({"width": 3}, "Unknown settings for DiffAEConfig: width"),
-        ({"prior": {"layers": 3}}, "Unknown settings for PriorConfig: layers"),
+        ({"num_res_blocks": 0}, r"`num_res_blocks` of DiffAEConfig must be a whole number in 1\.\.16; got 0"),
+        ({"num_res_blocks": 10**6}, "in 1..16"),
+        ({"image_size": 16.5}, "a whole number"),
+        ({"image_size": True}, "a whole number"),
+        ({"image_size": [16]}, "a whole number"),
+        ({"image_size": None}, "a whole number"),
+        ({"T": 10**9}, "`T` of DiffAEConfig"),
+        ({"embed_channels": 10**9}, "`embed_channels`"),
+        ({"dropout": 1.0}, r"must be a number in \[0, 1\)"),
+        ({"dropout": float("nan")}, r"must be a number in \[0, 1\)"),
+        ({"semantic_map": 1}, "true or false"),
+        ({"channel_mult": ()}, "must have 1..16 levels"),
+        ({"channel_mult": 3}, "must be a list"),
+        ({"channel_mult": [1, "2"]}, "a list in which each entry is a whole number"),
+        ({"beta_schedule": "const"}, "`beta_schedule` must be linear"),
+        ({"width": 3}, "Unknown setting 'width' for DiffAEConfig"),
+        ({"prior": {"layers": 3}}, "Unknown setting 'layers' for PriorConfig"),
+        ({"prior": [1]}, "PriorConfig must be an object"),
+        ({"prior": {"num_layers": 10**6}}, "`num_layers` of PriorConfig"),
     ],
 )
 def test_wrong_settings(tiny_config, change, message):
@@ -40,7 +54,7 @@ def test_wrong_settings(tiny_config, change, message):
     [
         ({"skip_layers": (0,)}, "must be in 1..9"),
         ({"time_channels": 5}, "must be even"),
-        ({"dropout": -1}, "must be in"),
+        ({"dropout": -1}, "must be a number in"),
     ],
 )
 def test_wrong_prior_settings(change, message):
@@ -49,13 +63,13 @@ def test_wrong_prior_settings(change, message):
 
 
 def test_wrong_training_settings():
-    with pytest.raises(ConfigError, match="when shall training end"):
-        TrainConfig()
-    with pytest.raises(ConfigError, match="`lr` of TrainConfig must be above 0"):
-        TrainConfig(max_images=10, lr=0)
-    with pytest.raises(ConfigError, match="`aux_weight` of TrainConfig must not be negative"):
-        TrainConfig(max_images=10, aux_weight=-1)
-    with pytest.raises(ConfigError, match=r"`ema_decay` of TrainConfig must be in \[0, 1\]"):
-        TrainConfig(max_images=10, ema_decay=2)
-    with pytest.raises(ConfigError, match="`num_steps` of PriorTrainConfig must be above 0"):
-        PriorTrainConfig(num_steps=0)
+    with pytest.raises(ConfigError, match="when shall it end"):
+        DiffAETrainingSettings()
+    with pytest.raises(ConfigError, match="`learning_rate` of DiffAETrainingSettings must be a number > 0; got 0"):
+        DiffAETrainingSettings(max_images=10, learning_rate=0)
+    with pytest.raises(ConfigError, match="`aux_weight` of DiffAETrainingSettings must be a number >= 0"):
+        DiffAETrainingSettings(max_images=10, aux_weight=-1)
+    with pytest.raises(ConfigError, match=r"`ema_decay` of DiffAETrainingSettings must be a number in 0\.\.1"):
+        DiffAETrainingSettings(max_images=10, ema_decay=2)
+    with pytest.raises(ConfigError, match="`num_steps` of PriorTrainingSettings must be a whole number >= 1"):
+        PriorTrainingSettings(num_steps=0)

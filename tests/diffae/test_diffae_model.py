@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.diffae.blocks import AttentionBlock, ResBlock, timestep_features
-from vlbias.diffae.model import to_float
 from vlbias.diffae.schedulers import betas
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError
+from vlbias.images import to_float
 
 
 def test_residual_block_is_equation_9():

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from vlbias import checkpoints
 from vlbias.diffae import DiffAE, DiffAEConfig
-from vlbias.diffae.published import config_from_hyper_parameters, model_from_published, published_name
+from vlbias.diffae.published import PublishedCheckpoint, config_from_hyper_parameters, published_name
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 
 MANIFESTS = {
@@ -19,6 +19,10 @@ MANIFESTS = {
     "ffhq256_autoenc": (256, 128, (1, 1, 2, 2, 4, 4), (1, 1, 2, 2, 4, 4, 4), False),
     "ffhq256_autoenc_latent": (256, 128, (1, 1, 2, 2, 4, 4), (1, 1, 2, 2, 4, 4, 4), True),
 }
+
+
+def model_from_published(content, path):
+    return DiffAE.from_published(PublishedCheckpoint.from_content(content, path))
 
 
 # -- recorded tensors -------------------------------------------------------------------------------------------------

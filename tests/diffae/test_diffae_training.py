@@ -11,13 +11,15 @@ import time
 import pytest
 import torch
 
-from vlbias.diffae import DiffAE, LatentPrior, PriorTrainConfig, TrainConfig, train_diffae, train_prior
+from vlbias.diffae import DiffAE, DiffAETrainingSettings, LatentPrior, PriorTrainingSettings, train_diffae, train_prior
 from vlbias.diffae.evaluation import psnr, reconstruct
-from vlbias.diffae.model import to_float
 from vlbias.diffae.training import _Trainer
 from vlbias.errors import ConfigError, ShapeError, TrainingError
+from vlbias.images import to_float
 
-SHORT = TrainConfig(max_images=32, batch_size=4, warmup_images=8, eval_every=1000, save_every=16, log_every=16)
+SHORT = DiffAETrainingSettings(
+    max_images=32, batch_size=4, warmup_images=8, eval_every=1000, save_every=16, log_every=16
+)
 
 
 def fresh(config, seed=0):
@@ -31,7 +33,9 @@ def same_weights(a, b):
 
 def test_training_learns(tiny_config, tiny_images, tmp_path):
     model = fresh(tiny_config)
-    config = TrainConfig(max_images=400, batch_size=8, warmup_images=40, lr=5e-3, ema_decay=0.9, log_every=80)
+    config = DiffAETrainingSettings(
+        max_images=400, batch_size=8, warmup_images=40, learning_rate=5e-3, ema_decay=0.9, log_every=80
+    )
     result = train_diffae(
         model, tiny_images, config, tmp_path, held_out=tiny_images[:2], probe=lambda m: {"probe": 1.0}
     )
@@ -83,7 +87,7 @@ def test_auxiliary_features_enter_the_code(tiny_config, tiny_images, tmp_path):
     def bright(x):
         return x.mean(dim=(2, 3)) * torch.tensor([1.0, 2.0, 3.0])
 
-    config = TrainConfig(max_images=4, batch_size=4, flip=False)
+    config = DiffAETrainingSettings(max_images=4, batch_size=4, flip=False)
     images, model = tiny_images, fresh(tiny_config)
     losses = []
     for features in (bright, bright(to_float(images))):
@@ -97,7 +101,7 @@ def test_auxiliary_features_enter_the_code(tiny_config, tiny_images, tmp_path):
 def test_high_noise_shifts_the_time_steps(tiny_config, tiny_images, tmp_path):
     means = []
     for power in (0.0, 2.0):
-        config = TrainConfig(max_images=4, batch_size=4, high_noise=power)
+        config = DiffAETrainingSettings(max_images=4, batch_size=4, high_noise=power)
         trainer = _Trainer(fresh(tiny_config), tiny_images, config, tmp_path, None, None, None, "cpu")
         means.append(torch.cat([trainer._batch(i)[2] for i in range(200)]).float().mean() / 1000)
     # the density (p + 1) t^p has mean (p + 1) / (p + 2)
@@ -122,8 +126,8 @@ def test_stop_and_resume_equals_one_run(tiny_config, tiny_images, tmp_path, monk
     assert not result.finished and result.images == 20
     with pytest.raises(ConfigError, match="holds the state of a run. Resume it"):
         train_diffae(parts, tiny_images, SHORT, tmp_path / "parts")
-    changed = dataclasses.replace(SHORT, lr=1.0)
-    with pytest.raises(TrainingError, match=r"state of another run: train\.lr differ"):
+    changed = dataclasses.replace(SHORT, learning_rate=1.0)
+    with pytest.raises(TrainingError, match=r"state of another run: train\.learning_rate differ"):
         train_diffae(parts, tiny_images, changed, tmp_path / "parts", resume=True)
     (tmp_path / "parts" / "STOP").unlink()
     resumed = fresh(tiny_config, seed=9)
@@ -164,7 +168,7 @@ def test_killed_process_continues(tiny_config, tiny_images, tmp_path, number):
 
 
 def test_time_budget(tiny_config, tiny_images, tmp_path):
-    config = TrainConfig(max_minutes=0.01, batch_size=2)
+    config = DiffAETrainingSettings(max_minutes=0.01, batch_size=2)
     result = train_diffae(fresh(tiny_config), tiny_images, config, tmp_path)
     assert result.finished and result.seconds >= 0.6
     assert 0 < result.images < 10**6  # without the budget it would not end
@@ -208,7 +212,12 @@ def test_prior_learns_the_distribution(tiny_config, tiny_prior, tmp_path, make_m
     z_sem = centres + 0.05 * torch.randn(200, 16)
     model.z_mean.copy_(z_sem.mean(0, keepdim=True))
     model.z_std.copy_(z_sem.std(0, keepdim=True))
-    out = train_prior(model, z_sem, PriorTrainConfig(num_steps=150, batch_size=64, lr=1e-2, ema_decay=0.95), tiny_prior)
+    out = train_prior(
+        model,
+        z_sem,
+        PriorTrainingSettings(num_steps=150, batch_size=64, learning_rate=1e-2, ema_decay=0.95),
+        tiny_prior,
+    )
     assert model.prior is None and isinstance(out.prior, LatentPrior)
     z, eps, t = out.normalize(z_sem), torch.randn(200, 16), torch.full((200,), 300)
     alpha = 0.992**301  # constant betas of 0.008

@@ -100,9 +100,9 @@ def test_pickles_do_not_run(tmp_path):
         ({"architecture": NAME, "size": 32, "num_classes": "six"}, "`num_classes` must be >= 0"),
         (
             {"architecture": NAME, "size": 32, "model_args": {"checkpoint_path": "x.pt"}},
-            "must describe the architecture",
+            "`checkpoint_path` of a network must be a number",
         ),
-        ({"architecture": NAME, "size": 32, "model_args": {"pretrained": True}}, "it names \\['pretrained'\\]"),
+        ({"architecture": NAME, "size": 32, "model_args": {"pretrained": True}}, "`pretrained` of a network must be"),
         ({"architecture": NAME, "size": 32, "model_args": {"wings": 2}}, "cannot be built"),
     ],
 )

@@ -22,6 +22,7 @@ from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
 from vlbias.fairness import EvaluationSettings
 from vlbias.fairness.counts import check_cells, count
 from vlbias.files import make_folder, read_json, write_json
+from vlbias.images import load_pixels
 from vlbias.labels import in_order
 from vlbias.progress import track
 from vlbias.settings import with_changes
@@ -125,7 +126,7 @@ def measure(
             raise LabelError(f"'{name}' has {target} '{strange[0]}', which the test set lacks; it has {classes}.")
 
     size = settings.image_size
-    test_images = classify.load_images(tested, size)
+    test_images = load_pixels(tested, list(tested.table.index), size)
     seen = _digests(test_images)
     images: dict[str, torch.Tensor] = {}
     learned: dict[str, pd.Series] = {}
@@ -133,7 +134,7 @@ def measure(
     for name, dataset in trained.items():
         known = labels[name][0].notna()
         used = dataset.select(known)
-        images[name], learned[name] = classify.load_images(used, size), labels[name][0][known]
+        images[name], learned[name] = load_pixels(used, list(used.table.index), size), labels[name][0][known]
         overlap = sum(digest in seen for digest in _digests(images[name]))
         if overlap > MAX_OVERLAP * len(test_images):
             raise DatasetError(

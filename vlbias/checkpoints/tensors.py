@@ -71,6 +71,9 @@ def load_tensors(path: AnyPath) -> dict[str, Tensor]:
     return {name: aligned(tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in tensors.items()}
 
 
+#: Keys that a message names; another architecture differs in hundreds.
+MAX_SHOWN = 20
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -78,7 +81,7 @@ def check_shapes(wanted: Shapes, found: Shapes, source: str) -> None:
     """Compare two tables of names and shapes.
 
     Raises:
-        CheckpointError: lists every key that is unexpected, missing, or of another shape; ``source`` names the file.
+        CheckpointError: lists the keys that are unexpected, missing, or of another shape; ``source`` names the file.
     """
     problems = [f"unexpected: {name} {found[name]}" for name in sorted(found.keys() - wanted.keys())]
     problems += [f"missing: {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())]
@@ -88,7 +91,9 @@ def check_shapes(wanted: Shapes, found: Shapes, source: str) -> None:
         if wanted[name] != found[name]
     ]
     if problems:
-        raise CheckpointError(f"{source} does not fit its architecture, {len(problems)} keys: " + "; ".join(problems))
+        shown = "; ".join(problems[:MAX_SHOWN])
+        more = f"; and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
+        raise CheckpointError(f"{source} does not fit its architecture, {len(problems)} keys: {shown}{more}.")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def train_editor(
     seed: SeedOption = 0,
 ) -> None:
     """All stages: CLIP, autoencoder, prior, probes, paths. The same command goes on after a kill."""
-    from vlbias.building import BuildSettings, build_editor
+    from vlbias.recipes import BuildSettings, build_editor
 
     settings = BuildSettings(
         clip_images=clip_images,
@@ -50,14 +51,16 @@ def train_clip_command(
     """A small CLIP on captions made of the dataset's labels."""
     import torch
 
-    from vlbias.building import BuildSettings, build_clip, caption_source, training_images
+    from vlbias.recipes import BuildSettings, build_clip, caption_source, training_images
 
-    make_folder(out)
+    work = make_folder(out / ".building")
     faces = open_faces(dataset, seed).split("train")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pictures = training_images(faces, 64)
     settings = BuildSettings(clip_images=images)
-    build_clip(pictures, caption_source(faces, seed=seed), settings, out, seed=seed, device=device).save_pretrained(out)
+    clip = build_clip(pictures, caption_source(faces, seed=seed), settings, work, seed=seed, device=device)
+    clip.save_pretrained(out)
+    shutil.rmtree(work)
     typer.echo(out)
 
 
@@ -74,7 +77,9 @@ def train_diffae_command(
     seed: SeedOption = 0,
 ) -> None:
     """A diffusion autoencoder; FOLDER/model is loadable at any time, FOLDER/samples shows how far it is."""
-    from vlbias.building import (
+    from vlbias.diffae import DiffAEConfig
+    from vlbias.files import read_json
+    from vlbias.recipes import (
         SMALL_DIFFAE,
         BuildSettings,
         build_diffae,
@@ -82,8 +87,6 @@ def train_diffae_command(
         label_features,
         training_images,
     )
-    from vlbias.diffae import DiffAEConfig
-    from vlbias.files import read_json
 
     if (out / "state.pt").exists() and not resume:
         raise ConfigError(f"{out} holds the state of a run. Add --resume to go on, or choose another folder.")
@@ -107,9 +110,10 @@ def train_prior_command(
     seed: SeedOption = 0,
 ) -> None:
     """A latent prior for a trained autoencoder, from the codes of a dataset; minutes."""
-    from vlbias.building import build_prior, training_images
     from vlbias.diffae import DiffAE
+    from vlbias.recipes import build_prior, training_images
 
+    make_folder(out)
     model = DiffAE.from_pretrained(diffae)
     pictures = training_images(open_faces(dataset, seed).split("train"), model.config.image_size)
     build_prior(model, pictures, seed=seed).save_pretrained(out)

@@ -1,13 +1,15 @@
 """The one door to open_clip: features, text embeddings, zero-shot, and a small CLIP trained on captions."""
 
 from vlbias.clip.augment import MILD, STRONG, Augmentation
-from vlbias.clip.captions import CaptionTemplates, TableCaptions, photograph_templates, synthfaces_templates
+from vlbias.clip.captions import CaptionTemplates, TableCaptions
 from vlbias.clip.loading import create, load
+from vlbias.clip.losses import caption_loss, statement_loss
 from vlbias.clip.model import Clip, Prompts
 from vlbias.clip.preprocess import Preprocess
+from vlbias.clip.small import ClipConfig
 from vlbias.clip.tokenizer import learn_merges
-from vlbias.clip.tower import LabelTargets, TowerTraining, train_tower
-from vlbias.clip.training import ClipConfig, ClipTraining, caption_loss, statement_loss, train_clip
+from vlbias.clip.tower import LabelTargets, TowerTrainingSettings, train_tower
+from vlbias.clip.training import ClipTrainingSettings, train_clip
 
 __all__ = [
     "MILD",
@@ -16,19 +18,17 @@ __all__ = [
     "CaptionTemplates",
     "Clip",
     "ClipConfig",
-    "ClipTraining",
+    "ClipTrainingSettings",
     "LabelTargets",
     "Preprocess",
     "Prompts",
     "TableCaptions",
-    "TowerTraining",
+    "TowerTrainingSettings",
     "caption_loss",
     "create",
     "learn_merges",
     "load",
-    "photograph_templates",
     "statement_loss",
-    "synthfaces_templates",
     "train_clip",
     "train_tower",
 ]

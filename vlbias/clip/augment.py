@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from vlbias.errors import ConfigError
+from vlbias.settings import Settings, number
 
 __all__ = ["MILD", "STRONG", "Augmentation", "augment"]
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Settings):
     """How far training images are changed at random; 0 leaves a thing alone.
 
     Attributes:
@@ -37,21 +37,15 @@ class Augmentation:
         ConfigError: a value is out of range.
     """
 
-    shift: float = 0.05
-    turn: float = 0.0
-    zoom: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    cast: float = 0.0
-    grey: float = 0.0
-    blur: float = 0.0
-    erase: float = 0.0
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value, top = getattr(self, entry.name), 90 if entry.name == "turn" else 1
-            if not 0 <= value < top:
-                raise ConfigError(f"`{entry.name}` must lie in [0, {top}); got {value}.")
+    shift: float = number(0.05, 0, below=1)
+    turn: float = number(0.0, 0, below=90)
+    zoom: float = number(0.0, 0, below=1)
+    brightness: float = number(0.0, 0, below=1)
+    contrast: float = number(0.0, 0, below=1)
+    cast: float = number(0.0, 0, below=1)
+    grey: float = number(0.0, 0, below=1)
+    blur: float = number(0.0, 0, below=1)
+    erase: float = number(0.0, 0, below=1)
 
 
 #: For images without end, such as drawn faces, whose columns name small things and colours.
@@ -62,9 +56,7 @@ STRONG = Augmentation(
 )
 
 
-def augment(
-    x: torch.Tensor, settings: Augmentation, generator: torch.Generator, *, flip: bool = True
-) -> torch.Tensor:
+def augment(x: torch.Tensor, settings: Augmentation, generator: torch.Generator, *, flip: bool = True) -> torch.Tensor:
     """Change a batch at random, each image its own way.
 
     Args:

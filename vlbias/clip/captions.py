@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from vlbias.errors import ConfigError, LabelError, unknown
-from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
 
-__all__ = ["CaptionTemplates", "TableCaptions", "photograph_templates", "synthfaces_templates"]
+__all__ = ["CaptionTemplates", "TableCaptions"]
 
 #: Value of a column => phrases for it; a function serves continuous columns.
 Phrases = Mapping[Any, Sequence[str]] | Callable[[Any], Sequence[str]]
@@ -252,61 +251,6 @@ class TableCaptions:
         out[unclear] = -1
         out[denied] = 0
         return out
-
-
-def photograph_templates() -> CaptionTemplates:
-    """Captions for face photographs with columns age (years), gender, race and skin ("light", "dark", or missing).
-
-    Race words and skin words stand in different sentences' places and are drawn independently: a caption may name
-    either, both or none, so that a model does not have to take one for the other.
-    """
-    return CaptionTemplates(
-        adjectives={
-            "age": _age_adjectives,
-            "race": {
-                "White": ("white", "caucasian"),
-                "Black": ("black", "african"),
-                "Asian": ("asian", "east asian"),
-                "Indian": ("indian", "south asian"),
-                "Others": ("hispanic or middle eastern",),
-            },
-        },
-        tails={"skin": {"light": ("with light skin", "with fair skin"), "dark": ("with dark skin", "with brown skin")}},
-        nouns=("gender", {"male": ("man", "male person"), "female": ("woman", "female person")}),
-        mention={"age": 0.65, "race": 0.25, "skin": 0.5, "gender": 0.6},
-    )
-
-
-def synthfaces_templates() -> CaptionTemplates:
-    """Captions for the table of the embedded world, in the world's own words, which also say what is absent.
-
-    Short captions teach best, and small features need most of them: that is what the mention rates are for.
-    """
-    return CaptionTemplates(
-        adjectives=ADJECTIVES,
-        tails=TAILS,
-        nouns=("gender", NOUNS),
-        mention={
-            "age": 0.15, "skin_tone": 0.15, "gender": 0.2, "smile": 0.35, "glasses": 0.15, "beard": 0.2,
-            "nose": 0.3, "lips": 0.3, "hair_color": 0.1,
-        },
-    )  # fmt: skip
-
-
-def _age_adjectives(age: float) -> Sequence[str]:
-    for bound, phrases in (
-        (3, ("baby", "very young", "infant")),
-        (13, ("child", "very young", "little")),
-        (20, ("teenage", "young")),
-        (35, ("young", "young adult")),
-        # the words meet where the datasets draw the line between young and old, at 40 years
-        (40, ("adult", "young adult")),
-        (50, ("adult", "middle-aged", "older")),
-        (60, ("middle-aged", "older", "old")),
-    ):
-        if age < bound:
-            return phrases
-    return ("old", "elderly", "very old", "aged")
 
 
 def _is_missing(value: Any) -> bool:

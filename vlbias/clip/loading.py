@@ -1,32 +1,38 @@
-"""Find a CLIP: a folder, or an open_clip architecture with weights that are on this machine."""
+"""Find a CLIP: a folder, or an open_clip architecture with weights that are on this machine.
+
+open_clip takes seconds to import, so each function that needs it imports it.
+"""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from vlbias.checkpoints import find_checkpoint, load_tensors
+from vlbias.checkpoints import check_tensors, fill, find_checkpoint, load_tensors, verify_folder
+from vlbias.clip.config import check_model_config
 from vlbias.clip.model import CONFIG_FILE, WEIGHTS_FILE, Clip
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE, load_tokenizer
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, unknown
-from vlbias.files import read_json
+from vlbias.files import AnyPath, read_object
 
 __all__ = ["create", "load"]
 
 
 def load(
-    name_or_folder: str | os.PathLike[str],
-    pretrained: str | os.PathLike[str] | None = None,
+    name_or_folder: AnyPath,
+    pretrained: AnyPath | None = None,
     device: torch.device | str | None = None,
     *,
-    cache_dir: str | os.PathLike[str] | None = None,
+    cache_dir: AnyPath | None = None,
     download: bool = False,
 ) -> Clip:
     """Load a CLIP with its weights; there is no way to get random weights by mistake.
@@ -48,11 +54,11 @@ def load(
     import open_clip
 
     name = os.fspath(name_or_folder)
-    path = Path(name).expanduser()
-    if not path.exists() and name.replace("/", "-") in open_clip.list_models():
-        clip = _load_architecture(name.replace("/", "-"), pretrained, cache_dir, download)
+    architecture = name.replace("/", "-")
+    if isinstance(name_or_folder, str) and architecture in open_clip.list_models():
+        clip = _load_architecture(architecture, pretrained, cache_dir, download)
     else:
-        clip = _load_folder(_find_folder(name))
+        clip = _load_folder(_find_folder(name_or_folder))
     return clip.to(device) if device is not None else clip
 
 
@@ -65,71 +71,77 @@ def create(model_config: Mapping[str, Any], preprocess: Preprocess, tokenizer: A
         tokenizer: ``None`` for open_clip's, with the context length of the config.
         names: ``name`` and ``tokenizer_file`` of :class:`Clip`.
     """
-    import open_clip
-
-    config = {key: value for key, value in model_config.items() if key != "custom_text"}
-    kind = open_clip.CustomTextCLIP if model_config.get("custom_text") else open_clip.CLIP
     try:
-        model = kind(**config)
+        model = _build(model_config)
     except TypeError as error:
-        raise ConfigError(f"`model_config` does not fit open_clip {open_clip.__version__}: {error}.") from error
+        raise ConfigError(f"`model_config` does not fit open_clip: {error}.") from error
     if tokenizer is None:
-        tokenizer = open_clip.SimpleTokenizer(context_length=model_config["text_cfg"].get("context_length", 77))
+        tokenizer = load_tokenizer(None, model_config["text_cfg"].get("context_length", 77))
     return Clip(model, tokenizer, preprocess, model_config=model_config, **names)
 
 
-def _find_folder(name: str) -> Path:
+def _find_folder(name: AnyPath) -> Path:
+    """The folder of that name or path; of an editor, the part that is its CLIP, once all its files are as they were."""
     try:
         folder = find_checkpoint(name)
     except CheckpointNotFoundError as error:
-        import difflib
-
         import open_clip
 
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        near = difflib.get_close_matches(str(name), open_clip.list_models(), n=3)
         hint = f" Near architectures of open_clip: {', '.join(near)}." if near else ""
         raise CheckpointNotFoundError(
             f"No CLIP '{name}': not a folder, a shipped checkpoint, or an architecture of open_clip.{hint} {error}"
         ) from error
     if not (folder / CONFIG_FILE).is_file() and (folder / "clip" / CONFIG_FILE).is_file():
+        verify_folder(folder, str(read_object(folder / "config.json").get("name", "")))
         return folder / "clip"
     return folder
 
 
 def _load_folder(folder: Path) -> Clip:
+    config_file = folder / CONFIG_FILE
+    config = read_object(config_file)
+    if "model_cfg" not in config:
+        raise CheckpointError(f"{folder} is not a CLIP folder: 'model_cfg' is expected in its {CONFIG_FILE}.")
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointNotFoundError(f"{folder} has a config but no weights; {WEIGHTS_FILE} is expected beside it.")
+    model_config = check_model_config(config["model_cfg"], str(config_file))
+    weights = load_tensors(folder / WEIGHTS_FILE)
+    with _quiet(), _checkpoint_errors(str(folder)):
+        with torch.device("meta"):  # compared before memory is taken for it
+            check_tensors(_build(model_config).state_dict(), weights, str(folder))
+        model = _build(model_config)
+    fill(model, weights, str(folder))
+    merges = folder / MERGES_FILE if (folder / MERGES_FILE).is_file() else None
+    context_length = model_config["text_cfg"].get("context_length", 77)
+    tokenizer = load_tokenizer(merges, context_length)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise CheckpointError(
+            f"{folder} knows {model.vocab_size} tokens, its tokenizer makes {tokenizer.vocab_size}: {MERGES_FILE} is "
+            "missing, or that of another checkpoint."
+        )
+    preprocess = _preprocess(config.get("preprocess_cfg"), model.visual, config_file)
+    return Clip(model, tokenizer, preprocess, name=folder.name, model_config=config["model_cfg"], tokenizer_file=merges)
+
+
+def _build(model_config: Mapping[str, Any]) -> nn.Module:
+    """open_clip's own class with random weights."""
     import open_clip
 
-    config = read_json(folder / CONFIG_FILE) if folder.is_dir() else None
-    if not isinstance(config, dict) or "model_cfg" not in config:
-        raise CheckpointError(f"{folder} is not a CLIP folder: {CONFIG_FILE} with 'model_cfg' is expected in it.")
-    text_config = config["model_cfg"].get("text_cfg", {})
-    if not any(folder.glob(pattern) for pattern in ("*.safetensors", "*.bin", "*.pth")) or (
-        (folder / MERGES_FILE).is_file() and not (folder / WEIGHTS_FILE).is_file()
-    ):
-        raise CheckpointNotFoundError(f"{folder} has a config but no weights; {WEIGHTS_FILE} is expected beside it.")
-    if (folder / WEIGHTS_FILE).is_file():
-        load_tensors(folder / WEIGHTS_FILE)  # a truncated file is named here, before open_clip meets it
-    with _quiet(), _checkpoint_errors(str(folder)):
-        model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
-        if (folder / MERGES_FILE).is_file():
-            tokenizer = load_tokenizer(folder / MERGES_FILE, text_config.get("context_length", 77))
-        else:
-            tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    merges = folder / MERGES_FILE if (folder / MERGES_FILE).is_file() else None
-    preprocess = Preprocess.from_config(model.visual.preprocess_cfg)
-    return Clip(
-        model,
-        tokenizer,
-        preprocess,
-        name=folder.name,
-        model_config=config["model_cfg"],
-        tokenizer_file=merges,
-    )
+    kind = open_clip.CustomTextCLIP if model_config.get("custom_text") else open_clip.CLIP
+    return kind(**{key: value for key, value in model_config.items() if key != "custom_text"})
 
 
-def _load_architecture(
-    name: str, pretrained: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | None, download: bool
-) -> Clip:
+def _preprocess(stated: Any, visual: Any, config_file: Path) -> Preprocess:
+    """As open_clip has it: the tower knows its size best."""
+    size = getattr(visual, "image_size", None)
+    try:
+        return Preprocess.from_config({**(stated or {}), **({"size": size} if size else {})})
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{config_file}: `preprocess_cfg` is not understood: {error}") from error
+
+
+def _load_architecture(name: str, pretrained: AnyPath | None, cache_dir: AnyPath | None, download: bool) -> Clip:
     import open_clip
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
@@ -137,7 +149,7 @@ def _load_architecture(
     if pretrained is None:
         raise CheckpointNotFoundError(
             f"{name} needs weights: pass `pretrained=` one of its tags ({', '.join(tags) or 'none known'}) or a local "
-            "file. Random weights are never used as a judge."
+            "file. Random weights read nothing."
         )
     file = Path(pretrained).expanduser()
     tag_config: dict[str, Any] = {}
@@ -175,7 +187,7 @@ def _load_architecture(
     return Clip(model, tokenizer, Preprocess.from_config(model.visual.preprocess_cfg), name=label, model_config=config)
 
 
-def _cached_weights(tag_config: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None) -> Path | None:
+def _cached_weights(tag_config: Mapping[str, Any], cache_dir: AnyPath | None) -> Path | None:
     """The file of a tag if an earlier download left it in the cache; never touches the network."""
     if hub := tag_config.get("hf_hub"):
         from huggingface_hub import try_to_load_from_cache
@@ -196,7 +208,7 @@ def _cached_weights(tag_config: Mapping[str, Any], cache_dir: str | os.PathLike[
     return None
 
 
-def _cache_folder(tag_config: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None) -> Path:
+def _cache_folder(tag_config: Mapping[str, Any], cache_dir: AnyPath | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir)
     if tag_config.get("hf_hub"):
@@ -207,7 +219,7 @@ def _cache_folder(tag_config: Mapping[str, Any], cache_dir: str | os.PathLike[st
 
 
 @contextmanager
-def _checkpoint_errors(what: str) -> Any:
+def _checkpoint_errors(what: str) -> Iterator[None]:
     """Turn what open_clip and torch raise about weights into one sentence of ours."""
     try:
         yield
@@ -220,7 +232,7 @@ def _checkpoint_errors(what: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """open_clip reports its steps on the root logger; only our own messages should reach the user."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)

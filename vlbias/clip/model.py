@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,9 @@ from torch import nn
 
 from vlbias.checkpoints import save_tensors
 from vlbias.clip.preprocess import Preprocess
+from vlbias.clip.tokenizer import MERGES_FILE
 from vlbias.errors import ConfigError, ShapeError
-from vlbias.files import make_folder, write_file, write_json
+from vlbias.files import AnyPath, draft_folder, write_file, write_json
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Clip", "Prompts"]
 
@@ -169,7 +168,7 @@ class Clip(nn.Module):
         self._text_cache.clear()
         return super().train(mode)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = torch.float16) -> None:
+    def save_pretrained(self, folder: AnyPath, dtype: torch.dtype | None = torch.float16) -> None:
         """Write a folder that open_clip itself reads as ``local-dir:FOLDER``.
 
         It holds ``open_clip_config.json``, ``open_clip_model.safetensors`` and, with a vocabulary of our own, its
@@ -181,12 +180,9 @@ class Clip(nn.Module):
         """
         if self.model_config is None:
             raise ConfigError(f"{self.name} has no architecture config, so it cannot be saved as a folder.")
-        folder = make_folder(folder)
-        if self._tokenizer_file is not None:
-            from vlbias.clip.tokenizer import MERGES_FILE
-
-            write_file(folder / MERGES_FILE, self._tokenizer_file)
-        # A plain copy without tuples, as JSON would return it.
-        config = json.loads(json.dumps(self.model_config))
-        save_tensors(folder / WEIGHTS_FILE, self.model.state_dict(), dtype)
-        write_json(folder / CONFIG_FILE, {"model_cfg": config, "preprocess_cfg": self.preprocess.to_config()})
+        with draft_folder(folder, last=CONFIG_FILE) as draft:
+            if self._tokenizer_file is not None:
+                write_file(draft / MERGES_FILE, self._tokenizer_file)
+            save_tensors(draft / WEIGHTS_FILE, self.model.state_dict(), dtype)
+            config = {"model_cfg": self.model_config, "preprocess_cfg": self.preprocess.to_config()}
+            write_json(draft / CONFIG_FILE, config)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 
-from vlbias.errors import ConfigError, ShapeError
+from vlbias.errors import ShapeError
+from vlbias.settings import Settings, number
 
 __all__ = ["Preprocess"]
 
@@ -19,7 +20,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Settings):
     """Preprocessing that travels with the weights; the keys are open_clip's ``preprocess_cfg``.
 
     Args:
@@ -34,40 +35,29 @@ class Preprocess:
         ConfigError: a value is out of range.
     """
 
-    size: tuple[int, int] = (224, 224)
-    mean: tuple[float, float, float] = OPENAI_MEAN
-    std: tuple[float, float, float] = OPENAI_STD
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
-    fill_color: float = 0
-
-    def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise ConfigError(f"`size` must be two positive numbers of pixels; got {self.size}.")
-        if min(self.std) <= 0:
-            raise ConfigError(f"`std` must be positive; got {self.std}.")
-        for name, value, known in (
-            ("interpolation", self.interpolation, ("bicubic", "bilinear")),
-            ("resize_mode", self.resize_mode, ("shortest", "longest", "squash")),
-        ):
-            if value not in known:
-                raise ConfigError(f"`{name}` must be one of {', '.join(known)}; got '{value}'.")
+    size: tuple[int, int] = number((224, 224), 1, 4096)
+    mean: tuple[float, float, float] = number(OPENAI_MEAN, -1000, 1000)
+    std: tuple[float, float, float] = number(OPENAI_STD, above=0, high=1000)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    fill_color: float = number(0, 0, 255)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
-        """Read open_clip's ``preprocess_cfg``; entries it does not need (``mode``) are passed over."""
+        """Read open_clip's ``preprocess_cfg``; entries it does not need (``mode``) are passed over.
+
+        Raises:
+            ConfigError: a value is of another type or out of range.
+        """
         values = {key: config[key] for key in cls.__dataclass_fields__ if config.get(key) is not None}
-        size = values.get("size", 224)
-        values["size"] = (size, size) if isinstance(size, int) else tuple(size)
-        for key in ("mean", "std"):
-            if key in values:
-                values[key] = tuple(float(value) for value in values[key])
+        if isinstance(size := values.get("size"), int):
+            values["size"] = (size, size)
         if values.get("interpolation") == "random":
             # open_clip's training augmentation draws one of both; evaluation uses bicubic.
             values["interpolation"] = "bicubic"
-        if isinstance(fill := values.get("fill_color"), (list, tuple)):
-            values["fill_color"] = float(fill[0])
-        return cls(**values)
+        if isinstance(fill := values.get("fill_color"), list | tuple) and fill:
+            values["fill_color"] = fill[0]
+        return cls.from_dict(values)
 
     def to_config(self) -> dict[str, Any]:
         """The same as open_clip's ``preprocess_cfg``."""

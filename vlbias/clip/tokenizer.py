@@ -7,17 +7,23 @@ kind: words of the captions are single tokens, any other text is spelled in piec
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vlbias.errors import CheckpointError
 from vlbias.files import write_file
 
+if TYPE_CHECKING:  # open_clip takes seconds to import: only the functions that need it do so
+    from open_clip.tokenizer import SimpleTokenizer
+
 __all__ = ["MERGES_FILE", "learn_merges", "load_tokenizer", "write_merges"]
 
 MERGES_FILE = "bpe_merges.txt.gz"
+#: Three times as much as open_clip's own merges; a small file can inflate to gigabytes.
+MAX_MERGES_BYTES = 10 * 2**20
 
 Pair = tuple[str, str]
 
@@ -77,16 +83,21 @@ def write_merges(path: Path, merges: Iterable[Pair]) -> None:
     write_file(path, gzip.compress(text.encode(), mtime=0))
 
 
-def load_tokenizer(path: Path, context_length: int) -> Any:
-    """open_clip's SimpleTokenizer with the merges of ``path``.
+def load_tokenizer(merges: Path | None, context_length: int) -> SimpleTokenizer:
+    """open_clip's SimpleTokenizer with the merges of a file; ``None`` for open_clip's own.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing, damaged, or too large.
     """
     from open_clip.tokenizer import SimpleTokenizer
 
+    if merges is None:
+        return SimpleTokenizer(context_length=context_length)
     try:
-        tokenizer = SimpleTokenizer(bpe_path=str(path), context_length=context_length)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not a gzip file of byte-pair merges ({error}). Fetch it again.") from error
-    return tokenizer
+        with gzip.open(merges) as file:
+            text = file.read(MAX_MERGES_BYTES + 1).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{merges} is not a gzip file of byte-pair merges ({error}). Fetch it again.") from error
+    if len(text.encode()) > MAX_MERGES_BYTES or any(len(line.split()) != 2 for line in text.split("\n")[1:] if line):
+        raise CheckpointError(f"{merges} does not hold one pair of pieces on each line. Fetch it again.")
+    return SimpleTokenizer(bpe_path=str(merges), context_length=context_length)

@@ -8,7 +8,7 @@ better, and then learns in minutes what the sentences call what it sees.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,25 +16,27 @@ import torch
 from torch import nn
 
 from vlbias.clip.augment import STRONG, Augmentation, augment
-from vlbias.clip.training import ClipConfig, resized, small_preprocess
+from vlbias.clip.small import ClipConfig, resized, small_preprocess
 from vlbias.errors import ConfigError, ShapeError, TrainingError, unknown
 from vlbias.files import AnyPath
+from vlbias.images import to_float
 from vlbias.optim import Resumable, TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
+from vlbias.settings import Settings, number
 
-__all__ = ["LabelTargets", "TowerTraining", "train_tower"]
+__all__ = ["LabelTargets", "TowerTrainingSettings", "train_tower"]
 
 # A column of numbers with more values than this is a measurement, such as an age in years.
 _MEASURED = 12
 
 
 @dataclass(frozen=True)
-class TowerTraining:
+class TowerTrainingSettings(Settings):
     """How an image tower learns labels.
 
     Attributes:
         num_images: images to show in all, counted with repetition.
-        batch_size, learning_rate, weight_decay, warmup, ema_decay: as in ``ClipTraining``.
+        batch_size, learning_rate, weight_decay, warmup, ema_decay: as in ``ClipTrainingSettings``.
         num_bins: classes that a measured column is cut into.
         softness: standard deviation, in bins, of the target around a measured value, so that 39 and 41 years are
             neighbours and not two classes.
@@ -44,24 +46,15 @@ class TowerTraining:
         ConfigError: a value is out of range.
     """
 
-    num_images: int = 180_000
-    batch_size: int = 96
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05
-    ema_decay: float = 0.998
-    num_bins: int = 26
-    softness: float = 1.25
-    augmentation: Augmentation = field(default=STRONG)
-
-    def __post_init__(self) -> None:
-        if min(self.num_images, self.batch_size - 1, self.num_bins - 1) < 1:
-            raise ConfigError("`num_images` must be >= 1, `batch_size` and `num_bins` >= 2.")
-        if min(self.learning_rate, self.softness) <= 0 or self.weight_decay < 0:
-            raise ConfigError("`learning_rate` and `softness` must be positive, `weight_decay` not negative.")
-        for name in ("warmup", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
+    num_images: int = number(180_000, 1)
+    batch_size: int = number(96, 2)
+    learning_rate: float = number(1.5e-3, above=0)
+    weight_decay: float = number(0.05, 0)
+    warmup: float = number(0.05, 0, below=1)
+    ema_decay: float = number(0.998, 0, below=1)
+    num_bins: int = number(26, 2)
+    softness: float = number(1.25, above=0)
+    augmentation: Augmentation = STRONG
 
 
 class LabelTargets:
@@ -70,7 +63,7 @@ class LabelTargets:
     Args:
         table: one row an image.
         columns: label columns; a missing label teaches nothing.
-        num_bins, softness: see :class:`TowerTraining`.
+        num_bins, softness: see :class:`TowerTrainingSettings`.
 
     Attributes:
         blocks: for each column (n, classes) float32, rows of zeros where the label is missing.
@@ -125,7 +118,7 @@ def train_tower(
     table: pd.DataFrame,
     columns: Sequence[str],
     config: ClipConfig | None = None,
-    training: TowerTraining | None = None,
+    training: TowerTrainingSettings | None = None,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -152,7 +145,7 @@ def train_tower(
     """
     import open_clip
 
-    config, training = config or ClipConfig(), training or TowerTraining()
+    config, training = config or ClipConfig(), training or TowerTrainingSettings()
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or len(images) != len(table):
         raise ShapeError(
             f"`images` must be uint8 (n, 3, h, w) with one row of the table each; got {images.dtype} "
@@ -177,14 +170,14 @@ def train_tower(
             start = run.seen % len(images)
             index = order[start : start + training.batch_size]
             generator = torch.Generator().manual_seed(seed * 1_000_003 + run.step)
-            x = augment(images[index].to(device).float() / 127.5 - 1, training.augmentation, generator, flip=flip)
+            x = augment(to_float(images[index].to(device)), training.augmentation, generator, flip=flip)
             loss = run.optimise(targets.loss(run.model(preprocess(x)), index))
             run.seen += len(index)
             progress.update(len(index), loss=loss)
             if on_step is not None:
                 on_step(run.seen, loss)
             run.state.save_when_due(seen=run.seen, step=run.step)
-    run.state.remove()
+    run.state.save(seen=run.seen, step=run.step)
     learned = run.average.module[0]
     return {name: value.detach().clone() for name, value in learned.state_dict().items()}
 
@@ -193,7 +186,7 @@ class _TowerRun:
     """Model, optimiser, average and counters: everything that a resumed run needs."""
 
     def __init__(
-        self, model: nn.Sequential, training: TowerTraining, n: int, seed: int, state_path: AnyPath | None
+        self, model: nn.Sequential, training: TowerTrainingSettings, n: int, seed: int, state_path: AnyPath | None
     ):
         self.model, self.training = model, training
         model.train()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vlbias import images as image_io
-from vlbias.diffae.model import DiffAE, to_float
+from vlbias.diffae.model import DiffAE
 from vlbias.diffae.sampling import seeded_noise
+from vlbias.images import to_float
 
 __all__ = ["Reconstruction", "psnr", "reconstruct", "write_sheet"]
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vlbias import checkpoints, files
+from vlbias import checkpoints
+from vlbias.diffae.betas import alphas_cumprod
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.encoder import SemanticEncoder
 from vlbias.diffae.prior import LatentPrior
-from vlbias.diffae.sampling import run
+from vlbias.diffae.published import PublishedCheckpoint
+from vlbias.diffae.sampling import Process, noise_to_sample, sample_to_noise
 from vlbias.diffae.unet import UNet
-from vlbias.errors import CheckpointError, ShapeError
+from vlbias.errors import CheckpointError, ConfigError, ShapeError
+from vlbias.files import AnyPath, draft_folder, read_object, write_json
+from vlbias.images import to_float
 
 __all__ = ["DiffAE"]
 
@@ -38,16 +43,15 @@ class DiffAE(nn.Module):
 
     def __init__(self, config: DiffAEConfig) -> None:
         super().__init__()
-        from vlbias.diffae.schedulers import betas
-
         self.config = config
+        self.process = Process(config.T, config.beta_schedule, config.prediction_type)
         self.encoder = SemanticEncoder(config)
         self.unet = UNet(config)
         self.prior = LatentPrior(config.prior, config.embed_channels) if config.prior else None
         self.register_buffer("z_mean", torch.zeros(1, config.embed_channels))
         self.register_buffer("z_std", torch.ones(1, config.embed_channels))
         with torch.device("cpu"):  # true numbers also when the model itself is built on the meta device
-            schedule = torch.cumprod(1 - betas(config.beta_schedule, config.T), dim=0).float()
+            schedule = alphas_cumprod(config.beta_schedule, config.T)
         self.register_buffer("alphas_cumprod", schedule, persistent=False)
         self.evaluations = 0
         self._channels_last()
@@ -130,26 +134,21 @@ class DiffAE(nn.Module):
             solver: "ddim" (the published one) or "dpm++2m" (second order). Use one solver for both directions.
             grad_steps: gradients flow through so many of the last steps; 0 for none.
         """
-        from vlbias.diffae.schedulers import decoder
-
         self._check_image("x_T", x_T)
         self._check_code(z_sem, x_T.shape[0])
-        c = self.config
-        scheduler = decoder(solver, c.T, c.beta_schedule, c.prediction_type, clip=c.clip_denoised)
-        x_0 = run(scheduler, lambda x, t: self(x, t, z_sem), x_T, num_steps, grad_steps)
+        clip = self.config.clip_denoised
+        network = partial(self, z_sem=z_sem)
+        x_0 = noise_to_sample(network, self.process, x_T, num_steps, solver=solver, clip=clip, grad_steps=grad_steps)
         return x_0.clamp(-1, 1)
 
     @torch.no_grad()
     def invert(self, x_0: Tensor, z_sem: Tensor, num_steps: int = 20, solver: str = "ddim") -> Tensor:
         """Image and its semantic code => stochastic code x_T (b, c, h, w), from which ``decode`` finds the image."""
-        from vlbias.diffae.schedulers import inverter
-
         self._check_image("x_0", x_0)
         self._check_code(z_sem, x_0.shape[0])
         c = self.config
         clip = c.clip_denoised if c.clip_inversion is None else c.clip_inversion
-        scheduler = inverter(solver, c.T, c.beta_schedule, c.prediction_type, clip=clip)
-        return run(scheduler, lambda x, t: self(x, t, z_sem), x_0, num_steps)
+        return sample_to_noise(partial(self, z_sem=z_sem), self.process, x_0, num_steps, solver=solver, clip=clip)
 
     # -- normalised codes -----------------------------------------------------------------------------------------
     def normalize(self, z_sem: Tensor) -> Tensor:
@@ -169,12 +168,11 @@ class DiffAE(nn.Module):
         self.z_std.copy_(std.clamp_min(1e-6))
 
     # -- files ----------------------------------------------------------------------------------------------------
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = torch.float16) -> None:
+    def save_pretrained(self, folder: AnyPath, dtype: torch.dtype | None = torch.float16) -> None:
         """Write ``config.json``, ``model.safetensors`` and, with a prior, ``prior.safetensors`` into ``folder``.
 
         ``dtype=None`` keeps the weights as they are. The normalisation statistics always stay float32.
         """
-        folder = files.make_folder(folder)
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "prior": {}}
         for name, value in state.items():
@@ -182,13 +180,14 @@ class DiffAE(nn.Module):
             part, _, rest = name.partition(".")
             where, key = ("prior", rest) if part == "prior" else ("model", name)
             parts[where][key] = value if keep else value.to(dtype)
-        checkpoints.save_tensors(folder / "model.safetensors", parts["model"])
-        if self.prior is not None:
-            checkpoints.save_tensors(folder / "prior.safetensors", parts["prior"])
-        files.write_json(folder / "config.json", self.config.to_dict())
+        with draft_folder(folder) as draft:
+            checkpoints.save_tensors(draft / "model.safetensors", parts["model"])
+            if self.prior is not None:
+                checkpoints.save_tensors(draft / "prior.safetensors", parts["prior"])
+            write_json(draft / "config.json", self.config.to_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: torch.device | str | None = None) -> DiffAE:
+    def from_pretrained(cls, folder: AnyPath, device: torch.device | str | None = None) -> DiffAE:
         """Load a folder written by :meth:`save_pretrained`; the model is in eval mode with frozen weights.
 
         Raises:
@@ -196,8 +195,11 @@ class DiffAE(nn.Module):
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} is no DiffAE folder: config.json is missing.")
-        config = DiffAEConfig.from_dict(files.read_json(folder / "config.json"))
+            raise CheckpointError(f"{folder} is not the folder of a diffusion autoencoder: config.json is missing.")
+        try:
+            config = DiffAEConfig.from_dict(read_object(folder / "config.json"))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
         state = dict(checkpoints.load_tensors(folder / "model.safetensors"))
         if config.prior is not None:
             prior = checkpoints.load_tensors(folder / "prior.safetensors")
@@ -224,11 +226,18 @@ class DiffAE(nn.Module):
         return model.to(device) if device is not None else model
 
     @classmethod
-    def from_published(cls, path: str | Path, device: torch.device | str | None = None) -> DiffAE:
-        """Load a ``last.ckpt`` that the authors of DiffAE distribute; see :mod:`vlbias.diffae.published`."""
-        from vlbias.diffae.published import load_published
+    def from_published(cls, path: AnyPath | PublishedCheckpoint, device: torch.device | str | None = None) -> DiffAE:
+        """Load a ``last.ckpt`` that the authors of DiffAE distribute; see :mod:`vlbias.diffae.published`.
 
-        return load_published(path, device=device)
+        The model has the averaged weights, in float32, frozen and in eval mode.
+
+        Raises:
+            CheckpointError: see :meth:`PublishedCheckpoint.read`; or keys do not fit (all are listed).
+        """
+        published = path if isinstance(path, PublishedCheckpoint) else PublishedCheckpoint.read(path)
+        with torch.device("meta"):
+            wanted = {name: tuple(value.shape) for name, value in cls(published.config).state_dict().items()}
+        return cls.from_state(published.config, published.tensors(wanted), source=published.source, device=device)
 
 
 def with_prior(model: DiffAE, prior: LatentPrior) -> DiffAE:
@@ -239,8 +248,3 @@ def with_prior(model: DiffAE, prior: LatentPrior) -> DiffAE:
     for name, buffer in model.named_buffers(recurse=False):
         setattr(out, name, buffer)
     return out.train(model.training)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 image (..., h, w) => float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from vlbias.diffae.blocks import timestep_features
 from vlbias.diffae.config import PriorConfig
+from vlbias.diffae.sampling import Process, noise_to_sample
 from vlbias.errors import ShapeError
 
 __all__ = ["LatentPrior"]
@@ -69,8 +70,5 @@ class LatentPrior(nn.Module):
 
         :meth:`DiffAE.denormalize` turns them into z_sem.
         """
-        from vlbias.diffae.sampling import run
-        from vlbias.diffae.schedulers import decoder
-
-        scheduler = decoder("ddim", self.config.T, self.config.beta_schedule, "epsilon", clip=False)
-        return run(scheduler, self.predict_noise, noise, num_steps)
+        process = Process(self.config.T, self.config.beta_schedule)
+        return noise_to_sample(self.predict_noise, process, noise, num_steps)

@@ -6,10 +6,10 @@ from a file or folder name. Nothing of the file is run: see :func:`vlbias.checkp
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,13 @@ from torch import Tensor
 
 from vlbias import checkpoints
 from vlbias.diffae.config import DiffAEConfig, PriorConfig
-from vlbias.diffae.model import DiffAE
 from vlbias.errors import CheckpointError, ConfigError
+from vlbias.files import AnyPath
 
-__all__ = [
-    "config_from_hyper_parameters",
-    "config_from_shapes",
-    "load_published",
-    "model_from_published",
-    "published_name",
-]
+__all__ = ["PublishedCheckpoint", "config_from_hyper_parameters", "config_from_shapes", "published_name"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+Hyper = Mapping[str, Any]
 
 #: Our name of a layer inside a block => the published one.
 _LAYERS = {
@@ -74,180 +69,319 @@ def _published_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 # -- architecture -----------------------------------------------------------------------------------------------------
-def config_from_hyper_parameters(hyper: Mapping[str, Any], *, has_prior: bool) -> DiffAEConfig | None:
+# What the hyper-parameters must hold to tell the architecture, and what vlbias builds in one way only.
+_NEEDED = ("img_size", "net_ch", "net_ch_mult", "net_num_res_blocks", "net_attn", "net_enc_channel_mult") + (
+    "net_enc_num_res_blocks",
+    "net_beatgans_embed_channels",
+)
+_NEEDED_OF_PRIOR = ("net_latent_layers", "net_latent_num_hid_channels", "net_latent_skip_layers")
+_ONLY = {
+    "net_beatgans_resnet_two_cond": True,
+    "net_resblock_updown": True,
+    "net_enc_pool": "adaptivenonzero",
+    "net_enc_use_time": False,
+    "net_autoenc_stochastic": False,
+    "beatgans_rescale_timesteps": False,
+    "net_num_input_res_blocks": None,
+    "net_beatgans_resnet_cond_channels": None,
+    "net_enc_num_cls": None,
+}
+_ONLY_OF_PRIOR = {
+    "net_latent_condition_bias": 1,
+    "net_latent_use_norm": True,
+    "net_latent_time_last_act": False,
+    "net_latent_num_time_layers": 2,
+    "latent_rescale_timesteps": False,
+}
+
+
+def config_from_hyper_parameters(hyper: Hyper, *, has_prior: bool) -> DiffAEConfig | None:
     """Architecture from the published ``TrainConfig``; None if it does not hold the needed entries.
 
     Raises:
         CheckpointError: an option that vlbias does not build (all published models leave it at its default).
+        ConfigError: a value out of range.
     """
-    needed = {"img_size", "net_ch", "net_ch_mult", "net_num_res_blocks", "net_attn", "net_enc_channel_mult"}
-    needed |= {"net_enc_num_res_blocks", "net_beatgans_embed_channels"}
-    needed |= {"net_latent_layers", "net_latent_num_hid_channels", "net_latent_skip_layers"} if has_prior else set()
-    if any(hyper.get(k) is None for k in needed):
+    needed = _NEEDED + (_NEEDED_OF_PRIOR if has_prior else ())
+    if any(hyper.get(key) is None for key in needed):
         return None
-    only = {
-        "net_beatgans_resnet_two_cond": True,
-        "net_resblock_updown": True,
-        "net_enc_pool": "adaptivenonzero",
-        "net_enc_use_time": False,
-        "net_autoenc_stochastic": False,
-        "beatgans_rescale_timesteps": False,
-        "net_num_input_res_blocks": None,
-        "net_beatgans_resnet_cond_channels": None,
-        "net_enc_num_cls": None,
-    }
-    if has_prior:
-        only |= {"net_latent_condition_bias": 1, "net_latent_use_norm": True, "net_latent_time_last_act": False}
-        only |= {"net_latent_num_time_layers": 2, "latent_rescale_timesteps": False}
+    only = _ONLY | (_ONLY_OF_PRIOR if has_prior else {})
     wrong = [f"{k}={hyper[k]!r} (only {v!r})" for k, v in only.items() if k in hyper and hyper[k] != v]
     if wrong:
         raise CheckpointError(f"The checkpoint's hyper_parameters ask for what is not supported: {', '.join(wrong)}.")
     prior = None
     if has_prior:
         prior = PriorConfig(
-            num_layers=int(hyper["net_latent_layers"]),
-            hidden_channels=int(hyper["net_latent_num_hid_channels"]),
-            skip_layers=tuple(hyper["net_latent_skip_layers"]),
-            time_channels=int(hyper.get("net_latent_time_emb_channels") or 64),
-            T=int(hyper.get("T") or 1000),
-            beta_schedule=str(hyper.get("latent_beta_scheduler") or "const0.008"),
-            dropout=float(hyper.get("net_latent_dropout") or 0),
+            num_layers=hyper["net_latent_layers"],
+            hidden_channels=hyper["net_latent_num_hid_channels"],
+            skip_layers=hyper["net_latent_skip_layers"],
+            time_channels=hyper.get("net_latent_time_emb_channels") or 64,
+            dropout=hyper.get("net_latent_dropout") or 0,
+            **_of_prior(hyper),
         )
-    enc_attention = hyper.get("net_enc_attn")
     return DiffAEConfig(
-        image_size=int(hyper["img_size"]),
-        model_channels=int(hyper["net_ch"]),
-        channel_mult=tuple(hyper["net_ch_mult"]),
-        num_res_blocks=int(hyper["net_num_res_blocks"]),
-        embed_channels=int(hyper["net_beatgans_embed_channels"]),
-        attention_resolutions=tuple(hyper["net_attn"]),
-        num_heads=int(hyper.get("net_beatgans_attn_head") or 1),
-        enc_channel_mult=tuple(hyper["net_enc_channel_mult"]),
-        enc_num_res_blocks=int(hyper["net_enc_num_res_blocks"]),
-        enc_attention_resolutions=tuple(enc_attention) if enc_attention else None,
-        dropout=float(hyper.get("dropout") or 0),
-        T=int(hyper.get("T") or 1000),
-        beta_schedule=str(hyper.get("beta_scheduler") or "linear"),
+        image_size=hyper["img_size"],
+        model_channels=hyper["net_ch"],
+        channel_mult=hyper["net_ch_mult"],
+        num_res_blocks=hyper["net_num_res_blocks"],
+        embed_channels=hyper["net_beatgans_embed_channels"],
+        attention_resolutions=hyper["net_attn"],
+        enc_channel_mult=hyper["net_enc_channel_mult"],
+        enc_num_res_blocks=hyper["net_enc_num_res_blocks"],
+        enc_attention_resolutions=hyper.get("net_enc_attn") or None,
         prior=prior,
+        **_of_diffusion(hyper),
     )
 
 
-def _levels(shapes: Shapes, prefix: str, count: int, per_level: int, width: int) -> tuple[list[int], list[bool]] | None:
-    """Multiplier and attention of each level, if blocks ``prefix1``... can be levels of ``per_level`` blocks."""
-    mults, attention = [], []
-    channels = shapes[f"{prefix}0.0.weight"][0]
-    for start in range(1, count + 1, per_level):
-        blocks = range(start, start + per_level - 1)
-        outs = [shapes[f"{prefix}{i}.0.in_layers.2.weight"][0] for i in blocks]
-        has = {f"{prefix}{i}.1.qkv.weight" in shapes for i in blocks}
-        is_last = start + per_level - 2 == count
-        down = None if is_last else shapes[f"{prefix}{start + per_level - 1}.0.in_layers.2.weight"]
-        fits = len(set(outs)) == 1 and len(has) == 1 and outs[0] % width == 0
-        # a block that halves the side keeps the channels and has no attention
-        fits = fits and (down is None or tuple(down[:2]) == (outs[0], outs[0]))
-        fits = fits and (is_last or f"{prefix}{start + per_level - 1}.1.qkv.weight" not in shapes)
-        if not fits or (channels == outs[0]) == (f"{prefix}{start}.0.skip_connection.weight" in shapes):
-            return None
-        channels = outs[0]
-        mults.append(outs[0] // width)
-        attention.append(has.pop())
-    return mults, attention
+def _of_diffusion(hyper: Hyper) -> dict[str, Any]:
+    """What no shape tells: taken from the hyper-parameters, else the published default."""
+    return {
+        "num_heads": hyper.get("net_beatgans_attn_head") or 1,
+        "dropout": hyper.get("dropout") or 0,
+        "T": hyper.get("T") or 1000,
+        "beta_schedule": hyper.get("beta_scheduler") or "linear",
+    }
 
 
-def config_from_shapes(shapes: Shapes, image_size: int, hyper: Mapping[str, Any] | None = None) -> DiffAEConfig:
+def _of_prior(hyper: Hyper) -> dict[str, Any]:
+    return {"T": hyper.get("T") or 1000, "beta_schedule": hyper.get("latent_beta_scheduler") or "const0.008"}
+
+
+def config_from_shapes(shapes: Shapes, image_size: int, hyper: Hyper | None = None) -> DiffAEConfig:
     """Architecture from names and shapes (without ``ema_model.``) and the side of the images in pixels.
 
     What no shape tells (attention heads, T, betas) is taken from ``hyper`` where it is there, else it is the published
-    default. The encoder's levels can rarely be read in two ways; then the one with the UNet's attention sides and
-    number of blocks wins.
+    default.
 
     Raises:
         CheckpointError: the names or shapes are not those of a published DiffAE.
     """
-    hyper = hyper or {}
     try:
-        width, embed = shapes["time_embed.time_embed.0.weight"][1], shapes["time_embed.time_embed.0.weight"][0]
-        blocks = {
-            p: len({m[1] for k in shapes if (m := re.match(re.escape(p) + r"(\d+)\.", k))})
-            for p in ("input_blocks.", "output_blocks.", "encoder.input_blocks.")
-        }
-        ups = [int(m[1]) for k in shapes if (m := re.fullmatch(r"output_blocks\.(\d+)\.[12]\.in_layers\.0\.weight", k))]
-        per_level = min(ups) + 1 if ups else blocks["output_blocks."]
-        count = blocks["input_blocks."]
-        unet = (
-            None
-            if per_level < 2 or count % per_level
-            else _levels(shapes, "input_blocks.", count - 1, per_level, width)
-        )
-        if unet is None:
-            raise CheckpointError("The input blocks of the UNet are not levels of equal length.")
-
-        def sides(attention: list[bool]) -> tuple[int, ...]:
-            return tuple(image_size >> i for i, has in enumerate(attention) if has)
-
-        count = blocks["encoder.input_blocks."]
-        readings = []
-        for n in (d for d in range(2, count + 1) if count % d == 0):
-            reading = _levels(shapes, "encoder.input_blocks.", count - 1, n, width)
-            if reading and image_size % 2 ** (len(reading[0]) - 1) == 0:
-                readings.append((sides(reading[1]) == sides(unet[1]), n == per_level, -n, reading))
-        if not readings:
-            raise CheckpointError("The input blocks of the encoder are not levels of equal length.")
-        best = max(readings, key=lambda r: r[:3])
-        prior = None
-        if "latent_net.layers.0.linear.weight" in shapes:
-            n = len({k.split(".")[2] for k in shapes if k.startswith("latent_net.layers.")})
-            hidden = shapes["latent_net.layers.0.linear.weight"][0]
-            inputs = [shapes[f"latent_net.layers.{i}.linear.weight"][1] for i in range(n)]
-            prior = PriorConfig(
-                num_layers=n,
-                hidden_channels=hidden,
-                skip_layers=tuple(i for i in range(1, n) if inputs[i] != hidden),
-                time_channels=shapes["latent_net.time_embed.0.weight"][1],
-                T=int(hyper.get("T") or 1000),
-                beta_schedule=str(hyper.get("latent_beta_scheduler") or "const0.008"),
-            )
+        embed, width = shapes["time_embed.time_embed.0.weight"]
+        unet = _unet_levels(shapes, width)
+        encoder = _encoder_levels(shapes, width, unet, image_size)
         return DiffAEConfig(
             image_size=image_size,
             in_channels=shapes["input_blocks.0.0.weight"][1],
             model_channels=width,
-            channel_mult=tuple(unet[0]),
-            num_res_blocks=per_level - 1,
+            channel_mult=unet.mults,
+            num_res_blocks=unet.length - 1,
             embed_channels=embed,
-            attention_resolutions=sides(unet[1]),
-            num_heads=int(hyper.get("net_beatgans_attn_head") or 1),
-            enc_channel_mult=tuple(best[3][0]),
-            enc_num_res_blocks=-best[2] - 1,
-            enc_attention_resolutions=sides(best[3][1]),
-            dropout=float(hyper.get("dropout") or 0),
-            T=int(hyper.get("T") or 1000),
-            beta_schedule=str(hyper.get("beta_scheduler") or "linear"),
-            prior=prior,
+            attention_resolutions=unet.sides(image_size),
+            enc_channel_mult=encoder.mults,
+            enc_num_res_blocks=encoder.length - 1,
+            enc_attention_resolutions=encoder.sides(image_size),
+            prior=_prior_of_shapes(shapes, hyper or {}),
+            **_of_diffusion(hyper or {}),
         )
     except KeyError as error:
         raise CheckpointError(f"The architecture cannot be read from the tensors: {error} is missing.") from error
-    except (IndexError, ConfigError) as error:
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"The tensors are not those of a published DiffAE: {error}") from error
 
 
-# -- tensors ----------------------------------------------------------------------------------------------------------
-def _split(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class _Levels:
+    """Levels of one half of a UNet: ``length`` blocks each, the last of which halves the side."""
+
+    length: int
+    mults: tuple[int, ...]
+    has_attention: tuple[bool, ...]
+
+    def sides(self, image_size: int) -> tuple[int, ...]:
+        """Sides of the feature maps with attention."""
+        return tuple(image_size >> level for level, has in enumerate(self.has_attention) if has)
+
+
+def _num_blocks(shapes: Shapes, prefix: str) -> int:
+    return len({match[1] for key in shapes if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))})
+
+
+def _unet_levels(shapes: Shapes, width: int) -> _Levels:
+    """Levels of the UNet; the first output block that enlarges the side tells how long they are."""
+    ups = [int(m[1]) for k in shapes if (m := re.fullmatch(r"output_blocks\.(\d+)\.[12]\.in_layers\.0\.weight", k))]
+    length = min(ups) + 1 if ups else _num_blocks(shapes, "output_blocks.")
+    levels = _levels(shapes, "input_blocks.", length, width)
+    if levels is None:
+        raise CheckpointError("The input blocks of the UNet are not levels of equal length.")
+    return levels
+
+
+def _encoder_levels(shapes: Shapes, width: int, unet: _Levels, image_size: int) -> _Levels:
+    """Levels of the encoder. They can rarely be read in two ways; then that which is more like the UNet's wins."""
+    prefix = "encoder.input_blocks."
+    found = [_levels(shapes, prefix, length, width) for length in range(2, _num_blocks(shapes, prefix) + 1)]
+    readings = [levels for levels in found if levels and image_size % 2 ** (len(levels.mults) - 1) == 0]
+    if not readings:
+        raise CheckpointError("The input blocks of the encoder are not levels of equal length.")
+
+    def likeness(levels: _Levels) -> tuple[bool, bool, int]:
+        same_attention = levels.sides(image_size) == unet.sides(image_size)
+        return same_attention, levels.length == unet.length, -levels.length
+
+    return max(readings, key=likeness)
+
+
+def _levels(shapes: Shapes, prefix: str, length: int, width: int) -> _Levels | None:
+    """The blocks ``prefix1``... as levels of ``length`` blocks, if they can be that."""
+    count = _num_blocks(shapes, prefix)
+    if length < 2 or count % length:
+        return None
+    mults, attention = [], []
+    channels = shapes[f"{prefix}0.0.weight"][0]
+    for start in range(1, count, length):
+        blocks = range(start, start + length - 1)
+        outs = {shapes[f"{prefix}{i}.0.in_layers.2.weight"][0] for i in blocks}
+        has = {f"{prefix}{i}.1.qkv.weight" in shapes for i in blocks}
+        if len(outs) > 1 or len(has) > 1 or not _halves(shapes, prefix, start + length - 1, count, *outs):
+            return None
+        out = outs.pop()
+        changes_width = f"{prefix}{start}.0.skip_connection.weight" in shapes
+        if out % width or (channels != out) != changes_width:
+            return None
+        channels = out
+        mults.append(out // width)
+        attention.append(has.pop())
+    return _Levels(length, tuple(mults), tuple(attention))
+
+
+def _halves(shapes: Shapes, prefix: str, block: int, count: int, channels: int) -> bool:
+    """Whether a level can end in ``block``: it keeps the channels and has no attention; the last level has none."""
+    if block == count:
+        return True
+    kept = tuple(shapes[f"{prefix}{block}.0.in_layers.2.weight"][:2]) == (channels, channels)
+    return kept and f"{prefix}{block}.1.qkv.weight" not in shapes
+
+
+def _prior_of_shapes(shapes: Shapes, hyper: Hyper) -> PriorConfig | None:
+    if "latent_net.layers.0.linear.weight" not in shapes:
+        return None
+    num_layers = _num_blocks(shapes, "latent_net.layers.")
+    widths = [shapes[f"latent_net.layers.{i}.linear.weight"] for i in range(num_layers)]
+    hidden = widths[0][0]
+    return PriorConfig(
+        num_layers=num_layers,
+        hidden_channels=hidden,
+        skip_layers=tuple(i for i in range(1, num_layers) if widths[i][1] != hidden),
+        time_channels=shapes["latent_net.time_embed.0.weight"][1],
+        **_of_prior(hyper),
+    )
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """What a published file holds.
+
+    Attributes:
+        source: the file, for messages.
+        config: architecture.
+        weights: the averaged weights, by their published names without ``ema_model.``.
+        statistics: ``z_mean`` and ``z_std``, (1, d) each.
+    """
+
+    source: str
+    config: DiffAEConfig
+    weights: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, path: AnyPath) -> PublishedCheckpoint:
+        """Read a published ``last.ckpt``.
+
+        Raises:
+            CheckpointNotFoundError: no file.
+            CheckpointError: truncated, or not such a checkpoint.
+            UnsafeCheckpointError: the pickle asks for code to be run.
+        """
+        return cls.from_content(checkpoints.read_foreign_pickle(path), path)
+
+    @classmethod
+    def from_content(cls, content: Any, path: AnyPath) -> PublishedCheckpoint:
+        """The same from what the file holds; ``path`` is for messages and for files beside it."""
+        path = Path(path)
+        state = content.get("state_dict") if isinstance(content, Mapping) else None
+        if not isinstance(state, Mapping):
+            raise CheckpointError(f"{path} holds no `state_dict`: it is not a Lightning checkpoint.")
+        weights = _averaged(state, str(path))
+        hyper = content.get("hyper_parameters")
+        try:
+            config = _config_of(weights, state, hyper if isinstance(hyper, Mapping) else {}, path)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: its hyper_parameters cannot be built: {error}") from error
+        statistics = _statistics(state, path, config)
+        return cls(str(path), config, weights, statistics or _no_statistics(path, config))
+
+    def tensors(self, wanted: Shapes) -> dict[str, Tensor]:
+        """The tensors by our names, in our shapes.
+
+        Args:
+            wanted: names and shapes of the model of ``config``.
+
+        Raises:
+            CheckpointError: lists every unexpected, missing and mis-shaped key; or a value is not finite.
+        """
+        ours = {name: shape for name, shape in wanted.items() if name not in self.statistics}
+        num_layers = self.config.prior.num_layers if self.config.prior else 0
+        names = {published_name(name, num_layers): name for name in ours}
+        twins = _twins(self.weights, self.source)
+        found = {name: tuple(value.shape) for name, value in self.weights.items() if name not in twins}
+        shapes = {theirs: _published_shape(theirs, ours[name]) for theirs, name in names.items()}
+        checkpoints.check_shapes(shapes, found, self.source)
+        tensors = {name: self.weights[theirs].reshape(ours[name]) for theirs, name in names.items()}
+        tensors |= self.statistics
+        bad = sorted(k for k, v in tensors.items() if v.device.type != "meta" and not torch.isfinite(v).all())
+        if bad:
+            raise CheckpointError(f"{self.source} holds values that are not finite in {', '.join(bad)}.")
+        return tensors
+
+
+def _averaged(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """EMA weights by published name; complains about what else is in the state dict."""
-    odd = sorted(k for k in state if not k.startswith(("model.", "ema_model.")) and k not in _EXTRAS)
-    ema = {k.removeprefix("ema_model."): v for k, v in state.items() if k.startswith("ema_model.")}
-    raw = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    keys = [str(key) for key in state]
+    odd = sorted(key for key in keys if not key.startswith(("model.", "ema_model.")) and key not in _EXTRAS)
+    ema = {str(key).removeprefix("ema_model."): v for key, v in state.items() if str(key).startswith("ema_model.")}
+    raw = {str(key).removeprefix("model."): v for key, v in state.items() if str(key).startswith("model.")}
     if not ema:
         raise CheckpointError(
             f"{source} holds no averaged weights (ema_model.*): it is not a published DiffAE checkpoint."
         )
     if odd:
         raise CheckpointError(f"{source} holds {len(odd)} unexpected keys: {', '.join(odd)}.")
-    not_tensors = sorted(k for k, v in state.items() if not isinstance(v, Tensor))
+    not_tensors = sorted(str(key) for key, value in state.items() if not isinstance(value, Tensor))
     if not_tensors:
-        raise CheckpointError(f"{source} holds entries that are no tensors: {', '.join(not_tensors)}.")
+        raise CheckpointError(f"{source} holds entries that are not tensors: {', '.join(not_tensors)}.")
     if raw:  # the raw weights are not used, but a file whose two copies differ is damaged
         checkpoints.check_tensors(ema, raw, f"{source} (model.* against ema_model.*)")
+    missing = [key for key in ("time_embed.time_embed.0.weight", "input_blocks.0.0.weight") if key not in ema]
+    if missing:
+        raise CheckpointError(f"{source} holds another network: a published DiffAE has {' and '.join(missing)}.")
     return ema
+
+
+def _config_of(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], hyper: Hyper, path: Path) -> DiffAEConfig:
+    has_prior = any(key.startswith("latent_net.") for key in weights)
+    config = config_from_hyper_parameters(hyper, has_prior=has_prior)
+    if config is not None:
+        return config
+    side = hyper.get("img_size") or (state["x_T"].shape[-1] if "x_T" in state and state["x_T"].ndim else None)
+    if side is None:
+        raise CheckpointError(f"{path} says nowhere how large its images are (no img_size, no x_T).")
+    return config_from_shapes({name: tuple(value.shape) for name, value in weights.items()}, side, hyper)
+
+
+def _twins(weights: Mapping[str, Tensor], source: str) -> set[str]:
+    """Names of the layers of the prior that the published code stores under two names."""
+    pattern = r"latent_net\.layers\.\d+\.cond_layers\.1\.(weight|bias)"
+    twins = {name for name in weights if re.fullmatch(pattern, name)}
+    for name in sorted(twins):
+        twin = name.replace("cond_layers.1", "linear_emb")
+        if twin not in weights:
+            raise CheckpointError(f"{source}: missing: {twin}, the twin of {name}.")
+    return twins
 
 
 def _statistics(state: Mapping[str, Any], path: Path, config: DiffAEConfig) -> dict[str, Tensor] | None:
@@ -269,66 +403,15 @@ def _statistics(state: Mapping[str, Any], path: Path, config: DiffAEConfig) -> d
     return None
 
 
-def model_from_published(
-    checkpoint: Mapping[str, Any], path: str | Path, device: torch.device | str | None = None
-) -> DiffAE:
-    """Build the model from the content of a published checkpoint; ``path`` is for messages and files beside it."""
-    path = Path(path)
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path} holds no `state_dict`: it is not a Lightning checkpoint.")
-    ema = _split(state, str(path))
-    shapes = {k: tuple(v.shape) for k, v in ema.items()}
-    missing = [k for k in ("time_embed.time_embed.0.weight", "input_blocks.0.0.weight") if k not in shapes]
-    if missing:
-        raise CheckpointError(f"{path} holds another network: a published DiffAE has {' and '.join(missing)}.")
-    hyper = checkpoint.get("hyper_parameters")
-    hyper = hyper if isinstance(hyper, Mapping) else {}
-    has_prior = any(k.startswith("latent_net.") for k in ema)
-    config = config_from_hyper_parameters(hyper, has_prior=has_prior)
-    if config is None:
-        side = hyper.get("img_size") or (state["x_T"].shape[-1] if "x_T" in state else None)
-        if side is None:
-            raise CheckpointError(f"{path} says nowhere how large its images are (no img_size, no x_T).")
-        config = config_from_shapes(shapes, int(side), hyper)
-
-    for name in [k for k in ema if re.fullmatch(r"latent_net\.layers\.\d+\.cond_layers\.1\.(weight|bias)", k)]:
-        twin = name.replace("cond_layers.1", "linear_emb")  # one layer, stored under two names
-        if twin not in ema:
-            raise CheckpointError(f"{path}: missing: {twin}, the twin of {name}.")
-        shapes.pop(name)
-    with torch.device("meta"):
-        ours = {k: tuple(v.shape) for k, v in DiffAE(config).state_dict().items() if k not in ("z_mean", "z_std")}
-    layers = config.prior.num_layers if config.prior else 0
-    names = {published_name(k, layers): k for k in ours}
-    checkpoints.check_shapes({p: _published_shape(p, ours[k]) for p, k in names.items()}, shapes, str(path))
-
-    tensors = {k: ema[p].reshape(ours[k]) for p, k in names.items()}
-    statistics = _statistics(state, path, config)
-    if statistics is None:
-        if has_prior:
-            raise CheckpointError(
-                f"{path} has a latent prior but no conds_mean / conds_std. Put its latent.pkl or latent.ckpt beside it."
-            )
-        warnings.warn(
-            f"{path} holds no statistics of z_sem, so its normalised codes equal the raw ones. Put latent.pkl beside "
-            "it, or call fit_normalization with images.",
-            stacklevel=3,
+def _no_statistics(path: Path, config: DiffAEConfig) -> dict[str, Tensor]:
+    if config.prior is not None:
+        raise CheckpointError(
+            f"{path} has a latent prior but no conds_mean / conds_std. Put its latent.pkl or latent.ckpt beside it."
         )
-        d = config.embed_channels
-        statistics = {"z_mean": torch.zeros(1, d), "z_std": torch.ones(1, d)}
-    tensors |= statistics
-    if any(not math.isfinite(float(v.double().sum())) for v in tensors.values() if v.device.type != "meta"):
-        bad = sorted(k for k, v in tensors.items() if not torch.isfinite(v).all())
-        raise CheckpointError(f"{path} holds values that are not finite in {', '.join(bad)}.")
-    return DiffAE.from_state(config, tensors, source=str(path), device=device)
-
-
-def load_published(path: str | Path, device: torch.device | str | None = None) -> DiffAE:
-    """Read a published ``last.ckpt``; the model has the averaged weights, in float32, frozen and in eval mode.
-
-    Raises:
-        CheckpointNotFoundError, CheckpointError: no file; truncated; not such a checkpoint; keys do not fit (all are
-            listed). UnsafeCheckpointError: the pickle asks for code to be run.
-    """
-    return model_from_published(checkpoints.read_foreign_pickle(path), path, device)
+    warnings.warn(
+        f"{path} holds no statistics of z_sem, so its normalised codes equal the raw ones. Put latent.pkl beside "
+        "it, or call fit_normalization with images.",
+        stacklevel=5,
+    )
+    d = config.embed_channels
+    return {"z_mean": torch.zeros(1, d), "z_std": torch.ones(1, d)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from vlbias.errors import ConfigError
 
-__all__ = ["run", "seeded_noise"]
+__all__ = ["Process", "noise_to_sample", "sample_to_noise", "seeded_noise"]
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -25,21 +26,62 @@ def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     return torch.stack(draws) if draws else torch.empty(0, *shape)
 
 
-def run(
-    scheduler: Any,
-    network: Callable[[Tensor, Tensor], Tensor],
-    sample: Tensor,
+@dataclass(frozen=True)
+class Process:
+    """The diffusion that a network was trained on.
+
+    Attributes:
+        T: time steps.
+        beta_schedule: see :func:`vlbias.diffae.betas.betas`.
+        prediction_type: what the network predicts, "epsilon" or "v_prediction".
+    """
+
+    T: int
+    beta_schedule: str
+    prediction_type: str = "epsilon"
+
+
+#: A network: (x_t (b, ...), integer t (b,)) => prediction like x_t.
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+def noise_to_sample(
+    network: Network,
+    process: Process,
+    noise: Tensor,
     num_steps: int,
+    *,
+    solver: str = "ddim",
+    clip: bool = False,
     grad_steps: int = 0,
 ) -> Tensor:
-    """Carry ``sample`` (b, ...) along a scheduler's time steps.
+    """Standard normal noise (b, ...) => what the network has learned, deterministic.
 
     Args:
-        scheduler: a diffusers scheduler; its time steps are set here.
-        network: (x_t, t (b,)) => prediction of the scheduler's kind.
+        network, process: the network and what it was trained on.
+        noise: where to start.
         num_steps: network evaluations, 1..T.
+        solver: "ddim" or "dpm++2m".
+        clip: limit the predicted sample to [-1, 1] in each step (DDIM only).
         grad_steps: so many of the last steps keep their gradient, the others do not.
     """
+    from vlbias.diffae.schedulers import decoder
+
+    scheduler = decoder(solver, process.T, process.beta_schedule, process.prediction_type, clip=clip)
+    return _run(scheduler, network, noise, num_steps, grad_steps)
+
+
+def sample_to_noise(
+    network: Network, process: Process, sample: Tensor, num_steps: int, *, solver: str = "ddim", clip: bool = False
+) -> Tensor:
+    """The other direction: a sample (b, ...) => the noise from which :func:`noise_to_sample` finds it."""
+    from vlbias.diffae.schedulers import inverter
+
+    scheduler = inverter(solver, process.T, process.beta_schedule, process.prediction_type, clip=clip)
+    return _run(scheduler, network, sample, num_steps, grad_steps=0)
+
+
+def _run(scheduler: Any, network: Network, sample: Tensor, num_steps: int, grad_steps: int) -> Tensor:
     T = scheduler.config.num_train_timesteps
     if not 1 <= num_steps <= T:
         raise ConfigError(f"`num_steps` must be in 1..{T}; got {num_steps}.")

@@ -1,8 +1,10 @@
-"""The one place that builds diffusers' schedulers: betas, decoding and inverting, first and second order."""
+"""The one place that builds diffusers' schedulers: decoding and inverting, first and second order.
+
+diffusers takes seconds to import; only :mod:`vlbias.diffae.sampling` imports this file, when it first samples.
+"""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -15,39 +17,19 @@ from diffusers import (
 )
 from torch import Tensor
 
-from vlbias.errors import ConfigError, unknown
+from vlbias.diffae.betas import betas
+from vlbias.errors import unknown
 
 __all__ = [
     "SOLVERS",
     "LogSigmaDPMInverseScheduler",
     "LogSigmaDPMScheduler",
     "PublishedDDIMInverseScheduler",
-    "betas",
     "decoder",
     "inverter",
 ]
 
 SOLVERS = ("ddim", "dpm++2m")
-
-
-def betas(schedule: str, T: int) -> Tensor:
-    """Noise variances beta_1..beta_T, float64 (T,).
-
-    ``linear``: 1e-4 to 2e-2 at T = 1000, scaled for another T; ``cosine``: Nichol & Dhariwal 2021, eq. 17;
-    ``constB``: B throughout (the published latent prior: ``const0.008``).
-    """
-    if schedule == "linear":
-        values = np.linspace(1e-4 * 1000 / T, 0.02 * 1000 / T, T, dtype=np.float64)
-    elif schedule == "cosine":
-        f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-        values = np.minimum(1 - f[1:] / f[:-1], 0.999)
-    elif match := re.fullmatch(r"const([0-9.]+)", schedule):
-        values = np.full(T, float(match[1]) * 1000 / T)
-    else:
-        raise ConfigError(f"`beta_schedule` must be linear, cosine or const<number>; got {schedule!r}.")
-    if not ((values > 0) & (values < 1)).all():
-        raise ConfigError(f"`beta_schedule` {schedule!r} with T={T} gives variances outside (0, 1).")
-    return torch.from_numpy(values)
 
 
 class PublishedDDIMInverseScheduler(DDIMInverseScheduler):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 import signal
@@ -21,20 +20,23 @@ from torch.nn import functional as F
 
 from vlbias import files
 from vlbias.diffae.evaluation import reconstruct, write_sheet
-from vlbias.diffae.model import DiffAE, to_float
+from vlbias.diffae.model import DiffAE
 from vlbias.errors import ConfigError, TrainingError
+from vlbias.images import to_float
 from vlbias.optim import TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
+from vlbias.settings import Settings, number
 
-__all__ = ["AuxFeatures", "TrainConfig", "TrainResult", "train_diffae"]
+__all__ = ["AuxFeatures", "DiffAETrainingSettings", "TrainResult", "train_diffae"]
 
 LONGEST_STEP_S = 60.0
+LOG_FILE, TIMES_FILE = "log.jsonl", "times.jsonl"
 
 AuxFeatures = Tensor | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class DiffAETrainingSettings(Settings):
     """How to train; the defaults suit a small model at 64 px on two cores.
 
     Attributes:
@@ -42,7 +44,8 @@ class TrainConfig:
         max_minutes: minutes of training in all, resumed runs added up, or None. At least one of the two is given;
             the first to be reached ends the run, and the cosine runs over whichever is closer to its end. Only runs
             with ``max_images`` alone are repeatable bit by bit, for a clock is not.
-        lr, warmup_images, final_lr: AdamW's rate, its linear warmup, and what share of it is left at the end.
+        learning_rate, warmup_images, final_rate: AdamW's rate, its linear warmup, and what share of it is left at the
+            end.
         ema_decay: of the averaged weights, ramped up as (1 + step) / (10 + step).
         high_noise: density of the time steps is proportional to t ** high_noise; 0 is uniform. Higher values spend
             more of the training where z_sem alone must say what is in the picture.
@@ -51,51 +54,29 @@ class TrainConfig:
         eval_every, save_every: images between evaluations (PSNR, sample sheet, probes) and between saved states.
     """
 
-    max_images: int | None = None
-    max_minutes: float | None = None
-    batch_size: int = 32
-    lr: float = 2e-3
-    warmup_images: int = 2_000
-    final_lr: float = 0.01
-    weight_decay: float = 0.01
-    grad_clip: float = 1.0
-    ema_decay: float = 0.9995
+    max_images: int | None = number(None, 1)
+    max_minutes: float | None = number(None, above=0)
+    batch_size: int = number(32, 1)
+    learning_rate: float = number(2e-3, above=0)
+    warmup_images: int = number(2_000, 0)
+    final_rate: float = number(0.01, 0, 1)
+    weight_decay: float = number(0.01, 0)
+    grad_clip: float = number(1.0, above=0)
+    ema_decay: float = number(0.9995, 0, 1)
     flip: bool = True
-    high_noise: float = 0.0
-    detail_weight: float = 0.0
-    detail_from: float = 0.5
-    aux_weight: float = 0.1
-    eval_every: int = 20_000
-    save_every: int = 5_000
-    log_every: int = 1_000
+    high_noise: float = number(0.0, 0)
+    detail_weight: float = number(0.0, 0)
+    detail_from: float = number(0.5, 0, 1)
+    aux_weight: float = number(0.1, 0)
+    eval_every: int = number(20_000, 1)
+    save_every: int = number(5_000, 1)
+    log_every: int = number(1_000, 1)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_images is None and self.max_minutes is None:
-            raise ConfigError("TrainConfig needs `max_images` or `max_minutes`: when shall training end?")
-        for name in (
-            "max_images",
-            "max_minutes",
-            "batch_size",
-            "lr",
-            "grad_clip",
-            "eval_every",
-            "save_every",
-            "log_every",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"`{name}` of TrainConfig must be above 0; got {value}.")
-        for name in ("warmup_images", "weight_decay", "high_noise", "detail_weight", "aux_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"`{name}` of TrainConfig must not be negative; got {getattr(self, name)}.")
-        for name in ("final_lr", "ema_decay", "detail_from"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"`{name}` of TrainConfig must be in [0, 1]; got {getattr(self, name)}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+            raise ConfigError("training needs `max_images` or `max_minutes`: when shall it end?")
 
 
 @dataclass(frozen=True)
@@ -111,7 +92,7 @@ class TrainResult:
 def train_diffae(
     model: DiffAE,
     images: Tensor,
-    config: TrainConfig,
+    config: DiffAETrainingSettings,
     out_dir: str | Path,
     *,
     held_out: Tensor | None = None,
@@ -123,7 +104,8 @@ def train_diffae(
     """Train ``model`` in place; at the end it holds the averaged (EMA) weights and the code statistics.
 
     ``out_dir`` receives ``state.pt`` (all that ``resume`` needs, replaced atomically), ``model/`` (the averaged
-    weights, loadable at any time), ``log.jsonl`` (one JSON object a line), ``samples/*.png`` and ``train.json``.
+    weights, loadable at any time), ``log.jsonl`` (one JSON object a line; when
+    each was written stands in ``times.jsonl``), ``samples/*.png`` and ``train.json``.
     A file called ``STOP`` in ``out_dir``, SIGTERM or SIGINT make the loop save its state and return. After SIGKILL
     ``resume=True`` continues from the last saved state; what a step does depends on the seed and its number alone,
     so the result is that of an uninterrupted run.
@@ -189,7 +171,11 @@ class _Trainer:
             self._make_head()
         trained = nn.ModuleDict({"model": raw} | ({"head": self.head} if self.head is not None else {}))
         optimizer = torch.optim.AdamW(
-            trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
+            trained.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+            fused=True,
         )
         self.trained, self.optimizer = self.accelerator.prepare(trained, optimizer)
         self.raw: DiffAE = self.accelerator.unwrap_model(self.trained)["model"]
@@ -289,7 +275,7 @@ class _Trainer:
     def _train_step(self) -> dict[str, Tensor]:
         c = self.config
         warmup = (self.step + 1) * c.batch_size / c.warmup_images if c.warmup_images else 1.0
-        set_learning_rate(self.optimizer, c.lr, self._fraction(), warmup=warmup, floor=c.final_lr)
+        set_learning_rate(self.optimizer, c.learning_rate, self._fraction(), warmup=warmup, floor=c.final_rate)
         torch.manual_seed((c.seed * 15_485_863 + self.step) % 2**63)  # dropout, and whatever a callable draws
         batch = self._batch(self.step)
         with self.accelerator.autocast():
@@ -298,7 +284,7 @@ class _Trainer:
         norm = self.accelerator.clip_grad_norm_(self.trained.parameters(), c.grad_clip)
         if not math.isfinite(float(norm)):
             raise TrainingError(
-                f"The gradient is not finite at step {self.step} (learning rate {c.lr:g}). "
+                f"The gradient is not finite at step {self.step} (learning rate {c.learning_rate:g}). "
                 "Resume from the last state with a lower rate."
             )
         self.optimizer.step()
@@ -313,12 +299,15 @@ class _Trainer:
         files.make_folder(self.out_dir / "samples")
         if (self.out_dir / "state.pt").exists() and not resume:
             raise ConfigError(f"{self.out_dir} holds the state of a run. Resume it, or choose another folder.")
+        sums: dict[str, float] = {}
+        counted = 0
         if counters := self.state.load():
-            self.step, self.seconds = counters["step"], counters["seconds"]
+            self.step, self.seconds, sums, counted = (counters[k] for k in ("step", "seconds", "sums", "counted"))
+            for name in (LOG_FILE, TIMES_FILE):
+                _cut_log(self.out_dir / name, self.step)
         settings = {"model": self.target.config.to_dict(), "train": c.to_dict()}
         files.write_json(self.out_dir / "train.json", settings)
-        sums: dict[str, float] = {}
-        counted, mark = 0, time.monotonic()
+        mark = time.monotonic()
         stopped = self._stop_asked([])
         with flush_denormals(), stop_signals() as received, track(c.max_images, "train diffae", "images") as progress:
             progress.resume_at(self.step * c.batch_size)
@@ -339,12 +328,12 @@ class _Trainer:
                     self._evaluate()
                     self.seconds, mark = self.seconds + time.monotonic() - mark, time.monotonic()
                 if self._crossed(c.save_every) or stopped:
-                    self._save()
+                    self._save(sums, counted)
         finished = self._fraction() >= 1
         if finished:
             self.average.module.fit_normalization(self.images)
             self._evaluate()
-            self._save()
+            self._save(sums, counted)
         self.target.load_state_dict(self.average.module.state_dict(), strict=False)
         return TrainResult(finished, self.step * c.batch_size, self.seconds, self.last)
 
@@ -357,11 +346,12 @@ class _Trainer:
         return bool(received) or (self.out_dir / "STOP").exists()
 
     def _log(self, values: dict[str, Any]) -> None:
-        images = self.step * self.config.batch_size
-        record = {"step": self.step, "images": images, "seconds": round(self.seconds, 1), **values}
+        place = {"step": self.step, "images": self.step * self.config.batch_size}
         self.last = {**self.last, **values}
-        with open(self.out_dir / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        # times differ from run to run; in a file of their own they leave the log the same
+        for name, more in ((LOG_FILE, values), (TIMES_FILE, {"seconds": round(self.seconds, 1)})):
+            with open(self.out_dir / name, "a", encoding="utf-8") as file:
+                file.write(json.dumps(place | more) + "\n")
 
     def _evaluate(self) -> None:
         values: dict[str, float] = {}
@@ -374,12 +364,20 @@ class _Trainer:
             values |= self.probe(self.average.module)
         self._log(values)
 
-    def _save(self) -> None:
-        self.state.save(step=self.step, seconds=self.seconds)
+    def _save(self, sums: dict[str, float], counted: int) -> None:
+        self.state.save(step=self.step, seconds=self.seconds, sums=sums, counted=counted)
         self.average.module.save_pretrained(self.out_dir / "model")
 
 
-def _fixed(config: TrainConfig) -> dict[str, Any]:
+def _fixed(config: DiffAETrainingSettings) -> dict[str, Any]:
     """Settings that a resumed run may not change; budgets and intervals may."""
     free = ("max_images", "max_minutes", "eval_every", "save_every", "log_every")
     return {k: v for k, v in config.to_dict().items() if k not in free}
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Take off the lines that a killed run wrote after its last saved state; they will be written again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        files.write_file(path, "".join(kept))

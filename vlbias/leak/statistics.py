@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
 from scipy import fft
 
-from vlbias.images import load_stored, to_upright_rgb
+from vlbias.images import DECODERS, load_stored, to_upright_rgb
 from vlbias.originals import Encoded
 
 __all__ = [
@@ -106,7 +106,7 @@ def stored_picture(source: Source) -> Image.Image:
         ImageError: the file cannot be read.
     """
     if isinstance(source, Encoded):
-        return Image.open(io.BytesIO(source.data))
+        return Image.open(io.BytesIO(source.data), formats=DECODERS)
     if not isinstance(source, Image.Image):
         return load_stored(source)
     drawn = source.convert("RGB")

@@ -10,17 +10,13 @@ import torch
 from torch import nn
 
 from vlbias.checkpoints import load_tensors, read_foreign_pickle
-from vlbias.classify import create_backbone
-from vlbias.errors import CheckpointError, ConfigError
+from vlbias.classify import check_options, create_backbone
+from vlbias.errors import CheckpointError
 
 __all__ = ["TorchNetwork", "load_weights", "timm_network"]
 
 #: Endings of files that hold weights alone.
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
-# Arguments of timm.create_model that would fetch or read something else.
-_NOT_FOR_CONFIGS = frozenset(
-    {"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict"}
-)
 
 
 class TorchNetwork:
@@ -58,10 +54,7 @@ def timm_network(
         ConfigError: no such architecture, or options that it refuses or that are not its own.
         CheckpointError: the file is missing, damaged, or of another architecture.
     """
-    foreign = sorted(_NOT_FOR_CONFIGS & set(options))
-    if foreign:
-        raise ConfigError(f"`model_args` of {path.name} must describe the architecture alone; it names {foreign}.")
-    model = create_backbone(architecture, num_classes, options=options)
+    model = create_backbone(architecture, num_classes, options=check_options(options))
     load_weights(model, path, architecture)
     return TorchNetwork(model, device)
 

@@ -68,7 +68,7 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
         skeleton=skeleton,
         embedding_size=int(config["embedding_size"]),
     )
-    model = Embedder(configuration, space)
+    model = Embedder(configuration, space, int(config["image_size"]))
     tensors = load_tensors(place / "model.safetensors")
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     fill(model, weights, str(place))

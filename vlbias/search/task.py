@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from vlbias.errors import ConfigError, LabelError, unknown
+from vlbias.images import load_pixels
 from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
@@ -113,7 +113,7 @@ class Task:
         labels = np.asarray([known.get(str(label), -1) for label in rows["label"]], dtype=np.int64)
         return Sample(
             ids=tuple(rows["id"]),
-            images=_load_uint8(source, list(rows["id"]), self.image_size),
+            images=load_pixels(source, list(rows["id"]), self.image_size),
             labels=labels,
             groups=np.searchsorted(np.asarray(self.groups), rows["group"].to_numpy(str)).astype(np.int64),
             persons=np.asarray(pd.factorize(rows["person"])[0], dtype=np.int64),
@@ -281,17 +281,6 @@ def _check_splits(task: Task, real: pd.DataFrame) -> None:
             raise LabelError(f"Split '{split}' holds `{task.target}` = {unseen[0]!r}, which no training image has.")
     if len(task.classes) < 2:
         raise LabelError(f"Training needs at least 2 classes; split 'train' has {len(task.classes)}.")
-
-
-def _load_uint8(dataset: Any, ids: list[str], size: int, chunk: int = 512) -> Tensor:
-    """Images of a dataset => uint8 (n, 3, size, size), chunk by chunk so that floats never fill the memory."""
-    if not ids:
-        return torch.empty(0, 3, size, size, dtype=torch.uint8)
-    parts = []
-    for start in range(0, len(ids), chunk):
-        x = dataset.tensor(ids[start : start + chunk], size)
-        parts.append(((x + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8))
-    return torch.cat(parts)
 
 
 def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, image_size: int = 64) -> Any:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlbias.classify import create_backbone
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
+from vlbias.images import to_float
 from vlbias.optim import Resumable, TrainingState, set_learning_rate
 from vlbias.search.cell import dpn_cell
 from vlbias.search.evaluation import Evaluation
@@ -56,18 +58,16 @@ class TrainSettings:
 class Embedder(nn.Module):
     """Backbone, linear layer and batch norm: image in [-1, 1] (b, 3, h, w) => embedding (b, embedding_size)."""
 
-    def __init__(self, configuration: Configuration, space: Space):
+    def __init__(self, configuration: Configuration, space: Space, image_size: int):
         super().__init__()
         if configuration.backbone == DPN_CELL:
             assert configuration.cell is not None
             self.backbone = dpn_cell(configuration.cell, space.skeleton)
         else:
-            import timm
-
-            self.backbone = timm.create_model(configuration.backbone, pretrained=False, num_classes=0)
+            self.backbone = create_backbone(configuration.backbone, 0, image_size=image_size)
         with torch.no_grad():
             was_training = self.backbone.training
-            features = self.backbone.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+            features = self.backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1]
             self.backbone.train(was_training)
         self.projection = nn.Linear(features, space.embedding_size)
         self.norm = nn.BatchNorm1d(space.embedding_size)
@@ -83,15 +83,10 @@ def embed(model: nn.Module, images: Tensor, *, batch_size: int = 256, device: to
     model.eval()
     parts = []
     for start in range(0, len(images), batch_size):
-        x = to_float(images[start : start + batch_size], device)
+        x = to_float(images[start : start + batch_size].to(device))
         parts.append(F.normalize(model(x) + model(x.flip(3))).cpu())
     model.train(was_training)
     return torch.cat(parts)
-
-
-def to_float(images: Tensor, device: torch.device | None = None) -> Tensor:
-    """uint8 => float in [-1, 1]."""
-    return images.to(device).float() / 127.5 - 1.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +154,7 @@ class Trainer:
         self.epoch = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(*seed))
-            self.model: nn.Module = Embedder(configuration, space)
+            self.model: nn.Module = Embedder(configuration, space, task.image_size)
             self.head: Head = make_head(configuration.head, space.embedding_size, len(task.classes))
         self.model.to(self.device)
         self.head.to(self.device)
@@ -232,7 +227,7 @@ class Trainer:
             images, labels = _gather(
                 train, self.task.edited if from_edits.any() else train, order[chosen], from_edits[chosen]
             )
-            x = to_float(images, self.device)
+            x = to_float(images.to(self.device))
             if self.settings.flip:
                 mirrored = torch.from_numpy(generator.random(len(x)) < 0.5).to(self.device)
                 x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
@@ -287,7 +282,7 @@ def _predict(
     head.eval()
     parts = []
     for start in range(0, len(images), batch_size):
-        logits = head.logits(model(to_float(images[start : start + batch_size], device)))
+        logits = head.logits(model(to_float(images[start : start + batch_size].to(device))))
         if not torch.isfinite(logits).all():
             raise TrainingError("The logits are not finite; training diverged.")
         parts.append(logits.argmax(1).cpu())

@@ -1,4 +1,4 @@
-"""Build an editor from a labelled dataset: CLIP, autoencoder, prior, probes and paths, stage after stage.
+"""How an editor is made of a labelled dataset: CLIP, autoencoder, prior, probes and paths, stage after stage.
 
 Every stage is kept in ``OUT/.building`` when it is done and long stages save their state, so a build that was killed
 goes on where it stopped. The shipped checkpoints were made of these stages; ``checkpoints/README.md`` has the commands.
@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
 from vlbias.attributes import ATTRIBUTES
-from vlbias.checkpoints import load_tensors, save_tensors
-from vlbias.diffae import DiffAE, DiffAEConfig, PriorTrainConfig, TrainConfig, train_diffae, train_prior
-from vlbias.errors import ConfigError, DatasetError, unknown
-from vlbias.files import make_folder, write_json
-from vlbias.images import to_uint8
+from vlbias.balance import column_labels, resolve_poles
+from vlbias.clip import (
+    MILD,
+    STRONG,
+    CaptionTemplates,
+    Clip,
+    ClipTrainingSettings,
+    TableCaptions,
+    TowerTrainingSettings,
+    train_clip,
+    train_tower,
+)
+from vlbias.clip import load as load_clip
+from vlbias.data import FaceDataset
+from vlbias.data.synthfaces import SynthFaces
+from vlbias.diffae import DiffAE, DiffAEConfig, DiffAETrainingSettings, PriorTrainingSettings, train_diffae, train_prior
+from vlbias.editor import Editor
+from vlbias.errors import ConfigError, DatasetError, TrainingError, unknown
+from vlbias.files import AnyPath, make_folder, write_json
+from vlbias.images import load_pixels, to_float
 from vlbias.paths import Dipole, PathSet, PathTraining, Probes, fit_probes, train_paths
-from vlbias.progress import track
-
-if TYPE_CHECKING:
-    from vlbias.clip import Clip, TableCaptions
-    from vlbias.data import FaceDataset
-    from vlbias.editor import Editor
+from vlbias.settings import Settings, number
+from vlbias.world import DIPOLES
+from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
 
 __all__ = [
     "PHOTOGRAPH_DIPOLES",
@@ -42,7 +54,9 @@ __all__ = [
     "dipoles_of",
     "held_out_images",
     "label_features",
+    "photograph_templates",
     "pole_labels",
+    "synthfaces_templates",
     "training_images",
 ]
 
@@ -65,7 +79,7 @@ SMALL_DIFFAE = DiffAEConfig(
     prediction_type="v_prediction",
 )
 
-#: Dipoles for photographs, in the language of ``vlbias.clip.photograph_templates``.
+#: Dipoles for photographs, in the language of :func:`photograph_templates`.
 PHOTOGRAPH_DIPOLES: dict[str, Dipole] = {
     "age": Dipole(
         ("a photo of an old person", "a portrait of an elderly person", "a photo of an older person"),
@@ -80,7 +94,7 @@ PHOTOGRAPH_DIPOLES: dict[str, Dipole] = {
 
 
 @dataclass(frozen=True)
-class BuildSettings:
+class BuildSettings(Settings):
     """How much of everything a build takes; the defaults suit a few hours on two cores at 64 px.
 
     Attributes:
@@ -91,7 +105,7 @@ class BuildSettings:
         aux_columns: columns of the table that a linear head must read from z_sem while the autoencoder trains, so
             that z_sem holds small details too; the head is not kept. Empty for none.
         aux_weight: weight of that term.
-        high_noise: see ``TrainConfig``.
+        high_noise: see ``DiffAETrainingSettings``.
         paths: names of the dipoles that get a path; the others are read and guarded.
         path_faces: faces that paths are learned on.
         probe_faces: faces that probes are fitted on.
@@ -100,31 +114,29 @@ class BuildSettings:
         diffae: architecture.
     """
 
-    clip_images: int = 60_000
-    tower_images: int = 300_000
-    diffae_images: int = 100_000
+    clip_images: int = number(60_000, 16)
+    tower_images: int = number(300_000, 16)
+    diffae_images: int = number(100_000, 16)
     aux_columns: tuple[str, ...] = ()
-    aux_weight: float = 0.1
-    high_noise: float = 0.3
+    aux_weight: float = number(0.1, 0)
+    high_noise: float = number(0.3, 0)
     paths: tuple[str, ...] = ("age", "skin_tone")
-    path_faces: int = 6000
-    probe_faces: int = 6000
-    text_steps: int = 350
-    prior_steps: int = 4000
-    path_steps: int = 150
-    diffae: DiffAEConfig = field(default=SMALL_DIFFAE)
+    path_faces: int = number(6000, 16)
+    probe_faces: int = number(6000, 16)
+    text_steps: int = number(350, 0)
+    prior_steps: int = number(4000, 1)
+    path_steps: int = number(150, 0)
+    diffae: DiffAEConfig = SMALL_DIFFAE
 
     def __post_init__(self) -> None:
-        for name in ("clip_images", "tower_images", "diffae_images", "path_faces", "probe_faces"):
-            if getattr(self, name) < 16:
-                raise ConfigError(f"`{name}` must be >= 16; got {getattr(self, name)}.")
+        super().__post_init__()
         if not self.paths:
             raise ConfigError("`paths` is empty; an editor needs at least one path.")
 
 
 def build_editor(
     dataset: FaceDataset,
-    out: str | Path,
+    out: AnyPath,
     *,
     name: str | None = None,
     settings: BuildSettings | None = None,
@@ -145,9 +157,6 @@ def build_editor(
         DatasetError: too few faces.
         UnknownNameError: a path without a dipole, or an auxiliary column that is not there.
     """
-    from vlbias.clip import load as load_clip
-    from vlbias.editor import Editor
-
     out, settings = Path(out), settings or BuildSettings()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dipoles = dipoles_of(dataset)
@@ -161,10 +170,8 @@ def build_editor(
     images = training_images(train, size)
 
     if not (work / "clip").is_dir():
-        clip = build_clip(
-            images, caption_source(train, seed=seed), settings, work, seed=seed, device=device
-        )
-        clip.save_pretrained(work / "clip")
+        captions = caption_source(train, seed=seed)
+        build_clip(images, captions, settings, work, seed=seed, device=device).save_pretrained(work / "clip")
     clip = load_clip(work / "clip", device=device)
 
     if not (work / "diffae").is_dir():
@@ -180,14 +187,12 @@ def build_editor(
     info = {"name": name or out.name, "license": dataset.license or "unknown", "trained_on": dataset.name}
     editor = Editor(diffae, clip=clip, paths=paths, probes=probes, info=info)
     editor.save_pretrained(out)
-    write_json(out / "build.json", {"dataset": dataset.name, "faces": len(train), "seed": seed, **_plain(settings)})
+    write_json(out / "build.json", {"dataset": dataset.name, "faces": len(train), "seed": seed, **settings.to_dict()})
     shutil.rmtree(work)
     return editor
 
 
-def training_images(
-    dataset: FaceDataset, size: int, *, limit: int | None = None, at_least: int = 16
-) -> torch.Tensor:
+def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None, at_least: int = 16) -> torch.Tensor:
     """The pictures of a dataset in memory, in the order of its table: uint8 (n, 3, size, size).
 
     Raises:
@@ -199,13 +204,7 @@ def training_images(
         raise DatasetError(
             f"'{dataset.name}' has {len(ids)} pictures in this split; learning needs {at_least} at least."
         )
-    parts = []
-    with track(len(ids), "reading", "pictures") as progress:
-        for start in range(0, len(ids), 250):
-            chunk = ids[start : start + 250]
-            parts.append(to_uint8(dataset.tensor(chunk, size)))
-            progress.update(len(chunk))
-    return torch.cat(parts)
+    return load_pixels(dataset, ids, size, title="reading")
 
 
 def held_out_images(dataset: FaceDataset, size: int, *, limit: int = 32) -> torch.Tensor | None:
@@ -221,32 +220,23 @@ def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
     Raises:
         UnknownNameError: a column that the captions speak of is missing.
     """
-    from vlbias.clip import TableCaptions, photograph_templates, synthfaces_templates
-    from vlbias.data.synthfaces import SynthFaces
-
     templates = synthfaces_templates() if isinstance(dataset, SynthFaces) else photograph_templates()
     return TableCaptions(templates, dataset.table, seed=seed)
 
 
 def dipoles_of(dataset: FaceDataset) -> dict[str, Dipole]:
     """The dipoles that a CLIP trained on this dataset's captions can read."""
-    from vlbias.data.synthfaces import SynthFaces
-
     if not isinstance(dataset, SynthFaces):
         return dict(PHOTOGRAPH_DIPOLES)
-    from vlbias.world import DIPOLES
-
     return {name: Dipole(positive, negative) for name, (positive, negative) in DIPOLES.items()}
 
 
-def label_features(table: Any, columns: tuple[str, ...]) -> torch.Tensor:
+def label_features(table: pd.DataFrame, columns: Sequence[str]) -> torch.Tensor:
     """Columns as features of mean 0 and deviation 1, float32 (n, f); words become one indicator each, missing is 0.
 
     Raises:
         UnknownNameError: no such column.
     """
-    import pandas as pd
-
     parts = []
     for column in columns:
         if column not in table:
@@ -262,31 +252,25 @@ def label_features(table: Any, columns: tuple[str, ...]) -> torch.Tensor:
 def build_clip(
     images: torch.Tensor, captions: TableCaptions, settings: BuildSettings, work: Path, *, seed: int, device: str
 ) -> Clip:
-    """A small CLIP from nothing; resumes from ``work/tower.state``, ``work/tower.safetensors`` and ``work/clip.state``.
+    """A small CLIP from nothing; resumes from ``work/tower.state`` and ``work/clip.state``.
 
-    A CLIP for photographs (captions of :func:`vlbias.clip.photograph_templates`) starts from an image tower that has
-    learned the labels, and is trained under strong augmentation.
+    Both stay there: remove ``work`` when the result is saved. A CLIP for photographs (captions of
+    :func:`photograph_templates`) starts from an image tower that has learned the labels, and is trained under strong
+    augmentation.
     """
-    from vlbias.clip import MILD, STRONG, ClipTraining, TowerTraining, photograph_templates, train_clip, train_tower
-
     photographs = captions.templates == photograph_templates()
     tower = None
     if photographs:
-        saved = work / "tower.safetensors"
-        if not saved.is_file():
-            columns = [name for name in captions.templates.columns if captions.table[name].nunique() > 1]
-            learned = train_tower(
-                images,
-                captions.table,
-                columns,
-                training=TowerTraining(num_images=settings.tower_images),
-                seed=seed,
-                device=device,
-                state_path=work / "tower.state",
-            )
-            save_tensors(saved, learned)
-        tower = load_tensors(saved)
-    training = ClipTraining(
+        tower = train_tower(
+            images,
+            captions.table,
+            [name for name in captions.templates.columns if captions.table[name].nunique() > 1],
+            training=TowerTrainingSettings(num_images=settings.tower_images),
+            seed=seed,
+            device=device,
+            state_path=work / "tower.state",
+        )
+    training = ClipTrainingSettings(
         num_images=settings.clip_images,
         batch_size=96,
         text_steps=settings.text_steps,
@@ -295,9 +279,7 @@ def build_clip(
         freeze_text=0.5 if photographs else 0.6,
     )
     state = work / "clip.state"
-    clip = train_clip(images, captions, training=training, tower=tower, seed=seed, device=device, state_path=state)
-    (work / "tower.safetensors").unlink(missing_ok=True)
-    return clip
+    return train_clip(images, captions, training=training, tower=tower, seed=seed, device=device, state_path=state)
 
 
 def build_diffae(
@@ -315,12 +297,10 @@ def build_diffae(
     Raises:
         TrainingError: it was asked to stop before its budget; the same call goes on.
     """
-    from vlbias.errors import TrainingError
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DiffAE(settings.diffae)
-    training = TrainConfig(
+    training = DiffAETrainingSettings(
         max_images=settings.diffae_images,
         aux_weight=settings.aux_weight,
         high_noise=settings.high_noise,
@@ -337,8 +317,8 @@ def build_diffae(
 def build_prior(model: DiffAE, images: torch.Tensor, *, num_steps: int = 4000, seed: int = 0) -> DiffAE:
     """The model with a latent prior fitted to the codes of ``images``, uint8 (n, 3, h, w)."""
     with torch.no_grad():
-        codes = torch.cat([model.encode(_float(chunk).to(model.device)) for chunk in images.split(128)])
-    return train_prior(model, codes, PriorTrainConfig(num_steps=num_steps, seed=seed))
+        codes = torch.cat([model.encode(to_float(chunk).to(model.device)) for chunk in images.split(128)])
+    return train_prior(model, codes, PriorTrainingSettings(num_steps=num_steps, seed=seed))
 
 
 def pole_labels(dataset: FaceDataset, dipoles: Mapping[str, Dipole]) -> dict[str, torch.Tensor]:
@@ -348,8 +328,6 @@ def pole_labels(dataset: FaceDataset, dipoles: Mapping[str, Dipole]) -> dict[str
     Raises:
         PlanError: a column is a measurement, not a grouping.
     """
-    from vlbias.balance import column_labels, resolve_poles
-
     labels: dict[str, torch.Tensor] = {}
     for column in (column for attribute in ATTRIBUTES.values() for column in attribute.columns):
         if column not in dataset.table or dataset.table[column].isna().all():
@@ -400,10 +378,56 @@ def build_paths(
     return paths, probes
 
 
-def _float(images: torch.Tensor) -> torch.Tensor:
-    return images.float() / 127.5 - 1
+def photograph_templates() -> CaptionTemplates:
+    """Captions for face photographs with columns age (years), gender, race and skin ("light", "dark", or missing).
+
+    Race words and skin words stand in different sentences' places and are drawn independently: a caption may name
+    either, both or none, so that a model does not have to take one for the other.
+    """
+    return CaptionTemplates(
+        adjectives={
+            "age": _age_adjectives,
+            "race": {
+                "White": ("white", "caucasian"),
+                "Black": ("black", "african"),
+                "Asian": ("asian", "east asian"),
+                "Indian": ("indian", "south asian"),
+                "Others": ("hispanic or middle eastern",),
+            },
+        },
+        tails={"skin": {"light": ("with light skin", "with fair skin"), "dark": ("with dark skin", "with brown skin")}},
+        nouns=("gender", {"male": ("man", "male person"), "female": ("woman", "female person")}),
+        mention={"age": 0.65, "race": 0.25, "skin": 0.5, "gender": 0.6},
+    )
 
 
-def _plain(settings: BuildSettings) -> dict[str, Any]:
-    values = {name: getattr(settings, name) for name in BuildSettings.__dataclass_fields__}
-    return values | {"diffae": settings.diffae.to_dict()}
+def synthfaces_templates() -> CaptionTemplates:
+    """Captions for the table of the embedded world, in the world's own words, which also say what is absent.
+
+    Short captions teach best, and small features need most of them: that is what the mention rates are for.
+    """
+    return CaptionTemplates(
+        adjectives=ADJECTIVES,
+        tails=TAILS,
+        nouns=("gender", NOUNS),
+        mention={
+            "age": 0.15, "skin_tone": 0.15, "gender": 0.2, "smile": 0.35, "glasses": 0.15, "beard": 0.2,
+            "nose": 0.3, "lips": 0.3, "hair_color": 0.1,
+        },
+    )  # fmt: skip
+
+
+def _age_adjectives(age: float) -> Sequence[str]:
+    for bound, phrases in (
+        (3, ("baby", "very young", "infant")),
+        (13, ("child", "very young", "little")),
+        (20, ("teenage", "young")),
+        (35, ("young", "young adult")),
+        # the words meet where the datasets draw the line between young and old, at 40 years
+        (40, ("adult", "young adult")),
+        (50, ("adult", "middle-aged", "older")),
+        (60, ("middle-aged", "older", "old")),
+    ):
+        if age < bound:
+            return phrases
+    return ("old", "elderly", "very old", "aged")

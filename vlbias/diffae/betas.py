@@ -1,0 +1,38 @@
+"""Noise schedules: how much noise each time step adds."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlbias.errors import ConfigError
+
+__all__ = ["alphas_cumprod", "betas"]
+
+
+def betas(schedule: str, T: int) -> Tensor:
+    """Noise variances beta_1..beta_T, float64 (T,).
+
+    ``linear``: 1e-4 to 2e-2 at T = 1000, scaled for another T; ``cosine``: Nichol & Dhariwal 2021, eq. 17;
+    ``constB``: B throughout (the published latent prior: ``const0.008``).
+    """
+    if schedule == "linear":
+        values = np.linspace(1e-4 * 1000 / T, 0.02 * 1000 / T, T, dtype=np.float64)
+    elif schedule == "cosine":
+        f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+        values = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    elif match := re.fullmatch(r"const([0-9.]+)", schedule):
+        values = np.full(T, float(match[1]) * 1000 / T)
+    else:
+        raise ConfigError(f"`beta_schedule` must be linear, cosine or const<number>; got {schedule!r}.")
+    if not ((values > 0) & (values < 1)).all():
+        raise ConfigError(f"`beta_schedule` {schedule!r} with T={T} gives variances outside (0, 1).")
+    return torch.from_numpy(values)
+
+
+def alphas_cumprod(schedule: str, T: int) -> Tensor:
+    """alpha_bar_t, the product of 1 - beta_1..t (Ho et al. 2020, after eq. 4), float32 (T,)."""
+    return torch.cumprod(1 - betas(schedule, T), dim=0).float()
