@@ -50,8 +50,23 @@ def main() -> None:
     except KeyboardInterrupt:
         print("vlbias: stopped; the same command goes on where it was.", file=sys.stderr)
         raise SystemExit(130) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            "vlbias: the memory is used up. Smaller or fewer pictures need less (--size, --images, --limit), and so "
+            "does an editor of smaller pictures.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except OSError as error:
         # A full disk or a folder without permission, outside the places that name it better.
         place = f" ({error.filename})" if error.filename else ""
         print(f"vlbias: {error.strerror or error}{place}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's own error, that of a graphics card, and what PyTorch raises for the processor."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
