@@ -33,7 +33,7 @@ def expected_miss(logits: np.ndarray) -> np.ndarray:
     return (1 / (1 + np.exp(-(logits[..., None] + spread * nodes)))) @ weights / weights.sum()
 
 
-def one_world(seed: int, num_bootstrap: int) -> tuple[np.ndarray, ...]:
+def one_world(seed: int, num_resamples: int) -> tuple[np.ndarray, ...]:
     """(k, m) truth, (k, m) means, (k, k) P(dominates), (k, m, 2) intervals."""
     generator = np.random.default_rng([seed, 0])
     base = generator.normal(-1.6, 0.35, size=CANDIDATES)
@@ -53,7 +53,7 @@ def one_world(seed: int, num_bootstrap: int) -> tuple[np.ndarray, ...]:
             missed = (generator.random(len(p)) < p).astype(float)
             runs.append(Evaluation("identify", ("a", "b"), groups, persons, np.stack([missed, missed]), diversity=1.0))
         evaluations.append(runs)
-    mean, interval, dominance = compare(evaluations, OBJECTIVES, num_resamples=num_bootstrap, seed=seed)
+    mean, interval, dominance = compare(evaluations, OBJECTIVES, num_resamples=num_resamples, seed=seed)
     return truth, mean, dominance[:-1], interval
 
 

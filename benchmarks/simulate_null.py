@@ -47,7 +47,7 @@ def null_records(plan: simulate.SimulationPlan, seed: int) -> dict[str, dict[str
     generator = np.random.default_rng([seed, 1])
     true = np.asarray([CLASSES.index(plan.labels[item][1]) for item in plan.test])
     difficulty = generator.normal(size=len(true))
-    of_repeat = 0.15 * generator.normal(size=int(plan.settings["repeats"]))
+    of_repeat = 0.15 * generator.normal(size=plan.settings.repeats)
     records = {}
     for key, run in plan.runs.iterrows():
         logit = 0.9 + 0.8 * np.log(run["n"] / 150) + of_repeat[run["repeat"]] + 0.15 * generator.normal()
@@ -69,7 +69,7 @@ def one_world(seed: int, alpha: float) -> dict[str, bool]:
     """Claims made in one null world."""
     data = Labels(seed)
     options = {"target": "label", "protected": "group", "repeats": 5, "seed": seed, "shares": (0.0, 0.15, 1 / 3, 0.5)}
-    quick = {"num_bootstrap": 100, "num_permutations": 60}
+    quick = {"num_resamples": 100, "num_permutations": 60}
     claims = {}
     plan = simulate.plan(data, n=180, **options)
     result = simulate.SimulationResult(plan, null_records(plan, seed), ["real"], **quick)

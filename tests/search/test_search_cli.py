@@ -61,7 +61,7 @@ def test_edits_make_their_share_a_searched_variable(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--trials", 1, "--seed", 4), "other settings: seed"),
+        (("--trials", 1, "--seed", 4), "other settings: `seed`"),
         (("--trials", 1, "--objectives", "error,rankgap"), "Did you mean 'rank_gap'"),
         (("--trials", 1, "--edits", "nowhere"), "nowhere is not there"),
     ],
@@ -98,7 +98,7 @@ def test_a_storage_of_another_version_or_program(tmp_path, monkeypatch, capsys):
     (tmp_path / "out").mkdir()
     for text, message in (
         ('{"vlbias": "simulate", "format": 99}\n', "has format 99; this version reads"),
-        ("hello\n", "is not the storage of a simulation"),
+        ("hello\n", "is not the storage of `vlbias simulate`"),
     ):
         (tmp_path / "out" / "sim.log").write_text(text)
         assert message in failing(monkeypatch, capsys, "simulate", real, tmp_path / "out", *SIMULATE)

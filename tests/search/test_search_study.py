@@ -159,9 +159,10 @@ def test_the_held_out_front_is_made_once(searched):
     assert front.groups["images"].dtype.kind == "i"
     written = study.write(folder / "out", front)
     assert {p.name for p in written.iterdir()} == {
-        "trials.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png"
+        "trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png"
     }  # fmt: skip
     assert (written / "front.png").stat().st_size > 5000
+    assert "seconds" not in (written / "trials.csv").read_text() and "seconds" in (written / "timing.csv").read_text()
     assert study.front(refit=0, num_resamples=50, show_progress=False).refits == 0
 
 
@@ -224,7 +225,7 @@ def test_a_database_url_works_as_well(tmp_path):
 
 def test_wrong_storages(tmp_path, searched):
     study, folder = searched
-    with pytest.raises(ConfigError, match="other settings: seed .seed: there 3, here 4"):
+    with pytest.raises(ConfigError, match="other settings: `seed` is 3 there and 4 here"):
         start(folder / "study.log", 5, eta=2.0, seed=4)
     garbage = tmp_path / "notes.txt"
     garbage.write_text("hello\n")
@@ -309,3 +310,30 @@ def test_comparison_is_sure_where_it_may_be():
     assert dominance[0, 2] < 0.9 and dominance[2, 0] < 0.9
     assert (interval[..., 0] <= mean).all() and (mean <= interval[..., 1]).all()
     assert (interval[1, 0] < 0.65).all() and (interval[1, 0] > 0.35).all()
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code": 5, "wor', b"\0" * 32, None])
+def test_a_journal_that_was_cut_off_goes_on(tmp_path, torn):
+    path = tmp_path / "study.log"
+    study = Storage(path).study(2, {"seed": 1})
+    for _ in range(2):
+        study.tell(study.ask(), [0.1, 0.2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20] if torn is None else whole + torn)
+    again = Storage(path).study(2, {"seed": 1})
+    again.tell(again.ask(), [0.1, 0.3])
+    trials = Storage(path).study(2, {"seed": 1}).get_trials()
+    assert len(trials) == 3 and trials[0].values == [0.1, 0.2] and trials[-1].values == [0.1, 0.3]
+    with path.open("ab") as file:  # by a worker that dies while others have the study open
+        file.write(b'{"op_code": 5, "wor')
+    again.tell(again.ask(), [0.2, 0.3])
+    assert len(Storage(path).study(2, {"seed": 1}).get_trials()) == 4
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "study.log"
+    Storage(path).study(2, {"seed": 1})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\0\0\n" + b"".join(lines[1:]))
+    with pytest.raises(ConfigError, match=r"Line 2 of .*study.log is damaged"):
+        Storage(path)

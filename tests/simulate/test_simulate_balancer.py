@@ -34,7 +34,7 @@ def test_edits_reach_the_share_and_are_made_once(tmp_path, capsys):
         seen.append((training.key, training.images, training.edited))
         return [plan.labels[item][1] for item in plan.test]
 
-    options = {"settings": FitSettings(image_size=16), "progress": False, "storage": tmp_path / "sim.log"}
+    options = {"settings": FitSettings(image_size=16), "show_progress": False, "storage": tmp_path / "sim.log"}
     fill = {"real": None, "edited": balancer}
     result = simulate.run(plan, faces, model=model, fill=fill, **options)
     assert len(result.records) == 2 * 2 + 2
@@ -55,6 +55,6 @@ def test_an_editor_without_the_path_says_so(tmp_path):
     faces = tiny_editor.make_faces(tmp_path / "faces", CELLS)
     plan = simulate.plan(faces, target="smile", protected="skin", focal="dark", n=16, shares=(0.0, 0.5), repeats=1)
     blunt = Balancer(tiny_editor.TinyEditor(blunt=True), target="smile", protected="skin", chunk_size=8)
-    options = {"settings": FitSettings(image_size=16), "progress": False, "storage": tmp_path / "sim.log"}
+    options = {"settings": FitSettings(image_size=16), "show_progress": False, "storage": tmp_path / "sim.log"}
     with pytest.raises(PlanError, match=r"No edit towards 'dark' passed verification \(\w+ \d+"):
         simulate.run(plan, faces, model=lambda training: [], fill={"edited": blunt}, **options)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlbias import simulate
-from vlbias.errors import ConfigError, LabelError, PlanError, UnknownNameError
-from vlbias.simulate.plans import quotas
+from vlbias.errors import ConfigError, DatasetError, LabelError, PlanError, UnknownNameError
+from vlbias.simulate.quotas import quotas
 
 OPTIONS = {"target": "emotion", "protected": "race"}
 
@@ -62,7 +62,7 @@ def test_plan_invariants(n, shares, mode, rest, seed):
 
     table = face_table()
     plan = simulate.plan(TableFaces(table), **OPTIONS, n=n, shares=shares, mode=mode, rest=rest, repeats=2, seed=seed)
-    _check(plan, table, plan.settings["n"], shares, 2)
+    _check(plan, table, plan.settings.n, shares, 2)
     if rest == "uniform":
         for _, run in plan.runs.iterrows():
             others = [run[f"n[{group}]"] for group in plan.groups if group != run["focal"]]
@@ -105,7 +105,7 @@ def test_unnested_draws_differ_but_keep_the_counts(faces):
 
 def test_the_largest_n_is_feasible_and_one_more_is_not(faces):
     plan = simulate.plan(faces, **OPTIONS, repeats=1)
-    n = plan.settings["n"]
+    n = plan.settings.n
     with pytest.raises(
         PlanError, match=rf"n={n + 1} is not feasible: group '.' has .* The largest feasible n is {n}\."
     ):
@@ -117,7 +117,7 @@ def test_the_largest_n_is_feasible_and_one_more_is_not(faces):
 
 def test_numbers_of_other_kinds(faces):
     plan = simulate.plan(faces, **OPTIONS, n=np.int64(40), shares=(0.0, 0.5), repeats=1)
-    assert plan.settings["n"] == 40 and type(plan.settings["n"]) is int
+    assert plan.settings.n == 40 and type(plan.settings.n) is int
     for n in (True, 12.5, 1, "many"):
         with pytest.raises(ConfigError, match="`n` must be 'max' or a number"):
             simulate.plan(faces, **OPTIONS, n=n)
@@ -183,3 +183,28 @@ def test_bad_input(faces, make_faces):
     faces.table = table[table["split"] == "train"]
     with pytest.raises(LabelError, match="splits 'train' and 'test'"):
         call()
+
+
+def test_a_column_origin_of_ones_own_is_no_provenance(faces):
+    faces.table = faces.table.assign(origin="flickr")
+    plan = simulate.plan(faces, **OPTIONS, n=60, repeats=1, focal="z")
+    assert len(plan.test) == 600
+    faces.table = faces.table.assign(origin=["edited", "real"] * 750)
+    assert len(simulate.plan(faces, **OPTIONS, n=60, repeats=1, focal="z").test) == 300
+    faces.table = faces.table.assign(origin=["edited", "flickr"] * 750)
+    with pytest.raises(DatasetError, match="Column `origin` holds 'flickr' beside 'edited'"):
+        simulate.plan(faces, **OPTIONS)
+
+
+def test_labels_are_what_they_are_everywhere(faces):
+    table = faces.table
+    faces.table = table.assign(emotion=table["emotion"].map({"a": "1", "b": "1 ", "c": 0}), race=table["race"] == "x")
+    plan = simulate.plan(faces, **OPTIONS, n=60, repeats=1, focal="1")
+    assert plan.classes == ("0", "1") and plan.groups == ("0", "1")
+
+
+def test_unknown_settings_are_named(faces):
+    with pytest.raises(ConfigError, match="Unknown setting 'repeat'. Did you mean 'repeats'"):
+        simulate.plan(faces, **OPTIONS, repeat=3)
+    given = simulate.PlanSettings(n=60, repeats=1, focal="z")
+    assert simulate.plan(faces, **OPTIONS, settings=given, seed=4).settings.seed == 4

@@ -19,8 +19,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vlbias.errors import ConfigError, VlbiasError
+from vlbias.errors import ConfigError
+from vlbias.files import make_folder, writing
 from vlbias.locks import FileLock
+from vlbias.runstore import cut_torn_line, differences, files_beside
 
 __all__ = ["CONFIGURATION", "REASON", "SURPLUS", "Storage", "attempts_of", "quiet_optuna", "root_of", "roots"]
 
@@ -68,7 +70,7 @@ class Storage:
         if folder is not None:
             self.folder: Path | None = Path(folder)
         elif self.path is not None:
-            self.folder = self.path.with_name(self.path.name + ".files")
+            self.folder = files_beside(self.path)
         else:
             self.folder = None
         self.optuna_storage = self._open()
@@ -91,12 +93,12 @@ class Storage:
             return optuna.storages.InMemoryStorage()
         from optuna.storages.journal import JournalFileBackend
 
+        make_folder(self.path.parent)
+        lock: Any = _JournalLock(self.path)
+        with lock.held, writing(self.path):
+            _mend_journal(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _check_journal(self.path)
-            return optuna.storages.JournalStorage(JournalFileBackend(str(self.path)))
-        except VlbiasError:
-            raise
+            return optuna.storages.JournalStorage(JournalFileBackend(str(self.path), lock_obj=lock))
         except Exception as error:
             raise ConfigError(
                 f"{self.path} is not a readable study ({error}). Give another file as `storage`."
@@ -142,11 +144,10 @@ class Storage:
                 f"The study has format {stored.get('format')}; this version reads {FORMAT}. Give a new storage."
             )
         if header is not None:
-            differing = sorted(key for key in header if _plain(header[key]) != _plain(stored.get(key)))
-            if differing:
+            phrases = differences({key: value for key, value in stored.items() if key != "format"}, header)
+            if phrases:
                 raise ConfigError(
-                    f"The storage holds a study with other settings: {', '.join(differing)} "
-                    f"({differing[0]}: there {stored.get(differing[0])!r}, here {header[differing[0]]!r}). "
+                    f"The storage holds a study with other settings: {', '.join(phrases[:3])}. "
                     "Join with the same settings or give another storage."
                 )
         return study
@@ -269,24 +270,49 @@ def attempts_of(trials: Sequence[FrozenTrial], root: int) -> int:
     return sum(root_of(trial, trials) == root for trial in trials)
 
 
-def _check_journal(path: Path) -> None:
-    """A file that is there must be a Journal: JSON lines with an operation code."""
+class _JournalLock:
+    """What Optuna wants of a lock, as one of ours: a killed worker frees it at once, and nobody waits for a time-out.
+
+    Whoever takes it first cuts off what a killed worker left of its line, so that the next line stands for itself.
+    """
+
+    def __init__(self, journal: Path):
+        self.journal, self.held = journal, FileLock(files_beside(journal) / "journal.lock")
+
+    def acquire(self) -> bool:
+        self.held.acquire()
+        if self.journal.is_file():
+            cut_torn_line(self.journal)
+        return True
+
+    def release(self) -> None:
+        self.held.release()
+
+
+def _mend_journal(path: Path) -> None:
+    """Check that a file is a Journal (JSON lines with an operation code) and cut a torn last line off.
+
+    Raises:
+        ConfigError: it is something else, or a line before the last is damaged; the line is named.
+    """
     if not path.is_file():
         if path.exists():
             raise ConfigError(f"`storage` must be a file or a database URL; {path} is a folder.")
         return
-    with path.open("rb") as file:
-        first = file.readline()
-    if not first:
-        return
-    try:
-        known = "op_code" in json.loads(first)
-    except ValueError:
-        known = False
-    if not known:
+    lines = path.read_bytes().split(b"\n")
+    if lines[0] and not _is_record(lines[0]):
         raise ConfigError(f"{path} is not a study (no Journal file of Optuna). Give another file as `storage`.")
+    for number, line in enumerate(lines[:-1], start=1):
+        if not _is_record(line):
+            raise ConfigError(
+                f"Line {number} of {path} is damaged. Remove that line to go on with the others, "
+                "or give another file as `storage`."
+            )
+    cut_torn_line(path)
 
 
-def _plain(value: Any) -> Any:
-    """As it comes back from JSON: tuples are lists, keys are text."""
-    return json.loads(json.dumps(value))
+def _is_record(line: bytes) -> bool:
+    try:
+        return "op_code" in json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return False

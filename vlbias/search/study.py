@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
-from vlbias.files import make_folder
+from vlbias.files import make_folder, write_file
 from vlbias.search.export import save_model
 from vlbias.search.front import Candidate, Front, Refits, held_out_front
 from vlbias.search.halving import SAMPLERS, HalvingSettings, checkpoint_path, make_sampler, rung_values, work
@@ -35,6 +35,8 @@ _STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+#: Columns that differ between two runs of the same study.
+_TIMING = ("seconds", "attempts")
 
 
 @dataclass(frozen=True)
@@ -234,16 +236,20 @@ class Study:
     def write(self, out_dir: str | os.PathLike[str], front: Front | None = None) -> Path:
         """Write trials.csv and trials.png; with a held-out front also front.csv, groups.csv, dominance.csv, front.png.
 
+        How long each trial took and how often it was begun stands in timing.csv, so that everything else is the same
+        for a study that was interrupted.
+
         Raises:
             OutputError: the folder cannot be made.
         """
         out = make_folder(out_dir)
-        self.table().to_csv(out / "trials.csv")
+        table = self.table()
+        write_file(out / "trials.csv", table.drop(columns=list(_TIMING)).to_csv())
+        write_file(out / "timing.csv", table[list(_TIMING)].to_csv())
         self.plot(out / "trials.png")
         if front is not None:
-            front.table.to_csv(out / "front.csv")
-            front.groups.to_csv(out / "groups.csv")
-            front.dominance.to_csv(out / "dominance.csv")
+            for name in ("table", "groups", "dominance"):
+                write_file(out / f"{'front' if name == 'table' else name}.csv", getattr(front, name).to_csv())
             front.plot(out / "front.png")
         return out
 

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from vlbias.data.origins import origins
 from vlbias.errors import ConfigError, LabelError, unknown
 from vlbias.images import load_pixels
+from vlbias.labels import label_texts
 from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
@@ -197,30 +199,18 @@ def make_task(
 
 def _rows(dataset: Any, protected: str, label: str, person: str | None) -> pd.DataFrame:
     table = dataset.table
-    origin = table["origin"].astype(str) if "origin" in table.columns else pd.Series("real", index=table.index)
     source = table["source_id"] if "source_id" in table.columns else pd.Series(None, index=table.index, dtype=object)
     return pd.DataFrame(
         {
             "id": table.index.astype(str),
             "split": table["split"].astype(str).to_numpy(),
-            "label": _text(table[label]),
-            "group": _text(table[protected]),
-            "person": _text(table[person]) if person else table.index.astype(str),
-            "edited": (origin == "edited").to_numpy(),
+            "label": label_texts(table[label]).to_numpy(),
+            "group": label_texts(table[protected]).to_numpy(),
+            "person": label_texts(table[person]).to_numpy() if person else table.index.astype(str),
+            "edited": (origins(table) == "edited").to_numpy(),
             "source": source.astype(object).to_numpy(),
         }
     )
-
-
-def _text(column: pd.Series) -> np.ndarray:
-    """Labels as text, missing ones as None; 1.0 and 1 are the same label."""
-    values: list[str | None] = []
-    for value in column.tolist():
-        if value is None or value is pd.NA or value != value:
-            values.append(None)
-        else:
-            values.append(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
-    return np.asarray(values, dtype=object)
 
 
 def _refuse_missing(table: pd.DataFrame, protected: str, label: str) -> None:

@@ -5,11 +5,13 @@ table, curves and verdicts; see ``docs/simulate.md``. The question is that of Fa
 """
 
 from vlbias.simulate.fill import BalancerFill, CounterfactualFill, Fill
-from vlbias.simulate.plans import SimulationPlan, plan, quotas
+from vlbias.simulate.plans import PlanSettings, SimulationPlan, plan
+from vlbias.simulate.quotas import quotas
 from vlbias.simulate.regimes import REGIMES, expression_faces
 from vlbias.simulate.result import SimulationResult
-from vlbias.simulate.runs import TrainingSet, run
+from vlbias.simulate.runs import run
 from vlbias.simulate.statistics import Contrast, contrast, exchange_rate, holm
+from vlbias.simulate.training import TrainingSet
 
 __all__ = [
     "BalancerFill",
@@ -17,6 +19,7 @@ __all__ = [
     "Contrast",
     "CounterfactualFill",
     "Fill",
+    "PlanSettings",
     "SimulationPlan",
     "SimulationResult",
     "TrainingSet",

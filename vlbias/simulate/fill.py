@@ -17,7 +17,8 @@ import pandas as pd
 
 from vlbias.errors import ConfigError, PlanError
 from vlbias.locks import FileLock
-from vlbias.simulate.plans import Cell, SimulationPlan
+from vlbias.simulate.plans import SimulationPlan
+from vlbias.simulate.quotas import Cell
 
 __all__ = ["BalancerFill", "CounterfactualFill", "Fill", "as_fill", "donors_of"]
 
@@ -56,7 +57,7 @@ class CounterfactualFill:
 class BalancerFill:
     """Verified edits by a :class:`vlbias.Balancer`, made once per group and kept in the simulation's folder.
 
-    The balancer's judges are calibrated on the training split, so on real images of the focal group as well; the
+    What scores the edits is calibrated on the training split, so on real images of the focal group as well; the
     classifiers never see those.
     """
 
@@ -117,7 +118,7 @@ def donors_of(plan: SimulationPlan, key: str) -> dict[Cell, list[str]]:
     order = plan._order(key)
     others = [group for group in plan.groups if group != focal]
     donors: dict[Cell, list[str]] = {}
-    for cell in [cell for cell in now if cell[0] == focal and now[cell] > before.get(cell, 0)]:
+    for cell in [cell for cell in now if cell[0] == focal and plan.gain(key, cell) > 0]:
         label = cell[1]
         first: list[str] = []
         reserve: list[str] = []

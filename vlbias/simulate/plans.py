@@ -15,7 +15,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -24,41 +24,114 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.data.origins import origins
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
-from vlbias.files import read_json, write_json
+from vlbias.files import read_object, write_json
+from vlbias.labels import label_texts
+from vlbias.settings import with_changes
+from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
 
-__all__ = ["MODES", "SimulationPlan", "plan", "quotas"]
+__all__ = ["MODES", "PlanSettings", "SimulationPlan", "plan"]
 
 MODES = ("substitute", "add", "control")
-_FORMAT = 1
-Cell = tuple[str, str]
+_FORMAT = 2
 
 
-def quotas(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Split ``total`` places by shares (any positive scale), Sainte-Lague: sums exactly, monotone in ``total``.
+@dataclass(frozen=True)
+class PlanSettings:
+    """Which compositions are laid out.
 
-    Example:
-        >>> quotas(10, {"a": 0.5, "b": 0.3, "c": 0.2})
-        {'a': 5, 'b': 3, 'c': 2}
+    Args:
+        focal: the groups whose share moves, one after the other: "all", one name, or several.
+        shares: of the focal group, 0 <= share < 1; or whole compositions, mappings group -> share that sum to 1.
+        n: training images. "substitute": of every run. "add", "control": of the run with the largest share.
+            "max" takes the largest that every run allows.
+        mode: "substitute" keeps n and replaces others by the focal group; "add" keeps the others and adds the focal
+            group, so n grows; "control" adds the same number from the *other* groups instead, which shows what size
+            alone does. Several modes may be asked for; "add" is compared with "control".
+        rest: how the others share what is left: "natural" (as in the dataset) or "uniform".
+        stratify: "label" gives every group in every run the label frequencies of the dataset; None leaves them to
+            the draw.
+        subject: column of the person. Training and test then share no person (dealt 80 / 20 by a hash of the name if
+            the dataset's split does not keep them apart already), images of a person are taken together, and
+            intervals resample people.
+        repeats: independent draws, each with all shares.
+        nested: a larger share holds the images of the smaller; False draws every run anew.
+        seed: of the draws.
+
+    Raises:
+        UnknownNameError, ConfigError: a name or value that makes no sense.
     """
-    names = [name for name in shares if shares[name] > 0]
-    counts = dict.fromkeys(shares, 0)
-    if total <= 0 or not names:
-        return counts
-    weights = np.asarray([shares[name] for name in names], dtype=float)
-    # Divisors 1, 3, 5, ...: start a little below each fair share, then hand out the rest one by one.
-    floor = np.maximum(np.floor(weights / weights.sum() * total).astype(int) - 1, 0)
-    for _ in range(total - int(floor.sum())):
-        floor[int(np.argmax(weights / (2 * floor + 1)))] += 1
-    return counts | dict(zip(names, floor.tolist(), strict=True))
+
+    focal: str | Sequence[str] = "all"
+    shares: Sequence[float | Mapping[str, float]] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    n: int | str = "max"
+    mode: str | Sequence[str] = "substitute"
+    rest: str = "natural"
+    stratify: str | None = "label"
+    subject: str | None = None
+    repeats: int = 5
+    nested: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.modes:
+            if name not in MODES:
+                raise unknown("mode", name, MODES)
+        for what, value, allowed in (
+            ("rest", self.rest, ("natural", "uniform")),
+            ("stratify", self.stratify, ("label", None)),
+        ):
+            if value not in allowed:
+                raise unknown(what, str(value), [str(one) for one in allowed])
+        if self.repeats < 1 or len(set(self.modes)) != len(self.modes) or not self.modes:
+            raise ConfigError(f"`repeats` must be >= 1 and modes distinct; got {self.repeats} and {self.modes}.")
+        if self.seed < 0:
+            raise ConfigError(f"`seed` must be >= 0; got {self.seed}.")
+        is_number = isinstance(self.n, Integral) and not isinstance(self.n, bool) and self.n >= 2
+        if self.n != "max" and not is_number:
+            raise ConfigError(f"`n` must be 'max' or a number >= 2; got {self.n!r}.")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        for one in self.shares:
+            if isinstance(one, Mapping):
+                total = sum(one.values())
+                if abs(total - 1) > 1e-6 or min(one.values()) < 0:
+                    raise ConfigError(
+                        f"A composition must be shares >= 0 that sum to 1; {dict(one)} sums to {total:g}."
+                    )
+            elif not 0 <= one < 1:
+                raise ConfigError(f"A focal share must be >= 0 and below 1; got {one}.")
+        numbers = self.focal_shares
+        if len(set(numbers)) != len(numbers) or bool(numbers) == bool(self.compositions):
+            raise ConfigError(
+                f"`shares` must be distinct numbers, or compositions, not both and not none; got {self.shares}."
+            )
+        if numbers and len(numbers) < 2:
+            raise ConfigError(f"A curve needs at least two shares; got {numbers}.")
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return (self.mode,) if isinstance(self.mode, str) else tuple(self.mode)
+
+    @property
+    def focal_shares(self) -> list[float]:
+        """Shares of the focal group, ascending; empty where compositions are given whole."""
+        return sorted(float(one) for one in self.shares if not isinstance(one, Mapping))
+
+    @property
+    def compositions(self) -> list[dict[str, float]]:
+        return [dict(one) for one in self.shares if isinstance(one, Mapping)]
 
 
 @dataclass(frozen=True, eq=False)
 class SimulationPlan:
-    """Runs with their exact training lists, and the test list they are all judged on.
+    """Runs with their exact training lists, and the test list all are tested on.
 
     Attributes:
-        settings: what :func:`plan` was asked for, resolved (``n`` is a number).
+        target, protected: columns that classifiers predict, and of the groups.
+        settings: what was asked for, resolved: ``n`` is a number, ``focal`` lists groups.
         groups, classes: values of the protected and the target column, as text.
         runs: one row per run, indexed by its key: focal, share, repeat, mode, n, own_share (what the focal group's
             share of the list really is), and ``n[group]`` columns.
@@ -69,7 +142,9 @@ class SimulationPlan:
         quotas: key -> cell -> number of images.
     """
 
-    settings: dict[str, Any]
+    target: str
+    protected: str
+    settings: PlanSettings
     groups: tuple[str, ...]
     classes: tuple[str, ...]
     runs: pd.DataFrame
@@ -101,6 +176,10 @@ class SimulationPlan:
         """The run at the smallest share with the same focal group, repeat and mode."""
         return self._baselines[key]
 
+    def gain(self, key: str, cell: Cell) -> int:
+        """How many more images of a cell a run takes than the run at the smallest share."""
+        return self.quotas[key][cell] - self.quotas[self.baseline(key)].get(cell, 0)
+
     @cached_property
     def _baselines(self) -> dict[str, str]:
         first: dict[tuple[Any, ...], str] = {}
@@ -120,14 +199,13 @@ class SimulationPlan:
 
     def describe(self) -> str:
         """The plan in a few lines."""
-        s = self.settings
         sizes = self.runs["n"]
         size = str(sizes.min()) if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         focal = ", ".join(dict.fromkeys(self.runs["focal"])) or "given compositions"
         return (
             f"{len(self)} runs ({', '.join(dict.fromkeys(self.runs['mode']))}) of {size} training images each; focal "
             f"groups {focal}; shares {', '.join(f'{share:g}' for share in sorted(set(self.runs['share'].dropna())))}; "
-            f"{s['repeats']} repeats; {len(self.test)} test images."
+            f"{self.settings.repeats} repeats; {len(self.test)} test images."
         )
 
     __str__ = describe
@@ -135,18 +213,20 @@ class SimulationPlan:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the plan, every list in it, as JSON."""
         runs = {key: {"n": len(self.files(key)), "files": self.files(key)} for key in self.quotas}
-        settings = {**self.settings, "digest": self.digest()}
+        columns = {"target": self.target, "protected": self.protected}
+        settings = {**columns, **asdict(self.settings), "digest": self.digest()}
         write_json(Path(path), {"format": _FORMAT, "settings": settings, "test": list(self.test), "runs": runs})
         return Path(path)
 
     def check(self, path: str | os.PathLike[str]) -> None:
         """Raise :class:`PlanError` unless the plan saved at ``path`` is this one."""
-        stored = read_json(Path(path))
-        if stored.get("settings", {}).get("digest") != self.digest():
-            raise PlanError(f"{path} holds another plan (digest {stored.get('settings', {}).get('digest')}).")
+        settings = read_object(path).get("settings")
+        digest = settings.get("digest") if isinstance(settings, dict) else None
+        if digest != self.digest():
+            raise PlanError(f"{path} holds another plan (digest {digest}).")
 
     def _order(self, key: str) -> dict[Cell, list[str]]:
-        if self.settings["nested"]:
+        if self.settings.nested:
             return self.orders[self.repeat_of(key)]
         # Independent draws: the same cells in an order of the run's own.
         seed = zlib.crc32(key.encode())
@@ -158,43 +238,16 @@ class SimulationPlan:
 
 
 def plan(
-    dataset: Any,
-    *,
-    target: str,
-    protected: str,
-    focal: str | Sequence[str] = "all",
-    shares: Sequence[float | Mapping[str, float]] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
-    n: int | str = "max",
-    mode: str | Sequence[str] = "substitute",
-    rest: str = "natural",
-    stratify: str | None = "label",
-    subject: str | None = None,
-    repeats: int = 5,
-    nested: bool = True,
-    seed: int = 0,
+    dataset: Any, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: Any
 ) -> SimulationPlan:
     """Lay out training sets in which one group's share moves.
 
     Args:
         dataset: anything ``load_dataset`` returns; training images come from its "train" split, test images from
             "test".
-        target: column the classifiers predict. protected: column of the groups.
-        focal: the groups whose share moves, one after the other: "all", one name, or several.
-        shares: of the focal group, 0 <= share < 1; or whole compositions, mappings group -> share that sum to 1.
-        n: training images. "substitute": of every run. "add", "control": of the run with the largest share.
-            "max" takes the largest that every run allows.
-        mode: "substitute" keeps n and replaces others by the focal group; "add" keeps the others and adds the focal
-            group, so n grows; "control" adds the same number from the *other* groups instead, which shows what size
-            alone does. Several modes may be asked for; "add" is judged against "control".
-        rest: how the others share what is left: "natural" (as in the dataset) or "uniform".
-        stratify: "label" gives every group in every run the label frequencies of the dataset; None leaves them to
-            the draw.
-        subject: column of the person. Training and test then share no person (dealt 80 / 20 by a hash of the name if
-            the dataset's split does not keep them apart already), images of a person are taken together, and
-            intervals resample people.
-        repeats: independent draws, each with all shares.
-        nested: a larger share holds the images of the smaller; False draws every run anew.
-        seed: of the draws.
+        target: column the classifiers predict.
+        protected: column of the groups.
+        settings: which compositions; ``changes`` are single settings on top (``shares=(0, 0.5)``).
 
     Raises:
         PlanError: a run needs more images than there are; names the group (and label) and the largest n.
@@ -204,127 +257,56 @@ def plan(
     Source: the design questions of Fan, Xiao, Washington, 2023 (racial balance in emotion recognition), whose grid,
     sizes and repeats are not known to us; these defaults are ours.
     """
-    modes = (mode,) if isinstance(mode, str) else tuple(mode)
-    for name in modes:
-        if name not in MODES:
-            raise unknown("mode", name, MODES)
-    for value, allowed, what in ((rest, ("natural", "uniform"), "rest"), (stratify, ("label", None), "stratify")):
-        if value not in allowed:
-            raise unknown(what, str(value), [str(one) for one in allowed])
-    if repeats < 1 or len(set(modes)) != len(modes) or not modes:
-        raise ConfigError(f"`repeats` must be >= 1 and modes distinct; got {repeats} and {modes}.")
-    if seed < 0:
-        raise ConfigError(f"`seed` must be >= 0; got {seed}.")
-    images = _images(dataset, target, protected, subject)
+    asked = with_changes(settings or PlanSettings(), changes)
+    images = _images(dataset, target, protected, asked.subject)
     train, test = images[images["split"] == "train"], images[images["split"] == "test"]
     groups, classes = _check(train, test, target, protected)
-    compositions, numbers = _shares(shares, groups)
-    names = _focal(focal, groups, bool(compositions))
-    available = Counter(zip(train["group"], train["label"], strict=True))
-    natural = Counter(train["group"])
-    frequencies = (
-        {label: float(count) for label, count in sorted(Counter(train["label"]).items())} if stratify else None
-    )
-    wanted = _wanted(names, numbers, compositions, modes, groups, natural if rest == "natural" else None)
-
-    largest = _largest(wanted, available, frequencies, groups, len(train))
-    if n == "max":
-        if largest < 2:
-            shortage = _shortage(wanted, 2, available, frequencies, groups)
-            raise PlanError(f"No size is feasible: {shortage}. Leave the group out or drop its largest shares.")
-        size = largest
-    elif isinstance(n, Integral) and not isinstance(n, bool) and n >= 2:
-        size = int(n)
-        if shortage := _shortage(wanted, size, available, frequencies, groups):
-            raise PlanError(f"n={size} is not feasible: {shortage}. The largest feasible n is {largest}.")
-    else:
-        raise ConfigError(f"`n` must be 'max' or a number >= 2; got {n!r}.")
-
-    orders = {r: _orders(train, groups, classes, subject is not None, seed, r) for r in range(repeats)}
-    quotas_of: dict[str, dict[Cell, int]] = {}
-    rows = []
-    for want in wanted:
-        by_group = want.counts(size)
-        for repeat in range(repeats):
-            key = f"{want.name}|r{repeat}"
-            quotas_of[key] = _cells(by_group, available, frequencies, orders[repeat])
-            total = sum(by_group.values())
-            rows.append(
-                {
-                    "run": key,
-                    "focal": want.focal,
-                    "share": want.share,
-                    "repeat": repeat,
-                    "mode": want.mode,
-                    "n": total,
-                    "own_share": by_group.get(want.focal, 0) / total if want.focal else float("nan"),
-                    **{f"n[{group}]": by_group[group] for group in groups},
-                }
-            )
-    settings = {
-        "target": target,
-        "protected": protected,
-        "focal": list(names),
-        "shares": [dict(one) if isinstance(one, Mapping) else float(one) for one in shares],
-        "n": size,
-        "modes": list(modes),
-        "rest": rest,
-        "stratify": stratify,
-        "subject": subject,
-        "repeats": repeats,
-        "nested": nested,
-        "seed": seed,
-    }
+    focal = _focal(asked, groups)
+    points = _points(asked, focal, Counter(train["group"]), groups)
+    labels = {label: float(count) for label, count in sorted(Counter(train["label"]).items())}
+    stock = Stock(Counter(zip(train["group"], train["label"], strict=True)), labels if asked.stratify else None)
+    size = _size(asked.n, stock, points)
+    runs, quotas_of = _runs(points, size, asked.repeats, stock, groups)
     return SimulationPlan(
-        settings,
+        target,
+        protected,
+        replace(asked, n=size, focal=focal),
         groups,
         classes,
-        pd.DataFrame(rows).set_index("run"),
+        runs,
         tuple(test.index),
         dict(zip(images.index, zip(images["group"], images["label"], strict=True), strict=True)),
         dict(zip(images.index, images["subject"], strict=True)),
-        orders,
+        {r: _orders(train, groups, classes, asked, r) for r in range(asked.repeats)},
         quotas_of,
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading the dataset
-
-
 def _images(dataset: Any, target: str, protected: str, subject: str | None) -> pd.DataFrame:
+    """split, group, label and subject of every photograph, as text, by id."""
     table = dataset.table
     place = str(getattr(dataset, "name", "the dataset"))
-    for name in (target, protected, subject):
-        if name is not None and name not in table.columns:
+    columns = [name for name in (target, protected, subject) if name is not None]
+    for name in columns:
+        if name not in table.columns:
             raise unknown("column", name, [c for c in table.columns if c not in ("file_name", "split")], where=place)
     if target == protected:
         raise ConfigError(f"`target` and `protected` are both '{target}'; they must differ.")
-    if "origin" in table.columns:
-        table = table[table["origin"].astype(str) == "real"]
-    for name in (target, protected, subject):
-        if name is not None and (missing := int(table[name].isna().sum())):
+    table = table[origins(table) == "real"]
+    texts = {name: label_texts(table[name]) for name in columns}
+    for name, column in texts.items():
+        if missing := int(column.isna().sum()):
             raise LabelError(
                 f"`{name}` is missing for {missing} of {len(table)} images. "
                 f"Select the labelled ones first: dataset.select(dataset.table['{name}'].notna())."
             )
-    frame = pd.DataFrame(
-        {
-            "split": table["split"].astype(str),
-            "group": [_text(value) for value in table[protected]],
-            "label": [_text(value) for value in table[target]],
-            "subject": [_text(value) for value in table[subject]] if subject else table.index.astype(str),
-        },
-        index=table.index.astype(str),
-    )
+    frame = pd.DataFrame({"split": table["split"].astype(str), "group": texts[protected], "label": texts[target]})
+    frame["subject"] = texts[subject] if subject else table.index.astype(str)
+    frame.index = table.index.astype(str)
     if subject is not None and (frame.groupby("subject")["split"].nunique() > 1).any():
         dealt = frame["subject"].map(lambda name: zlib.crc32(str(name).encode()) % 5)
         frame["split"] = np.where(dealt == 0, "test", "train")
     return frame
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _check(
@@ -347,164 +329,80 @@ def _check(
     return groups, classes
 
 
-def _shares(
-    shares: Sequence[float | Mapping[str, float]], groups: tuple[str, ...]
-) -> tuple[list[dict[str, float]], list[float]]:
-    compositions: list[dict[str, float]] = []
-    numbers: list[float] = []
-    for one in shares:
-        if isinstance(one, Mapping):
-            for name in one:
-                if str(name) not in groups:
-                    raise unknown("group", str(name), groups)
-            total = sum(one.values())
-            if abs(total - 1) > 1e-6 or min(one.values()) < 0:
-                raise ConfigError(f"A composition must be shares >= 0 that sum to 1; {dict(one)} sums to {total:g}.")
-            compositions.append({group: float(one.get(group, 0.0)) for group in groups})
-        else:
-            if not 0 <= one < 1:
-                raise ConfigError(f"A focal share must be >= 0 and below 1; got {one}.")
-            numbers.append(float(one))
-    if len(set(numbers)) != len(numbers) or bool(numbers) == bool(compositions):
-        raise ConfigError(f"`shares` must be distinct numbers, or compositions, not both and not none; got {shares}.")
-    if numbers and len(numbers) < 2:
-        raise ConfigError(f"A curve needs at least two shares; got {numbers}.")
-    return compositions, sorted(numbers)
-
-
-def _focal(focal: str | Sequence[str], groups: tuple[str, ...], has_compositions: bool) -> tuple[str, ...]:
-    if has_compositions:
+def _focal(asked: PlanSettings, groups: tuple[str, ...]) -> tuple[str, ...]:
+    if asked.compositions:
         return ()
-    names = groups if focal == "all" else (focal,) if isinstance(focal, str) else tuple(str(name) for name in focal)
+    if asked.focal == "all":
+        return groups
+    names = (asked.focal,) if isinstance(asked.focal, str) else tuple(str(name) for name in asked.focal)
     for name in names:
         if name not in groups:
             raise unknown("group", name, groups)
     return names
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Counting
+def _points(
+    asked: PlanSettings, focal: Sequence[str], natural: Mapping[str, int], groups: tuple[str, ...]
+) -> list[Composition]:
+    points = []
+    for i, shares in enumerate(asked.compositions):
+        for name in shares:
+            if str(name) not in groups:
+                raise unknown("group", str(name), groups)
+        whole = {group: float(shares.get(group, 0.0)) for group in groups}
+        points.append(Composition(f"composition|{i}", "substitute", "", float("nan"), 0.0, 0.0, whole))
+    weights = {group: float(natural[group]) if asked.rest == "natural" else 1.0 for group in groups}
+    return points + compositions_of(focal, asked.focal_shares, asked.modes, weights)
 
 
-@dataclass(frozen=True)
-class _Want:
-    """One point of a curve before its size is known."""
-
-    name: str
-    mode: str
-    focal: str
-    share: float
-    low: float
-    high: float
-    others: dict[str, float]  # weights of the other groups (of all groups for a composition)
-
-    def counts(self, n: int) -> dict[str, int]:
-        """Images per group for size ``n`` (of the largest share's run in "add" and "control")."""
-        if not self.focal:
-            return quotas(n, self.others)
-        if self.mode == "substitute":
-            own = round(self.share * n)
-            return {**quotas(n - own, self.others), self.focal: own}
-        base = n - round(self.high * n)
-        own, least = (round(share / (1 - share) * base) for share in (self.share, self.low))
-        if self.mode == "add":
-            return {**quotas(base, self.others), self.focal: own}
-        return {**quotas(base + own - least, self.others), self.focal: least}
+def _size(n: int | str, stock: Stock, points: Sequence[Composition]) -> int:
+    largest = stock.largest(points)
+    if n == "max":
+        if largest < 2:
+            shortage = stock.shortage(points, 2)
+            raise PlanError(f"No size is feasible: {shortage}. Leave the group out or drop its largest shares.")
+        return largest
+    if shortage := stock.shortage(points, int(n)):
+        raise PlanError(f"n={n} is not feasible: {shortage}. The largest feasible n is {largest}.")
+    return int(n)
 
 
-def _wanted(
-    focal: Sequence[str],
-    numbers: Sequence[float],
-    compositions: Sequence[dict[str, float]],
-    modes: Sequence[str],
-    groups: tuple[str, ...],
-    natural: Mapping[str, int] | None,
-) -> list[_Want]:
-    wanted = [
-        _Want(f"composition|{i}", "substitute", "", float("nan"), 0.0, 0.0, shares)
-        for i, shares in enumerate(compositions)
-    ]
-    for mode, name, share in itertools.product(modes, focal, numbers):
-        others = {group: float(natural[group]) if natural else 1.0 for group in groups if group != name}
-        key = f"{mode}|{name}|{share:g}"
-        wanted.append(_Want(key, mode, name, share, min(numbers), max(numbers), others))
-    return wanted
-
-
-def _shortage(
-    wanted: Sequence[_Want],
-    n: int,
-    available: Mapping[Cell, int],
-    frequencies: Mapping[str, float] | None,
-    groups: tuple[str, ...],
-) -> str:
-    """What is missing for size ``n``, in words; empty if nothing is."""
-    for want in wanted:
-        for group, count in want.counts(n).items():
-            where = f"at share {want.share:g} of '{want.focal}'" if want.focal else f"in {want.name}"
-            if frequencies is None:
-                have = sum(number for (g, _), number in available.items() if g == group)
-                if count > have:
-                    return f"group '{group}' has {have} training images and {where} needs {count}"
-                continue
-            for label, needed in quotas(count, frequencies).items():
-                have = available.get((group, label), 0)
-                if needed > have:
-                    return f"group '{group}' has {have} training images labelled '{label}' and {where} needs {needed}"
-    return ""
-
-
-def _largest(
-    wanted: Sequence[_Want],
-    available: Mapping[Cell, int],
-    frequencies: Mapping[str, float] | None,
-    groups: tuple[str, ...],
-    num_images: int,
-) -> int:
-    """The largest feasible n by bisection: quotas never shrink as n grows, so feasibility has one edge."""
-    low, high = 0, 2 * num_images
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _shortage(wanted, middle, available, frequencies, groups):
-            high = middle - 1
-        else:
-            low = middle
-    return low
-
-
-def _cells(
-    by_group: Mapping[str, int],
-    available: Mapping[Cell, int],
-    frequencies: Mapping[str, float] | None,
-    orders: Mapping[Cell, Sequence[str]],
-) -> dict[Cell, int]:
-    cells: dict[Cell, int] = {}
-    for group, count in by_group.items():
-        # Without stratification a group is one cell, drawn through all its labels at once.
-        split = quotas(count, frequencies) if frequencies is not None else {"": count}
-        cells |= {(group, label): number for label, number in split.items() if (group, label) in orders}
-    return cells
+def _runs(
+    points: Sequence[Composition], size: int, repeats: int, stock: Stock, groups: tuple[str, ...]
+) -> tuple[pd.DataFrame, dict[str, dict[Cell, int]]]:
+    """The table of runs, and how many images of each cell they take."""
+    rows, quotas_of = [], {}
+    for point in points:
+        by_group = point.counts(size)
+        total = sum(by_group.values())
+        own = by_group.get(point.focal, 0) / total if point.focal else float("nan")
+        for repeat in range(repeats):
+            key = f"{point.name}|r{repeat}"
+            quotas_of[key] = stock.cells(by_group)
+            row = {"run": key, "focal": point.focal, "share": point.share, "repeat": repeat, "mode": point.mode}
+            rows.append({**row, "n": total, "own_share": own, **{f"n[{group}]": by_group[group] for group in groups}})
+    return pd.DataFrame(rows).set_index("run"), quotas_of
 
 
 def _orders(
-    train: pd.DataFrame, groups: tuple[str, ...], classes: tuple[str, ...], by_subject: bool, seed: int, repeat: int
+    train: pd.DataFrame, groups: tuple[str, ...], classes: tuple[str, ...], asked: PlanSettings, repeat: int
 ) -> dict[Cell, list[str]]:
     """Cell -> ids, shuffled; with subjects, people are shuffled and each person's images stay together."""
     orders: dict[Cell, list[str]] = {}
     for g, group in enumerate(groups):
         inside = train[train["group"] == group]
+        # One order of people per group and repeat, so that the same people come first for every label.
+        people = sorted(inside["subject"].unique())
+        drawn = np.random.default_rng([asked.seed, repeat, g]).permutation(len(people))
+        place = dict(zip(people, drawn, strict=True))
         for c, label in enumerate(("", *classes)):
             rows = inside if label == "" else inside[inside["label"] == label]
             ids = sorted(rows.index)
-            generator = np.random.default_rng([seed, repeat, g, c])
-            if by_subject:
-                # One order of people per group and repeat, so that the same people come first for every label.
-                people = sorted(inside["subject"].unique())
-                place = dict(
-                    zip(people, np.random.default_rng([seed, repeat, g]).permutation(len(people)), strict=True)
-                )
-                tie = dict(zip(ids, generator.permutation(len(ids)), strict=True))
-                orders[group, label] = sorted(ids, key=lambda item: (place[inside.at[item, "subject"]], tie[item]))
-            else:
-                orders[group, label] = [ids[i] for i in generator.permutation(len(ids))]
+            shuffled = np.random.default_rng([asked.seed, repeat, g, c]).permutation(len(ids))
+            if asked.subject is None:
+                orders[group, label] = [ids[i] for i in shuffled]
+                continue
+            tie = dict(zip(ids, shuffled, strict=True))
+            subject = inside["subject"]
+            orders[group, label] = sorted(ids, key=lambda item: (place[subject[item]], tie[item]))
     return orders

@@ -2,63 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlbias.errors import PlanError
 from vlbias.simulate.statistics import PARITY
 
 if TYPE_CHECKING:
-    from vlbias.simulate.result import SimulationResult
+    from matplotlib.axes import Axes
 
-__all__ = ["plot_curves"]
+__all__ = ["Curve", "plot_curves"]
 
 
-def plot_curves(result: SimulationResult, metrics: Sequence[str], path: Path) -> Path:
-    """Mean over repeats with a band of two standard errors (repeats and test people together)."""
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel.
+
+    Attributes:
+        label: for the legend.
+        shares: of the focal group (s,), ascending.
+        mean: over repeats (s,).
+        error: standard error (s,), of repeats and test people together; 0 where there is one repeat.
+    """
+
+    label: str
+    shares: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+
+
+def plot_curves(panels: Mapping[tuple[str, str], Sequence[Curve]], balance: float, path: Path) -> Path:
+    """Draw curves with bands of two standard errors.
+
+    Args:
+        panels: (metric, focal group) -> its curves, for every pair of both.
+        balance: the share at which all groups are equal; marked.
+        path: the file; its ending chooses the format.
+    """
     from matplotlib.figure import Figure
 
-    focal = [name for name in dict.fromkeys(result.plan.runs["focal"]) if name]
-    if not focal:
-        raise PlanError("A plan of given compositions has no curve to draw; read its table.")
+    metrics, focal = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
     figure = Figure(figsize=(3.2 * len(focal) + 0.8, 2.6 * len(metrics) + 0.4), layout="constrained")
     grid = figure.subplots(len(metrics), len(focal), squeeze=False, sharex=True, sharey="row")
-    for column, name in enumerate(focal):
-        for row, metric in enumerate(metrics):
-            axes = grid[row][column]
-            for line, (fill, mode) in enumerate(_lines(result)):
-                wanted = f"f1[{name}]" if metric == "own_f1" else metric
-                shares, points, resampled = result.points(wanted, name, fill=fill, mode=mode)
-                mean = points.mean(0)
-                spread = (
-                    np.sqrt(points.var(0, ddof=1) / len(points) + resampled.mean(1).var(0)) if len(points) > 1 else 0
-                )
-                colour = f"C{line}"
-                label = fill if mode == "substitute" else f"{fill}, {mode}"
-                axes.plot(shares, mean, marker="o", ms=3, color=colour, label=label)
-                axes.fill_between(shares, mean - 2 * spread, mean + 2 * spread, color=colour, alpha=0.15, lw=0)
-            if not any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in axes.lines):
-                axes.text(0.5, 0.5, "undefined: too few\ntest images", ha="center", transform=axes.transAxes)
-            axes.axvline(1 / len(result.plan.groups), color="0.5", lw=0.8, ls=":", label="balance")
-            if row == 0:
-                axes.set_title(name)
-            if row == len(metrics) - 1:
-                axes.set_xlabel(f"share of {name} in training")
-            if column == 0:
-                words = metric.replace("_", " ").replace("f1", "F1")
-                axes.set_ylabel(words if PARITY.get(metric, True) else f"{words}\n(lower is better)")
+    for (metric, name), curves in panels.items():
+        axes = grid[metrics.index(metric)][focal.index(name)]
+        _draw(axes, curves, balance)
+        if metric == metrics[0]:
+            axes.set_title(name)
+        if metric == metrics[-1]:
+            axes.set_xlabel(f"share of {name} in training")
+        if name == focal[0]:
+            words = metric.replace("_", " ").replace("f1", "F1")
+            axes.set_ylabel(words if PARITY.get(metric, True) else f"{words}\n(lower is better)")
     grid[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=150)
     return path
 
 
-def _lines(result: SimulationResult) -> list[tuple[str, str]]:
-    lines = []
-    for fill in result.fills:
-        for mode in result.plan.settings["modes"]:
-            if mode != "control" or fill == result.fills[0]:
-                lines.append((fill, mode))
-    return lines
+def _draw(axes: Axes, curves: Sequence[Curve], balance: float) -> None:
+    for number, curve in enumerate(curves):
+        colour, band = f"C{number}", 2 * curve.error
+        axes.plot(curve.shares, curve.mean, marker="o", ms=3, color=colour, label=curve.label)
+        axes.fill_between(curve.shares, curve.mean - band, curve.mean + band, color=colour, alpha=0.15, lw=0)
+    if not any(np.isfinite(curve.mean).any() for curve in curves):
+        axes.text(0.5, 0.5, "undefined: too few\ntest images", ha="center", transform=axes.transAxes)
+    axes.axvline(balance, color="0.5", lw=0.8, ls=":", label="balance")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +14,9 @@ import pandas as pd
 
 from vlbias.errors import PlanError, unknown
 from vlbias.fairness import person_weights, tally
-from vlbias.files import make_folder, write_file
+from vlbias.files import AnyPath, make_folder, write_file
 from vlbias.simulate.plans import SimulationPlan
+from vlbias.simulate.plots import Curve, plot_curves
 from vlbias.simulate.statistics import (
     PARITY,
     Contrast,
@@ -48,12 +49,12 @@ class SimulationResult:
         fills: Sequence[str],
         *,
         level: float = 0.95,
-        num_bootstrap: int = 400,
+        num_resamples: int = 400,
         min_cell: int = 5,
         num_permutations: int = 200,
     ):
         self.plan, self.records, self.fills = plan, dict(records), list(fills)
-        self.level, self.num_bootstrap = level, num_bootstrap
+        self.level, self.num_resamples = level, num_resamples
         self.min_cell, self.num_permutations = min_cell, num_permutations
 
     # -- values --------------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ class SimulationResult:
         true = np.asarray([classes[plan.labels[item][1]] for item in plan.test])
         group = np.asarray([groups[plan.labels[item][0]] for item in plan.test])
         people = pd.factorize(pd.Series([plan.subjects[item] for item in plan.test]))[0]
-        drawn = person_weights(np.asarray(people), group, self.num_bootstrap, [int(plan.settings["seed"]), 2])
+        drawn = person_weights(np.asarray(people), group, self.num_resamples, [plan.settings.seed, 2])
         return true, group, np.vstack([np.ones(len(true)), drawn])
 
     @cached_property
@@ -126,6 +127,7 @@ class SimulationResult:
             rows.append(
                 {
                     "fill": fill,
+                    "run": key,
                     **{str(name): value for name, value in row.items()},
                     **{metric: float(values[0]) for metric, values in self._values[name].items()},
                     "seconds": record.get("seconds", float("nan")),
@@ -142,12 +144,12 @@ class SimulationResult:
             PlanError: not all runs of the curve are finished. UnknownNameError: no such metric.
         """
         runs = self.plan.runs
-        chosen = runs[(runs["focal"] == focal) & (runs["mode"] == (mode or self.plan.settings["modes"][0]))]
+        chosen = runs[(runs["focal"] == focal) & (runs["mode"] == (mode or self.plan.settings.modes[0]))]
         shares = sorted(chosen["share"].unique())
         if self.records and metric not in self.metrics:
             raise unknown("metric", metric, self.metrics)
         cells = []
-        for repeat in range(int(self.plan.settings["repeats"])):
+        for repeat in range(self.plan.settings.repeats):
             keys = [chosen.index[(chosen["repeat"] == repeat) & (chosen["share"] == share)][0] for share in shares]
             jobs = [self._job(fill or self.fills[0], str(key)) for key in keys]
             if missing := [job for job in jobs if job not in self._values]:
@@ -163,7 +165,7 @@ class SimulationResult:
 
         "add" is taken against "control" where the plan has both, so that what more images alone do is taken off.
         """
-        modes = self.plan.settings["modes"]
+        modes = self.plan.settings.modes
         mode = mode or modes[0]
         shares, points, resampled = self.points(metric, focal, fill=fill, mode=mode)
         if mode == "add" and "control" in modes:
@@ -207,11 +209,6 @@ class SimulationResult:
             rows += [one.row(up[name], down[name], fair.get(name), self) for name, one in found.items()]
         return pd.DataFrame(rows)
 
-    def helps(self) -> bool:
-        """Whether, for some focal group, more of its own images raise its F1 (first fill, one-sided, Holm)."""
-        table = self.summary()
-        return bool((table[table["fill"] == self.fills[0]]["own_p"] < 1 - self.level).any())
-
     def verdicts(self) -> list[str]:
         """One sentence per fill and focal group."""
         return list(self.summary()["verdict"])
@@ -239,7 +236,7 @@ class SimulationResult:
 
     def _exchange(self, fill: str, real: str, focal: str) -> tuple[float, float, float]:
         runs = self.plan.runs
-        mode = self.plan.settings["modes"][0]
+        mode = self.plan.settings.modes[0]
         chosen = runs[(runs["focal"] == focal) & (runs["mode"] == mode) & (runs["repeat"] == 0)].sort_values("share")
         added = chosen[f"n[{focal}]"].to_numpy(float)
         added -= added[0]
@@ -248,26 +245,50 @@ class SimulationResult:
         _, of_edits, _ = self.points(metric, focal, fill=fill, mode=mode)
         return exchange_rate(added, of_real, added, of_edits, level=self.level)
 
-    def write(self, out_dir: str | os.PathLike[str]) -> Path:
+    def write(self, out_dir: AnyPath) -> Path:
         """Write plan.json, runs.csv, summary.csv, verdicts.txt and (with curves to draw) curves.png into a folder.
+
+        How long each run took stands in timing.csv, so that everything else is the same for the same job.
 
         Raises:
             OutputError: the folder cannot be made.
         """
         out = make_folder(out_dir)
         self.plan.save(out / "plan.json")
-        self.table().to_csv(out / "runs.csv", index=False)
+        table = self.table()
+        write_file(out / "runs.csv", table.drop(columns="seconds").to_csv(index=False))
+        write_file(out / "timing.csv", table[["fill", "run", "seconds"]].to_csv(index=False))
         if any(self.plan.runs["focal"]):
-            self.summary().to_csv(out / "summary.csv", index=False)
+            write_file(out / "summary.csv", self.summary().to_csv(index=False))
             write_file(out / "verdicts.txt", "\n".join(self.verdicts()) + "\n")
             self.plot(out / "curves.png")
         return out
 
-    def plot(self, path: str | os.PathLike[str], metrics: Sequence[str] = ("own_f1", "equalized_odds_excess")) -> Path:
-        """Draw the curves of every focal group with bands; ``own_f1`` is the focal group's F1."""
-        from vlbias.simulate.plots import plot_curves
+    def plot(self, path: AnyPath, metrics: Sequence[str] = ("own_f1", "equalized_odds_excess")) -> Path:
+        """Draw the curves of every focal group with bands; ``own_f1`` is the focal group's F1.
 
-        return plot_curves(self, metrics, Path(path))
+        Raises:
+            PlanError: the plan is of whole compositions, or not all runs are finished.
+        """
+        focal = [name for name in dict.fromkeys(self.plan.runs["focal"]) if name]
+        if not focal:
+            raise PlanError("A plan of given compositions has no curve to draw; read its table.")
+        panels = {(metric, name): self._curves(metric, name) for metric in metrics for name in focal}
+        return plot_curves(panels, 1 / len(self.plan.groups), Path(path))
+
+    def _curves(self, metric: str, focal: str) -> list[Curve]:
+        """One curve per fill and mode; sizes alone ("control") are drawn once."""
+        curves = []
+        for fill, mode in itertools.product(self.fills, self.plan.settings.modes):
+            if mode == "control" and fill != self.fills[0]:
+                continue
+            wanted = f"f1[{focal}]" if metric == "own_f1" else metric
+            shares, points, resampled = self.points(wanted, focal, fill=fill, mode=mode)
+            error = np.zeros(len(shares))
+            if len(points) > 1:
+                error = np.sqrt(points.var(0, ddof=1) / len(points) + resampled.mean(1).var(0))
+            curves.append(Curve(fill if mode == "substitute" else f"{fill}, {mode}", shares, points.mean(0), error))
+        return curves
 
 
 @dataclass(frozen=True)
@@ -324,6 +345,6 @@ class _Finding:
             text += f"; one edited image is worth {self.rate[0]:.2f} real ones"
             if np.isfinite(self.rate[1]):
                 text += f" ({self.rate[1]:.2f} to {self.rate[2]:.2f})"
-        if int(result.plan.settings["repeats"]) == 1:
+        if result.plan.settings.repeats == 1:
             text += "; one repeat, so intervals leave out the luck of the draw and of the seed"
         return text + "."

@@ -172,9 +172,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def exchange_rate(
-    real_counts: Sequence[float],
+    real_counts: Sequence[float] | np.ndarray,
     real: np.ndarray,
-    edited_counts: Sequence[float],
+    edited_counts: Sequence[float] | np.ndarray,
     edited: np.ndarray,
     *,
     level: float = 0.95,

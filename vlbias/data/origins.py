@@ -1,0 +1,40 @@
+"""Which pictures of a dataset are photographs and which a machine made, by the column ``origin``."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from vlbias.errors import DatasetError
+
+__all__ = ["MADE", "origins"]
+
+#: What the pipeline writes into ``origin`` besides "real".
+MADE = ("edited", "sampled", "round-trip", "counterfactual")
+
+
+def origins(table: pd.DataFrame) -> pd.Series:
+    """Where each picture comes from: "real", or a word of :data:`MADE`.
+
+    A table without the column is real throughout, and so is one whose ``origin`` is somebody's own ("flickr").
+
+    Raises:
+        DatasetError: the column mixes words of the pipeline with others, so that neither reading is safe.
+
+    Example:
+        >>> origins(pd.DataFrame({"origin": ["real", "edited"]})).tolist()
+        ['real', 'edited']
+        >>> origins(pd.DataFrame({"origin": ["flickr", "vogue"]})).tolist()
+        ['real', 'real']
+    """
+    real = pd.Series("real", index=table.index, dtype=object)
+    if "origin" not in table.columns:
+        return real
+    values = table["origin"].astype(str)
+    if not values.isin(MADE).any():
+        return real
+    if others := sorted(set(values) - {"real", *MADE}):
+        raise DatasetError(
+            f"Column `origin` holds {others[0]!r} beside {next(word for word in MADE if word in set(values))!r}. It "
+            f"says which pictures were made by a machine ({', '.join(MADE)}; else real): rename a column of your own."
+        )
+    return values

@@ -1,0 +1,182 @@
+"""Long jobs that several processes share and that outlive a kill: one job per place, one line per finished piece.
+
+A place that holds another job is refused, and the settings that differ are named. Records are only ever appended, so
+what is finished stays finished; a last line that was cut off while it was being written counts as not written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vlbias.errors import ConfigError
+from vlbias.files import AnyPath, make_folder, writing
+from vlbias.locks import FileLock
+
+__all__ = ["RunStore", "cut_torn_line", "differences", "files_beside"]
+
+#: Version of the header; a file of another version is refused.
+FORMAT = 1
+
+
+def files_beside(path: AnyPath) -> Path:
+    """The folder beside a store's file for what belongs to it: locks, checkpoints, pictures.
+
+    Example:
+        >>> files_beside("out/study.log").name
+        'study.log.files'
+    """
+    path = Path(path)
+    return path.with_name(f"{path.name}.files")
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> list[str]:
+    """Settings in which two jobs differ, as phrases; values are compared as they come back from JSON.
+
+    Example:
+        >>> differences({"seed": 3, "fit": {"steps": 9}}, {"seed": 4, "fit": {"steps": 9}})
+        ['`seed` is 3 there and 4 here']
+    """
+    found, wanted = json.loads(json.dumps(found)), json.loads(json.dumps(wanted))
+    phrases = []
+    for key in sorted(set(found) | set(wanted)):
+        there, here = found.get(key), wanted.get(key)
+        if isinstance(there, dict) and isinstance(here, dict):
+            phrases += differences(there, here, f"{within}{key}.")
+        elif there != here:
+            phrases.append(f"`{within}{key}` is {there!r} there and {here!r} here")
+    return phrases
+
+
+def cut_torn_line(path: AnyPath) -> None:
+    """Remove what stands behind the last whole line of a file: a line that was cut off by a crash or a full disk.
+
+    Call it while nobody else writes.
+    """
+    with open(path, "rb+") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+class RunStore:
+    """Records by key, shared by workers.
+
+    Who works on a key holds its file lock. A killed worker frees it at once, and somebody else takes the key up.
+
+    Args:
+        path: the file, made if absent; None keeps records in memory.
+        kind: what kind of job it is, one word ("simulate").
+        job: what workers must agree on, as plain values; kept in the file's first line.
+        decode: makes of a stored record what :meth:`read` gives; a record at which it raises counts as not written.
+
+    Raises:
+        ConfigError: the file is something else, or of another job; what differs is named.
+        OutputError: the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: AnyPath | None,
+        kind: str,
+        job: Mapping[str, Any],
+        decode: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ):
+        self.path = Path(path) if path is not None else None
+        self._decode = decode
+        self._memory: dict[str, dict[str, Any]] = {}
+        if self.path is None:
+            return
+        make_folder(self.path.parent)
+        if self.path.is_dir():
+            raise ConfigError(f"`storage` must be a file; {self.path} is a folder.")
+        with FileLock(self._lock("file")), writing(self.path):
+            if self.path.exists() and self.path.stat().st_size:
+                _check_header(self.path, kind, job)
+                cut_torn_line(self.path)
+            else:
+                self.path.write_bytes(_line({"vlbias": kind, "format": FORMAT, **job}))
+
+    @property
+    def folder(self) -> Path | None:
+        """Beside the file, for locks and whatever else belongs to the job; None in memory."""
+        return None if self.path is None else files_beside(self.path)
+
+    def claim(self, key: str) -> FileLock | None:
+        """The lock of a key that is neither done nor in another worker's hands; None otherwise.
+
+        In memory every key that is not done is granted.
+        """
+        if self.path is None:
+            return None if key in self._memory else FileLock(os.devnull)
+        lock = FileLock(self._lock(f"run-{zlib.crc32(key.encode()):08x}"))
+        if not lock.acquire(wait=False):
+            return None
+        if key in self.read():
+            lock.release()
+            return None
+        return lock
+
+    def add(self, key: str, record: Mapping[str, Any]) -> None:
+        """Store what became of a key, as plain values; on return it is on the disk.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written.
+        """
+        if self.path is None:
+            self._memory[key] = dict(record)
+            return
+        with FileLock(self._lock("file")), writing(self.path):
+            # What a killed writer left of its line must not swallow this one.
+            cut_torn_line(self.path)
+            with self.path.open("ab") as file:
+                file.write(_line({"run": key, **record}))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Records by key; lines that are not whole are left out."""
+        if self.path is None:
+            return {key: self._decode(record) for key, record in self._memory.items()}
+        found: dict[str, dict[str, Any]] = {}
+        for line in self.path.read_bytes().split(b"\n")[1:]:
+            # Whatever is wrong with a line, its work is done again.
+            with suppress(Exception):
+                record = json.loads(line)
+                key = str(record.pop("run"))
+                found[key] = self._decode(record)
+        return found
+
+    def _lock(self, name: str) -> Path:
+        assert self.path is not None
+        return files_beside(self.path) / "locks" / f"{name}.lock"
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
+
+
+def _check_header(path: Path, kind: str, job: Mapping[str, Any]) -> None:
+    try:
+        with path.open("rb") as file:
+            stored = json.loads(file.readline())
+        known = stored.pop("vlbias") == kind
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise ConfigError(f"{path} is not the storage of `vlbias {kind}`. Give another file as `storage`.")
+    if (version := stored.pop("format", None)) != FORMAT:
+        raise ConfigError(f"{path} has format {version}; this version reads {FORMAT}. Give another file as `storage`.")
+    if phrases := differences(stored, job):
+        raise ConfigError(
+            f"{path} holds another job: {phrases[0]}{f' (and {len(phrases) - 1} more)' if phrases[1:] else ''}. "
+            "Give another file as `storage`, or the settings it was begun with."
+        )
