@@ -156,4 +156,4 @@ def test_the_command_line_warns(command, tmp_path):
 
 def test_sizes_are_whole_numbers(command, tmp_path):
     output = command(tmp_path / "out", "--leak-sizes", "24,big", code=2)
-    assert "expected whole numbers of pixels apart by commas; got '24,big'" in output.replace(" │ │", "")
+    assert "expected whole numbers of pixels separated by commas; got '24,big'" in output.replace(" │ │", "")

@@ -32,7 +32,7 @@ def test_names_stand_apart_by_commas():
     assert names_of("train, val", "--splits") == ["train", "val"]
     assert names_of('"White, other",Black', "--poles") == ["White, other", "Black"]
     for text in ("", " ", "a,,b", "a,", "a\nb"):
-        refused(f"expected names apart by commas; got '{text}'", names_of, text, "--splits")
+        refused(f"expected names separated by commas; got '{text}'", names_of, text, "--splits")
 
 
 def test_files_belong_to_columns():
@@ -50,7 +50,7 @@ def test_protected_columns_are_repeated_or_listed():
 
 def test_numbers():
     assert numbers_of("0,.25", "--shares") == [0, 0.25]
-    refused("expected numbers apart by commas; got '0,half'", numbers_of, "0,half", "--shares")
+    refused("expected numbers separated by commas; got '0,half'", numbers_of, "0,half", "--shares")
 
 
 def test_poles_name_column_path_and_values():
@@ -79,8 +79,12 @@ def test_places_that_cannot_be_are_refused():
     refused("column 'sex' is given twice", poles_of, ["sex:gender=m,f", "sex:gender=f,m"])
     refused("--path age --poles no,yes", poles_of, [], "age")
     refused("--path age --poles no,yes", poles_of, ["no,yes", "f,m"], "age")
-    refused("expected values alone beside --path, such as no,yes; got 'older:age=no,yes'", poles_of,
-            ["older:age=no,yes"], "age")
+    refused(
+        "expected values alone beside --path, such as no,yes; got 'older:age=no,yes'",
+        poles_of,
+        ["older:age=no,yes"],
+        "age",
+    )
 
 
 def test_levels():

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from doubles import people
 from typer.testing import CliRunner
 
 from vlbias.cli import app, main
 
 SEARCH = ("--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--max-error", 1)
 SIMULATE = ("--target", "smile", "--protected", "gender", "--steps", 1, "--image-size", 16)
-
-
-def people(folder, **columns):
-    """72 pictures of 12 people, a third of the people in each split."""
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    rows = []
-    for i in range(72):
-        person = i // 6
-        split = ("train", "val", "test")[person % 3]
-        gender = ("female", "male")[person // 3 % 2]
-        pixels = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
-        rows.append({"file_name": f"{i:02d}.png", "split": split, "gender": gender, "smile": i % 2, "identity": person})
-    pd.DataFrame(rows).assign(**columns).to_csv(folder / "metadata.csv", index=False)
-    return folder
 
 
 def run(*arguments):
@@ -61,7 +44,7 @@ def test_edits_make_their_share_a_searched_variable(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--trials", 1, "--seed", 4), "other settings: `seed`"),
+        (("--trials", 1, "--seed", 4), "of another job (`seed` is 0 there and 4 here)"),
         (("--trials", 1, "--objectives", "error,rankgap"), "Did you mean 'rank_gap'"),
         (("--trials", 1, "--edits", "nowhere"), "nowhere is not there"),
     ],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
 from vlbias.version import __version__
 
@@ -42,6 +43,11 @@ def _root(
 
 def main() -> None:
     """Entry point: errors that vlbias raises on purpose become one or two lines on stderr and exit status 1."""
+    with safe_terminal():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except VlbiasError as error:

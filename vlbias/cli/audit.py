@@ -9,8 +9,11 @@ import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, open_faces
+from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of
-from vlbias.files import make_folder
+
+#: What ``report.write_audit`` writes.
+FILES = ("report.html", "report.json")
 
 
 @app.command(epilog="Example: vlbias audit biased/ balanced/ --target smile --protected skin --seeds 3")
@@ -30,6 +33,7 @@ def audit(
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
     ] = None,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Fit the same classifier on each training set and compare accuracy and fairness on one test set."""
     from vlbias import audit as audits
@@ -41,7 +45,8 @@ def audit(
         opened[label if label not in opened else f"{label} ({number + 1})"] = open_faces(spec, seed)
     changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
     if out is not None:
-        make_folder(out)
+        job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
+        claim_folder(out, "audit", {**job, **changes, "seed": seed}, FILES, overwrite=overwrite)
     result = audits.measure(
         opened,
         target=target,

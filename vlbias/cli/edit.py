@@ -9,7 +9,10 @@ import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, open_editor
-from vlbias.errors import ConfigError, ImageError
+from vlbias.cli.outputs import OverwriteOption, claim_pictures
+from vlbias.cli.parsing import number_of
+from vlbias.cli.terminal import printable
+from vlbias.errors import ConfigError, ImageError, unknown
 from vlbias.files import make_folder
 
 if TYPE_CHECKING:
@@ -33,55 +36,73 @@ def edit(
     face: Annotated[
         str, typer.Option("--face", metavar="only|largest|N", help="With --align: which face, N counted from the left.")
     ] = "only",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
     from vlbias.images import open_image, save_png
 
     # Typer hands unknown options and their values over among the arguments, in order.
-    files, given = _split_strengths([*map(str, paths), *context.args])
-    strengths: dict[str, Any] = dict(given)
+    files, strengths = _split_strengths([*map(str, paths), *context.args])
     if len(files) < 2:
         raise typer.BadParameter("give at least one picture and the output folder", param_hint="IMAGE... OUT")
+    choice = _face_of(face)
     *sources, out = map(Path, files)
-    model = open_editor(editor)
-    pictures = [open_image(source) for source in sources]
     names = _distinct_names(sources)
+    model = open_editor(editor)
+    for attribute in strengths:
+        # Options of Python's own edit(), such as --images, are no attributes.
+        if attribute not in model.attributes:
+            raise unknown("attribute", attribute, model.attributes, where=model.name)
     make_folder(out)
+    told = {"edits": str(strengths)} | ({} if seed is None else {"seed": str(seed)})
+    targets = {
+        out / name: {"synthetic": "true", "editor": model.name, "source": source.name, **told}
+        for name, source in zip(names, sources, strict=True)
+    }
+    claim_pictures(targets, sources, overwrite=overwrite)
+    pictures = [open_image(source) for source in sources]
     if align:
-        edited = [_edit_photo(model, *item, face, seed, strengths) for item in zip(sources, pictures, strict=True)]
+        edited = [_edit_photo(model, *item, choice, seed, strengths) for item in zip(sources, pictures, strict=True)]
     else:
         edited = model.edit(pictures, seed=seed, **strengths)
-    for name, source, picture in zip(names, sources, edited, strict=True):
-        provenance = {"synthetic": "true", "editor": model.name, "source": source.name, "edits": str(strengths)}
-        save_png(picture, out / name, provenance)
-        typer.echo(out / name)
+    for (target, provenance), picture in zip(targets.items(), edited, strict=True):
+        save_png(picture, target, provenance)
+        typer.echo(printable(target))
+
+
+def _face_of(text: str) -> int | str:
+    """``--face``: only, largest, or a number counted from the left."""
+    if text in ("only", "largest"):
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise typer.BadParameter(f"expected only, largest or a number from 0; got '{text}'", param_hint="--face")
 
 
 def _edit_photo(
-    model: Editor, source: Path, photo: Image.Image, face: str, seed: int | None, strengths: dict[str, Any]
+    model: Editor, source: Path, photo: Image.Image, face: int | str, seed: int | None, strengths: dict[str, Any]
 ) -> Image.Image:
-    choice = int(face) if face.isdigit() else face
     try:
-        return model.edit(photo, seed=seed, align=True, face=choice, **strengths)
+        return model.edit(photo, seed=seed, align=True, face=face, **strengths)
     except ImageError as error:
         text = str(error).replace("face=0", "--face 0").replace("face='largest'", "--face largest")
         raise ImageError(f"{source}: {text}") from error
 
 
-def _split_strengths(arguments: list[str]) -> tuple[list[str], dict[str, float]]:
+def _split_strengths(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Files, and the strength of each ``--ATTRIBUTE``."""
     files: list[str] = []
-    strengths: dict[str, float] = {}
+    strengths: dict[str, Any] = {}
     queue = iter(arguments)
     for argument in queue:
         if not argument.startswith("--"):
             files.append(argument)
             continue
-        name, _, value = argument[2:].partition("=")
-        value = value or next(queue, "")
-        try:
-            strengths[name.replace("-", "_")] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"needs a number, got '{value}'", param_hint=f"--{name}") from None
+        option, _, value = argument.partition("=")
+        name = option[2:].replace("-", "_")
+        if name in strengths:
+            raise typer.BadParameter("is given twice", param_hint=option)
+        strengths[name] = number_of(value or next(queue, ""), option)
     return files, strengths
 
 
@@ -101,6 +122,7 @@ def strip(
     steps: Annotated[int, typer.Option(min=2, max=25, metavar="N", help="Pictures in the strip.")] = 7,
     reach: Annotated[float, typer.Option(metavar="R", help="Walk from strength -R to +R.")] = 1.0,
     editor: EditorOption = DEFAULT_EDITOR,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """One picture, a path walked: a strip from the negative to the positive pole."""
     from vlbias.images import open_image, save_png
@@ -109,6 +131,8 @@ def strip(
         raise ConfigError(f"the strip is written as PNG, so OUT must end in .png; got {out}.")
     make_folder(out.parent)
     model = open_editor(editor)
-    sheet = model.strip(open_image(image), path, steps=steps, reach=reach)
-    save_png(sheet, out, {"synthetic": "true", "editor": model.name, "source": image.name, "path": path})
-    typer.echo(out)
+    provenance = {"synthetic": "true", "editor": model.name, "source": image.name, "path": path}
+    provenance |= {"steps": str(steps), "reach": f"{reach:g}"}
+    claim_pictures({out: provenance}, [image], overwrite=overwrite)
+    save_png(model.strip(open_image(image), path, steps=steps, reach=reach), out, provenance)
+    typer.echo(printable(out))

@@ -9,8 +9,8 @@ import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, SeedOption, open_editor, open_faces
-from vlbias.errors import ConfigError, OutputError
-from vlbias.files import make_folder
+from vlbias.cli.outputs import OverwriteOption, claim_folder
+from vlbias.errors import ConfigError
 
 
 @app.command(
@@ -27,13 +27,14 @@ def learn(
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimisation steps.")] = None,
     limit: Annotated[int, typer.Option(min=16, metavar="N", help="Use at most N faces.")] = 1500,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Learn a new path from two texts; the editor with it is written to FOLDER."""
     from vlbias.paths import Dipole
 
-    make_folder(out)
-    if any(out.iterdir()) and not (out / "config.json").is_file():
-        raise OutputError(f"{out} holds something else than an editor. Give a new or empty folder.")
+    job: dict[str, Any] = {"name": name, "positive": positive, "negative": negative, "images": images, "editor": editor}
+    job |= {"steps": steps, "limit": limit, "seed": seed}
+    claim_folder(out, "learn", job, overwrite=overwrite)
     model = open_editor(editor)
     faces = open_faces(images, seed)
     x = faces.tensor(faces.ids[:limit], model.image_size)

@@ -7,6 +7,7 @@ means is checked by the library.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,7 @@ __all__ = [
     "columns_of",
     "files_of",
     "names_of",
+    "number_of",
     "numbers_of",
     "pairs_of",
     "places_of",
@@ -41,7 +43,7 @@ def _refuse(option: str, expected: str, text: str) -> NoReturn:
 
 
 def names_of(text: str, option: str) -> list[str]:
-    """Names apart by commas; one that holds a comma stands in double quotes.
+    """Names separated by commas; one that holds a comma stands in double quotes.
 
     Example:
         >>> names_of('light, "dark, very"', "--protected")
@@ -53,16 +55,30 @@ def names_of(text: str, option: str) -> list[str]:
         rows = []
     names = [name.strip() for name in rows[0]] if len(rows) == 1 else []
     if not names or not all(names):
-        _refuse(option, "names apart by commas", text)
+        _refuse(option, "names separated by commas", text)
     return names
 
 
-def numbers_of(text: str, option: str) -> list[float]:
-    """Numbers apart by commas."""
+def number_of(text: str, option: str, form: str = "a number", within: str | None = None) -> float:
+    """One finite number in plain digits: no NaN, no ``1_000``, no digits of other scripts.
+
+    Args:
+        text: the words.
+        option: for the message.
+        form: what is expected.
+        within: the longer text that they stand in; shown in their place.
+    """
+    text = text.strip()
     try:
-        return [float(part) for part in text.split(",")]
+        number = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
-        _refuse(option, "numbers apart by commas", text)
+        number = math.nan
+    return number if math.isfinite(number) else _refuse(option, form, within or text)
+
+
+def numbers_of(text: str, option: str) -> list[float]:
+    """Numbers, separated by commas."""
+    return [number_of(part, option, "numbers separated by commas", text) for part in text.split(",")]
 
 
 def columns_of(texts: Iterable[str], option: str = "--protected") -> str | list[str]:
@@ -72,7 +88,7 @@ def columns_of(texts: Iterable[str], option: str = "--protected") -> str | list[
 
 
 def pairs_of(text: str, option: str, form: str, *, joint: str = "=") -> dict[str, float]:
-    """NAME=NUMBER apart by commas; the last ``joint`` of each counts, so names may hold one.
+    """NAME=NUMBER separated by commas; the last ``joint`` of each counts, so names may hold one.
 
     Args:
         text: the words.
@@ -83,10 +99,7 @@ def pairs_of(text: str, option: str, form: str, *, joint: str = "=") -> dict[str
     pairs: dict[str, float] = {}
     for item in names_of(text, option):
         name, _, value = item.rpartition(joint)
-        try:
-            number = float(value)
-        except ValueError:
-            _refuse(option, form, item)
+        number = number_of(value, option, form, item)
         name = name.strip()
         if not name:
             _refuse(option, form, item)
@@ -158,7 +171,7 @@ def files_of(texts: Iterable[str], option: str) -> dict[str, str]:
 
 
 def to_of(text: str) -> str | int | dict[str, float]:
-    """``--to``: a level, a number of faces, or GROUP=SHARE apart by commas."""
+    """``--to``: a level, a number of faces, or GROUP=SHARE separated by commas."""
     text = text.strip()
     if text in ("max", "mean", "all"):
         return text
@@ -192,10 +205,10 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
     """``--shard I/N``, counted from 1, as the library's (i, n), counted from 0."""
     if text is None:
         return None
-    try:
-        index, total = (int(part) for part in text.split("/"))
-    except ValueError:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
         _refuse("--shard", "I/N such as 1/4", text)
+    index, total = map(int, parts)
     if not 1 <= index <= total:
         raise typer.BadParameter(f"I must lie in 1..N, got '{text}'", param_hint="--shard")
     return index - 1, total
@@ -210,5 +223,5 @@ def sizes_of(text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        _refuse("--leak-sizes", "whole numbers of pixels apart by commas", text)
+        _refuse("--leak-sizes", "whole numbers of pixels separated by commas", text)
     return tuple(map(int, parts))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.options import SeedOption, TiedProtectedOption, open_faces, or_drawn
+from vlbias.cli.outputs import OverwriteOption, claim_folder
+from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
-from vlbias.files import make_folder
+
+#: What ``Study.write`` and ``Study.save`` write.
+FILES = ("trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png", "best")
 
 
 def _faces_asked_for(spec: str, default: int) -> int:
@@ -52,6 +56,7 @@ def search(
         str | None, typer.Option(metavar="FILE|URL", help="Journal file or database; else OUT/study.log.")
     ] = None,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
     from vlbias import search as searches
@@ -63,7 +68,17 @@ def search(
         faces = open_faces(dataset, seed)
     protected = or_drawn(protected, "skin", "--protected", dataset)
     share = (0.0, 0.0) if edits is None else (0.0, 1.0)
-    make_folder(out)
+    # More trials, or more refits of the candidates, are the same search carried on.
+    job: dict[str, Any] = {
+        "dataset": dataset,
+        "protected": protected,
+        "task": task,
+        "target": target,
+        "identity": identity,
+    }
+    job |= {"edits": None if edits is None else str(edits), "objectives": objectives, "max_error": max_error}
+    job |= {"sampler": sampler, "image_size": image_size, "epochs": epochs, "published": published, "seed": seed}
+    claim_folder(out, "search", job, FILES, overwrite=overwrite)
     study = searches.run(
         faces,
         protected=protected,
@@ -72,7 +87,7 @@ def search(
         identity=identity,
         edits=None if edits is None else open_faces(str(edits), seed),
         image_size=image_size,
-        objectives=None if objectives is None else objectives.split(","),
+        objectives=None if objectives is None else names_of(objectives, "--objectives"),
         max_error=max_error,
         sampler=sampler,
         space=searches.published_space(share) if published else searches.laptop_space(share),

@@ -17,8 +17,11 @@ from vlbias.cli.options import (
     open_faces,
     or_drawn,
 )
-from vlbias.cli.parsing import numbers_of, poles_of
-from vlbias.files import make_folder
+from vlbias.cli.outputs import OverwriteOption, claim_folder
+from vlbias.cli.parsing import names_of, numbers_of, poles_of
+
+#: What ``SimulationResult.write`` writes.
+FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "curves.png")
 
 
 @app.command(
@@ -47,6 +50,7 @@ def simulate(
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = 300,
     image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the classifier's images.")] = 48,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
     from vlbias import simulate as simulations
@@ -61,10 +65,10 @@ def simulate(
         faces,
         target=target,
         protected=protected,
-        focal=focal if focal == "all" else focal.split(","),
+        focal=focal if focal == "all" else names_of(focal, "--focal"),
         shares=numbers_of(shares, "--shares"),
         n="max" if n is None else n,
-        mode=mode.split(","),
+        mode=names_of(mode, "--mode"),
         subject=subject,
         repeats=repeats,
         seed=seed,
@@ -77,7 +81,8 @@ def simulate(
         fill["edited"] = Balancer(
             Editor.from_pretrained(editor), target=target, protected=protected, poles=places, seed=seed
         )
-    make_folder(out)
+    job = {"plan": plan.digest(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
+    claim_folder(out, "simulate", job, FILES, overwrite=overwrite)
     typer.echo(str(plan), err=True)
     result = simulations.run(
         plan, faces, model=model, storage=out / "sim.log", fill=fill, num_steps=steps, image_size=image_size

@@ -10,6 +10,8 @@ import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.options import DatasetArgument, SeedOption, open_faces
+from vlbias.cli.outputs import OverwriteOption, claim_folder
+from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
 from vlbias.files import make_folder
 
@@ -21,6 +23,11 @@ ImagesOption = Annotated[int, typer.Option("--images", min=16, metavar="N", help
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the state that FOLDER holds.")]
 
 
+def _columns(text: str) -> tuple[str, ...]:
+    """``--aux``: columns, or none."""
+    return tuple(names_of(text, "--aux")) if text.strip() else ()
+
+
 @train_app.command("editor", epilog="Example: vlbias train editor synthfaces:30000 my-editor --aux age,smile,glasses")
 def train_editor(
     dataset: DatasetArgument,
@@ -30,6 +37,7 @@ def train_editor(
     aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
     path_names: Annotated[str, typer.Option("--paths", metavar="NAME,...", help="Paths to learn.")] = "age,skin_tone",
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """All stages: CLIP, autoencoder, prior, probes, paths. The same command goes on after a kill."""
     from vlbias.recipes import BuildSettings, build_editor
@@ -37,24 +45,32 @@ def train_editor(
     settings = BuildSettings(
         clip_images=clip_images,
         diffae_images=diffae_images,
-        aux_columns=tuple(filter(None, aux.split(","))),
-        paths=tuple(filter(None, path_names.split(","))),
+        aux_columns=_columns(aux),
+        paths=tuple(names_of(path_names, "--paths")),
     )
-    editor = build_editor(open_faces(dataset, seed), out, settings=settings, seed=seed)
+    faces = open_faces(dataset, seed)
+    job = {"dataset": dataset, "clip_images": clip_images, "diffae_images": diffae_images, "aux": aux}
+    claim_folder(out, "train-editor", {**job, "paths": path_names, "seed": seed}, overwrite=overwrite)
+    editor = build_editor(faces, out, settings=settings, seed=seed)
     typer.echo(f"{out}: paths {', '.join(editor.attributes)}")
 
 
 @train_app.command("clip", epilog="Example: vlbias train clip synthfaces:30000 --out clip --images 60000")
 def train_clip_command(
-    dataset: DatasetArgument, out: OutOption, images: ImagesOption = 60_000, seed: SeedOption = 0
+    dataset: DatasetArgument,
+    out: OutOption,
+    images: ImagesOption = 60_000,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """A small CLIP on captions made of the dataset's labels."""
     import torch
 
     from vlbias.recipes import BuildSettings, build_clip, caption_source, training_images
 
-    work = make_folder(out / ".building")
     faces = open_faces(dataset, seed).split("train")
+    claim_folder(out, "train-clip", {"dataset": dataset, "images": images, "seed": seed}, overwrite=overwrite)
+    work = make_folder(out / ".building")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pictures = training_images(faces, 64)
     settings = BuildSettings(clip_images=images)
@@ -75,6 +91,7 @@ def train_diffae_command(
     aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
     resume: ResumeOption = False,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """A diffusion autoencoder; FOLDER/model is loadable at any time, FOLDER/samples shows how far it is."""
     from vlbias.diffae import DiffAEConfig
@@ -91,8 +108,11 @@ def train_diffae_command(
     if (out / "state.pt").exists() and not resume:
         raise ConfigError(f"{out} holds the state of a run. Add --resume to go on, or choose another folder.")
     architecture = SMALL_DIFFAE if config is None else DiffAEConfig.from_dict(read_json(config))
-    columns = tuple(filter(None, aux.split(",")))
+    columns = _columns(aux)
     faces = open_faces(dataset, seed)
+    # Another budget of images is the same run carried on.
+    job = {"dataset": dataset, "config": None if config is None else str(config), "aux": aux, "seed": seed}
+    claim_folder(out, "train-diffae", job, overwrite=overwrite)
     train = faces.split("train")
     settings = BuildSettings(diffae_images=images, aux_columns=columns, diffae=architecture)
     features = label_features(train.table, columns) if columns else None
@@ -108,13 +128,16 @@ def train_prior_command(
     diffae: Annotated[Path, typer.Option("--diffae", metavar="FOLDER", help="A trained autoencoder.")],
     out: OutOption,
     seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """A latent prior for a trained autoencoder, from the codes of a dataset; minutes."""
     from vlbias.diffae import DiffAE
     from vlbias.recipes import build_prior, training_images
 
-    make_folder(out)
     model = DiffAE.from_pretrained(diffae)
-    pictures = training_images(open_faces(dataset, seed).split("train"), model.config.image_size)
+    faces = open_faces(dataset, seed)
+    job = {"dataset": dataset, "diffae": str(diffae), "seed": seed}
+    claim_folder(out, "train-prior", job, overwrite=overwrite)
+    pictures = training_images(faces.split("train"), model.config.image_size)
     build_prior(model, pictures, seed=seed).save_pretrained(out)
     typer.echo(out)

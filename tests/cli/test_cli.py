@@ -7,41 +7,21 @@ import subprocess
 import sys
 
 import pytest
-import torch
+from doubles import tiny_editor
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlbias import Dipole, Editor, PathSet, __version__
+from vlbias import __version__
 from vlbias.cli import app, main
 from vlbias.cli.edit import _split_strengths
-from vlbias.diffae import DiffAE, DiffAEConfig
 from vlbias.images import read_png_metadata
-from vlbias.rendering import RenderSettings
-
-CONFIG = DiffAEConfig(
-    image_size=16,
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    embed_channels=16,
-    attention_resolutions=(),
-    enc_channel_mult=(1, 2),
-    enc_num_res_blocks=1,
-    num_groups=4,
-)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A saved editor with random weights and two paths."""
     out = tmp_path_factory.mktemp("editor") / "tiny"
-    dipoles = {"age": Dipole("old", "young"), "skin_tone": Dipole("dark", "light")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        diffae = DiffAE(CONFIG)
-        paths = PathSet(dipoles, 16, mean=diffae.z_mean, std=diffae.z_std)
-    settings = RenderSettings(invert_steps=2, decode_steps=2)
-    Editor(diffae, paths=paths, settings=settings, info={"name": "tiny"}).save_pretrained(out)
+    tiny_editor().save_pretrained(out)
     return out
 
 
@@ -121,7 +101,7 @@ def test_wrong_usage_exits_with_2(folder, picture, tmp_path, monkeypatch, capsys
     error, code = failing(monkeypatch, capsys, "edit", picture, "--editor", folder)
     assert code == 2 and "at least one picture and the output folder" in error
     error, code = failing(monkeypatch, capsys, "edit", picture, tmp_path, "--age", "much", "--editor", folder)
-    assert code == 2 and "needs a number, got 'much'" in error
+    assert code == 2 and "expected a number; got 'much'" in error
     words = ("balance", "synthfaces:20", tmp_path, "--target", "smile", "--protected", "skin", "--shard", "5/4")
     error, code = failing(monkeypatch, capsys, *words)
     assert code == 2 and "I must lie in 1..N" in error
@@ -154,7 +134,7 @@ def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_pat
     other.mkdir()
     (other / "notes.txt").write_text("mine")
     words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:40", "--out", other)
-    assert "holds something else than an editor" in refused(*words)
+    assert "holds notes.txt that this job did not write" in refused(*words)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     run("strip", picture, tmp_path / "new" / "s.png", "--path", "age", "--steps", "2", "--editor", folder)
     assert (tmp_path / "new" / "s.png").is_file()

@@ -1,0 +1,150 @@
+"""Files of users are safe: what a command reads stays as it is, and what it finds is not replaced."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from doubles import people, tiny_editor, tree_hash
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlbias import audit
+from vlbias.cli import app, main
+from vlbias.cli.outputs import claim_folder
+from vlbias.errors import OutputError
+
+SEARCH = ("--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--max-error", 1)
+SIMULATE = ("--target", "smile", "--protected", "gender", "--steps", 1, "--image-size", 16)
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("editor") / "tiny"
+    tiny_editor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def inputs(tmp_path, editor):
+    """A folder of all that commands read: a picture, a dataset, an editor."""
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    Image.linear_gradient("L").convert("RGB").resize((40, 30)).save(folder / "face.png")
+    people(folder / "people")
+    return folder
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def refused(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["vlbias", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 1
+    return capsys.readouterr().err
+
+
+def commands(inputs, editor, out):
+    """A small job of every command that reads files and writes results."""
+    faces = inputs / "people"
+    return {
+        "edit": ("edit", inputs / "face.png", out, "--age", "1", "--editor", editor),
+        "strip": ("strip", inputs / "face.png", out / "age.png", "--path", "age", "--steps", "2", "--editor", editor),
+        "simulate": ("simulate", faces, out, *SIMULATE, "--shares", "0,0.5", "--repeats", "1"),
+        "search": ("search", faces, out, *SEARCH, "--trials", "1"),
+        "audit": ("audit", faces, "--target", "smile", "--protected", "gender", "--seeds", "1", "--out", out),
+    }
+
+
+@pytest.mark.parametrize("name", ["edit", "strip", "simulate", "search", "audit"])
+def test_inputs_stay_and_results_of_others_are_not_replaced(name, inputs, editor, tmp_path, monkeypatch, capsys):
+    measure = audit.measure
+    quick = {"num_steps": 1, "image_size": 16, "min_cell": 1}
+    monkeypatch.setattr(audit, "measure", lambda sets, **options: measure(sets, **{**options, **quick}))
+    out = tmp_path / "out"
+    words = commands(inputs, editor, out)[name]
+    before = tree_hash(inputs, editor)
+    run(*words)
+    assert tree_hash(inputs, editor) == before
+    written = [path for path in out.iterdir() if path.is_file() and not path.name.startswith(".")]
+    assert written and not [path for path in out.rglob("*") if path.name.endswith(".draft")]
+    run(*words)  # the same job again is its own
+
+    other = tmp_path / "other"
+    words = commands(inputs, editor, other)[name]
+    other.mkdir()
+    mine = other / min(path.name for path in written if path.suffix in (".png", ".csv", ".html"))
+    mine.write_text("mine")
+    before = tree_hash(other, inputs)
+    assert "--overwrite" in refused(capsys, monkeypatch, *words)
+    assert tree_hash(other, inputs) == before
+    run(*words, "--overwrite")
+    assert mine.read_bytes() != b"mine"
+
+
+def test_another_edit_of_the_same_name_is_not_replaced(inputs, editor, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    run("edit", inputs / "face.png", out, "--age", "1", "--editor", editor)
+    before = tree_hash(out)
+    error = refused(capsys, monkeypatch, "edit", inputs / "face.png", out, "--age", "-1", "--editor", editor)
+    assert "face.png is there already, made with other options" in error and tree_hash(out) == before
+    run("edit", inputs / "face.png", out, "--age", "-1", "--editor", editor, "--overwrite")
+    assert tree_hash(out) != before
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_a_picture_is_never_replaced_by_its_own_edit(options, inputs, editor, monkeypatch, capsys):
+    picture = inputs / "face.png"
+    before = tree_hash(inputs)
+    for words in (("edit", picture, inputs, "--age", "1"), ("strip", picture, picture, "--path", "age")):
+        assert "is the picture itself" in refused(capsys, monkeypatch, *words, "--editor", editor, *options)
+    link = inputs / "face.jpg"
+    link.symlink_to(picture)
+    assert "is the picture itself" in refused(
+        capsys, monkeypatch, "edit", link, inputs, "--age", "1", "--editor", editor, *options
+    )
+    link.unlink()
+    assert tree_hash(inputs) == before
+
+
+def test_an_editor_folder_of_somebody_else_is_not_written_over(editor, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "other"
+    tiny_editor().save_pretrained(other)
+    before = tree_hash(other)
+    words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:40", "--out", other)
+    assert "--overwrite" in refused(capsys, monkeypatch, *words, "--editor", editor)
+    published = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}}, published)
+    monkeypatch.setattr("vlbias.editor.Editor.from_pretrained", lambda *_, **__: tiny_editor())
+    assert "--overwrite" in refused(capsys, monkeypatch, "convert", published, other)
+    assert tree_hash(other) == before
+    run("convert", published, tmp_path / "new")
+    run("convert", published, tmp_path / "new")
+    run("convert", published, other, "--overwrite")
+
+
+def test_a_folder_knows_its_job(tmp_path):
+    out = tmp_path / "out"
+    claim_folder(out, "bake", {"seed": 1, "names": ("a",)})
+    (out / "cake.txt").write_text("cake")
+    claim_folder(out, "bake", {"seed": 1, "names": ["a"]})
+    with pytest.raises(OutputError, match=r"cake.txt of another job \(`seed` is 1 there and 2 here\)"):
+        claim_folder(out, "bake", {"seed": 2, "names": ["a"]})
+    with pytest.raises(OutputError, match="cake.txt that this job did not write"):
+        claim_folder(out, "fry", {"seed": 1})
+    claim_folder(out, "fry", {"seed": 1}, names=["fish.txt"])
+    record = out / ".vlbias-bake.json"
+    assert json.loads(record.read_text())["job"]["seed"] == 1
+    for damaged in ("", "[]", "{", '{"job": 3}'):
+        record.write_text(damaged)
+        with pytest.raises(OutputError, match="did not write"):
+            claim_folder(out, "bake", {"seed": 1, "names": ["a"]})
+    claim_folder(out, "bake", {"seed": 2}, overwrite=True)
+    claim_folder(out, "bake", {"seed": 2})

@@ -1,0 +1,97 @@
+"""Files that a command writes are its own: nothing is replaced that it did not write for the same job before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlbias.errors import CheckpointError, ImageError, OutputError
+from vlbias.files import make_folder, read_object, write_json
+from vlbias.runstore import differences
+
+__all__ = ["OverwriteOption", "claim_folder", "claim_pictures"]
+
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there already and are not this job's own.")
+]
+
+
+def claim_folder(
+    out: Path, command: str, job: Mapping[str, Any], names: Sequence[str] | None = None, *, overwrite: bool = False
+) -> None:
+    """Make a folder for results before the work that fills it, and refuse to replace what is not this job's own.
+
+    What a job is stands in ``OUT/.vlbias-COMMAND.json``; the same command again goes on with its own files.
+
+    Args:
+        out: the folder.
+        command: its name.
+        job: what decides the results, as plain values.
+        names: entries that will be written; None for a folder that belongs to the job as a whole.
+        overwrite: replace them whoever wrote them.
+
+    Raises:
+        OutputError: something else is there, or the folder cannot be written.
+    """
+    make_folder(out)
+    record = out / f".vlbias-{command}.json"
+    known = _job_of(record)
+    phrases = ["nothing says what it is"] if known is None else differences(known, job)
+    if not phrases:
+        return
+    present = sorted(entry.name for entry in out.iterdir() if not entry.name.startswith("."))
+    present = [name for name in present if names is None or name in names]
+    if present and not overwrite:
+        listed = ", ".join(present[:3]) + (f" and {len(present) - 3} more" if len(present) > 3 else "")
+        whose = "that this job did not write" if known is None else f"of another job ({phrases[0]})"
+        raise OutputError(f"{out} holds {listed} {whose}. Give another folder, or add --overwrite.")
+    write_json(record, {"vlbias": command, "job": dict(job)})
+
+
+def _job_of(record: Path) -> dict[str, Any] | None:
+    """The job that a folder was begun with; None if nobody began one, or the record is damaged."""
+    try:
+        job = read_object(record).get("job")
+    except CheckpointError:
+        return None
+    return job if isinstance(job, dict) else None
+
+
+def claim_pictures(
+    targets: Mapping[Path, Mapping[str, str]], sources: Sequence[Path], *, overwrite: bool = False
+) -> None:
+    """Refuse to replace pictures other than those that carry the same provenance.
+
+    Args:
+        targets: PNG to write -> its provenance.
+        sources: pictures that are read; they are never replaced.
+        overwrite: replace other pictures too.
+
+    Raises:
+        OutputError: a target is there and is not this job's own.
+    """
+    from vlbias.images import read_png_metadata
+
+    for target, provenance in targets.items():
+        if any(_same_file(target, source) for source in sources):
+            raise OutputError(f"{target} is the picture itself and would be replaced. Give another folder for results.")
+        if overwrite or not os.path.lexists(target):
+            continue
+        try:
+            found = read_png_metadata(target)
+        except ImageError:
+            found = {}
+        if found != provenance:
+            whose = "is there already, made with other options" if found.get("synthetic") else "is there already"
+            raise OutputError(f"{target} {whose}. Give another folder, or add --overwrite.")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
