@@ -44,7 +44,9 @@ __all__ = [
 ]
 
 #: File endings that count as pictures in a folder.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"}
+)
 
 #: Decoders that a file may reach, whatever its name says; Pillow has forty more, one of which starts another program.
 DECODERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")

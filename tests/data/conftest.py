@@ -24,12 +24,12 @@ UTKFACE_NAMES = [
 UTKFACE_MALFORMED = ["55_0_0_20170116232725357jpg.chip.jpg", "39_1_20170116174525125.jpg.chip.jpg"]
 
 
-def paint(path: Path, level: int = 128, size: tuple[int, int] = (20, 20)) -> None:
+def paint(path: Path, level: int = 128, size: tuple[int, int] = (20, 20), format: str | None = None) -> None:
     """A small picture of one colour with a corner that tells up from down."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size[1], size[0], 3), level, dtype=np.uint8)
     pixels[: size[1] // 2, : size[0] // 2] = 255
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, format=format)
 
 
 @pytest.fixture

@@ -147,6 +147,28 @@ def test_fairface_with_commas():
     assert table.loc["0.jpg"].tolist() == ["20-29", "Female", "East Asian"]
 
 
+def test_fairface_columns_go_by_their_header(celebahq_root):
+    """The published tables: a fifth column, and whole numbers under another header."""
+    path = celebahq_root / "fair_face_pseudo_labels.txt"
+    path.write_text("file,age,gender,race,service_test\nval/0.jpg,3-9,Male,White,True\n1.jpg,50-59,Female,Black,False\n")
+    faces = load_dataset("celebahq", celebahq_root)
+    assert faces.table.loc[["0.jpg", "1.jpg"], "fairface_race"].tolist() == ["White", "Black"]
+    assert faces.table.loc[["0.jpg", "1.jpg"], "skin"].tolist() == ["light", "dark"]
+
+    path.write_text("image_name age gender skin_color\n0.jpg 0 0 0\n1.jpg 1 1 1\n2.jpg 1 0 2\n3.jpg 0 1 3\n")
+    faces = load_dataset("celebahq", celebahq_root)
+    assert faces.table["age_group"].tolist()[:4] == ["young", "old", "old", "young"]
+    assert faces.table["skin"].tolist()[:3] == ["light", "dark", "light"] and faces.table["skin"].isna()["3.jpg"]
+    assert "fairface_race" not in faces.attributes and "fairface_race" not in faces.descriptions
+
+    path.write_text("image_name age gender skin_color\n0.jpg 0 0 4\n")
+    with pytest.raises(LabelError, match="line 2: skin_color is '4'; expected one of the published codes 0, 1, 2, 3"):
+        load_dataset("celebahq", celebahq_root)
+    path.write_text("number age gender race\n0 3-9 Male White\n")
+    with pytest.raises(DatasetError, match="line 1: no column names the image; expected image, image_name"):
+        load_dataset("celebahq", celebahq_root)
+
+
 # -- laws: what stands between the fields does not matter --------------------------------------------------------------
 
 SPACE = st.sampled_from([" ", "  ", "\t", "   \t "])

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlbias.data import load_dataset
-from vlbias.data.files import inside_root
+from vlbias.data.files import PICTURE_SUFFIXES, inside_root
 from vlbias.errors import ConfigError, DatasetError, LabelError, UnknownNameError
+from vlbias.images import IMAGE_SUFFIXES
 
 
 @pytest.fixture
@@ -263,3 +264,48 @@ def test_json_lines_agree_with_datasets(photos, hugging_face):
     )
     ours, theirs = load_dataset("folder", photos), hugging_face(photos)["train"]
     assert theirs["smile"] == ours.table["smile"].tolist() and theirs["hair"] == ours.table["hair"].tolist()
+
+
+def test_every_kind_of_picture_that_datasets_knows(tmp_path, picture):
+    imagefolder = pytest.importorskip("datasets.packaged_modules.imagefolder.imagefolder")
+    assert set(imagefolder.ImageFolder.EXTENSIONS) == PICTURE_SUFFIXES
+    forms = {".jpg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG", ".apng": "PNG", ".dib": "BMP", ".tif": "TIFF"}
+    for suffix in PICTURE_SUFFIXES:
+        picture(tmp_path / "female" / "a.png")
+        picture(tmp_path / "male" / f"a{suffix}", format=forms.get(suffix, "PNG"))
+    faces = load_dataset("folder", tmp_path)
+    assert faces.values("label") == ["female", "male"]
+    readable = {item for item in faces.ids if item.startswith("male")}
+    assert {Path(item).suffix for item in readable} == IMAGE_SUFFIXES
+    left_out = {Path(problem.file).suffix for problem in faces.problems}
+    assert left_out == PICTURE_SUFFIXES - IMAGE_SUFFIXES and faces.problems[0].code == "unreadable_image"
+
+
+def test_splits_agree_with_datasets(tmp_path, picture, hugging_face):
+    names = ["train", "training_1", "my-val", "set.validation 2", "dev", "x_valid", "a test b", "testing", "1eval"]
+    for i, name in enumerate([*names, "evaluation"]):
+        for label in ("a", "b"):
+            picture(tmp_path / "in" / name / label / f"{i}.png")
+    picture(tmp_path / "in" / "other" / "a" / "99.png")
+    (tmp_path / "in" / "other" / "a" / "__x.png").write_bytes((tmp_path / "in" / "other" / "a" / "99.png").read_bytes())
+    faces, theirs = load_dataset("folder", tmp_path / "in"), hugging_face(tmp_path / "in")
+    counts = {split.replace("validation", "val"): len(rows) for split, rows in theirs.items()}
+    assert faces.table["split"].value_counts().to_dict() == counts
+    assert [problem.code for problem in faces.problems] == ["no_split", "no_split"]
+    assert faces.values("label") == theirs["train"].features["label"].names == ["a", "b"]
+
+
+def test_equal_files_and_people_go_to_one_split(tmp_path, picture):
+    for i in range(30):
+        for copy in range(3):
+            picture(tmp_path / f"{copy}-{i}.png", 8 * i)
+    table = load_dataset("folder", tmp_path).table
+    same = [name.split("-")[1] for name in table["file_name"]]
+    assert table["split"].nunique() > 1 and (table["split"].groupby(same).nunique() == 1).all()
+    # of people, a column says who it is
+    rows = pd.DataFrame({"file_name": table["file_name"], "person": [int(name[0]) for name in table["file_name"]]})
+    rows.to_csv(tmp_path / "metadata.csv", index=False)
+    faces = load_dataset("folder", tmp_path, person="person")
+    assert (faces.table["split"].groupby(faces.table["person"]).nunique() == 1).all()
+    with pytest.raises(UnknownNameError, match="Unknown attribute 'people'"):
+        load_dataset("folder", tmp_path, person="people")

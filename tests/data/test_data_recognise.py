@@ -71,3 +71,30 @@ def test_wrong_kinds_and_options(utkface_root):
 def test_synthfaces_wants_a_number(spec):
     with pytest.raises(ConfigError, match="expected a number of faces behind the colon, such as synthfaces:1000"):
         open_dataset(spec)
+
+
+def test_frames_of_a_video_are_not_utkface(tmp_path, picture):
+    for label in ("happy", "sad"):
+        for i in range(6):
+            picture(tmp_path / label / f"3_{i % 2}_2_{i:04d}.jpg")
+    faces = open_dataset(tmp_path)
+    assert faces.attributes == ["label"] and faces.values("label") == ["happy", "sad"]
+    # what is recognised can be overruled
+    assert open_dataset(f"utkface:{tmp_path}").values("race") == ["Asian"]
+
+
+def test_the_kind_can_be_said(utkface_root, celebahq_root):
+    assert open_dataset(f"folder:{utkface_root}", unsplit="train").name != "utkface"
+    assert open_dataset(f"celebahq:{celebahq_root}").name == "celebahq"
+    with pytest.raises(DatasetError, match="is not a folder"):
+        open_dataset("folder:/no/such/place")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["a"], 1.5])
+def test_wrong_types_are_said_in_a_sentence(wrong):
+    with pytest.raises(UnknownNameError, match="Unknown dataset kind"):
+        load_dataset(wrong)
+    with pytest.raises(ConfigError, match="'folder' needs `root`, the folder of the dataset; got"):
+        load_dataset("folder", wrong)
+    with pytest.raises(ConfigError, match="a dataset is a folder, or synthfaces"):
+        open_dataset(wrong)

@@ -60,6 +60,16 @@ def test_tensor_is_the_pictures_one_by_one(faces):
     assert faces.tensor([], 16).shape == (0, 3, 16, 16)
 
 
+@pytest.mark.parametrize("size", [0, -1, 10**6, 2.5, None, True, "64"])
+def test_a_tensor_that_cannot_be_meant_is_refused_before_memory_is_taken(faces, size):
+    whole = join([faces])
+    for dataset in (faces, whole, load_dataset("synthfaces", n=2)):
+        with pytest.raises(ConfigError, match=r"`size` must be a whole number of pixels in 1..4096"):
+            dataset.tensor(dataset.ids[:1], size)
+    with pytest.raises(ConfigError, match="1000 pictures of 4096 px take 188 GiB at once. Ask for fewer"):
+        whole.tensor(whole.ids[:1] * 1000, 4096)
+
+
 def test_split_selects_and_names_the_splits_there_are(faces):
     assert sum(len(faces.split(name)) for name in faces.values("split")) == len(faces)
     with pytest.raises(UnknownNameError, match="Unknown split 'holdout' for utkface.*Available: .*train"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vlbias.data import Problem, load_dataset
+from vlbias.data import Problem, hash_split, load_dataset
 from vlbias.data.utkface import parse_utkface_name
 from vlbias.errors import ConfigError, DatasetError
 
@@ -115,3 +115,15 @@ def test_the_real_names(shared_dir, tmp_path):
     ]
     # processor time, not the clock: it is 0.1 to 0.3 s
     assert cpu_s < 1.5
+
+
+def test_a_photograph_and_its_crop_go_to_one_split(tmp_path, picture):
+    for i in range(40):
+        name = f"26_1_{i % 5}_2017011618402{i:04d}.jpg"
+        picture(tmp_path / "part1" / name)
+        picture(tmp_path / "crop_part1" / f"{name}.chip.jpg")
+    faces = load_dataset("utkface", tmp_path)
+    photographs = [item.removesuffix(".chip.jpg") for item in faces.ids]
+    assert len(faces) == 80 and (faces.table["split"].groupby(photographs).nunique() == 1).all()
+    # a crop keeps the split that it had on its own
+    assert all(faces.table.at[item, "split"] == hash_split(item) for item in faces.ids if ".chip." in item)

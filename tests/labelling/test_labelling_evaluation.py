@@ -72,7 +72,18 @@ def test_it_agrees_with_scikit_learn(pairs):
 def test_whole_numbers_and_order_of_rows():
     found = labels([0, 1, 1, 0])
     scored = evaluate(found, series([0, 1, 0, 0]).iloc[::-1])
-    assert scored.accuracy == pytest.approx(0.75) and scored.recall == {0: pytest.approx(2 / 3), 1: 1.0}
+    assert scored.accuracy == pytest.approx(0.75) and scored.recall == {"0": pytest.approx(2 / 3), "1": 1.0}
+
+
+@pytest.mark.parametrize("given", [[0.0, 1.0], [False, True], ["0", "1"], [0, 1]])
+def test_agreement_does_not_hang_on_the_spelling(given):
+    scored = evaluate(labels([0, 1] * 4), series(given * 4))
+    assert (scored.accuracy, scored.kappa, scored.balanced_accuracy) == (1.0, 1.0, 1.0)
+    assert scored.to_dict()["labels"] == ["0", "1"]
+
+
+def test_kappa_of_one_word_is_not_known():
+    assert np.isnan(evaluate(labels(["a", "a"]), series(["a", "a"])).kappa)
 
 
 def test_accuracy_by_confidence():

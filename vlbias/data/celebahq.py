@@ -4,7 +4,7 @@
     CelebA-HQ-to-CelebA-mapping.txt    idx, orig_idx, orig_file
     list_eval_partition.txt            CelebA's split: "000001.jpg 0"
     CelebA-HQ-img/0.jpg ...            the pictures
-    fair_face_pseudo_labels.txt        "image age gender race" by the FairFace classifier, if it is there
+    fair_face_pseudo_labels.txt        labels by the FairFace classifier, if it is there
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _DESCRIPTIONS = {
     "fairface_age": "age range that the FairFace classifier gave, not a person",
     "fairface_gender": "gender that the FairFace classifier gave, not a person",
     "fairface_race": "race that the FairFace classifier gave, not a person",
-    "age_group": "from fairface_age: young where the range begins below 40 years, old from 40 on",
-    "skin": "grouping of fairface_race (White and Asian light, Black dark, others missing); not measured skin tone",
+    "age_group": "from the age that FairFace gave: young where the range begins below 40 years, old from 40 on",
+    "skin": "grouping of the race that FairFace gave (White and Asian light, Black dark, others missing); not measured",
 }
 
 
@@ -146,30 +146,67 @@ def parse_partition(text: str, file: str = PARTITION_FILE) -> dict[str, str]:
 
 
 def parse_fairface(text: str, file: str = FAIRFACE_FILE) -> pd.DataFrame:
-    """``image age gender race``, a race of one or several words; tabs or commas may stand between them.
+    """FairFace's labels of each image; white space or commas may stand between them.
+
+    Columns go by their header ("file", "age", "gender", "race", "service_test"; others are passed over), or without one
+    are ``image age gender race``, a race of one or several words. The published pseudo-labels have whole numbers under
+    the header ``image_name age gender skin_color``: age 1 is old, skin 0 and 2 are light, 1 is dark, 3 is not used.
 
     Returns:
-        Columns ``fairface_age``, ``fairface_gender``, ``fairface_race`` (text), indexed by ``"<number>.jpg"``.
+        Indexed by ``"<number>.jpg"``: ``fairface_age``, ``fairface_gender``, ``fairface_race`` as text, as far as they
+        are there, and of numbers ``age_group`` and ``skin``.
 
     Raises:
-        DatasetError: a line of fewer fields, or an image twice.
+        DatasetError: a line of another number of fields, a header without the image, or an image twice.
+        LabelError: a number that stands for nothing.
     """
-    rows: dict[str, tuple[str, str, str]] = {}
-    has_commas = "," in text
-    for position, (number, fields) in enumerate(fields_of(text)):
-        if has_commas:
-            fields = [field.strip() for field in " ".join(fields).split(",")]
-        if position == 0 and fields[0].lower() in ("image", "img", "file", "file_name"):
-            continue
-        if len(fields) < 4:
-            raise DatasetError(f"{file}, line {number}: expected 'image age gender race', got '{' '.join(fields)}'.")
-        name = os.path.basename(fields[0])
+    lines = [(number, _fields(fields, "," in text)) for number, fields in fields_of(text)]
+    header = [field.lower() for field in lines[0][1]] if lines else []
+    columns = ["image", "age", "gender", "race"]
+    if {"age", "gender"} & set(header):
+        columns = ["image" if name in _IMAGE_HEADERS else name for name in header]
+        lines = lines[1:]
+        if "image" not in columns:
+            raise DatasetError(f"{file}, line 1: no column names the image; expected {', '.join(_IMAGE_HEADERS)}.")
+    rows: dict[str, dict[str, str]] = {}
+    for number, fields in lines:
+        if columns[-1] == "race":  # of several words
+            fields = [*fields[: len(columns) - 1], " ".join(fields[len(columns) - 1 :])]
+        if len(fields) != len(columns) or not fields[-1]:
+            got = " ".join(fields).strip()
+            raise DatasetError(f"{file}, line {number}: expected '{' '.join(columns)}', got '{got}'.")
+        row = dict(zip(columns, fields, strict=True))
+        name = os.path.basename(row["image"])
         name = name if os.path.splitext(name)[1] else f"{name}.jpg"
         if name in rows:
             raise DatasetError(f"{file}, line {number}: '{name}' stands there twice.")
-        rows[name] = (fields[1], fields[2], " ".join(fields[3:]).replace("_", " "))
-    columns = ["fairface_age", "fairface_gender", "fairface_race"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype="str")
+        rows[name] = _of_codes(row, f"{file}, line {number}") if "skin_color" in row else _of_words(row)
+    return pd.DataFrame.from_dict(rows, orient="index", dtype="str")
+
+
+_IMAGE_HEADERS = ("image", "image_name", "img", "file", "file_name", "face_name_align")
+#: Codes of the published pseudo-labels => labels; ``None`` for a code that has none.
+_CODES: dict[str, dict[str, str | None]] = {
+    "age": {"0": "young", "1": "old"},
+    "skin_color": {"0": "light", "1": "dark", "2": "light", "3": None},
+}
+
+
+def _fields(fields: list[str], has_commas: bool) -> list[str]:
+    return [field.strip() for field in " ".join(fields).split(",")] if has_commas else fields
+
+
+def _of_words(row: dict[str, str]) -> dict[str, str]:
+    return {f"fairface_{name}": row[name].replace("_", " ") for name in ("age", "gender", "race") if name in row}
+
+
+def _of_codes(row: dict[str, str], where: str) -> dict[str, str]:
+    for column, known in _CODES.items():
+        if row.get(column) not in known:
+            codes = ", ".join(known)
+            raise LabelError(f"{where}: {column} is {row.get(column)!r}; expected one of the published codes {codes}.")
+    labels = {"age_group": _CODES["age"][row["age"]], "skin": _CODES["skin_color"][row["skin_color"]]}
+    return {name: label for name, label in labels.items() if label is not None} | {"fairface_gender": row["gender"]}
 
 
 def load_celebahq(
@@ -212,7 +249,7 @@ def load_celebahq(
     if (root / FAIRFACE_FILE).is_file():
         table, more = _with_fairface(table, root / FAIRFACE_FILE)
         problems += more
-        descriptions = _DESCRIPTIONS
+        descriptions = {name: text for name, text in _DESCRIPTIONS.items() if name in table}
     table = table[[file is not None for file in files]]
     return FaceDataset(
         "celebahq",
@@ -269,9 +306,11 @@ def _with_fairface(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[
         raise DatasetError(f"{path} has no label for any annotated image{first}. It belongs to other images.")
     problems = [Problem(name, "unknown_image", f"labelled in {path.name}, not annotated") for name in strangers]
     labels = labels.reindex(table.index)
-    labels["age_group"] = pd.array(labels["fairface_age"].map(_age_group).tolist(), dtype="str")
-    skin = labels["fairface_race"].map(lambda race: SKIN_OF_RACE.get(race.lower()), na_action="ignore")
-    labels["skin"] = pd.array(skin.tolist(), dtype="str")
+    if "fairface_age" in labels:
+        labels["age_group"] = pd.array(labels["fairface_age"].map(_age_group).tolist(), dtype="str")
+    if "fairface_race" in labels:
+        skin = labels["fairface_race"].map(lambda race: SKIN_OF_RACE.get(race.lower()), na_action="ignore")
+        labels["skin"] = pd.array(skin.tolist(), dtype="str")
     return table.join(labels), problems
 
 

@@ -42,16 +42,16 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
         ConfigError: an option that the kind does not have, or a root where none belongs.
         DatasetError: the folder is not of that kind.
     """
-    if kind not in KINDS:
-        raise unknown("dataset kind", kind, KINDS)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise unknown("dataset kind", str(kind), KINDS)
     loader = KINDS[kind]
     known = [name for name in inspect.signature(loader).parameters if name != "root"]
     wrong = sorted(set(options) - set(known))
     if wrong:
         raise ConfigError(f"`{wrong[0]}` is no option of '{kind}'. It has: {', '.join(known)}.")
     if kind != "synthfaces":
-        if root is None:
-            raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset.")
+        if not isinstance(root, (str, os.PathLike)):
+            raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
         _refuse_archive(Path(root))
     return loader(root, **options)
 
@@ -60,7 +60,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
     """Open ``"synthfaces"``, ``"synthfaces:N"``, or a folder whose kind is recognised from what it holds.
 
     Args:
-        spec: the word or folder.
+        spec: the word or folder; ``"folder:PATH"``, ``"utkface:PATH"`` and ``"celebahq:PATH"`` say the kind.
         options: of the kind that it turns out to be; options that only other kinds have are passed over, so that one
             command can give ``seed`` to whatever the user names.
 
@@ -71,8 +71,12 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
     known = {name for loader in KINDS.values() for name in inspect.signature(loader).parameters} - {"root"}
     if wrong := sorted(set(options) - known):
         raise ConfigError(f"`{wrong[0]}` is no option of any dataset. There are: {', '.join(sorted(known))}.")
+    if not isinstance(spec, (str, os.PathLike)):
+        raise ConfigError(f"a dataset is a folder, or synthfaces[:N]; got {spec!r:.60}.")
     text = os.fspath(spec)
     word, colon, count = text.partition(":")
+    if colon and word in KINDS and word != "synthfaces" and not Path(text).exists():
+        return load_dataset(word, _inner(Path(count), word), **_only(KINDS[word], options))
     if word == "synthfaces" and not Path(text).exists():
         if colon:
             if not (count.isascii() and count.isdigit() and int(count) > 0):

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from vlbias.data.table import FaceDataset, hash_split
+from vlbias.data.table import FaceDataset, check_tensor, hash_split
 from vlbias.errors import ConfigError
 from vlbias.images import to_pil, to_tensor
 
@@ -40,6 +40,7 @@ class SynthFaces(FaceDataset):
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         items = list(items)
+        check_tensor(len(items), size)
         if not items:
             return torch.empty(0, 3, size, size)
         drawn = self._draw(items)

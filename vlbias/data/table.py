@@ -38,6 +38,25 @@ PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed", "face
 _NUM_THREADS = 4
 
 
+#: Edges in pixels that :meth:`FaceDataset.tensor` gives, and bytes that one of its tensors may take.
+MAX_SIZE, MAX_TENSOR_BYTES = 4096, 2**35
+
+
+def check_tensor(num_items: int, size: int) -> None:
+    """Refuse a tensor of pictures that cannot be meant, before memory is taken.
+
+    Raises:
+        ConfigError: ``size`` out of range, or too many pictures of that size.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= MAX_SIZE:
+        raise ConfigError(f"`size` must be a whole number of pixels in 1..{MAX_SIZE}; got {size!r:.60}.")
+    num_bytes = num_items * 3 * int(size) ** 2 * 4
+    if num_bytes > MAX_TENSOR_BYTES:
+        raise ConfigError(
+            f"{num_items} pictures of {size} px take {num_bytes / 2**30:.0f} GiB at once. Ask for fewer at a time."
+        )
+
+
 @dataclass(frozen=True)
 class Problem:
     """A file or row that was left out of a dataset.
@@ -207,9 +226,11 @@ class FaceDataset:
         Raises:
             UnknownNameError: no such id.
             ImageError: a file is missing or cannot be read.
+            ConfigError: ``size`` out of range, or more pictures than fit into memory.
         """
         items = list(items)
         self._require(items)
+        check_tensor(len(items), size)
 
         def one(item: str) -> torch.Tensor:
             return to_tensor(self.image(item), size)
@@ -396,6 +417,7 @@ class JoinedDataset(FaceDataset):
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         items = list(items)
+        check_tensor(len(items), size)
         out = torch.empty(len(items), 3, size, size)
         homes = [self._home(item) for item in items]
         for part in self.parts:

@@ -31,7 +31,8 @@ DESCRIPTIONS = {
 
 # One copy of the set has a space before the dot; date and time are digits of any length.
 _NAME = re.compile(r"([0-9]{1,4})_([0-9]{1,4})_([0-9]{1,4})_([0-9]+)\s*\.jpe?g(\.chip\.jpe?g)?", re.IGNORECASE)
-_LOOKS_LIKE = re.compile(r"[0-9]+_[0-9]+_.*\.jpe?g", re.IGNORECASE)
+# The dates of the set itself have 17 digits; frames of a video may be called 3_0_2_0001.jpg.
+_LOOKS_LIKE = re.compile(r"[0-9]{1,3}_[0-9](_[0-9])?_[0-9]{17}\s*\.jpe?g(\.chip\.jpe?g)?", re.IGNORECASE)
 
 
 def parse_utkface_name(name: str) -> tuple[int, int, int] | Problem:
@@ -49,7 +50,7 @@ def parse_utkface_name(name: str) -> tuple[int, int, int] | Problem:
         detail = (
             f"{num_fields} fields before the first dot; expected age_gender_race_date"
             if num_fields != 4
-            else "expected age_gender_race_date.jpg.chip.jpg, digits apart by underscores"
+            else "expected age_gender_race_date.jpg.chip.jpg, digits with underscores between them"
         )
         return Problem(name, "malformed_name", detail)
     age, gender, race = (int(match[group]) for group in (1, 2, 3))
@@ -62,6 +63,11 @@ def parse_utkface_name(name: str) -> tuple[int, int, int] | Problem:
 def looks_like_utkface(names: list[str]) -> bool:
     """Whether most of these file names carry UTKFace labels."""
     return bool(names) and sum(_LOOKS_LIKE.fullmatch(name) is not None for name in names) > len(names) / 2
+
+
+def _photograph(name: str) -> str:
+    """One name for the photograph and its crop, ``x.jpg`` and ``x.jpg.chip.jpg``: they go to one split."""
+    return re.sub(r"\.jpe?g(\.chip\.jpe?g)?$", ".jpg.chip.jpg", name, flags=re.IGNORECASE)
 
 
 def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM) -> FaceDataset:
@@ -106,7 +112,7 @@ def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM) -> 
         )
     table = pd.DataFrame(rows, columns=["file_name", "age", "gender", "race"])
     table.index = pd.Index(list(seen), name="id")
-    table.insert(1, "split", [hash_split(name) for name in seen])
+    table.insert(1, "split", [hash_split(_photograph(name)) for name in seen])
     table["gender"] = [GENDERS[code] for code in table["gender"]]
     table["race"] = [RACES[code] for code in table["race"]]
     table["age_group"] = [age_group(age, age_split) for age in table["age"]]

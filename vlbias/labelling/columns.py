@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from vlbias.attributes import of_column
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError, unknown
@@ -16,6 +18,7 @@ from vlbias.labelling.classifier import ClassifierLabeller, zero_shot
 from vlbias.labelling.evaluation import LabelEvaluation, evaluate
 from vlbias.labelling.labels import Labeller, Labels
 from vlbias.labelling.skin_tone import LAYOUTS, SkinToneLabeller
+from vlbias.labels import in_order, label_text, label_texts, typed_labels
 from vlbias.networks import load_network
 
 if TYPE_CHECKING:
@@ -101,12 +104,12 @@ def label_column(
     labelled = labels.apply(dataset, column, min_confidence=min_confidence)
     kept = labels.sure(min_confidence)
     score = evaluate(kept, dataset.column(given)) if given is not None else None
-    counts = labelled.column(column).dropna().map(str).value_counts().sort_index()
+    counts = label_texts(labelled.column(column)).value_counts()
     report = ColumnReport(
         column=column,
         source=labelled.descriptions[column],
         num_faces=len(dataset),
-        counts={str(label): int(n) for label, n in counts.items()},
+        counts={label: int(counts[label]) for label in in_order(counts.index)},
         unlabelled=kept.unlabelled(),
         against=given,
         evaluation=None if score is None else score.to_dict(),
@@ -115,10 +118,11 @@ def label_column(
 
 
 def _in_words_of(labels: Labels, words: list[Any]) -> Labels:
-    """Labels that are the text of given ones as the given ones themselves: "0" as 0 where the dataset has 0."""
-    spelled = {str(word): word for word in words if not isinstance(word, str)}
-    translated = labels.table["label"].map(lambda word: spelled.get(word, word) if isinstance(word, str) else word)
-    return Labels(labels.source, labels.table.assign(label=translated))
+    """Labels that read like given ones as the given ones themselves: "0" as 0 where the dataset has 0."""
+    spelled: dict[str | None, Any] = {label_text(word): word for word in words}
+    translated = [spelled.get(text, text) for text in label_texts(labels.table["label"])]
+    column = pd.Series(translated, labels.table.index, dtype=object)
+    return Labels(labels.source, labels.table.assign(label=typed_labels(column)))
 
 
 def labeller_of(text: str, *, column: str = "", clip: Clip | None = None, layout: str = "ffhq") -> Labeller:

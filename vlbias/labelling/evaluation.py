@@ -11,9 +11,12 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from vlbias.errors import ConfigError, LabelError
 from vlbias.labelling.labels import Labels
+from vlbias.labels import in_order, label_text, label_texts
 
 __all__ = ["LabelEvaluation", "Separation", "evaluate", "separation"]
 
+#: Column of a confusion for the faces that got no label.
+_NO_LABEL = "(none)"
 # Edges of the confidence bands; the last holds 1.
 _BANDS = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
@@ -29,8 +32,8 @@ class LabelEvaluation:
         coverage: share of these that the labeller labelled.
         accuracy: share of the labelled ones that agree, with ``accuracy_low`` and ``accuracy_high`` (Wilson, 95 %).
         balanced_accuracy: mean over the given labels of the share that agrees.
-        kappa: Cohen's, agreement beyond chance; 1 is perfect, 0 chance.
-        recall, precision: by label. NaN where there is nothing to divide by.
+        kappa: Cohen's, agreement beyond chance; 1 is perfect, 0 chance. NaN where both sides know one word alone.
+        recall, precision: by label, as text. NaN where there is nothing to divide by.
         by_confidence: a row for each band of confidence with ``num`` and ``accuracy``; a labeller whose confidence
             means what it says has an accuracy inside each band.
     """
@@ -43,8 +46,8 @@ class LabelEvaluation:
     accuracy_high: float
     balanced_accuracy: float
     kappa: float
-    recall: dict[Any, float]
-    precision: dict[Any, float]
+    recall: dict[str, float]
+    precision: dict[str, float]
     by_confidence: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,10 +58,10 @@ class LabelEvaluation:
         }
         return numbers | {
             "kappa": _plain(self.kappa),
-            "recall": {str(name): _plain(value) for name, value in self.recall.items()},
-            "precision": {str(name): _plain(value) for name, value in self.precision.items()},
-            "labels": [str(name) for name in self.confusion.index],
-            "columns": [str(name) for name in self.confusion.columns],
+            "recall": {name: _plain(value) for name, value in self.recall.items()},
+            "precision": {name: _plain(value) for name, value in self.precision.items()},
+            "labels": list(self.confusion.index),
+            "columns": list(self.confusion.columns),
             "confusion": self.confusion.to_numpy().tolist(),
             "by_confidence": [
                 {"band": str(band), "num": int(row["num"]), "accuracy": _plain(row["accuracy"])}
@@ -79,7 +82,8 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
 
     Args:
         labels: what it gave.
-        given: labels to hold it to, indexed by face id, in the same words; faces where it is missing do not count.
+        given: labels to hold it to, indexed by face id, in the same words (1, 1.0 and True are one); faces where it
+            is missing do not count.
 
     Raises:
         LabelError: no face in common, or no word in common (so that "Male" is not silently wrong for "male").
@@ -89,30 +93,28 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
         >>> evaluate(Labels("toy", table), pd.Series(["a", "a"], index=["1", "2"])).accuracy
         0.5
     """
-    given = given.dropna()
+    given = label_texts(given).dropna()
     table = labels.table.reindex(given.index)
     if len(given) == 0 or not labels.table.index.isin(given.index).any():
         raise LabelError("no face has both a given label and a row of the labeller. Use the ids of one dataset.")
-    found = table["label"]
-    words, found_words = set(given.unique()), set(found.dropna().unique())
-    if found_words and not words & found_words:
+    found = label_texts(table["label"])
+    words, found_words = in_order(given), in_order(found.dropna())
+    if found_words and not set(words) & set(found_words):
         raise LabelError(
-            f"the labeller's words {sorted(map(str, found_words))} are none of the given {sorted(map(str, words))}. "
-            "Name its classes as the dataset does."
+            f"the labeller's words {found_words} are none of the given {words}. Name its classes as the dataset does."
         )
+    columns = in_order([*words, *found_words])
     labelled = found.notna().to_numpy()
-    right = (found == given).fillna(False).to_numpy(dtype=bool)
+    right = (found == given).to_numpy()
     num_labelled = int(labelled.sum())
-    rows = sorted(words, key=str)
-    columns = sorted(words | found_words, key=str)
-    counts = pd.crosstab(given.to_numpy(), found.astype(object).where(labelled, "(none)").to_numpy())
-    confusion = counts.reindex(index=rows, columns=[*columns, "(none)"], fill_value=0)
+    counts = pd.crosstab(given.to_numpy(), found.fillna(_NO_LABEL).to_numpy())
+    confusion = counts.reindex(index=words, columns=[*columns, _NO_LABEL], fill_value=0)
     confusion.index.name, confusion.columns.name = "given", "labeller"
-    recall = {word: _share(right, labelled & (given == word).to_numpy()) for word in rows}
-    precision = {word: _share(right, labelled & (found == word).fillna(False).to_numpy(dtype=bool)) for word in columns}
+    recall = {word: _share(right, labelled & (given == word).to_numpy()) for word in words}
+    precision = {word: _share(right, labelled & (found == word).to_numpy()) for word in columns}
     known = [value for value in recall.values() if not np.isnan(value)]
     low, high = _wilson(int(right.sum()), num_labelled)
-    text = [given.astype(str).to_numpy()[labelled], found.astype(str).to_numpy()[labelled]]
+    pairs = given.to_numpy()[labelled], found.to_numpy()[labelled]
     return LabelEvaluation(
         confusion=confusion,
         num_compared=len(given),
@@ -121,7 +123,7 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
         accuracy_low=low,
         accuracy_high=high,
         balanced_accuracy=float(np.mean(known)) if known else float("nan"),
-        kappa=float(cohen_kappa_score(*text)) if num_labelled and len(columns) > 1 else float("nan"),
+        kappa=_kappa(*pairs),
         recall=recall,
         precision=precision,
         by_confidence=_by_confidence(table["confidence"].to_numpy(float), labelled, right),
@@ -170,8 +172,8 @@ def separation(
     """
     if num_resamples < 1:
         raise ConfigError(f"`num_resamples` must be >= 1; got {num_resamples}.")
-    aligned = given.reindex(measured.index)
-    groups = [measured[(aligned == name).fillna(False)].dropna().to_numpy(float) for name in (upper, lower)]
+    texts = label_texts(given.reindex(measured.index))
+    groups = [measured[texts == label_text(name)].dropna().to_numpy(float) for name in (upper, lower)]
     for name, values in zip((upper, lower), groups, strict=True):
         if len(values) < 4:
             raise LabelError(f"the group '{name}' has {len(values)} measured faces; at least 4 are needed.")
@@ -217,6 +219,11 @@ def _by_confidence(confidence: np.ndarray, labelled: np.ndarray, right: np.ndarr
         inside = labelled & (confidence >= low) & ((confidence < high) | (high == _BANDS[-1]))
         rows[f"{low:.2f}-{high:.2f}"] = {"num": int(inside.sum()), "accuracy": _share(right, inside)}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _kappa(given: np.ndarray, found: np.ndarray) -> float:
+    # where only one word occurs, all agreement is by chance
+    return float(cohen_kappa_score(given, found)) if len({*given, *found}) > 1 else float("nan")
 
 
 def _share(right: np.ndarray, among: np.ndarray) -> float:
