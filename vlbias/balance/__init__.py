@@ -4,6 +4,7 @@ from vlbias.balance.identity import identity_scorer
 from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
+from vlbias.balance.run_folder import verify_run
 from vlbias.balance.settings import BalanceSettings
 from vlbias.balance.verification import Checks, Reason
 
@@ -20,5 +21,6 @@ __all__ = [
     "identity_scorer",
     "make_plan",
     "resolve_poles",
+    "verify_run",
     "wanted_counts",
 ]

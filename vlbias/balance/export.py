@@ -18,22 +18,22 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.card import dataset_card
-from vlbias.balance.originals import with_face_boxes, write_originals
+from vlbias.balance.originals import PROVENANCE_COLUMNS, SCORES, label_columns, with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.verification import Reason
+from vlbias.data import FaceDataset
 from vlbias.data.metadata import metadata_files, typed_table
 from vlbias.files import read_json, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
 
-__all__ = ["PROVENANCE_COLUMNS", "add_to_report", "assemble", "write_report"]
+__all__ = ["add_to_report", "assemble", "write_report"]
 
-SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
-#: Columns behind the labels: where a row comes from, and the readings that verified an edit.
-PROVENANCE_COLUMNS = ("origin", "source_id", "path", "strength", "seed", *(f"score_{name}" for name in SCORES))
+#: (column, label) => the value as the dataset writes it.
+Natural = Callable[[str, str], Any]
 
 REJECTED_COLUMNS = [
     *("slot", "split", "target", "donor", "from", "to", "path", "strength", "seed", "reason", "detail"),
@@ -42,11 +42,11 @@ REJECTED_COLUMNS = [
 
 
 def _made_rows(
-    run: RunFolder, faces: Any, plan: Plan, chunks: Sequence[Mapping[str, Any]], poles: Sequence[Poles]
+    run: RunFolder, faces: FaceDataset | None, plan: Plan, chunks: Sequence[Mapping[str, Any]], poles: Sequence[Poles]
 ) -> list[dict[str, Any]]:
     """Put edits (and sampled donors) in place; their metadata rows, in slot order."""
     target = plan.settings["target"]
-    columns = [] if faces is None else [c for c in faces.table.columns if c not in ("file_name", "split")]
+    columns = [] if faces is None else label_columns(faces)
     stale = set(stale_columns(poles, columns)) - {target}
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
     natural = _natural_values(faces, [target, *(pole.column for pole in poles)])
@@ -60,23 +60,18 @@ def _made_rows(
                 labels = dict.fromkeys(columns)
             labels = {column: None if column in stale else labels[column] for column in columns}
             labels[target] = natural(target, record["target"])
-            sampled = (run.chunk_dir(number) / f"face-{slot:06d}.png").exists()
-            suffix = record["suffix"]
-            kept_name = f"{split}/face-{slot:06d}.png"
-            pair_name = f"donors/edit-{slot:06d}.png"
+            face, edit = f"face-{slot:06d}.png", f"edit-{slot:06d}{record['suffix']}"
+            digests = chunk["files"]
             if keep_donor[slot]:
-                values = zip(poles, plan.groups[record["from"]], strict=True)
-                groups = {pole.column: natural(pole.column, value) for pole, value in values}
-                run.place(number, f"face-{slot:06d}.png", run.out / kept_name)
-                row = {"file_name": kept_name, "split": split, **labels, **groups, "origin": "sampled"}
+                run.place(number, face, run.out / split / face, digests[face])
+                groups = _groups(plan, poles, record["from"], natural)
+                row = {"file_name": f"{split}/{face}", "split": split, **labels, **groups, "origin": "sampled"}
                 rows.append(row | {"source_id": record["donor"], "seed": record["seed"]})
-            elif sampled or (run.out / pair_name).is_file():
-                run.place(number, f"face-{slot:06d}.png", run.out / pair_name)
-            name = f"{split}/edit-{slot:06d}{suffix}"
-            run.place(number, f"edit-{slot:06d}{suffix}", run.out / name)
-            values = zip(poles, plan.groups[record["to"]], strict=True)
-            groups = {pole.column: natural(pole.column, value) for pole, value in values}
-            row = {"file_name": name, "split": split, **labels, **groups, "origin": "edited"}
+            elif face in digests:
+                run.place(number, face, run.out / "donors" / f"edit-{slot:06d}.png", digests[face])
+            run.place(number, edit, run.out / split / edit, digests[edit])
+            groups = _groups(plan, poles, record["to"], natural)
+            row = {"file_name": f"{split}/{edit}", "split": split, **labels, **groups, "origin": "edited"}
             row |= {"source_id": record["donor"], "path": record["path"], "seed": record["seed"]}
             strength = record["strength"]
             row["strength"] = strength if ";" in strength else float(strength)
@@ -84,7 +79,12 @@ def _made_rows(
     return rows
 
 
-def _natural_values(faces: Any, columns: Sequence[str]) -> Any:
+def _groups(plan: Plan, poles: Sequence[Poles], group: str, natural: Natural) -> dict[str, Any]:
+    """The protected columns of a face of a group."""
+    return {pole.column: natural(pole.column, value) for pole, value in zip(poles, plan.groups[group], strict=True)}
+
+
+def _natural_values(faces: FaceDataset | None, columns: Sequence[str]) -> Natural:
     """(column, label) => the value as the dataset writes it: "1" => 1 in a column of integers."""
     known: dict[tuple[str, str], Any] = {}
     for column in columns:
@@ -95,7 +95,7 @@ def _natural_values(faces: Any, columns: Sequence[str]) -> Any:
 
 def assemble(
     run: RunFolder,
-    faces: Any,
+    faces: FaceDataset | None,
     plan: Plan,
     poles: Sequence[Poles],
     *,
@@ -133,7 +133,7 @@ def assemble(
     if faces is not None and originals != "omit":
         real, unreadable = write_originals(run, faces, replaced, originals, image_size, bar, remade_of(passed))
     made = _made_rows(run, faces, plan, chunks, poles)
-    attributes = [] if faces is None else [c for c in faces.table.columns if c not in ("file_name", "split")]
+    attributes = [] if faces is None else label_columns(faces)
     names = [plan.settings["target"], *(pole.column for pole in poles)]
     attributes += [name for name in names if name not in attributes]
     # objects first: whole numbers beside a blank must not become floating point
@@ -147,7 +147,7 @@ def assemble(
     rejected += [
         {"donor": item, "split": str(faces.table.loc[item, "split"]), "reason": str(Reason.UNREADABLE), "detail": text}
         for item, text in unreadable.items()
-        if item not in noted
+        if faces is not None and item not in noted
     ]
     rejects = pd.DataFrame(rejected, columns=REJECTED_COLUMNS)
     rejects["slot"] = rejects["slot"].astype("Int64")
@@ -190,12 +190,13 @@ def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, Any]) 
 
 
 def _counts_after(
-    plan: Plan, kept: Sequence[Mapping[str, Any]], faces: Any, poles: Sequence[Poles], lost: set[str]
+    plan: Plan, kept: Sequence[Mapping[str, Any]], faces: FaceDataset | None, poles: Sequence[Poles], lost: set[str]
 ) -> Counts:
     """Faces in each cell of the balanced splits, originals that are gone taken off and kept edits added."""
     after: Counts = {target: dict(groups) for target, groups in plan.counts_before.items()}
     groups = {values: name for name, values in plan.groups.items()}
     for item in sorted(lost):
+        assert faces is not None  # what is lost was there
         labels = faces.table.loc[item]
         group = groups.get(tuple(label_text(labels[pole.column]) or "" for pole in poles))
         target = label_text(labels[plan.settings["target"]])

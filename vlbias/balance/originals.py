@@ -12,17 +12,34 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from vlbias.balance.run_folder import RunFolder
-from vlbias.errors import ImageError
+from vlbias.data import FaceDataset
+from vlbias.errors import ImageError, PlanError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
 from vlbias.originals import Original
 from vlbias.progress import Progress
 
-__all__ = ["ORIGINALS", "ROUND_TRIP", "Remade", "file_stem", "with_face_boxes", "write_originals"]
+__all__ = [
+    "ORIGINALS",
+    "PROVENANCE_COLUMNS",
+    "ROUND_TRIP",
+    "SCORES",
+    "Remade",
+    "file_stem",
+    "label_columns",
+    "passed_on",
+    "with_face_boxes",
+    "write_originals",
+]
 
 #: What may happen to originals: ``copy`` the files, ``link`` to them, ``resize`` to the edits' size, ``omit``.
 ORIGINALS = ("copy", "link", "resize", "omit")
 #: What ``origin`` says of an original that passed through the editor.
 ROUND_TRIP = "round-trip"
+SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
+#: Columns behind the labels: where a row comes from, and the readings that verified an edit.
+PROVENANCE_COLUMNS = ("origin", "source_id", "path", "strength", "seed", *(f"score_{name}" for name in SCORES))
+#: What ``origin`` says of a picture that is no photograph, as it was balanced or drawn before.
+_MADE = frozenset({"edited", "sampled", ROUND_TRIP, "counterfactual"})
 
 
 def file_stem(item: str) -> str:
@@ -35,7 +52,7 @@ def file_stem(item: str) -> str:
     return safe
 
 
-def _source_file(faces: Any, item: str) -> Path | None:
+def _source_file(faces: FaceDataset, item: str) -> Path | None:
     """The file behind an item; ``None`` for a picture that is drawn, not stored."""
     path = faces.path(item)
     return Path(path) if path is not None and Path(path).is_file() else None
@@ -48,16 +65,62 @@ class Remade(NamedTuple):
         chunk: the finished chunk that holds it.
         name: its name there.
         suffix: its ending, with the dot.
+        digest: SHA-256 of its content.
     """
 
     chunk: int
     name: str
     suffix: str
+    digest: str
+
+
+def is_balanced(table: pd.DataFrame) -> bool:
+    """Whether a table has the provenance that a balanced set has."""
+    return "origin" in table.columns and set(table["origin"].dropna()) <= _MADE | {"real"}
+
+
+def label_columns(faces: FaceDataset) -> list[str]:
+    """The columns that edits take over from their donors: all but place and older provenance.
+
+    Raises:
+        PlanError: a column of the user's own is named like one that balancing writes.
+    """
+    columns = [str(column) for column in faces.table.columns if column not in ("file_name", "split")]
+    if is_balanced(faces.table):
+        return [column for column in columns if column not in PROVENANCE_COLUMNS]
+    taken = [column for column in columns if column in (*PROVENANCE_COLUMNS, "face_box")]
+    if taken:
+        raise PlanError(
+            f"'{faces.name}' has a column '{taken[0]}', and balancing writes one of that name (where a picture comes "
+            f"from). Rename yours first: table.rename(columns={{'{taken[0]}': 'my_{taken[0]}'}}), or in its metadata."
+        )
+    return columns
+
+
+def passed_on(faces: FaceDataset) -> pd.DataFrame:
+    """The dataset's rows as they stand in the balanced set, without file names: split, labels and provenance.
+
+    A picture that was made before keeps what is said of it; ``source_id`` then names its donor in this dataset.
+    """
+    table, ids = faces.table, faces.table.index.astype(str)
+    rows = table[["split", *label_columns(faces)]]
+    if not is_balanced(table):
+        return rows.assign(origin="real", source_id=ids)
+    made = table["origin"].isin(_MADE)
+    older = table.reindex(columns=[column for column in PROVENANCE_COLUMNS if column in table.columns]).where(made)
+    before = table["source_id"].astype(str) if "source_id" in table.columns else pd.Series(ids, index=table.index)
+    donors = dict(zip(before[~made], ids[~made], strict=True))
+    donor = [
+        donors.get(name, item) if is_made else item for name, item, is_made in zip(before, ids, made, strict=True)
+    ]
+    return rows.join(older.drop(columns="source_id", errors="ignore")).assign(
+        origin=table["origin"].where(made, "real"), source_id=donor
+    )
 
 
 def write_originals(
     run: RunFolder,
-    faces: Any,
+    faces: FaceDataset,
     skipped: set[str],
     originals: str,
     image_size: int,
@@ -83,31 +146,30 @@ def write_originals(
     # two ids may differ by their suffix alone (a.jpg, a.png)
     stems = Counter(file_stem(str(item)) for item in faces.table.index)
     written = _written(run.out, sorted(set(faces.table["split"])))
-    for item, labels in faces.table.iterrows():
+    for item, values in passed_on(faces).iterrows():
         item = str(item)
         if item in skipped:
             continue
         stem = file_stem(item)
         if stems[stem] > 1:
             stem = f"{stem}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
-        place = f"{labels['split']}/{stem}"
+        place = f"{values['split']}/{stem}"
         new = remade.get(item)
         try:
             if new is not None:
-                run.place(new.chunk, new.name, run.out / f"{place}{new.suffix}")
+                run.place(new.chunk, new.name, run.out / f"{place}{new.suffix}", new.digest)
                 written[place] = f"{place}{new.suffix}"
             name = written.get(place) or _write_original(run, faces, item, place, originals, image_size)
         except ImageError as error:
             unreadable[item] = str(error)
         else:
-            origin = "real" if new is None else ROUND_TRIP
-            values = {column: value for column, value in labels.items() if column != "file_name"}
-            rows.append({"file_name": name, **values, "origin": origin, "source_id": item})
+            row = {"file_name": name} | {str(column): value for column, value in values.items()}
+            rows.append(row if new is None else row | {"origin": ROUND_TRIP})
         bar.update(1)
     return rows, unreadable
 
 
-def with_face_boxes(faces: Any, table: pd.DataFrame) -> pd.DataFrame:
+def with_face_boxes(faces: FaceDataset, table: pd.DataFrame) -> pd.DataFrame:
     """The table with where in each photograph its face lies, if there are whole photographs.
 
     ``face_box`` is "left,top,right,bottom" in pixels, of the upright square around the crop, which may reach beyond the
@@ -129,7 +191,7 @@ def _written(out: Path, splits: Sequence[str]) -> dict[str, str]:
 
 
 def _write_original(
-    run: RunFolder, faces: Any, item: str, place: str, originals: str, image_size: int
+    run: RunFolder, faces: FaceDataset, item: str, place: str, originals: str, image_size: int
 ) -> str:
     """Put one original in place; its name, which is ``place`` with an ending."""
     source = _source_file(faces, item) if originals in ("copy", "link") else None

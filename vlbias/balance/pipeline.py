@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,13 +25,13 @@ from vlbias.balance.cost import estimate
 from vlbias.balance.export import assemble, write_report
 from vlbias.balance.fitting import check_labels
 from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_name, identity_scorer, resolve_identity
-from vlbias.balance.originals import ORIGINALS
+from vlbias.balance.originals import ORIGINALS, label_columns
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.pictures import check_size, resolution_note
 from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.round_trip import check_round_trip, run_trips, trips_of
-from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
 from vlbias.balance.settings import BalanceOptions, BalanceSettings
 from vlbias.balance.traces import leak_settings, measured, needs_measuring, summary_lines
@@ -38,10 +39,11 @@ from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import read_metadata
 from vlbias.editor import Editor
-from vlbias.errors import ConfigError, OutputError, PlanError, unknown
-from vlbias.files import read_json, writing
+from vlbias.errors import ConfigError, OutputError, PlanError
+from vlbias.files import read_json, sha256_file, writing
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
+from vlbias.settings import with_changes
 from vlbias.types import Backend
 from vlbias.version import __version__
 
@@ -95,13 +97,18 @@ class Work:
 
     Attributes:
         run: does it.
-        size: faces in it.
+        rows: the faces in it, as rows of a plan.
         unit: what they are: "edits" or "originals".
     """
 
     run: Callable[[], ChunkResult]
-    size: int
+    rows: Sequence[Mapping[str, Any]]
     unit: str
+
+    @property
+    def size(self) -> int:
+        """Faces in it."""
+        return len(self.rows)
 
 
 class Balancer:
@@ -120,8 +127,8 @@ class Balancer:
     Raises:
         PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
             the editor does not have.
-        ConfigError: a scorer is of no kind that is known.
-        UnknownNameError: no such option, or a scorer of a column that is neither target nor protected.
+        ConfigError: no such option, or a scorer is of no kind that is known.
+        UnknownNameError: a scorer of a column that is neither target nor protected.
         CheckpointError, MissingDependencyError: a scorer's file cannot be read.
     """
 
@@ -137,12 +144,11 @@ class Balancer:
         settings: BalanceSettings | None = None,
         **options: Unpack[BalanceOptions],
     ):
-        for name in options:
-            if name not in BalanceSettings.__dataclass_fields__:
-                raise unknown("option", name, BalanceSettings.__dataclass_fields__, where="Balancer")
-        self.settings = settings = replace(settings or BalanceSettings(), **options)
+        self.settings = settings = with_changes(settings or BalanceSettings(), options)
         self.backend = backend = editor.renderer if isinstance(editor, Editor) else editor
         self.target, self.mode, self.source, self.seed = target, mode, source, seed
+        if not isinstance(protected, str | Sequence):
+            raise PlanError(f"`protected` must name a column or several; got {protected!r}.")
         self.protected = [protected] if isinstance(protected, str) else list(protected)
         check_settings(
             target=target,
@@ -150,6 +156,7 @@ class Balancer:
             mode=mode,
             to=settings.to,
             source=source,
+            seed=seed,
             chunk_size=settings.chunk_size,
         )
         check_round_trip(settings.round_trip, source=source)
@@ -195,6 +202,8 @@ class Balancer:
                 "with vlbias train prior."
             )
         self._check_layout(faces)
+        if faces is not None:
+            label_columns(faces)
         table = None if faces is None else faces.table
         poles = self._protected_poles(table)
         target_poles = self._target_poles(table)
@@ -319,44 +328,57 @@ class Balancer:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
         check_size(self.settings.size, originals)
         check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
-        first, step = shard if shard is not None else (0, 1)
-        if not 0 <= first < step:
-            raise ConfigError(f"`shard` must be (i, n) with 0 <= i < n; got {shard}.")
+        first, step = _shard(shard)
         out = Path(out_dir)
         root = None if faces is None or faces.root is None else Path(faces.root).resolve()
         if root is not None and root in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
+        if faces is not None:
+            label_columns(faces)  # refused before the first edit
         run = RunFolder(out, self._job(faces, plan, originals))
-        if (run.state / "done.json").is_file():
+        if run.has("done.json"):
+            run.check_finished()
             self._measure_again(run, faces, plan, progress)
             return self._finished(run)
         self._check_space(run, plan)
-        poles = self._protected_poles(None if faces is None else faces.table)
-        job = self._prepare(run, faces, plan, poles)
-        work = self._work(job, plan)
-        self._run_chunks(run, {number: work[number] for number in range(first, len(work), step)}, progress)
-        done = sum(run.has_chunk(number) for number in range(len(work)))
+        job = self._prepare(run, faces, plan, self._protected_poles(None if faces is None else faces.table))
+        work = dict(enumerate(self._work(job, plan)))
+        mine = {number: item for number, item in work.items() if number % step == first}
+        self._run_chunks(run, mine, progress)
+        done = sum(run.has_chunk(number, item.rows) for number, item in work.items())
         if done < len(work):
             report = {"chunks": len(work), "chunks_done": done}
             return Result(out, False, pd.DataFrame(), pd.DataFrame(), report)
-        total = 0 if faces is None or originals == "omit" else len(faces.table)
-        with track(total, "writing", "originals") if progress and total else _silent() as bar:
-            assemble(
-                run,
-                faces,
-                plan,
-                poles,
-                originals=originals,
-                image_size=self.backend.image_size,
-                details=self._details(faces, plan, job),
-                bar=bar,
-                trips=range(plan.num_chunks, len(work)),
-                measure=partial(self._measure, run, faces, plan, progress),
-            )
-        run.first_wins("done.json", {"complete": True})
+        while True:
+            try:
+                self._export(run, job, plan, originals, range(plan.num_chunks, len(work)), progress)
+                break
+            except LostPictureError as lost:
+                run.drop_chunk(lost.chunk)
+                self._run_chunks(run, {lost.chunk: work[lost.chunk]}, progress)
+        run.finish()
         if shard is None:
             run.clean()
         return self._finished(run)
+
+    def _export(
+        self, run: RunFolder, job: Job, plan: Plan, originals: str, trips: range, progress: bool
+    ) -> None:
+        """Write the dataset from its finished chunks."""
+        total = 0 if job.faces is None or originals == "omit" else len(job.faces.table)
+        with track(total, "writing", "originals", show=progress and total > 0) as bar:
+            assemble(
+                run,
+                job.faces,
+                plan,
+                job.poles,
+                originals=originals,
+                image_size=self.backend.image_size,
+                details=self._details(job.faces, plan, job),
+                bar=bar,
+                trips=trips,
+                measure=partial(self._measure, run, job.faces, plan, progress),
+            )
 
     def _measure(
         self, run: RunFolder, faces: FaceDataset | None, plan: Plan, progress: bool, table: pd.DataFrame
@@ -395,11 +417,14 @@ class Balancer:
             "version": __version__,
             "dataset": "none" if faces is None else faces.name,
             "labels": hashlib.sha256(labels.encode()).hexdigest(),
+            "pictures": _pictures_digest(faces),
+            "license": None if faces is None else faces.license,
             "plan": plan.settings,
             "plan_digest": plan.digest(),
             "checks": asdict(self.settings.checks),
             "editor": self.backend.name,
-            "backend": self.backend.fingerprint(),
+            "backend": dict(self.backend.fingerprint()),
+            "editor_license": self.backend.license,
             "identity": face,
             "judges": {column: network.fingerprint for column, network in self.scorers.items()},
             "prior_steps": self.settings.prior_steps,
@@ -433,25 +458,10 @@ class Balancer:
             )
         if not len(plan):
             judges = Scorers([AttributeScorer(name, None, None) for name in columns], None)
-        elif (run.state / "judges.json").is_file():
-            judges = Scorers.from_dict(run.first_wins("judges.json", None), self.scorers)
         else:
-            who: dict[str, Any] = {"checks": self.settings.checks, "identity": self.identity, "networks": self.scorers}
-            target_poles = self._target_poles(None if faces is None else faces.table)
-            if faces is None:
-                assert target_poles is not None  # a plan without a dataset needs a known target
-                judges = sampled_scorers(self.backend, target_poles, poles, steps=self.settings.prior_steps, **who)
-            else:
-                judges = calibrated_scorers(
-                    self.backend,
-                    faces,
-                    target=(self.target, target_poles),
-                    poles=poles,
-                    splits=self.settings.splits,
-                    seed=self.seed,
-                    **who,
-                )
-            judges = Scorers.from_dict(run.first_wins("judges.json", judges.to_dict()), self.scorers)
+            if not run.has("judges.json"):
+                run.first_wins("judges.json", self._calibrated(faces, poles).to_dict())
+            judges = self._read_scorers(run)
         scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
         return Job(
             backend=self.backend,
@@ -471,6 +481,36 @@ class Balancer:
             calibration_evaluations=judges.unet_evaluations,
         )
 
+    def _calibrated(self, faces: FaceDataset | None, poles: Sequence[Poles]) -> Scorers:
+        """Fit the scorers to labelled originals; without a dataset, to faces from the prior."""
+        target = self._target_poles(None if faces is None else faces.table)
+        who: dict[str, Any] = {"checks": self.settings.checks, "identity": self.identity, "networks": self.scorers}
+        if faces is None:
+            assert target is not None  # a plan without a dataset needs a known target
+            return sampled_scorers(self.backend, target, poles, steps=self.settings.prior_steps, **who)
+        return calibrated_scorers(
+            self.backend,
+            faces,
+            target=(self.target, target),
+            poles=poles,
+            splits=self.settings.splits,
+            seed=self.seed,
+            **who,
+        )
+
+    def _read_scorers(self, run: RunFolder) -> Scorers:
+        values = run.read("judges.json")
+        try:
+            scorers = Scorers.from_dict(values, self.scorers)
+            if [scorer.column for scorer in scorers.attributes] != [self.target, *self.protected]:
+                raise ValueError("other columns")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            path = run.state / "judges.json"
+            raise OutputError(
+                f"{path} is damaged ({error}). Remove {run.state} to begin anew, and run the same command again."
+            ) from error
+        return scorers
+
     # -- work ---------------------------------------------------------------------------------------------------------
 
     def _work(self, job: Job, plan: Plan) -> list[Work]:
@@ -478,9 +518,9 @@ class Balancer:
         chunks: list[list[dict[str, Any]]] = [[] for _ in range(plan.num_chunks)]
         for row in plan.table.to_dict("records"):
             chunks[int(row["chunk"])].append({str(name): value for name, value in row.items()})
-        work = [Work(partial(run_chunk, job, rows), len(rows), "edits") for rows in chunks]
+        work = [Work(partial(run_chunk, job, rows), rows, "edits") for rows in chunks]
         trips = self._trips(None if job.faces is None else job.faces.table, plan, job.poles)
-        return work + [Work(partial(run_trips, job, rows), len(rows), "originals") for rows in trips]
+        return work + [Work(partial(run_trips, job, rows), rows, "originals") for rows in trips]
 
     def _trips(self, table: pd.DataFrame | None, plan: Plan, poles: Sequence[Poles]) -> list[list[dict[str, Any]]]:
         """Chunks of originals that pass through the editor; none where that was not asked for."""
@@ -491,22 +531,22 @@ class Balancer:
     def _run_chunks(self, run: RunFolder, work: Mapping[int, Work], progress: bool) -> None:
         for unit in ("edits", "originals"):
             part = {number: item for number, item in work.items() if item.unit == unit}
-            if any(not run.has_chunk(number) for number in part):
+            if any(not run.has_chunk(number, item.rows) for number, item in part.items()):
                 self._run_alike(run, part, unit, progress)
 
     def _run_alike(self, run: RunFolder, work: Mapping[int, Work], unit: str, progress: bool) -> None:
         """Do the chunks of one kind that are not done."""
         kept = rejected = resumed = 0
         for number, item in work.items():
-            if run.has_chunk(number):
+            if run.has_chunk(number, item.rows):
                 values = run.read_chunk(number)
                 kept, rejected = kept + len(values["kept"]), rejected + len(values["rejected"])
                 resumed += item.size
         total = sum(item.size for item in work.values())
-        with track(total, "balancing", unit) if progress else _silent() as bar:
+        with track(total, "balancing", unit, show=progress) as bar:
             bar.resume_at(resumed)
             for number, item in work.items():
-                if run.has_chunk(number):
+                if run.has_chunk(number, item.rows):
                     continue
                 result = item.run()
                 run.commit_chunk(number, result)
@@ -548,17 +588,28 @@ class Balancer:
         return said + (job.identity_scale.warnings(self.identity) if self.settings.checks.identity > 0 else [])
 
 
-class _silent:
-    """A progress bar that shows nothing."""
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
+    """(first chunk, step) of a shard."""
+    try:
+        first, step = (0, 1) if shard is None else shard
+        if all(type(number) is int for number in (first, step)) and 0 <= first < step:
+            return first, step
+    except (TypeError, ValueError):
         pass
+    raise ConfigError(f"`shard` must be (i, n) with 0 <= i < n; got {shard!r}.")
 
-    def update(self, n: float = 1, **_: Any) -> None:
-        pass
 
-    def resume_at(self, done: float) -> None:
-        pass
+def _pictures_digest(faces: FaceDataset | None) -> str | None:
+    """A hash of the content of every picture file of a dataset; ``None`` where they are drawn."""
+    if faces is None or faces.root is None:
+        return None
+
+    def one(item: str) -> str:
+        path = faces.path(item)
+        try:
+            return "" if path is None else sha256_file(path)
+        except OSError:
+            return "unreadable"
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256("\n".join(pool.map(one, faces.ids)).encode()).hexdigest()

@@ -260,10 +260,12 @@ def make_plan(
             without enough donors.
     """
     columns = [pole.column for pole in poles]
-    check_settings(target=target, protected=columns, mode=mode, to=to, source=source, chunk_size=chunk_size)
+    check_settings(
+        target=target, protected=columns, mode=mode, to=to, source=source, seed=seed, chunk_size=chunk_size
+    )
     _check_paths(poles)
-    if limit is not None and limit < 1:
-        raise PlanError(f"`limit` must be >= 1; got {limit}.")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise PlanError(f"`limit` must be a whole number >= 1; got {limit!r}.")
     settings = {
         "target": target,
         "protected": columns,
@@ -306,13 +308,19 @@ def make_plan(
 
 
 def check_settings(
-    *, target: str, protected: Sequence[str], mode: str, to: Any, source: str, chunk_size: int
+    *, target: str, protected: Sequence[str], mode: str, to: Any, source: str, seed: int, chunk_size: int
 ) -> None:
     """Check what can be checked before any dataset is seen.
 
     Raises:
         PlanError: names the setting, its value and what it may be.
     """
+    if not isinstance(target, str) or not target:
+        raise PlanError(f"`target` must be the name of a column; got {target!r}.")
+    if not all(isinstance(name, str) for name in protected):
+        raise PlanError(f"`protected` must name a column or several; got {list(protected)!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise PlanError(f"`seed` must be a whole number; got {seed!r}.")
     if not protected:
         raise PlanError("`protected` names no attribute. Name at least one, such as protected='age_group'.")
     if len(set(protected)) != len(protected):

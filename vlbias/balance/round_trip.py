@@ -177,9 +177,10 @@ def evaluations_of(num_trips: int, backend: Backend) -> int:
 def remade_of(chunks: Mapping[int, Mapping[str, Any]]) -> dict[str, Remade]:
     """Item -> its new file, from finished chunks of :func:`run_trips` by their number."""
     return {
-        record["donor"]: Remade(number, f"trip-{record['slot']:06d}{record['suffix']}", record["suffix"])
+        record["donor"]: Remade(number, name, record["suffix"], chunk["files"][name])
         for number, chunk in chunks.items()
         for record in chunk["kept"]
+        for name in [f"trip-{record['slot']:06d}{record['suffix']}"]
     }
 
 

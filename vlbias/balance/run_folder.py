@@ -2,32 +2,52 @@
 
 ```
 OUT/.state/job.json        what this run is; another job is refused
-OUT/.state/judges.json     calibrated judges, the same for every shard
-OUT/.state/chunks/0003/    result.json and pictures of a finished chunk
+OUT/.state/judges.json     calibrated scorers, the same for every shard
+OUT/.state/chunks/0003/    result.json and pictures of a finished chunk, with their digests
 OUT/.state/tmp/            work in progress; may be lost at any moment
-OUT/.state/done.json       all files are in place
+OUT/.state/done.json       all files are in place; their digests
 ```
-A folder is filled under ``tmp`` and renamed into place, which a file system does in one step.
+A folder is filled under ``tmp`` and renamed into place, which a file system does in one step. What is taken up again is
+compared with its digest: a chunk with a damaged picture counts as not done, and a finished run says which file is not
+what it wrote.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlbias.balance.attempt import ChunkResult
-from vlbias.errors import OutputError
-from vlbias.files import writing
+from vlbias.errors import CheckpointError, OutputError
+from vlbias.files import read_object, sha256_file, writing
 
-__all__ = ["RunFolder"]
+__all__ = ["LostPictureError", "RunFolder", "verify_run"]
 
 STATE = ".state"
+#: Files of a finished run that are written again when somebody measures or reports anew.
+REWRITTEN = frozenset({"report.json", "report.html", "README.md"})
+
+
+class LostPictureError(OutputError):
+    """A chunk's picture is neither where it was made nor where it belongs; the chunk must be made again.
+
+    Attributes:
+        chunk: its number.
+    """
+
+    def __init__(self, chunk: int, path: Path):
+        super().__init__(f"{path} is missing or damaged. Run the same command again; its chunk is then made again.")
+        self.chunk = chunk
+
 
 class RunFolder:
     """One output folder and its state.
@@ -37,21 +57,16 @@ class RunFolder:
         job: what the run is, as plain values; a folder begun with another job is refused.
 
     Raises:
-        OutputError: the folder holds something else, or another job, or cannot be written.
+        OutputError: the folder holds something else, or another job, or links, or cannot be written; or its state is
+            damaged.
     """
 
     def __init__(self, out_dir: str | os.PathLike[str], job: Mapping[str, Any]):
         self.out = Path(out_dir)
         self.state = self.out / STATE
-        if self.out.is_file():
-            raise OutputError(f"{self.out} is a file. Give a folder for the balanced dataset.")
-        if self.out.is_dir() and not (self.state / "job.json").is_file():
-            others = sorted(entry.name for entry in self.out.iterdir() if entry.name != STATE)
-            if others:
-                more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-                raise OutputError(
-                    f"{self.out} holds something else ({', '.join(others[:3])}{more}). Give a new or empty folder."
-                )
+        _refuse_others(self.out)
+        for folder in (self.state, self.state / "chunks", self.state / "tmp"):
+            _refuse_link(folder)
         with writing(self.out):
             for folder in (self.state / "chunks", self.state / "tmp"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +75,7 @@ class RunFolder:
         found = self.first_wins("job.json", self.job)
         if found != self.job:
             raise OutputError(f"{self.out} holds another job: {_difference(found, self.job)}. Give a new folder.")
+        self._sound: set[int] = set()
 
     # -- small files --------------------------------------------------------------------------------------------------
 
@@ -67,10 +83,31 @@ class RunFolder:
         """A path under ``tmp`` that no other process uses."""
         return self.state / "tmp" / f"{os.getpid()}-{next(_COUNTER)}-{name}"
 
-    def first_wins(self, name: str, value: Any) -> Any:
+    def has(self, name: str) -> bool:
+        """Whether a file of the state is there."""
+        _refuse_link(self.state / name)
+        return (self.state / name).is_file()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the state.
+
+        Raises:
+            OutputError: it is damaged; says what to remove.
+        """
+        remedy = {
+            "job.json": f"Remove {self.state} to begin the run anew",
+            "judges.json": f"Remove {self.state} to begin the run anew",
+        }
+        try:
+            return read_object(self.state / name)
+        except CheckpointError as error:
+            what = remedy.get(name, f"Remove {self.state / name}")
+            raise OutputError(f"{str(error).rstrip('.')}. {what}, and run the same command again.") from error
+
+    def first_wins(self, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Write a JSON file if it is not there, and read what is there: shards that start together agree on it."""
-        path = self.state / name
-        if not path.is_file():
+        if not self.has(name):
+            path = self.state / name
             with writing(path):
                 draft = self.temporary(name)
                 draft.write_text(json.dumps(value, indent=1, sort_keys=True))
@@ -82,31 +119,68 @@ class RunFolder:
                     # a file system without hard links; the writers would write the same
                     os.replace(draft, path)
                 draft.unlink(missing_ok=True)
-        return json.loads(path.read_text())
+        return self.read(name)
 
     def put(self, data: bytes, path: Path) -> None:
         """Write a file of the output so that it appears whole."""
+        draft = self._make_parent(path)
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.temporary(path.name)
             draft.write_bytes(data)
             os.replace(draft, path)
 
     def link(self, source: Path, path: Path) -> None:
         """Make a symbolic link of the output, in one step."""
+        draft = self._make_parent(path)
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.temporary(path.name)
             os.symlink(source.resolve(), draft)
             os.replace(draft, path)
+
+    def _make_parent(self, path: Path) -> Path:
+        """Make the folder of a file of the output; where its draft may be written."""
+        _refuse_link(path.parent)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return self.temporary(path.name)
 
     # -- chunks -------------------------------------------------------------------------------------------------------
 
     def chunk_dir(self, chunk: int) -> Path:
+        """Where a finished chunk lies."""
         return self.state / "chunks" / f"{chunk:04d}"
 
-    def has_chunk(self, chunk: int) -> bool:
-        return (self.chunk_dir(chunk) / "result.json").is_file()
+    def has_chunk(self, chunk: int, rows: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether a chunk is finished and sound; a damaged one is removed, to be made again.
+
+        Args:
+            chunk: its number.
+            rows: the edits that the plan gives it.
+        """
+        folder = self.chunk_dir(chunk)
+        if chunk in self._sound:
+            return True
+        _refuse_link(folder)
+        if not folder.is_dir():
+            return False
+        if self._is_sound(folder, {row["slot"]: row["split"] for row in rows}):
+            self._sound.add(chunk)
+            return True
+        self.drop_chunk(chunk)
+        return False
+
+    def _is_sound(self, folder: Path, splits: Mapping[int, str]) -> bool:
+        """Whether a chunk's result is of the plan's edits, slot -> split, and its pictures are those that were made."""
+        try:
+            values = read_object(folder / "result.json")
+            records = values["kept"] + values["rejected"]
+            of_plan = all(splits.get(record["slot"]) == record["split"] for record in records)
+            suffixes = all(re.fullmatch(r"\.[a-z]+", record["suffix"]) for record in values["kept"])
+            # a picture that is gone was put in its place, where `place` looks at it
+            return of_plan and suffixes and int(values["unet_evaluations"]) >= 0 and all(
+                not (folder / name).exists() or _has_digest(folder / name, digest)
+                for name, digest in values["files"].items()
+            )
+        except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
+            return False
 
     def commit_chunk(self, chunk: int, result: ChunkResult) -> None:
         """Store a finished chunk in one step.
@@ -119,9 +193,17 @@ class RunFolder:
         draft = self.temporary(f"chunk-{chunk:04d}")
         with writing(self.chunk_dir(chunk), saved=f"{done} finished chunks are kept."):
             draft.mkdir()
+            digests = {}
             for stem, file in result.files.items():
-                (draft / f"{stem}{file.suffix}").write_bytes(file.data)
-            values = {"kept": result.kept, "rejected": result.rejected, "unet_evaluations": result.unet_evaluations}
+                name = f"{stem}{file.suffix}"
+                (draft / name).write_bytes(file.data)
+                digests[name] = hashlib.sha256(file.data).hexdigest()
+            values = {
+                "kept": result.kept,
+                "rejected": result.rejected,
+                "unet_evaluations": result.unet_evaluations,
+                "files": digests,
+            }
             (draft / "result.json").write_text(json.dumps(values, indent=1, sort_keys=True))
             try:
                 os.rename(draft, self.chunk_dir(chunk))
@@ -132,37 +214,151 @@ class RunFolder:
                 shutil.rmtree(draft)
 
     def read_chunk(self, chunk: int) -> dict[str, Any]:
-        path = self.chunk_dir(chunk) / "result.json"
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{path} cannot be read ({error}). Remove {path.parent}; the chunk is then computed again."
-            ) from error
+        """What a finished chunk came to.
 
-    def place(self, chunk: int, name: str, path: Path) -> None:
-        """Move a chunk's picture to its place in the dataset; done already counts as done."""
+        Raises:
+            OutputError: it cannot be read; says what to remove.
+        """
+        return self.read(f"chunks/{chunk:04d}/result.json")
+
+    def drop_chunk(self, chunk: int) -> None:
+        """Remove a chunk, to make it again."""
+        with writing(self.chunk_dir(chunk)):
+            shutil.rmtree(self.chunk_dir(chunk), ignore_errors=True)
+        self._sound.discard(chunk)
+
+    def place(self, chunk: int, name: str, path: Path, digest: str) -> None:
+        """Move a chunk's picture to its place in the dataset; done already counts as done.
+
+        Args:
+            chunk, name: where the picture lies.
+            path: where it belongs.
+            digest: what it must be.
+
+        Raises:
+            LostPictureError: it is in neither place, or not what was made.
+        """
         source = self.chunk_dir(chunk) / name
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.replace(source, path)
-            except FileNotFoundError:
-                if not path.is_file():
-                    raise OutputError(
-                        f"{path} is missing, and so is {source}. Remove {source.parent} to compute the chunk again."
-                    ) from None
+        _refuse_link(source)
+        _refuse_link(path)
+        self._make_parent(path)
+        with writing(path), contextlib.suppress(FileNotFoundError):
+            os.replace(source, path)
+        if not _has_digest(path, digest):
+            raise LostPictureError(chunk, path)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Note that all files are in place, with their digests."""
+        self.first_wins("done.json", {"complete": True, "files": _digests(self.out)})
+
+    def check_finished(self) -> None:
+        """Compare a finished run with what it wrote.
+
+        Raises:
+            OutputError: names a file that is missing or changed.
+        """
+        problems = _changed(self.out, self.read("done.json"))
+        if problems:
+            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise OutputError(
+                f"{self.out} is not what was written: {problems[0]}{more}. Restore the files, or remove "
+                f"{self.state / 'done.json'} and the changed files to have them made again."
+            )
 
     def clean(self) -> None:
         """Remove what killed runs left half done."""
         for entry in (self.state / "tmp").iterdir():
-            if entry.is_dir():
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
 
 
 _COUNTER = itertools.count()
+
+
+def verify_run(out_dir: str | os.PathLike[str]) -> list[str]:
+    """Compare the files of a finished run with the digests that it wrote down.
+
+    Args:
+        out_dir: the output folder.
+
+    Returns:
+        One sentence for each file that is missing or changed, in the order of their names; none where all is well.
+        Reports are not compared: they may be written anew.
+
+    Raises:
+        OutputError: no finished run is there, or its state is damaged.
+    """
+    out = Path(out_dir)
+    path = out / STATE / "done.json"
+    if not path.is_file():
+        raise OutputError(f"{out} is not a finished run of balance ({path} is missing). Run the same command again.")
+    try:
+        return _changed(out, read_object(path))
+    except CheckpointError as error:
+        raise OutputError(f"{str(error).rstrip('.')}. Remove it, and run the same command again.") from error
+
+
+def _digests(out: Path) -> dict[str, str]:
+    """Relative path -> digest of every file of a dataset; of a link, where it points to."""
+    found = {}
+    for folder, folders, names in os.walk(out):
+        folders[:] = sorted(name for name in folders if name != STATE)
+        for name in sorted(names):
+            path = Path(folder) / name
+            relative = path.relative_to(out).as_posix()
+            if relative not in REWRITTEN and not name.startswith("."):
+                found[relative] = f"link:{os.readlink(path)}" if path.is_symlink() else sha256_file(path)
+    return found
+
+
+def _changed(out: Path, done: Mapping[str, Any]) -> list[str]:
+    files = done.get("files")
+    if not isinstance(files, dict):
+        path = out / STATE / "done.json"
+        raise OutputError(f"{path} has no list of files. Remove it, and run the same command again.")
+    problems = []
+    for name, digest in sorted(files.items()):
+        path = out / name
+        if str(digest).startswith("link:"):
+            same = path.is_symlink() and f"link:{os.readlink(path)}" == digest
+        else:
+            same = _has_digest(path, digest)
+        if not same:
+            there = path.exists() or path.is_symlink()
+            problems.append(f"{name} {'has changed' if there else 'is missing'}")
+    return problems
+
+
+def _has_digest(path: Path, digest: object) -> bool:
+    try:
+        return not path.is_symlink() and sha256_file(path) == digest
+    except OSError:
+        return False
+
+
+def _refuse_link(path: Path) -> None:
+    """A run writes and deletes inside its own folder alone.
+
+    Raises:
+        OutputError: ``path`` is a symbolic link.
+    """
+    if path.is_symlink():
+        raise OutputError(f"{path} is a link to {os.readlink(path)}. Remove it, or give a new folder.")
+
+
+def _refuse_others(out: Path) -> None:
+    if out.is_file():
+        raise OutputError(f"{out} is a file. Give a folder for the balanced dataset.")
+    if out.is_dir() and not (out / STATE / "job.json").is_file():
+        others = sorted(entry.name for entry in out.iterdir() if entry.name != STATE)
+        if others:
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            names = ", ".join(others[:3]) + more
+            raise OutputError(f"{out} holds something else ({names}). Give a new or empty folder.")
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -173,5 +369,5 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
                 return _difference(found[key], wanted[key])
             if key == "plan_digest":
                 continue
-            return f"its `{key}` is {found.get(key)!r}, this run's is {wanted.get(key)!r}"
+            return f"its `{key}` is {found.get(key)!r:.80}, this run's is {wanted.get(key)!r:.80}"
     return "its plan differs (other labels in the dataset)"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from vlbias.balance.originals import ROUND_TRIP, with_face_boxes
+from vlbias.balance.originals import ROUND_TRIP, passed_on, with_face_boxes
+from vlbias.data import FaceDataset
 from vlbias.leak import Leak, LeakSettings, leak_lines, leak_warning, measure_leak
 from vlbias.leak.statistics import Source
 
@@ -27,7 +28,7 @@ def leak_settings(leak: str | LeakSettings, seed: int) -> LeakSettings:
 def measured(
     table: pd.DataFrame,
     out: Path,
-    faces: Any | None,
+    faces: FaceDataset | None,
     *,
     target: str,
     protected: Sequence[str],
@@ -70,11 +71,11 @@ def measured(
     return {"leak": leak.to_dict()}
 
 
-def _with_omitted(table: pd.DataFrame, faces: Any | None) -> pd.DataFrame:
+def _with_omitted(table: pd.DataFrame, faces: FaceDataset | None) -> pd.DataFrame:
     """The table with the originals that were left out of the folder: they are trained on beside it."""
     if faces is None or table["origin"].isin(["real", ROUND_TRIP]).any():
         return table
-    rows = faces.table.drop(columns="file_name").assign(origin="real", source_id=faces.table.index.astype(str))
+    rows = passed_on(faces)
     return pd.concat([table, with_face_boxes(faces, rows) if "face_box" in table else rows], ignore_index=True)
 
 

@@ -71,6 +71,20 @@ class Originals(StrEnum):
     omit = "omit"
 
 
+def _verify(out: Path | None) -> None:
+    """Compare a finished run with what it wrote, and leave."""
+    if out is None:
+        return
+    from vlbias.balance import verify_run
+
+    problems = verify_run(out)
+    for problem in problems:
+        typer.echo(problem)
+    if not problems:
+        typer.echo(f"{out}: every file is as it was written")
+    raise typer.Exit(1 if problems else 0)
+
+
 @app.command(
     epilog="""\b
 Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --dry-run
@@ -200,6 +214,15 @@ def balance(
             "Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            is_eager=True,
+            callback=_verify,
+            help="Compare the files of a finished run with the digests that it wrote; does nothing else.",
+        ),
+    ] = None,
     min_confidence: Annotated[
         float, typer.Option(min=0.0, max=1.0, metavar="P", help="With --label: leave out less confident labels.")
     ] = 0.0,
