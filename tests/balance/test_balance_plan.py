@@ -217,7 +217,7 @@ def test_errors_name_what_is_wrong():
     plan_error("which source='prior' does not have", to="mean", source="prior")
     plan_error("Use source='real'", mode="amplify", source="prior")
     plan_error("`chunk_size` must be >= 1", chunk_size=0)
-    plan_error("`limit` must be >= 1", limit=0)
+    plan_error("`limit` must be a whole number >= 1", limit=0)
 
 
 def test_a_group_with_no_donor_is_named():
