@@ -11,7 +11,8 @@ from doubles import tiny_editor
 from PIL import Image
 
 from vlbias.cli import application, main
-from vlbias.cli.terminal import printable, safe_terminal
+from vlbias.cli.terminal import safe_terminal
+from vlbias.shown import printable
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 
 from vlbias.balance.plan import Plan
 from vlbias.balance.traces import card_lines
+from vlbias.shown import in_code, in_markdown
 
 __all__ = ["dataset_card"]
 
@@ -19,7 +20,8 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         plan: what was asked for.
     """
     edits = report["edits"]
-    protected = ", ".join(report["protected"])
+    target, protected = in_code(report["target"]), in_code(", ".join(report["protected"]))
+    dataset, editor = in_code(report["dataset"]), in_code(report["editor"])
     aim = "to equalise" if report["mode"] == "reduce" else "to make more unequal, for study,"
     source = {"real": "its own faces", "prior": "faces sampled from the editor's latent prior"}[report["source"]]
     lines = [
@@ -27,23 +29,24 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "license: other",
         "tags: [faces, fairness, synthetic]",
         "---",
-        f"# {report['dataset']}, balanced for `{report['target']}` by `{protected}`",
+        f"# {in_markdown(report['dataset'])}, balanced for {target} by {protected}",
         "",
-        f"Made by vlbias from `{report['dataset']}` by editing {source} with `{report['editor']}`, {aim} the groups of "
-        f"`{protected}` inside each class of `{report['target']}`. Splits balanced: {', '.join(report['splits'])}; "
+        f"Made by vlbias from {dataset} by editing {source} with {editor}, {aim} the groups of {protected} inside each "
+        f"class of {target}. Splits balanced: {', '.join(map(in_markdown, report['splits']))}; "
         "an edit and its donor are in the same split.",
         "",
-        f"- licence of the pictures it was made from: {report['license'] or 'not stated; ask their publisher'}",
-        f"- licence of the editor: {report['editor_license'] or 'not stated'}",
+        f"- licence of the pictures it was made from: {_or(report['license'], 'not stated; ask their publisher')}",
+        f"- licence of the editor: {_or(report['editor_license'], 'not stated')}",
         f"- {edits['planned']} edits planned, {edits['kept']} kept, {edits['unfilled']} cells' places left unfilled; "
         f"{edits['rejected']} tries turned down (`rejected.csv` says why)",
         "",
-        f"| `{report['target']}` | `{protected}` | before | after |",
+        f"| {target} | {protected} | before | after |",
         "|---|---|---|---|",
     ]
-    for target, groups in report["counts_before"].items():
-        after = report["counts_after"][target]
-        lines += [f"| {target} | {group} | {n} | {after[group]} |" for group, n in groups.items()]
+    for label, groups in report["counts_before"].items():
+        after = report["counts_after"][label]
+        cells = ((in_markdown(label), in_markdown(group), n, after[group]) for group, n in groups.items())
+        lines += ["| {} | {} | {} | {} |".format(*cell) for cell in cells]
     lines += _alignment_lines(report.get("alignment"))
     lines += _round_trip_lines(report.get("round_trip"))
     lines += card_lines(report)
@@ -61,7 +64,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "- Equal counts mitigate one association. They do not make a classifier fair: measure it (`vlbias audit`).",
         "- Labels of an edited picture that the edit made untrue (such as the age in years) are blank.",
     ]
-    lines += [f"- {text}" for text in report.get("warnings", [])]
+    lines += [f"- {in_markdown(text)}" for text in report.get("warnings", [])]
     if plan.settings["mode"] == "amplify":
         lines.append("- This set is **more** biased than its source, on purpose. Do not train a product on it.")
     return "\n".join(lines) + "\n"
@@ -73,7 +76,11 @@ def _judges(report: Mapping[str, Any]) -> str:
     names = ["linear probes", *(image.get("name", "a CLIP") for image in pictures if image)]
     identity = report["identity_judge"]
     names += [] if identity["kind"] in ("latent", "clip") else [f"{identity['name']} for identity"]
-    return ", ".join(dict.fromkeys(names))
+    return ", ".join(dict.fromkeys(map(in_markdown, names)))
+
+
+def _or(text: str | None, unknown: str) -> str:
+    return in_markdown(text) if text else unknown
 
 
 def _alignment_lines(settings: Mapping[str, Any] | None) -> list[str]:
@@ -85,7 +92,7 @@ def _alignment_lines(settings: Mapping[str, Any] | None) -> list[str]:
         "left, top, right, bottom in pixels of the upright picture.",
         "crop": "Originals and edits are both the aligned crop, cut and compressed in the same way.",
     }
-    return ["", f"Faces were found in photographs by {settings['detector']}. {written[settings['write']]}"]
+    return ["", f"Faces were found in photographs by {in_markdown(settings['detector'])}. {written[settings['write']]}"]
 
 
 def _round_trip_lines(trips: Mapping[str, Any] | None) -> list[str]:

@@ -11,9 +11,9 @@ from vlbias.cli.application import app
 from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, open_editor
 from vlbias.cli.outputs import OverwriteOption, claim_pictures
 from vlbias.cli.parsing import number_of
-from vlbias.cli.terminal import printable
 from vlbias.errors import ConfigError, ImageError, unknown
 from vlbias.files import make_folder
+from vlbias.shown import printable
 
 if TYPE_CHECKING:
     from PIL import Image

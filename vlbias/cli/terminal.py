@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-__all__ = ["printable", "safe_terminal"]
+from vlbias.shown import printable
+
+__all__ = ["safe_terminal"]
 
 PACKAGE = str(Path(__file__).parents[1])
-#: Categories that move the cursor, turn the direction of writing, or show nothing: controls, formats, separators of
-#: lines and paragraphs, and half characters from names that are not UTF-8.
-_UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
-
-
-def printable(text: object, keep: str = "") -> str:
-    """Text with everything escaped that a terminal would act on and nobody would see.
-
-    Args:
-        text: a path or message.
-        keep: characters that are left alone, such as line ends.
-
-    Example:
-        >>> printable("a\\x1b[2Jb\\u202etxt.png")
-        'a\\\\x1b[2Jb\\\\u202etxt.png'
-    """
-    return "".join(
-        character if character in keep or unicodedata.category(character) not in _UNSEEN else _escaped(character)
-        for character in str(text)
-    )
-
-
-def _escaped(character: str) -> str:
-    return repr(character)[1:-1] if not character.isprintable() else f"\\u{ord(character):04x}"
 
 
 class _Safe:

@@ -12,6 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from vlbias.shown import printable
+
 __all__ = ["data_uri", "number", "percent", "plural", "render", "signed"]
 
 #: Pictures are embedded at no more than this many pixels on an edge.
@@ -71,6 +73,11 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def _visible(value: Any) -> Any:
+    """Nothing hidden in a label or a file's name; what is markup already stays."""
+    return printable(value, keep="\n\t") if type(value) is str else value
+
+
 @cache
 def _environment() -> Any:
     import jinja2
@@ -79,6 +86,7 @@ def _environment() -> Any:
         loader=jinja2.PackageLoader("vlbias.report", "templates"),
         autoescape=jinja2.select_autoescape(["html", "j2"], default=True),
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )

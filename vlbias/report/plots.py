@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlbias.shown import plain_text, printable
+
 __all__ = ["Estimate", "counts_plot", "estimates_plot"]
 
 # Stand-ins that matplotlib draws with; each is replaced by a CSS variable of the page.
@@ -69,7 +71,8 @@ def _svg(figure: Any, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", text, count=1)
     text = re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", text, count=1)
-    text = re.sub(r"<svg ", f'<svg role="img" aria-label="{_escape(title)}" ', text, count=1)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{_escape(title)}" ', 1)
+    text = printable(text, keep="\n\t")
     text = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1; font-family: var(--sans)", text)
     text = re.sub(
         r"font: (?:\w+ )?([0-9]+) ([0-9.]+px) [^;\"]*",
@@ -107,6 +110,7 @@ def _clean(axes: Any) -> None:
     axes.set_facecolor("none")
 
 
+@plain_text()
 def counts_plot(before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]], target: str) -> str:
     """Bars of cell counts, class by class: before on top, after below, each with its number.
 
@@ -147,6 +151,7 @@ def counts_plot(before: Mapping[str, Mapping[str, int]], after: Mapping[str, Map
     return _svg(figure, f"Faces in each cell of {target}, before and after; the table below has the same numbers")
 
 
+@plain_text()
 def estimates_plot(
     rows: Sequence[tuple[str, Mapping[str, Estimate]]], title: str, *, limits: tuple[float, float] | None = None
 ) -> str:

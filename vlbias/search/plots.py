@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.errors import ConfigError
+from vlbias.shown import plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ _LOOKS = {  # state -> (marker, colour, size)
 }
 
 
+@plain_text()
 def plot_study(table: pd.DataFrame, objectives: Sequence[str], max_error: float, path: Path) -> Path:
     """All trials by the first two objectives (validation), stopped ones faint, the front joined by steps.
 
@@ -56,6 +58,7 @@ def plot_study(table: pd.DataFrame, objectives: Sequence[str], max_error: float,
     return _save(figure, axes, path)
 
 
+@plain_text()
 def plot_front(table: pd.DataFrame, objectives: Sequence[str], label: str, path: Path) -> Path:
     """Held-out means with intervals, an arrow from where validation had put each candidate.
 

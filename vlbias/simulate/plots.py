@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlbias.shown import plain_text
 from vlbias.simulate.statistics import PARITY
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Curve:
     error: np.ndarray
 
 
+@plain_text()
 def plot_curves(panels: Mapping[tuple[str, str], Sequence[Curve]], balance: float, path: Path) -> Path:
     """Draw curves with bands of two standard errors.
 

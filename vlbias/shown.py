@@ -1,0 +1,82 @@
+"""Text of strangers, made safe to show: labels, file names and licences in a terminal, in Markdown, in a picture."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["in_code", "in_markdown", "plain_text", "printable"]
+
+#: Categories that move the cursor, turn the direction of writing, or show nothing: controls, formats, separators of
+#: lines and paragraphs, and half characters from names that are not UTF-8.
+_UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
+#: Joiners, without which words of some scripts are misspelt.
+_JOINERS = "\u200c\u200d"
+#: What Markdown or HTML would act on inside a line.
+_MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_LINE_ENDS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Text with everything escaped that a terminal would act on and nobody would see.
+
+    Args:
+        text: a path or message.
+        keep: characters that are left alone, such as line ends.
+
+    Example:
+        >>> printable("a\\x1b[2Jb\\u202etxt.png")
+        'a\\\\x1b[2Jb\\\\u202etxt.png'
+    """
+    text, keep = str(text), keep + _JOINERS
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character in keep or unicodedata.category(character) not in _UNSEEN else _escaped(character)
+        for character in text
+    )
+
+
+def in_markdown(text: object) -> str:
+    """Text that Markdown shows as it stands: no line, link, picture, table cell or HTML can begin in it.
+
+    Example:
+        >>> in_markdown("![](https://a.b/c.gif)\\n- licence: MIT")
+        '!\\\\[\\\\](https://a.b/c.gif) - licence: MIT'
+    """
+    return _MARKED.sub(r"\\\1", _one_line(text))
+
+
+def in_code(text: object) -> str:
+    """Text between backticks, in a table or out of it.
+
+    Example:
+        >>> in_code("a`b|c")
+        "`a'b/c`"
+    """
+    # nothing can be escaped inside a code span, so what would end it or its table cell is replaced
+    return f"`{_one_line(text).translate({ord('`'): chr(39), ord('|'): '/'})}`"
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Within the block, matplotlib draws dollar signs and backslashes as they stand; also a decorator.
+
+    Letters that its font lacks are drawn as boxes, or left to the page's font, without a word.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _one_line(text: object) -> str:
+    return printable(_LINE_ENDS.sub(" ", str(text)))
+
+
+def _escaped(character: str) -> str:
+    return repr(character)[1:-1] if not character.isprintable() else f"\\u{ord(character):04x}"
