@@ -93,7 +93,7 @@ def hash_split(name: str) -> str:
     A file keeps its split when others are added or removed.
 
     Example:
-        >>> [hash_split(f"{i}.jpg") for i in (4, 9, 10)]
+        >>> [hash_split(f"{i}.jpg") for i in (29, 9, 4)]
         ['test', 'train', 'val']
     """
     return {0: "test", 1: "val"}.get(zlib.crc32(name.encode()) % 10, "train")

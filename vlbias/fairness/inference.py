@@ -25,8 +25,8 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of resampled values (b,); NaN where more than 5 % of them are undefined.
 
     Example:
-        >>> interval(np.arange(101.0), 0.9), interval(np.array([1.0, np.nan]))
-        ((5.0, 95.0), (nan, nan))
+        >>> interval(np.arange(101.0), 0.5), interval(np.array([1.0, np.nan]))
+        ((25.0, 75.0), (nan, nan))
     """
     known = draws[~np.isnan(draws)]
     if not len(known) or len(known) < (1 - MAX_UNDEFINED) * len(draws):
