@@ -28,3 +28,9 @@ def test_resumed_work_does_not_enter_the_rate(monkeypatch):
         now[0] = 5.0
         bar.update(5)
         assert "95/100 faces, 1 faces/s, 0:05 left" in bar.line()
+
+
+def test_silence_counts_all_the_same(capsys):
+    with track(3, "editing faces", "faces", show=False) as bar:
+        bar.update(3)
+    assert bar.done == 3 and capsys.readouterr() == ("", "")

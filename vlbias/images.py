@@ -9,7 +9,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -230,12 +230,11 @@ def load_pixels(
         ImageError: a picture cannot be read.
     """
     out = torch.empty(len(ids), 3, size, size, dtype=torch.uint8)
-    with track(len(ids), title, "pictures") if title else nullcontext() as progress:
+    with track(len(ids), title or "reading", "pictures", show=title is not None) as progress:
         for start in range(0, len(ids), chunk):
             part = ids[start : start + chunk]
             out[start : start + chunk] = to_uint8(source.tensor(part, size))
-            if progress is not None:
-                progress.update(len(part))
+            progress.update(len(part))
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -251,8 +250,7 @@ def _fit_all(
                 predictions[name][row] = known
     if not waiting:
         return predictions
-    stream = None if show_progress else io.StringIO()
-    with track(len(waiting) * settings.num_steps, "training classifiers", "steps", stream) as bar:
+    with track(len(waiting) * settings.num_steps, "training classifiers", "steps", show=show_progress) as bar:
         for done, (name, row, seed) in enumerate(waiting):
             bar.fields["fit"] = f"{done + 1}/{len(waiting)} ({name}, seed {seed})"
             classifier = classify.fit(

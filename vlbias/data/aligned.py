@@ -7,7 +7,6 @@ leaves the table and is listed among the problems, as any other file that cannot
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -188,11 +187,10 @@ def _choose_all(
     """Where the face of each photograph lies, and which photographs show none that can be used."""
     places: dict[str, Similarity] = {}
     problems: list[Problem] = []
-    stream = None if show_progress else io.StringIO()
     with (
         _cache(faces, detector, cache) or nullcontext() as kept,
         ThreadPoolExecutor(_NUM_THREADS) as pool,
-        track(len(faces), "finding faces", "photographs", stream) as progress,
+        track(len(faces), "finding faces", "photographs", show=show_progress) as progress,
     ):
         for item, found in _found(faces, detector, kept, pool):
             name = str(faces.table.at[item, "file_name"])

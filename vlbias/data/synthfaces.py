@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["SynthFaces", "drawn_dataset", "load_synthfaces"]
 
 DEFAULT_N = 1000
+#: More would fill the memory with labels alone; other numbers of `start` give other faces.
+MAX_N = 1_000_000
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -124,7 +126,7 @@ def load_synthfaces(
 
     Args:
         root: nothing; the pictures are drawn.
-        n: how many, >= 1; ``None`` for the total of the counts in ``cells``, else 1000.
+        n: how many, 1 to 1,000,000; ``None`` for the total of the counts in ``cells``, else 1000.
         seed: of the world; face i depends on ``(seed, start + i)`` alone.
         start: number of the first face: sets with other starts have other faces.
         bias, cells, rates, expressions, setting: how faces are distributed, as for ``vlbias.world.sample``.
@@ -137,8 +139,8 @@ def load_synthfaces(
 
     if root is not None:
         raise ConfigError(f"synthfaces are drawn, they have no folder; got root={str(root)!r}. Leave it out.")
-    if n is not None and n < 1:
-        raise ConfigError(f"`n` must be >= 1; got {n}.")
+    if n is not None and not 1 <= n <= MAX_N:
+        raise ConfigError(f"`n` must be in 1..{MAX_N:,}, the number of faces to draw; got {n:,}.")
     if n is None and not cells:
         n = DEFAULT_N
     faces = sample(

@@ -7,7 +7,6 @@ folder of 100,000 photographs costs a listing and a label file.
 from __future__ import annotations
 
 import difflib
-import io
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -267,9 +266,8 @@ class FaceDataset:
             return None
 
         ids = self.ids
-        stream = None if show_progress else io.StringIO()
         with (
-            track(len(ids), "checking pictures", "images", stream) as progress,
+            track(len(ids), "checking pictures", "images", show=show_progress) as progress,
             ThreadPoolExecutor(_NUM_THREADS) as pool,
         ):
             for item, problem in zip(ids, pool.map(one, ids), strict=True):

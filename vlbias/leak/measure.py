@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -368,13 +367,14 @@ def _low_level(
     sources = {shown.key: shown for part in compared for shown in part.sources}
     sizes: list[int | None] = [None, *(size for size in settings.sizes if size < 2 * _largest_edge(sources.values()))]
     found: dict[Any, dict[int | None, dict[str, float]]] = {}
-    progress = track(len(sources), "measuring the leak", "pictures") if show_progress else nullcontext()
-    with progress as bar, ThreadPoolExecutor(_NUM_THREADS) as pool:
+    with (
+        track(len(sources), "measuring the leak", "pictures", show=show_progress) as bar,
+        ThreadPoolExecutor(_NUM_THREADS) as pool,
+    ):
         every = pool.map(lambda shown: statistics_at(shown.source, sizes, shown.box), sources.values())
         for key, values in zip(sources, every, strict=True):
             found[key] = values
-            if bar is not None:
-                bar.update(1)
+            bar.update(1)
     folds = [repeated_folds(part.is_edit, part.cells, part.faces, seed=settings.seed) for part in compared]
     return tuple(_reading(compared, folds, found, size, settings.seed) for size in sizes)
 
@@ -428,8 +428,7 @@ def _aucs_of(
 def _network(compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool) -> NetworkReading:
     """The network on the edits and on their donors."""
     steps = 2 * FOLDS * settings.network_steps
-    progress = track(steps, "measuring the leak by a network", "steps") if show_progress else nullcontext()
-    with progress as bar:
+    with track(steps, "measuring the leak by a network", "steps", show=show_progress) as bar:
         pairs = [
             network_pairs(
                 _tensor(part.sources, settings.network_size),

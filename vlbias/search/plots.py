@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.errors import ConfigError
+from vlbias.files import new_file
 from vlbias.shown import plain_text
 
 if TYPE_CHECKING:
@@ -96,5 +97,6 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
 
 def _save(figure: Figure, axes: Axes, path: Path) -> Path:
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    with new_file(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:].lower() or "png")
     return path

@@ -282,9 +282,11 @@ def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, 
         seed: of the world.
         image_size: pixels.
     """
-    from vlbias.data import drawn_dataset
+    from vlbias.data.synthfaces import MAX_N, drawn_dataset
     from vlbias.world import identities
 
+    if num_images > MAX_N:
+        raise ConfigError(f"At most {MAX_N:,} faces are drawn; got {num_images:,}.")
     if per_person < 2 or num_images < 2 * per_person:
         raise ConfigError(f"Needs two people with two pictures each; got {num_images} images, {per_person} per person.")
     people = num_images // per_person

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlbias.shown import plain_text
+from vlbias.files import new_file
 from vlbias.simulate.statistics import PARITY
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def plot_curves(panels: Mapping[tuple[str, str], Sequence[Curve]], balance: floa
             words = metric.replace("_", " ").replace("f1", "F1")
             axes.set_ylabel(words if PARITY.get(metric, True) else f"{words}\n(lower is better)")
     grid[0][0].legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    with new_file(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:].lower() or "png")
     return path
 
 
