@@ -91,9 +91,10 @@ def probes(editor: Editor, x: torch.Tensor, table) -> None:
     model = editor.renderer.diffae
     train = world.sample(3000, seed=SEED + 1)
     truth = train.table()
-    codes = []
-    for start in range(0, len(train), 250):
-        codes.append(model.normalize(model.encode(world.render(train[start : start + 250], editor.image_size))))
+    codes = [
+        model.normalize(model.encode(world.render(train[start : start + 250], editor.image_size)))
+        for start in range(0, len(train), 250)
+    ]
     z_train = torch.cat(codes).numpy()
     z_test = torch.cat([model.normalize(model.encode(part)) for part in x.split(128)]).numpy()
     values = {}

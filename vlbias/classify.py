@@ -51,7 +51,8 @@ class LabelledImages(Pictures, Protocol):
     """What a dataset must offer to be learned from; ``vlbias.data.FaceDataset`` does."""
 
     @property
-    def table(self) -> pd.DataFrame: ...
+    def table(self) -> pd.DataFrame:
+        """One row per picture, indexed by id."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,7 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.module.parameters()).device
 
     def logits(self, x: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class WeightAverage(Generic[Module]):
 
     @torch.no_grad()
     def update(self) -> None:
-        """average <- decay average + (1 - decay) source, all tensors at once; whole numbers stay as they are."""
+        """Average <- decay average + (1 - decay) source, all tensors at once; whole numbers stay as they are."""
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (self.num_updates + 9))
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
@@ -117,9 +117,11 @@ def flush_denormals() -> Iterator[None]:
 class Resumable(Protocol):
     """A network, optimiser or average: what has a state."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
 
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Go on from what :meth:`state_dict` gave."""
 
 
 class TrainingState:

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import TinyFaces, tiny_space, tiny_table  # noqa: E402
+from conftest import TinyFaces, tiny_space, tiny_table
 
-from vlbias import search  # noqa: E402
-from vlbias.search.trainer import Trainer  # noqa: E402
+from vlbias import search
+from vlbias.search.trainer import Trainer
 
 OPTIONS = {
     "protected": "gender",

@@ -13,7 +13,7 @@ from vlbias.errors import LabelError, ShapeError
 from vlbias.search.metrics import group_table, identification_ranks, published_two_group, summarize_groups
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "reference"))
-from identification import naive_ranks  # noqa: E402
+from identification import naive_ranks
 
 
 def _same(ranks, expected):

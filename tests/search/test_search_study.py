@@ -23,7 +23,7 @@ from vlbias.search.spaces import space
 from vlbias.search.storage import Storage
 
 sys.path.insert(0, str(Path(__file__).parent))
-from search_worker import slow_worker, start  # noqa: E402
+from search_worker import slow_worker, start
 
 
 class Curve:
@@ -224,7 +224,7 @@ def test_a_database_url_works_as_well(tmp_path):
 
 
 def test_wrong_storages(tmp_path, searched):
-    study, folder = searched
+    _study, folder = searched
     with pytest.raises(ConfigError, match="other settings: `seed` is 3 there and 4 here"):
         start(folder / "study.log", 5, eta=2.0, seed=4)
     garbage = tmp_path / "notes.txt"

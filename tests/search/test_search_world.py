@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_the_pruning_study_replays_a_table(table, tmp_path, capsys):
     script.study(table, 2, 36, ["random", "tpe", "nsga2"], tmp_path / "curves.json")
     curves = json.loads((tmp_path / "curves.json").read_text())["curves"]
     assert set(curves) == {f"{s}{h}" for s in ("random", "tpe", "nsga2") for h in ("", " + halving")}
-    assert all(0 <= a <= b <= 1 for rows in curves.values() for row in rows for a, b in zip(row, row[1:], strict=False))
+    assert all(0 <= a <= b <= 1 for rows in curves.values() for row in rows for a, b in itertools.pairwise(row))
     script.curse(table)
     assert "halving adds" in capsys.readouterr().out
 

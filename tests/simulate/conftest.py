@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tests_simulate_faces import TableFaces, face_table, stub  # noqa: E402
+from tests_simulate_faces import TableFaces, face_table, stub
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "balance"))
-import tiny_editor  # noqa: E402
+import tiny_editor
 
-from vlbias import simulate  # noqa: E402
-from vlbias.balance import Balancer  # noqa: E402
-from vlbias.classify import FitSettings  # noqa: E402
-from vlbias.errors import PlanError  # noqa: E402
+from vlbias import simulate
+from vlbias.balance import Balancer
+from vlbias.classify import FitSettings
+from vlbias.errors import PlanError
 
 CELLS = {
     (split, smile, skin): n

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -42,9 +43,9 @@ def _check(plan, table, n, shares, repeats):
                 assert abs(inside[label] - frequency * counts[group]) < len(frequencies)
     for (focal, _, mode), rows in plan.runs.groupby(["focal", "repeat", "mode"]):
         own = [{item for item in plan.files(key) if groups[item] == focal} for key in rows.sort_values("share").index]
-        assert all(a <= b for a, b in zip(own, own[1:], strict=False)), "nested"
+        assert all(a <= b for a, b in itertools.pairwise(own)), "nested"
         rest = [set(plan.files(key)) - one for key, one in zip(rows.sort_values("share").index, own, strict=True)]
-        pairs = list(zip(rest, rest[1:], strict=False))
+        pairs = list(itertools.pairwise(rest))
         assert all(a >= b if mode == "substitute" else a <= b for a, b in pairs)
     assert len(plan) == plan.runs["focal"].nunique() * plan.runs["mode"].nunique() * len(shares) * repeats
 
@@ -146,7 +147,7 @@ def test_save_and_check(faces, tmp_path):
     with pytest.raises(PlanError, match="another plan"):
         other.check(path)
     table = plan.table()
-    assert len(table) == plan.runs["n"].sum() and "6 runs" in str(plan) and list(table.columns)[0] == "run"
+    assert len(table) == plan.runs["n"].sum() and "6 runs" in str(plan) and next(iter(table.columns)) == "run"
     with pytest.raises(UnknownNameError, match="run"):
         plan.files("nothing")
 

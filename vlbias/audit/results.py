@@ -133,7 +133,8 @@ class AuditResult:
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """Training set -> metric -> mean over seeds (``mean``), its interval (``low``, ``high``), the change from the
         first training set with its paired interval (``change``, ``change_low``, ``change_high``), and for gaps the
-        level that chance alone gives (``chance``). NaN stands for what was not asked for."""
+        level that chance alone gives (``chance``). NaN stands for what was not asked for.
+        """
         first = next(iter(self.predictions))
         summary: dict[str, dict[str, dict[str, float]]] = {}
         for name, metrics in self.per_seed.items():

@@ -53,6 +53,7 @@ class Scorers:
     unet_evaluations: int = 0
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for the run folder, so that every shard scores alike."""
         identity = self.identity.to_dict() if self.identity is not None else None
         attributes = [judge.to_dict() for judge in self.attributes]
         return {"attributes": attributes, "identity": identity, "unet_evaluations": self.unet_evaluations}

@@ -104,6 +104,7 @@ class RealDonors:
         return row["split"], row["target"], row["to"], giver
 
     def next_donor(self, row: Mapping[str, Any]) -> Attempt | None:
+        """The next attempt of a row: its own donor first, then its reserves; None when there is none left."""
         if row["slot"] in self.fresh:
             self.fresh.discard(row["slot"])
             return Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"]))
@@ -129,6 +130,7 @@ class RealDonors:
         return attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
+        """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1], from the stochastic codes of their donors."""
         x_0, z_sem, x_T = (stack(attempts, name) for name in ("x_0", "z_sem", "x_T"))
         x_back = None if attempts[0].x_back is None else stack(attempts, "x_back")
         return self.job.backend.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
@@ -214,6 +216,7 @@ class PriorDonors:
         return self._decode_donors(attempts) if self.job.identity_sees_pictures else attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
+        """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1]."""
         return self.job.backend.decode(z_edit, stack(attempts, "x_T"), num_steps=self.job.prior_steps)
 
     def may_walk_again(self, reason: Reason) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -105,7 +106,7 @@ def network_reading(
     medians = {name: float(raw[[i for i, label in enumerate(labels) if label == name]].median()) for name in names}
     ordered = sorted(names, key=lambda name: medians[name])
     anchors = [medians[name] for name in ordered]
-    if len(names) < 2 or any(b - a < 1e-6 for a, b in zip(anchors, anchors[1:], strict=False)):
+    if len(names) < 2 or any(b - a < 1e-6 for a, b in itertools.pairwise(anchors)):
         return None
     return _measured(Reading("number", network.name, tuple(ordered), tuple(anchors)), raw, labels)
 
@@ -211,7 +212,7 @@ def _dipole_reading(
     if len(present) == len(poles.ordered):
         which = torch.tensor([poles.ordered.index(label) for label in labels])
         anchors = [float(raw[which == index].median()) for index in range(len(present))]
-        if any(b - a < 1e-3 for a, b in zip(anchors, anchors[1:], strict=False)):
+        if any(b - a < 1e-3 for a, b in itertools.pairwise(anchors)):
             return None
         reading = Reading("dipole", poles.name, tuple(poles.ordered), tuple(anchors))
     return _measured(reading, raw, labels)

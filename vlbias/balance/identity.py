@@ -26,8 +26,8 @@ __all__ = [
     "IdentityScale",
     "LatentIdentity",
     "fit_scale",
-    "identity_scorer",
     "identity_name",
+    "identity_scorer",
     "resolve_identity",
 ]
 
@@ -78,6 +78,7 @@ class LatentIdentity:
         return cls(tuple(map(tuple, basis.tolist())), max(float(distance), 1e-6))
 
     def __call__(self, z_a: torch.Tensor, z_b: torch.Tensor) -> torch.Tensor:
+        """Codes (b, d) of donors and edits => similarity (b,), 1 for the same face."""
         basis = torch.tensor(self.directions, dtype=torch.float64).reshape(-1, z_a.shape[1])
         return 1 - _outside((z_b - z_a).double().cpu(), basis).norm(dim=1) / self.scale
 
@@ -101,9 +102,11 @@ class EmbeddingIdentity:
     image_size: int | None = None
 
     def __call__(self, z_a: Any, x_a: torch.Tensor, z_b: Any, x_b: torch.Tensor) -> torch.Tensor:
+        """Pictures (b, 3, h, w) of donors and edits => similarity (b,), 1 for the same face; codes are not read."""
         return self.of_cosines((self.embed(x_a) * self.embed(x_b)).sum(dim=1))
 
     def of_cosines(self, cosines: torch.Tensor) -> torch.Tensor:
+        """Cosines (b,) on the scale on which two strangers have 0."""
         return (cosines.double().cpu() - self.strangers) / (1 - self.strangers)
 
 
@@ -126,10 +129,12 @@ class IdentityScale:
     pairs: int = 0
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> IdentityScale:
+        """What :meth:`to_dict` gave, again."""
         latent = values["latent"]
         directions = tuple(tuple(row) for row in latent["directions"])
         return cls(**values | {"latent": LatentIdentity(directions, latent["scale"])})

@@ -47,7 +47,7 @@ def file_stem(item: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", item).strip(".") or "item"
     if Path(safe).suffix.lower() in IMAGE_SUFFIXES:
         safe = safe[: -len(Path(safe).suffix)]
-    if safe != item and safe != item[: -len(Path(item).suffix) or None] or re.match(r"(edit|face)-\d", safe):
+    if (safe != item and safe != item[: -len(Path(item).suffix) or None]) or re.match(r"(edit|face)-\d", safe):
         safe = f"{safe}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
     return safe
 

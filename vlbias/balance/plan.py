@@ -93,9 +93,11 @@ class Plan:
 
     @property
     def num_chunks(self) -> int:
+        """Batches that are committed one by one."""
         return int(self.table["chunk"].max()) + 1 if len(self.table) else 0
 
     def with_cost(self, cost: Cost) -> Plan:
+        """The same plan with an estimate of what it costs."""
         return replace(self, cost=cost)
 
     def digest(self) -> str:

@@ -141,10 +141,12 @@ class Reading:
         return {"kind": self.kind, **own, "balanced_accuracy": self.accuracy}
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Reading:
+        """What :meth:`to_dict` gave, again."""
         values = dict(values)
         for name in ("labels", "anchors", "bias"):
             values[name] = tuple(values[name])
@@ -183,11 +185,13 @@ class AttributeScorer:
         return Margins(latent, image)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for the run folder."""
         readings = {"latent": self.latent, "image": self.image, "spare": self.spare}
         return {"column": self.column} | {k: v.to_dict() if v else None for k, v in readings.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], network: FaceNetwork | None = None) -> AttributeScorer:
+        """What :meth:`to_dict` gave, again, with the network of an own scorer."""
         readings = {k: Reading.from_dict(values[k]) if values[k] else None for k in ("latent", "image", "spare")}
         return cls(values["column"], **readings, network=network)
 

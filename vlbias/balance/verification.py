@@ -93,6 +93,7 @@ class Scores:
     identity: float
 
     def rounded(self) -> dict[str, float | None]:
+        """Scores by name with the digits that are written; None where one was not asked for."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         # float32 noise in the last digits must not reach the tables
         return {name: None if value is None else round(value, 4) for name, value in values.items()}

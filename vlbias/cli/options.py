@@ -45,6 +45,7 @@ SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of al
 
 
 def open_editor(name: str, clip: str | None = None) -> Editor:
+    """The editor of ``--editor``."""
     from vlbias.editor import Editor
 
     return Editor.from_pretrained(name, clip=clip)
@@ -60,6 +61,7 @@ def tell_problems(problems: Sequence[Problem]) -> None:
 
 
 def open_faces(spec: str, seed: int = 0) -> FaceDataset:
+    """The dataset of an argument; files that are left out are told on stderr."""
     from vlbias.data import open_dataset
 
     dataset = open_dataset(spec, seed=seed)

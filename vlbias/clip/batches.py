@@ -69,6 +69,7 @@ class CaptionSource:
             raise ShapeError(f"`captions` must hold one entry for each of the {n} images; got {len(captions)}.")
 
     def start_epoch(self, epoch: int) -> None:
+        """Draw the captions of an epoch."""
         if isinstance(self.captions, TableCaptions):
             self.texts, _ = self.captions.draw(epoch)
         elif callable(self.captions):
@@ -106,6 +107,7 @@ class CaptionSource:
         return texts
 
     def tokenize(self, tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
+        """Texts => token ids (n, context length), each text tokenised once."""
         missing = [text for text in texts if text not in self.ids]
         if missing:
             self.ids.update(zip(missing, tokenizer(missing), strict=True))

@@ -68,10 +68,12 @@ class Clip(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return next(self.model.parameters()).dtype
 
     @property
@@ -164,6 +166,7 @@ class Clip(nn.Module):
         return (scale * features @ text.T).softmax(dim=-1)
 
     def train(self, mode: bool = True) -> Clip:
+        """Switch between training and evaluation; kept text embeddings are dropped."""
         # Weights change while training, and embeddings kept from before would be stale.
         self._text_cache.clear()
         return super().train(mode)

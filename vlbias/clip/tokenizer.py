@@ -7,6 +7,7 @@ kind: words of the captions are single tokens, any other text is spelled in piec
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -51,7 +52,7 @@ def learn_merges(texts: Iterable[str], max_merges: int = 2000) -> list[Pair]:
     while len(merges) < max_merges:
         pairs: Counter[Pair] = Counter()
         for symbols, n in words.items():
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in itertools.pairwise(symbols):
                 pairs[pair] += n
         if not pairs:
             break

@@ -76,6 +76,7 @@ class AlignedDataset(FaceDataset):
         return cut(self.photos.image(item), self.places[item])
 
     def placement(self, item: str) -> Similarity | None:
+        """Where the crop lies in its photograph; None where crops are written."""
         self._require([item])
         return self.places[item] if self.write == "whole" else None
 
@@ -90,6 +91,7 @@ class AlignedDataset(FaceDataset):
         return photo if self.write == "whole" else photo.cut(self.places[item])
 
     def stored_size(self, item: str) -> StoredSize | None:
+        """Of the photograph, or of the crop where crops are written."""
         self._require([item])
         photo = self.photos.stored_size(item)
         if photo is None or self.write == "whole":

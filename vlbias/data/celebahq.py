@@ -1,10 +1,10 @@
 """CelebA-HQ as CelebAMask-HQ publishes it (Lee et al., 2020): 30,000 faces with the 40 attributes of CelebA.
 
-    CelebAMask-HQ-attribute-anno.txt   count, names, then "0.jpg  -1 1 ..."
-    CelebA-HQ-to-CelebA-mapping.txt    idx, orig_idx, orig_file
-    list_eval_partition.txt            CelebA's split: "000001.jpg 0"
-    CelebA-HQ-img/0.jpg ...            the pictures
-    fair_face_pseudo_labels.txt        labels by the FairFace classifier, if it is there
+CelebAMask-HQ-attribute-anno.txt   count, names, then "0.jpg  -1 1 ..."
+CelebA-HQ-to-CelebA-mapping.txt    idx, orig_idx, orig_file
+list_eval_partition.txt            CelebA's split: "000001.jpg 0"
+CelebA-HQ-img/0.jpg ...            the pictures
+fair_face_pseudo_labels.txt        labels by the FairFace classifier, if it is there
 """
 
 from __future__ import annotations
@@ -320,6 +320,6 @@ def _is_number(text: str) -> bool:
 
 
 def _age_group(text: Any) -> str | None:
-    """ "20-29", "more than 70" or "34" => "young" or "old"; split at 40 years by the lower bound."""
+    """An age such as "20-29", "more than 70" or "34" => "young" or "old", split at 40 years by the lower bound."""
     number = re.search(r"[0-9]{1,3}", text) if isinstance(text, str) else None
     return age_group(None if number is None else int(number.group()))

@@ -38,9 +38,11 @@ class SynthFaces(FaceDataset):
     image_size: int = 64
 
     def image(self, item: str) -> Image.Image:
+        """One face, drawn."""
         return to_pil(self._draw([item]))[0]
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
+        """Faces, drawn at ``size`` px: float32 (n, 3, size, size) in [-1, 1]."""
         items = list(items)
         check_tensor(len(items), size)
         if not items:
@@ -53,6 +55,7 @@ class SynthFaces(FaceDataset):
         return self
 
     def select(self, which: Any) -> Self:
+        """Some of the faces, by ids or a mask."""
         ids = self._resolve(which)
         return replace(self, table=self.table.loc[ids], faces=self.faces[self._rows(ids)])
 

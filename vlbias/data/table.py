@@ -399,21 +399,27 @@ class JoinedDataset(FaceDataset):
     parts: tuple[FaceDataset, ...] = ()
 
     def path(self, item: str) -> Path | None:
+        """Of the picture, in the dataset it came from."""
         return self._home(item).path(item)
 
     def image(self, item: str) -> Image.Image:
+        """One picture, of the dataset it came from."""
         return self._home(item).image(item)
 
     def original(self, item: str) -> Original:
+        """How the picture is stored, in the dataset it came from."""
         return self._home(item).original(item)
 
     def stored_size(self, item: str) -> StoredSize | None:
+        """Of the picture, in the dataset it came from."""
         return self._home(item).stored_size(item)
 
     def placement(self, item: str) -> Similarity | None:
+        """Where the crop lies in its photograph, in the dataset it came from."""
         return self._home(item).placement(item)
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
+        """Pictures of all datasets: float32 (n, 3, size, size) in [-1, 1]."""
         items = list(items)
         check_tensor(len(items), size)
         out = torch.empty(len(items), 3, size, size)

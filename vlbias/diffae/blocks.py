@@ -104,6 +104,7 @@ class AttentionBlock(nn.Module):
         self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) => the same shape: self-attention over positions, added to the input."""
         h = rearrange(self.norm(x), "b c h w -> b (h w) c")
         # the published layout: q, k, v of one head stand together
         q, k, v = rearrange(self.qkv(h), "b n (g three c) -> three b g n c", three=3, g=self.num_heads)
@@ -115,6 +116,7 @@ class Stage(nn.ModuleList):
     """Modules run one after the other; the embeddings go to the residual blocks among them."""
 
     def forward(self, x: Tensor, time: Tensor | None = None, semantic: Tensor | None = None) -> Tensor:
+        """Each block in turn; those that take conditions get them."""
         for module in self:
             x = module(x, time, semantic) if isinstance(module, ResBlock) else module(x)
         return x

@@ -70,7 +70,13 @@ def _published_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 # -- architecture -----------------------------------------------------------------------------------------------------
 # What the hyper-parameters must hold to tell the architecture, and what vlbias builds in one way only.
-_NEEDED = ("img_size", "net_ch", "net_ch_mult", "net_num_res_blocks", "net_attn", "net_enc_channel_mult") + (
+_NEEDED = (
+    "img_size",
+    "net_ch",
+    "net_ch_mult",
+    "net_num_res_blocks",
+    "net_attn",
+    "net_enc_channel_mult",
     "net_enc_num_res_blocks",
     "net_beatgans_embed_channels",
 )

@@ -110,6 +110,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) => (b, c_out, h, w), by whichever way is quicker here."""
         if self._is_worth_it(x):
             return winograd_conv3x3(x, self.weight, self.bias)
         return super().forward(x)
@@ -135,6 +136,7 @@ class Conv1x1(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) => (b, c_out, h, w), by whichever way is quicker here."""
         if x.device.type != "cpu" or not _is_enabled:
             return super().forward(x)
         return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,7 +216,7 @@ def _best_cut(upper: np.ndarray, lower: np.ndarray) -> float:
 
 def _by_confidence(confidence: np.ndarray, labelled: np.ndarray, right: np.ndarray) -> pd.DataFrame:
     rows = {}
-    for low, high in zip(_BANDS[:-1], _BANDS[1:], strict=True):
+    for low, high in itertools.pairwise(_BANDS):
         inside = labelled & (confidence >= low) & ((confidence < high) | (high == _BANDS[-1]))
         rows[f"{low:.2f}-{high:.2f}"] = {"num": int(inside.sum()), "accuracy": _share(right, inside)}
     return pd.DataFrame.from_dict(rows, orient="index")

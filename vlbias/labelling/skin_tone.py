@@ -81,7 +81,7 @@ class SkinTone:
 
 
 def rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB in [0, 1], (..., 3) => CIE L*a*b* under D65, (..., 3).
+    """SRGB in [0, 1], (..., 3) => CIE L*a*b* under D65, (..., 3).
 
     Example:
         >>> rgb_to_lab(np.array([1.0, 1.0, 1.0])).round(3).tolist()
@@ -160,6 +160,7 @@ class SkinToneLabeller:
 
     @property
     def source(self) -> str:
+        """How the label came about, for reports."""
         how = "nearest Monk step" if self.split_ita is None else f"light from an ITA of {self.split_ita:g} degrees on"
         return f"skin tone measured in the picture ({how}); depends on light and camera, and is no race label"
 

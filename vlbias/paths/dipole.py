@@ -50,6 +50,7 @@ class Dipole:
         return {"positive": self.positive, "negative": self.negative}
 
     def to_json(self) -> list[list[str]]:
+        """The two lists of prompts, positive first."""
         return [list(self.positive), list(self.negative)]
 
     @classmethod

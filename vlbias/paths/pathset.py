@@ -89,6 +89,7 @@ class PathSet(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the paths, in order."""
         return tuple(self.dipoles)
 
     def index(self, name: str) -> int:

@@ -48,6 +48,7 @@ class FeatureConstraint:
         self.features = features
 
     def distance(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Pictures (b, 3, h, w) before and after => how far they lie apart, a scalar with a gradient."""
         with torch.no_grad():
             reference = self.features(before)
         return cosine_loss(reference, self.features(after))
@@ -119,6 +120,7 @@ class ClipConstraint:
         return [feature.float() for feature in output["image_intermediates"]]
 
     def distance(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Pictures (b, 3, h, w) before and after => how far they lie apart, a scalar with a gradient."""
         with torch.no_grad():
             reference = self.features(before)
         return feature_map_loss(reference, self.features(after))
@@ -160,6 +162,7 @@ class LpipsConstraint:
             self.model.to(device)
 
     def distance(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Pictures (b, 3, h, w) before and after => how far they lie apart, a scalar with a gradient."""
         return self.model(before.detach().clamp(-1, 1), after.clamp(-1, 1)).mean()
 
 

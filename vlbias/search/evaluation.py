@@ -68,6 +68,7 @@ class Evaluation:
 
     @property
     def num_singletons(self) -> int:
+        """Images whose person has no second one; 0 in "classify"."""
         return int(np.isnan(self.outcome[0]).sum()) if self.kind == "identify" else 0
 
     @property

@@ -48,7 +48,8 @@ class Run(Protocol):
 class Runner(Protocol):
     """Starts runs; the trainer in earnest, a table of recorded curves in benchmarks."""
 
-    def __call__(self, configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> Run: ...
+    def __call__(self, configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> Run:
+        """Start a run; ``number`` is its place in the study, ``on_epoch`` is called after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,23 @@ class NumberedSampler(BaseSampler):
         self._root: int | None = None
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Seed the sampler for this trial."""
         self._root = root_of(trial, study.get_trials(deepcopy=False))
         self._inner = self._factory(int(np.random.SeedSequence([self._seed, self._root]).generate_state(1)[0]))
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The inner sampler's; nothing for the first trial."""
         return {} if self._is_first else self._inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """The inner sampler's draw; nothing for the first trial."""
         return {} if self._is_first else self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
+        """The default for the first trial, else the inner sampler's draw."""
         if self._is_first and param_name in self._first:
             return self._first[param_name]
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
@@ -110,6 +115,7 @@ class NumberedSampler(BaseSampler):
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
+        """Tell the inner sampler."""
         self._inner.after_trial(study, trial, state, values)
 
     @property

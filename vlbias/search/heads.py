@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from vlbias.classify import focal_loss
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["HEADS", "Head", "MagFaceSettings", "MarginHead", "MagFaceHead", "SoftmaxHead", "make_head"]
+__all__ = ["HEADS", "Head", "MagFaceHead", "MagFaceSettings", "MarginHead", "SoftmaxHead", "make_head"]
 
 #: The published settings of each margin head (FR-NAS); radians for ArcFace.
 HEADS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -62,9 +62,11 @@ class SoftmaxHead(Head):
         self.linear = nn.Linear(embedding_size, num_classes)
 
     def logits(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (b, d) => logits (b, classes)."""
         return self.linear(embeddings)
 
     def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`logits`, there is no margin; and nothing to add to the loss."""
         return self.linear(embeddings), embeddings.new_zeros(len(embeddings))
 
 
@@ -84,9 +86,11 @@ class MarginHead(Head):
             self.loss = losses.CosFaceLoss(num_classes, embedding_size, margin=margin, scale=scale)
 
     def logits(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (b, d) => scaled cosines (b, classes), without the margin."""
         return self.loss.scale_logits(self.loss.get_cosine(embeddings), embeddings)
 
     def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosines with the margin on the target (b, classes); nothing to add to the loss."""
         cosine = self.loss.get_cosine(embeddings)
         of_target = cosine.gather(1, labels[:, None]).squeeze(1)
         # A cosine of exactly +-1 has no finite arc-cosine gradient.
@@ -126,9 +130,11 @@ class MagFaceHead(Head):
         self.scale, self.settings = scale, settings or MagFaceSettings()
 
     def logits(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (b, d) => scaled cosines (b, classes), without the margin."""
         return self.scale * F.linear(F.normalize(embeddings), F.normalize(self.weight))
 
     def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosines with a margin that grows with the length of the embedding, and the regulariser (b,)."""
         s = self.settings
         a = embeddings.norm(dim=1).clamp(s.l_a, s.u_a)
         m = (s.u_m - s.l_m) / (s.u_a - s.l_a) * (a - s.l_a) + s.l_m

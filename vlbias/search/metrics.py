@@ -35,6 +35,7 @@ class IdentificationRanks:
 
     @property
     def num_singletons(self) -> int:
+        """Probes without a second image of the same person."""
         return int(np.isnan(self.by_id).sum())
 
 

@@ -1,5 +1,6 @@
 """What is searched: backbone (with the dual-path cell's triple), head, optimizer with its own learning rates, and the
-share of edited images."""
+share of edited images.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +52,12 @@ class Configuration:
             raise ConfigError(f"A configuration needs learning_rate > 0 and augmentation 0..1; got {self}.")
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Configuration:
+        """What :meth:`to_dict` gave, again."""
         cell = values.get("cell")
         return cls(**{**values, "cell": tuple(cell) if cell is not None else None})
 
@@ -113,6 +116,7 @@ class Space:
 
     @property
     def needs_edits(self) -> bool:
+        """Whether some configuration trains on edited images."""
         return self.augmentation[1] > 0
 
     def suggest(self, trial: Any) -> Configuration:
@@ -152,6 +156,7 @@ class Space:
         return values
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
         return {**asdict(self), "learning_rates": {name: list(rate) for name, rate in self.learning_rates.items()}}
 
 

@@ -159,6 +159,7 @@ class Storage:
             self._lock.acquire()
 
     def sign_out(self) -> None:
+        """Say that this worker has ended."""
         if self._lock is not None:
             self._lock.release()
             self._lock.path.unlink(missing_ok=True)
@@ -267,6 +268,7 @@ def roots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
 
 
 def attempts_of(trials: Sequence[FrozenTrial], root: int) -> int:
+    """How often the trial at a place was begun."""
     return sum(root_of(trial, trials) == root for trial in trials)
 
 

@@ -131,7 +131,8 @@ class Study:
 
     def table(self) -> pd.DataFrame:
         """One row per trial, by number: state, epochs, every objective at the last budget it reached (validation),
-        feasible, on_front, configuration, seconds, attempts, reason of a failure."""
+        feasible, on_front, configuration, seconds, attempts, reason of a failure.
+        """
         trials = self._study.get_trials(deepcopy=False)
         counts = [trial for trial in trials if SURPLUS not in trial.user_attrs]
         rows = []

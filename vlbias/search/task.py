@@ -72,10 +72,12 @@ class Task:
 
     @property
     def has_edits(self) -> bool:
+        """Whether any training image was edited."""
         return bool(self.table["edited"].any())
 
     @cached_property
     def train(self) -> Sample:
+        """The training split, without edits."""
         return self._load("train")
 
     @cached_property
@@ -85,10 +87,12 @@ class Task:
 
     @cached_property
     def val(self) -> Sample:
+        """What trials are compared on."""
         return self._load("val")
 
     @cached_property
     def test(self) -> Sample:
+        """What nobody chooses on."""
         return self._load("test")
 
     def sample(self, split: str) -> Sample:

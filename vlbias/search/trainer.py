@@ -52,6 +52,7 @@ class TrainSettings:
             raise ConfigError(f"Training settings out of range: {self}.")
 
     def resolved_device(self) -> torch.device:
+        """``device``, or CUDA where there is one, else the processor."""
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -73,6 +74,7 @@ class Embedder(nn.Module):
         self.norm = nn.BatchNorm1d(space.embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (b, 3, h, w) in [-1, 1] => embeddings (b, embedding_size)."""
         return self.norm(self.projection(self.backbone(x)))
 
 

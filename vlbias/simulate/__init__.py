@@ -14,8 +14,8 @@ from vlbias.simulate.statistics import Contrast, contrast, exchange_rate, holm
 from vlbias.simulate.training import TrainingSet
 
 __all__ = [
-    "BalancerFill",
     "REGIMES",
+    "BalancerFill",
     "Contrast",
     "CounterfactualFill",
     "Fill",

@@ -48,6 +48,7 @@ class CounterfactualFill:
     values: Mapping[str, Any] | None = None
 
     def __call__(self, dataset: Any, donors: Sequence[str], to: str, folder: Path | None) -> Any:
+        """See :class:`Fill`; nothing is rejected."""
         if not hasattr(dataset, "counterfactual"):
             raise ConfigError("True counterfactuals exist in the embedded world alone; give a Balancer for other data.")
         value = (self.values or {}).get(to, to)
@@ -65,6 +66,7 @@ class BalancerFill:
         self.balancer = balancer
 
     def __call__(self, dataset: Any, donors: Sequence[str], to: str, folder: Path | None) -> Any:
+        """See :class:`Fill`."""
         from vlbias.data import FaceDataset
 
         if folder is None:

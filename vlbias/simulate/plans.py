@@ -113,6 +113,7 @@ class PlanSettings:
 
     @property
     def modes(self) -> tuple[str, ...]:
+        """One or several."""
         return (self.mode,) if isinstance(self.mode, str) else tuple(self.mode)
 
     @property
@@ -122,6 +123,7 @@ class PlanSettings:
 
     @property
     def compositions(self) -> list[dict[str, float]]:
+        """Whole compositions, where they were given."""
         return [dict(one) for one in self.shares if isinstance(one, Mapping)]
 
 
@@ -165,6 +167,7 @@ class SimulationPlan:
         return sorted(itertools.chain.from_iterable(order[cell][:count] for cell, count in self.quotas[key].items()))
 
     def repeat_of(self, key: str) -> int:
+        """The repeat that a run belongs to."""
         return int(key.rsplit("|r", 1)[1])
 
     def table(self) -> pd.DataFrame:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlbias.shown import plain_text
 from vlbias.files import new_file
+from vlbias.shown import plain_text
 from vlbias.simulate.statistics import PARITY
 
 if TYPE_CHECKING:

@@ -53,10 +53,12 @@ class TrainingSet:
 
     @cached_property
     def images(self) -> Tensor:
+        """uint8 (n, 3, s, s), read on first use."""
         return self.load_images()
 
     @property
     def test_images(self) -> Tensor:
+        """uint8 (m, 3, s, s)."""
         return self.load_test_images()
 
 

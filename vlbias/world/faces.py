@@ -168,7 +168,8 @@ class Faces:
 
     def table(self) -> pd.DataFrame:
         """One row a face: each attribute's value and its label, by name; ``hair_color`` is what one sees, so "grey"
-        once half of the pigment is gone."""
+        once half of the pigment is gone.
+        """
         columns: dict[str, object] = {}
         for name, scale in ATTRIBUTES.items():
             if name != "glasses_opacity":

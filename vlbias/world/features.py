@@ -11,6 +11,7 @@ __all__ = ["paint_brows", "paint_eyes", "paint_glasses", "paint_mouth", "paint_n
 
 
 def paint_eyes(c: Canvas, p: dict[str, Tensor]) -> None:
+    """Whites, irises, pupils and lids."""
     c = c.crop(-0.8, 0.8, -0.38, 0.18)
     au = c.u.abs()
     side = c.u.sign()
@@ -50,6 +51,7 @@ def paint_eyes(c: Canvas, p: dict[str, Tensor]) -> None:
 
 
 def paint_brows(c: Canvas, p: dict[str, Tensor]) -> None:
+    """Brows, raised and furrowed."""
     c = c.crop(-0.85, 0.85, -0.68, -0.05)
     au = c.u.abs()
     inner, outer = 0.115 - 0.03 * p["furrow"] + 0.015 * (1 - p["male"]), 0.575
@@ -79,6 +81,7 @@ def paint_nostrils(c: Canvas, p: dict[str, Tensor]) -> None:
 
 
 def paint_mouth(c: Canvas, p: dict[str, Tensor]) -> None:
+    """Lips, teeth and the opening between them."""
     c = c.crop(-0.66, 0.66, 0.25, 0.95)
     x = c.u * (1 / p["mouth_w"])
     x2 = x * x
@@ -114,6 +117,7 @@ def paint_mouth(c: Canvas, p: dict[str, Tensor]) -> None:
 
 
 def paint_glasses(c: Canvas, p: dict[str, Tensor]) -> None:
+    """Frames, bridge and temples."""
     c = c.crop(-1.0, 1.0, -0.48, 0.3)
     au = c.u.abs()
     half_w, half_h = 0.265, 0.185 + 0.025 * p["frame_style"]

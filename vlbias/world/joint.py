@@ -195,7 +195,8 @@ def _table(names: tuple[str, ...], table: Mapping[tuple[object, ...], float]) ->
 
 def _cells_of(table: _Table, draws: np.ndarray) -> np.ndarray:
     """Row of the table for each face, (n,); counts are dealt in order of the draws, so equal draws (the pictures of
-    one person) share a cell, each count standing for as many pictures as a person has."""
+    one person) share a cell, each count standing for as many pictures as a person has.
+    """
     if not table.exact:
         limits = np.cumsum(table.weights) / table.weights.sum()
         return np.minimum(np.searchsorted(limits, draws, side="right"), len(limits) - 1)
