@@ -258,3 +258,15 @@ def test_margins_that_the_originals_set_are_shown(tmp_path, enough, shown):
     (out / "report.json").write_text(json.dumps(values))
     text = Page(report.write(out).read_text("utf-8")).text
     assert f"Protected attribute, latent probe {shown} " in text and "The least certain of the kept edits" in text
+
+
+def test_a_page_shows_nothing_from_outside_of_its_folder(tmp_path):
+    out = write_run(tmp_path / "run")
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (24, 24), (1, 2, 3)).save(secret)
+    (out / "train" / "linked.png").symlink_to(secret)
+    files = RunFiles(out)
+    for name in ("../secret.png", str(secret), "train/../../secret.png", "train/linked.png", "", "train"):
+        assert files.image(name) is None
+    assert RunFiles(out, follow_links=True).image("train/linked.png") == data_uri(Image.open(secret))
+    assert RunFiles(out, follow_links=True).image("../secret.png") is None

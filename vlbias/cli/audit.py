@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import ProtectedOption, SeedOption, TargetOption, open_faces
+from vlbias.cli.options import FollowLinksOption, ProtectedOption, SeedOption, TargetOption, open_faces
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of
 
@@ -33,6 +33,7 @@ def audit(
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
     ] = None,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit the same classifier on each training set and compare accuracy and fairness on one test set."""
@@ -42,7 +43,8 @@ def audit(
     opened = {}
     for number, spec in enumerate(datasets):
         label = "baseline" if number == 0 else Path(spec).name or spec
-        opened[label if label not in opened else f"{label} ({number + 1})"] = open_faces(spec, seed)
+        label = label if label not in opened else f"{label} ({number + 1})"
+        opened[label] = open_faces(spec, seed, follow_links=follow_links)
     changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
     if out is not None:
         job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
@@ -51,7 +53,7 @@ def audit(
         opened,
         target=target,
         protected=columns,
-        test=None if test is None else open_faces(test, seed),
+        test=None if test is None else open_faces(test, seed, follow_links=follow_links),
         seeds=seeds,
         cache=None if out is None else out / "fits",
         **changes,

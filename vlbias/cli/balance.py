@@ -12,6 +12,7 @@ from vlbias.cli.application import app
 from vlbias.cli.options import (
     DEFAULT_EDITOR,
     EditorOption,
+    FollowLinksOption,
     PolesOption,
     ProtectedOption,
     SeedOption,
@@ -197,6 +198,7 @@ def balance(
         str, typer.Option(metavar="PX,...", help="Sizes that people will train at, for --leak.")
     ] = "128,224",
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do part I of N (1/4 ... 4/4); parts may run at once.")
     ] = None,
@@ -262,7 +264,7 @@ def balance(
         "round_trip": round_trip,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),
     }
-    faces = None if num_images is not None else open_faces(dataset, seed)
+    faces = None if num_images is not None else open_faces(dataset, seed, follow_links=follow_links)
     model = open_editor(editor)
     balancer = Balancer(model, **settings)
     labelled: list[ColumnReport] = []
@@ -281,7 +283,9 @@ def balance(
 
         if labelled:
             write_reports(out, labelled)
-        typer.echo(f"{result.summary()}\nOpen {report.write(out)}")
+        # the links of this run are its own
+        page = report.write(out, follow_links=originals.value == "link")
+        typer.echo(f"{result.summary()}\nOpen {page}")
     else:
         typer.echo(result.summary())
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, SeedOption, open_editor, open_faces
+from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, FollowLinksOption, SeedOption, open_editor, open_faces
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.errors import ConfigError
 
@@ -27,6 +27,7 @@ def learn(
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimisation steps.")] = None,
     limit: Annotated[int, typer.Option(min=16, metavar="N", help="Use at most N faces.")] = 1500,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Learn a new path from two texts; the editor with it is written to FOLDER."""
@@ -36,7 +37,7 @@ def learn(
     job |= {"steps": steps, "limit": limit, "seed": seed}
     claim_folder(out, "learn", job, overwrite=overwrite)
     model = open_editor(editor)
-    faces = open_faces(images, seed)
+    faces = open_faces(images, seed, follow_links=follow_links)
     x = faces.tensor(faces.ids[:limit], model.image_size)
     settings: dict[str, Any] = {} if steps is None else {"steps": steps}
     model.learn(name, Dipole(tuple(positive), tuple(negative)), x, seed=seed, **settings)
@@ -57,6 +58,7 @@ def paths(
     ] = "synthfaces:60",
     strength: Annotated[float, typer.Option(metavar="S", help="Strength of the walks.")] = 1.0,
     seed: SeedOption = 4242,
+    follow_links: FollowLinksOption = False,
 ) -> None:
     """What each path does to decoded faces, read by CLIP: success, identity kept, drift of every other reading."""
     from vlbias.paths import measure_paths
@@ -65,7 +67,7 @@ def paths(
     parts = model.renderer
     if parts.paths is None or parts.clip is None:
         raise ConfigError(f"'{model.name}' has no paths or no CLIP to measure them with.")
-    faces = open_faces(images, seed)
+    faces = open_faces(images, seed, follow_links=follow_links)
     x = faces.tensor(faces.ids, model.image_size)
     report = measure_paths(parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength)
     for title, table in (

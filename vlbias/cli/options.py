@@ -41,6 +41,9 @@ TiedProtectedOption = Annotated[
     str | None,
     typer.Option("--protected", metavar="COLUMN", help="Attribute that must not drive them; for synthfaces: skin."),
 ]
+FollowLinksOption = Annotated[
+    bool, typer.Option("--follow-links", help="Read pictures that are links; otherwise they are left out and listed.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of all that is drawn.")]
 
 
@@ -60,11 +63,11 @@ def tell_problems(problems: Sequence[Problem]) -> None:
         typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)
 
 
-def open_faces(spec: str, seed: int = 0) -> FaceDataset:
+def open_faces(spec: str, seed: int = 0, *, follow_links: bool = False) -> FaceDataset:
     """The dataset of an argument; files that are left out are told on stderr."""
     from vlbias.data import open_dataset
 
-    dataset = open_dataset(spec, seed=seed)
+    dataset = open_dataset(spec, seed=seed, follow_links=follow_links)
     tell_problems(dataset.problems)
     return dataset
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import SeedOption, TiedProtectedOption, open_faces, or_drawn
+from vlbias.cli.options import FollowLinksOption, SeedOption, TiedProtectedOption, open_faces, or_drawn
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
@@ -56,6 +56,7 @@ def search(
         str | None, typer.Option(metavar="FILE|URL", help="Journal file or database; else OUT/study.log.")
     ] = None,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
@@ -65,7 +66,7 @@ def search(
         count = _faces_asked_for(dataset, 1200)
         faces = searches.drawn_people(count, seed=seed, image_size=image_size)
     else:
-        faces = open_faces(dataset, seed)
+        faces = open_faces(dataset, seed, follow_links=follow_links)
     protected = or_drawn(protected, "skin", "--protected", dataset)
     share = (0.0, 0.0) if edits is None else (0.0, 1.0)
     # More trials, or more refits of the candidates, are the same search carried on.
@@ -85,7 +86,7 @@ def search(
         task=task,
         target=target,
         identity=identity,
-        edits=None if edits is None else open_faces(str(edits), seed),
+        edits=None if edits is None else open_faces(str(edits), seed, follow_links=follow_links),
         image_size=image_size,
         objectives=None if objectives is None else names_of(objectives, "--objectives"),
         max_error=max_error,

@@ -10,6 +10,7 @@ import typer
 from vlbias.cli.application import app
 from vlbias.cli.options import (
     DatasetArgument,
+    FollowLinksOption,
     PolesOption,
     SeedOption,
     TiedProtectedOption,
@@ -50,6 +51,7 @@ def simulate(
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = 300,
     image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the classifier's images.")] = 48,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
@@ -58,7 +60,7 @@ def simulate(
     places = poles_of(poles)
     if places and editor is None:
         raise typer.BadParameter("says how edits are made, so it needs --editor", param_hint="--poles")
-    faces = open_faces(dataset, seed)
+    faces = open_faces(dataset, seed, follow_links=follow_links)
     target = or_drawn(target, "smile", "--target", dataset)
     protected = or_drawn(protected, "skin", "--protected", dataset)
     plan = simulations.plan(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DatasetArgument, SeedOption, open_faces
+from vlbias.cli.options import DatasetArgument, FollowLinksOption, SeedOption, open_faces
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
@@ -37,6 +37,7 @@ def train_editor(
     aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
     path_names: Annotated[str, typer.Option("--paths", metavar="NAME,...", help="Paths to learn.")] = "age,skin_tone",
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """All stages: CLIP, autoencoder, prior, probes, paths. The same command goes on after a kill."""
@@ -48,7 +49,7 @@ def train_editor(
         aux_columns=_columns(aux),
         paths=tuple(names_of(path_names, "--paths")),
     )
-    faces = open_faces(dataset, seed)
+    faces = open_faces(dataset, seed, follow_links=follow_links)
     job = {"dataset": dataset, "clip_images": clip_images, "diffae_images": diffae_images, "aux": aux}
     claim_folder(out, "train-editor", {**job, "paths": path_names, "seed": seed}, overwrite=overwrite)
     editor = build_editor(faces, out, settings=settings, seed=seed)
@@ -61,6 +62,7 @@ def train_clip_command(
     out: OutOption,
     images: ImagesOption = 60_000,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """A small CLIP on captions made of the dataset's labels."""
@@ -68,7 +70,7 @@ def train_clip_command(
 
     from vlbias.recipes import BuildSettings, build_clip, caption_source, training_images
 
-    faces = open_faces(dataset, seed).split("train")
+    faces = open_faces(dataset, seed, follow_links=follow_links).split("train")
     claim_folder(out, "train-clip", {"dataset": dataset, "images": images, "seed": seed}, overwrite=overwrite)
     work = make_folder(out / ".building")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -91,6 +93,7 @@ def train_diffae_command(
     aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
     resume: ResumeOption = False,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """A diffusion autoencoder; FOLDER/model is loadable at any time, FOLDER/samples shows how far it is."""
@@ -109,7 +112,7 @@ def train_diffae_command(
         raise ConfigError(f"{out} holds the state of a run. Add --resume to go on, or choose another folder.")
     architecture = SMALL_DIFFAE if config is None else DiffAEConfig.from_dict(read_json(config))
     columns = _columns(aux)
-    faces = open_faces(dataset, seed)
+    faces = open_faces(dataset, seed, follow_links=follow_links)
     # Another budget of images is the same run carried on.
     job = {"dataset": dataset, "config": None if config is None else str(config), "aux": aux, "seed": seed}
     claim_folder(out, "train-diffae", job, overwrite=overwrite)
@@ -128,6 +131,7 @@ def train_prior_command(
     diffae: Annotated[Path, typer.Option("--diffae", metavar="FOLDER", help="A trained autoencoder.")],
     out: OutOption,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """A latent prior for a trained autoencoder, from the codes of a dataset; minutes."""
@@ -135,7 +139,7 @@ def train_prior_command(
     from vlbias.recipes import build_prior, training_images
 
     model = DiffAE.from_pretrained(diffae)
-    faces = open_faces(dataset, seed)
+    faces = open_faces(dataset, seed, follow_links=follow_links)
     job = {"dataset": dataset, "diffae": str(diffae), "seed": seed}
     claim_folder(out, "train-prior", job, overwrite=overwrite)
     pictures = training_images(faces.split("train"), model.config.image_size)

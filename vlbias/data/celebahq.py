@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.attributes import SKIN_OF_RACE, age_group
-from vlbias.data.files import DEFAULT_MAX_MISSING, drop_missing, fields_of, read_text
+from vlbias.data.files import DEFAULT_MAX_MISSING, drop_missing, fields_of, leave_out_links, read_text, refuse_link
 from vlbias.data.table import SPLITS, FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, DatasetError, LabelError
 
@@ -215,6 +215,7 @@ def load_celebahq(
     split: str = "celeba",
     labels_only: bool = False,
     max_missing: float = DEFAULT_MAX_MISSING,
+    follow_links: bool = False,
 ) -> FaceDataset:
     """Read CelebA-HQ; no picture is opened.
 
@@ -224,6 +225,7 @@ def load_celebahq(
             tenth test and a tenth val by file name.
         labels_only: read the labels although the pictures are not there; asking for a picture is then an error.
         max_missing: share of pictures that may be missing, 0..1; the missing ones are left out and reported.
+        follow_links: whether links below the root are gone along; pictures that are links are left out and reported.
 
     Returns:
         The 40 attributes under their own names, 0 or 1; with FairFace's pseudo-labels also ``fairface_*``,
@@ -238,10 +240,14 @@ def load_celebahq(
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder. Give the folder of CelebAMask-HQ.")
+    for name in (ATTRIBUTE_FILE, MAPPING_FILE, PARTITION_FILE, FAIRFACE_FILE, IMAGE_FOLDER):
+        refuse_link(root / name, follow_links=follow_links)
     annotation = root / ATTRIBUTE_FILE
     table = parse_attributes(read_text(annotation), str(annotation))
     names = table.index.tolist()
-    files, problems = _find_pictures(root, names, labels_only=labels_only, max_missing=max_missing)
+    files, problems = _find_pictures(
+        root, names, labels_only=labels_only, max_missing=max_missing, follow_links=follow_links
+    )
     splits = _celeba_splits(root, names) if split == "celeba" else [hash_split(name) for name in names]
     table.insert(0, "file_name", [file or "" for file in files])
     table.insert(1, "split", splits)
@@ -262,7 +268,7 @@ def load_celebahq(
 
 
 def _find_pictures(
-    root: Path, names: list[str], *, labels_only: bool, max_missing: float
+    root: Path, names: list[str], *, labels_only: bool, max_missing: float, follow_links: bool
 ) -> tuple[list[str | None], list[Problem]]:
     """The file of each annotated image relative to the root, ``None`` where it is missing; and what is wrong."""
     if labels_only:
@@ -272,14 +278,17 @@ def _find_pictures(
         raise DatasetError(
             f"{root} has no folder {IMAGE_FOLDER}/ with the pictures. Put them there, or pass labels_only=True."
         )
-    on_disk = {entry.name for entry in os.scandir(folder) if entry.is_file()}
+    pictures = [entry for entry in os.scandir(folder) if entry.is_file()]
+    links = set() if follow_links else {entry.name for entry in pictures if entry.is_symlink()}
+    on_disk = {entry.name for entry in pictures} - links
     files: list[str | None] = []
     for name in names:
         # some copies are PNG under the same numbers
         found = next((file for file in (name, f"{os.path.splitext(name)[0]}.png") if file in on_disk), None)
         files.append(f"{IMAGE_FOLDER}/{found}" if found else None)
     expected = [f"{IMAGE_FOLDER}/{name}" for name in names]
-    problems = drop_missing(expected, [file is not None for file in files], max_missing=max_missing, root=root)
+    problems = leave_out_links((f"{IMAGE_FOLDER}/{name}" for name in links), root=root, num_left=len(on_disk))
+    problems += drop_missing(expected, [file is not None for file in files], max_missing=max_missing, root=root)
     return files, problems
 
 

@@ -18,8 +18,11 @@ __all__ = [
     "drop_missing",
     "fields_of",
     "inside_root",
+    "leave_out_links",
+    "linked",
     "list_images",
     "list_pictures",
+    "refuse_link",
     "read_text",
     "same_bytes",
 ]
@@ -34,6 +37,9 @@ PICTURE_SUFFIXES = IMAGE_SUFFIXES | {
     ".vst", ".webp", ".wmf", ".xbm", ".xpm",
 }
 # fmt: on
+
+#: What to do about a link: it can lead anywhere, to pictures that nobody meant to pass on.
+_REMEDY = "If you trust where links of this dataset lead, pass follow_links=True (--follow-links)."
 
 #: Share of pictures that may be missing before a dataset is taken for broken.
 DEFAULT_MAX_MISSING = 0.1
@@ -88,46 +94,92 @@ def inside_root(name: str, folder: PurePosixPath | None = None) -> str | None:
     return clean if folder is None else (folder / clean).as_posix()
 
 
-def list_images(root: Path, *, limit: int | None = None) -> list[str]:
+def list_images(
+    root: Path, *, limit: int | None = None, follow_links: bool = False, left_out: list[str] | None = None
+) -> list[str]:
     """Pictures that can be read below a folder; see :func:`list_pictures`."""
-    return list_pictures(root, suffixes=IMAGE_SUFFIXES, limit=limit)
+    return list_pictures(root, suffixes=IMAGE_SUFFIXES, limit=limit, follow_links=follow_links, left_out=left_out)
 
 
 def list_pictures(
-    root: Path, *, suffixes: Collection[str] = PICTURE_SUFFIXES, limit: int | None = None
+    root: Path,
+    *,
+    suffixes: Collection[str] = PICTURE_SUFFIXES,
+    limit: int | None = None,
+    follow_links: bool = False,
+    left_out: list[str] | None = None,
 ) -> list[str]:
     """Pictures below a folder as sorted paths relative to it; hidden files and folders are passed over.
 
     Args:
-        root: the folder.
+        root: the folder; it may be a link itself.
         suffixes: of pictures, in lower case; those that `datasets` takes for pictures.
         limit: stop after so many, in no particular order; ``None`` for all.
+        follow_links: whether links below the root are gone along; no folder is visited twice.
+        left_out: takes the links that were not.
 
     Raises:
         DatasetError: a folder cannot be listed.
     """
     found: list[str] = []
-    # each folder with the real places above it, so that a link to a parent does not make the walk endless
-    waiting: list[tuple[str, str, frozenset[str]]] = [(str(root), "", frozenset())]
+    waiting, visited = [(str(root), "")], {os.path.realpath(root)}
     while waiting:
-        folder, prefix, above = waiting.pop()
-        place = os.path.realpath(folder)
-        if place in above:
-            continue
+        folder, prefix = waiting.pop()
         try:
-            entries = list(os.scandir(folder))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             raise DatasetError(f"{folder} cannot be listed ({error.strerror or error}).") from error
         for entry in entries:
-            if entry.name.startswith("."):
+            is_picture = os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file()
+            is_folder = not is_picture and not entry.name.startswith("__") and entry.is_dir()
+            if entry.name.startswith(".") or not (is_picture or is_folder):
                 continue
-            if os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():
+            if entry.is_symlink() and not follow_links:
+                if left_out is not None:
+                    left_out.append(prefix + entry.name)
+            elif is_picture:
                 found.append(prefix + entry.name)
                 if limit is not None and len(found) >= limit:
                     return found
-            elif not entry.name.startswith("__") and entry.is_dir():
-                waiting.append((entry.path, f"{prefix}{entry.name}/", above | {place}))
+            elif not entry.is_symlink() or (place := os.path.realpath(entry.path)) not in visited:
+                visited.update([place] if entry.is_symlink() else [])
+                waiting.append((entry.path, f"{prefix}{entry.name}/"))
     return sorted(found)
+
+
+def linked(root: Path, names: Iterable[str]) -> set[str]:
+    """Names below a root that are links, or stand in a folder that is one; the root itself may be a link."""
+    known = {"": False, ".": False}
+
+    def is_linked(name: str) -> bool:
+        if name not in known:
+            known[name] = is_linked(name.rpartition("/")[0]) or os.path.islink(root / name)
+        return known[name]
+
+    return {name for name in names if is_linked(name)}
+
+
+def refuse_link(path: Path, *, follow_links: bool) -> Path:
+    """A label file that is no link, so that nothing of another place is taken for a label.
+
+    Raises:
+        DatasetError: it is one.
+    """
+    if path.is_symlink() and not follow_links:
+        raise DatasetError(f"{path} is a link. {_REMEDY}")
+    return path
+
+
+def leave_out_links(links: Iterable[str], *, root: Path, num_left: int) -> list[Problem]:
+    """Report links that are not gone along.
+
+    Raises:
+        DatasetError: nothing else is in the folder.
+    """
+    links = sorted(links)
+    if links and not num_left:
+        raise DatasetError(f"all pictures of {root} are links or stand behind one, such as {links[0]}. {_REMEDY}")
+    return [Problem(name, "link", _REMEDY) for name in links]
 
 
 def drop_missing(names: list[str], is_there: list[bool], *, max_missing: float, root: Path) -> list[Problem]:

@@ -15,7 +15,16 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from vlbias.data.files import DEFAULT_MAX_MISSING, drop_missing, inside_root, list_pictures, same_bytes
+from vlbias.data.files import (
+    DEFAULT_MAX_MISSING,
+    drop_missing,
+    inside_root,
+    leave_out_links,
+    linked,
+    list_pictures,
+    refuse_link,
+    same_bytes,
+)
 from vlbias.data.metadata import METADATA_FILES, SCHEMA_FILE, is_label_column, missing_words, read_metadata
 from vlbias.data.table import FaceDataset, Problem, hash_split, label_columns
 from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
@@ -41,6 +50,7 @@ def load_folder(
     unsplit: str = "hash",
     person: str | None = None,
     max_missing: float = DEFAULT_MAX_MISSING,
+    follow_links: bool = False,
 ) -> FaceDataset:
     """Read an imagefolder; no picture is opened.
 
@@ -51,6 +61,7 @@ def load_folder(
             test and a tenth val by :func:`hash_split`, or the name of one split. Equal files go to one split.
         person: column that says who is shown; with ``unsplit="hash"`` all pictures of a person go to one split.
         max_missing: share of pictures named in the metadata that may be missing on disk, 0..1.
+        follow_links: whether links below the root are gone along; otherwise they are left out and reported.
 
     Raises:
         DatasetError: no picture; metadata that cannot be read, lacks ``file_name``, names a picture twice or one
@@ -63,12 +74,15 @@ def load_folder(
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder.")
-    pictures = list_pictures(root)
-    metadata = _find_metadata(root, pictures)
+    links: list[str] = []
+    pictures = list_pictures(root, follow_links=follow_links, left_out=links)
+    metadata = [refuse_link(path, follow_links=follow_links) for path in _find_metadata(root, pictures)]
     if metadata:
-        table, problems = _read_labelled(root, metadata, pictures, max_missing)
-    elif pictures:
-        table, problems = _read_class_folders(pictures)
+        table, problems = _read_labelled(root, metadata, pictures, max_missing, follow_links=follow_links)
+    elif pictures or links:
+        problems = leave_out_links(links, root=root, num_left=len(pictures))
+        table, more = _read_class_folders(pictures)
+        problems += more
     else:
         raise DatasetError(f"{root} holds neither a picture nor a {METADATA_FILES[0]}. Give the folder of a dataset.")
     for name in ([] if person is None else [person]) + list(attributes or ()):
@@ -104,7 +118,7 @@ def _find_metadata(root: Path, pictures: list[str]) -> list[Path]:
 
 
 def _read_labelled(
-    root: Path, metadata: list[Path], pictures: list[str], max_missing: float
+    root: Path, metadata: list[Path], pictures: list[str], max_missing: float, *, follow_links: bool
 ) -> tuple[pd.DataFrame, list[Problem]]:
     parts: list[pd.DataFrame] = []
     problems: list[Problem] = []
@@ -124,6 +138,9 @@ def _read_labelled(
     if not parts:
         raise DatasetError(f"{metadata[0]} has no row.")
     table = parts[0].reset_index(drop=True) if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+    links = set() if follow_links else linked(root, set(table["file_name"]) - on_disk)
+    problems += leave_out_links(links, root=root, num_left=len(set(table["file_name"]) - links))
+    table = table[~table["file_name"].isin(links)].reset_index(drop=True)
     names = table["file_name"].tolist()
     is_there = [name in on_disk or (root / name).is_file() for name in names]
     problems += drop_missing(names, is_there, max_missing=max_missing, root=root)

@@ -83,12 +83,16 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
                 raise ConfigError(f"'{text}': expected a number of faces behind the colon, such as synthfaces:1000.")
             options = options | {"n": int(count)}
         return load_dataset("synthfaces", **_only(load_synthfaces, options))
-    kind = recognise(text)
+    kind = recognise(text, follow_links=bool(options.get("follow_links")))
     return load_dataset(kind, _inner(Path(text), kind), **_only(KINDS[kind], options))
 
 
-def recognise(root: str | os.PathLike[str]) -> str:
+def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> str:
     """The kind of the dataset in a folder: ``"celebahq"``, ``"utkface"`` or ``"folder"``.
+
+    Args:
+        root: the folder.
+        follow_links: whether links below the root are gone along.
 
     Raises:
         DatasetError: no such folder, an archive, or nothing that is known.
@@ -102,10 +106,12 @@ def recognise(root: str | os.PathLike[str]) -> str:
         return "celebahq"
     if any((root / name).is_file() for name in METADATA_FILES):
         return "folder"
-    sample = [name.rsplit("/", 1)[-1] for name in list_images(root, limit=200)]
+    links: list[str] = []
+    images = list_images(root, limit=200, follow_links=follow_links, left_out=links)
+    sample = [name.rsplit("/", 1)[-1] for name in images]
     if looks_like_utkface(sample):
         return "utkface"
-    if sample:
+    if sample or links:
         return "folder"
     raise DatasetError(
         f"{root} holds no picture and no {METADATA_FILES[0]}. Expected UTKFace, CelebAMask-HQ or an imagefolder."

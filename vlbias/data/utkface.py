@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlbias.attributes import OLD_FROM, SKIN_OF_RACE, age_group
-from vlbias.data.files import list_images
+from vlbias.data.files import leave_out_links, list_images
 from vlbias.data.table import FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, DatasetError
 
@@ -70,12 +70,15 @@ def _photograph(name: str) -> str:
     return re.sub(r"\.jpe?g(\.chip\.jpe?g)?$", ".jpg.chip.jpg", name, flags=re.IGNORECASE)
 
 
-def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM) -> FaceDataset:
+def load_utkface(
+    root: str | os.PathLike[str], *, age_split: int = OLD_FROM, follow_links: bool = False
+) -> FaceDataset:
     """Read a folder of UTKFace photographs; no picture is opened.
 
     Args:
         root: the folder of photographs, or one that holds it as ``UTKFace/``; sub-folders are read too.
         age_split: first age in years that ``age_group`` calls old, 1..116.
+        follow_links: whether links below the root are gone along; otherwise they are left out and reported.
 
     Returns:
         Columns ``age``, ``gender``, ``race`` and, derived, ``age_group`` and ``skin`` (see ``descriptions``). Names
@@ -95,7 +98,8 @@ def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM) -> 
     rows: list[tuple[str, int, int, int]] = []
     problems: list[Problem] = []
     seen: dict[str, str] = {}
-    for path in list_images(root):
+    links: list[str] = []
+    for path in list_images(root, follow_links=follow_links, left_out=links):
         name = path.rsplit("/", 1)[-1]
         labels = parse_utkface_name(name)
         if isinstance(labels, Problem):
@@ -105,6 +109,7 @@ def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM) -> 
         else:
             seen[name] = path
             rows.append((path, *labels))
+    problems += leave_out_links(links, root=root, num_left=len(rows) + len(problems))
     if not rows:
         raise DatasetError(
             f"{root} holds no photograph with UTKFace labels ({len(problems)} pictures in all). "

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from vlbias.data.files import inside_root, linked
 from vlbias.data.metadata import read_metadata
 from vlbias.errors import DatasetError, ImageError
 from vlbias.files import read_json
@@ -44,12 +45,14 @@ class RunFiles:
 
     Attributes:
         out: its folder.
+        follow_links: whether pictures that are links are shown; only whoever made the run knows where they lead.
 
     Raises:
         DatasetError: the folder lacks a file of a finished run, or one of them is damaged.
     """
 
     out: Path
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         for name in ("report.json", "metadata.csv", "rejected.csv"):
@@ -110,7 +113,7 @@ class RunFiles:
         if stem.startswith("edit-"):
             split = str(row["split"])
             for name in (f"donors/{stem}.png", f"{split}/face-{stem.removeprefix('edit-')}.png"):
-                if (self.out / name).is_file():
+                if self._place(name) is not None:
                     return self.image(name)
         return self.source_image(str(row["source_id"]))
 
@@ -121,16 +124,26 @@ class RunFiles:
 
     def image(self, name: str) -> str | None:
         """A picture of the folder for ``<img src>``, of a whole photograph its face; ``None`` if it cannot be read."""
+        place = self._place(name)
+        if place is None:
+            return None
         try:
-            picture = open_image(self.out / name)
+            picture = open_image(place)
             if box := self._face_boxes.get(name):
                 left, top, right, bottom = (int(edge) for edge in box.split(","))
                 width, height = picture.size
                 picture = picture.crop((max(left, 0), max(top, 0), min(right, width), min(bottom, height)))
             return data_uri(picture)
-        except ImageError:
+        except (ImageError, ValueError):  # ValueError: a face box that is none
             # The report says "not kept"; the pipeline listed the damage where it met it.
             return None
+
+    def _place(self, name: str) -> Path | None:
+        """Where a picture of the folder stands; ``None`` if it is not there, or the name leads out of the folder."""
+        clean = inside_root(name)
+        if clean is None or (not self.follow_links and linked(self.out, [clean])):
+            return None
+        return self.out / clean if (self.out / clean).is_file() else None
 
     @cached_property
     def _originals(self) -> dict[str, str]:

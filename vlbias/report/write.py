@@ -30,6 +30,7 @@ def write(
     title: str | None = None,
     *,
     command: str | None = None,
+    follow_links: bool = False,
 ) -> Path:
     """Write ``report.html`` of a balance run, and have the audit added to its ``report.json``.
 
@@ -38,6 +39,8 @@ def write(
         audit: classifiers before and after; ``None`` leaves that part out.
         title: heading; ``None`` makes one from the run.
         command: what to type to make it again; ``None`` builds the ``vlbias balance`` command from the settings.
+        follow_links: whether pictures that are links (``originals="link"``) are shown in the page. In a folder that
+            somebody else made they could lead to any picture of yours.
 
     Returns:
         Path of the page.
@@ -46,7 +49,7 @@ def write(
         DatasetError: the folder is not a finished run.
         OutputError: it cannot be written.
     """
-    files = RunFiles(Path(out_dir))
+    files = RunFiles(Path(out_dir), follow_links=follow_links)
     values = run_values(files, title=title, command=command)
     contents = [("counts", "Counts")]
     if audit is not None:
