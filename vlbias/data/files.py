@@ -22,8 +22,8 @@ __all__ = [
     "linked",
     "list_images",
     "list_pictures",
-    "refuse_link",
     "read_text",
+    "refuse_link",
     "same_bytes",
 ]
 
