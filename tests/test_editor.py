@@ -11,7 +11,14 @@ from PIL import ExifTags, Image
 
 from vlbias import Dipole, Editor, PathSet
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
-from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, ShapeError, UnknownNameError
+from vlbias.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ConfigError,
+    ImageError,
+    ShapeError,
+    UnknownNameError,
+)
 from vlbias.images import to_pil, to_tensor
 from vlbias.rendering import RenderSettings
 
@@ -231,3 +238,48 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="'decode' or 'difference'"):
         RenderSettings(method="magic")
     assert RenderSettings(invert_steps=20, decode_steps=10).evaluations_per_edit == 40
+
+
+# -- pictures of another kind ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The shipped editor of drawn faces."""
+    return Editor.from_pretrained("synthfaces-64", device="cpu")
+
+
+def test_faces_of_its_own_kind_are_rebuilt_and_others_refused(drawn):
+    from vlbias import load_dataset
+
+    faces = load_dataset("synthfaces", n=8, seed=5)
+    own = [faces.image(item) for item in faces.ids]
+    renderer = drawn.renderer
+    x_0 = to_tensor(own, 64)
+    assert (renderer.rebuild_db(x_0, renderer.encode(x_0)) > renderer.usual_rebuild_db - 3).all()
+    assert drawn.edit(own[0], age=0.5).size == own[0].size
+    # colours that run across the picture, as in no drawn face
+    run = torch.linspace(-1, 1, 64)
+    photo = to_pil(torch.stack([run.expand(64, 64), run[:, None].expand(64, 64), torch.zeros(64, 64)])[None])[0]
+    text = r"picture 2 of 2 is not of the kind that editor 'synthfaces-64' was made for \(synthfaces\).*utkface-64"
+    with pytest.raises(ImageError, match=text):
+        drawn.edit([own[0], photo], age=1.0)
+    with pytest.raises(ImageError, match="the picture is not of the kind"):
+        drawn.strip(photo, "age")
+    assert drawn.edit(photo, age=0.0).tobytes() == photo.tobytes()  # nothing is edited
+    assert drawn.edit(photo, age=0.5, check=False).size == (64, 64)
+
+
+def test_a_picture_far_from_square_is_no_face_crop(editor):
+    wide = Image.new("RGB", (160, 120))
+    with pytest.raises(ImageError, match=r"a picture of 160x120 pixels is no face crop.*align=True"):
+        editor.edit(wide, age=1.0)
+    with pytest.raises(ImageError, match="is no face crop"):
+        editor.strip(wide, "age")
+    assert editor.edit(wide, age=1.0, check=False).size == (160, 120)
+
+
+def test_strengths_are_numbers(editor, x):
+    for wrong in ("1", None, [1.0], True):
+        with pytest.raises(ConfigError, match="strength of 'age' must be a number"):
+            editor.edit(x, age=wrong)

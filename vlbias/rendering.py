@@ -7,6 +7,7 @@ files behind it; :class:`vlbias.Balancer` drives it face by face.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,11 +19,16 @@ from einops import rearrange
 from vlbias.alignment import LAYOUTS
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE, seeded_noise
+from vlbias.diffae.evaluation import psnr
 from vlbias.errors import CheckpointError, ConfigError, unknown
 from vlbias.paths import Dipole, PathSet, Probes
 from vlbias.types import Backend, Strengths
 
 __all__ = ["RenderSettings", "Renderer"]
+
+# Faces of its own that an editor is measured on, and network evaluations of such a decode.
+_REBUILD_FACES, _REBUILD_STEPS = 8, 3
+_REBUILD_SEED = 100  # of other noise than its own faces are drawn from
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,25 @@ class Renderer(Backend):
         # Apart from the seeds' use for z_sem, or both codes would start with the same numbers.
         shifted = [seed + 2**40 for seed in seeds]
         return seeded_noise(shifted, (3, self.image_size, self.image_size)).to(self.device)
+
+    # -- what it knows ------------------------------------------------------------------------------------------------
+
+    def rebuild_db(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
+        """How well faces are rebuilt from their semantic codes alone: PSNR in dB (b,); a few evaluations each.
+
+        With their own stochastic codes all pictures come back well. From fresh ones, only what the autoencoder knows.
+        """
+        fresh = self.decode(z_sem, self.noise(range(_REBUILD_SEED, _REBUILD_SEED + len(x_0))), num_steps=_REBUILD_STEPS)
+        return psnr(fresh, x_0.to(fresh.device))
+
+    @functools.cached_property
+    def usual_rebuild_db(self) -> float | None:
+        """The median of :meth:`rebuild_db` for faces of its own; ``None`` without a prior to draw some from."""
+        if not self.can_sample:
+            return None
+        seeds = range(_REBUILD_FACES)
+        own = self.decode(self.sample_codes(seeds), self.noise(seeds), num_steps=2 * _REBUILD_STEPS)
+        return float(self.rebuild_db(own, self.encode(own)).median())
 
     # -- editing ------------------------------------------------------------------------------------------------------
 

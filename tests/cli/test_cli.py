@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "face.png"
-    Image.linear_gradient("L").convert("RGB").resize((40, 30)).save(path)
+    Image.linear_gradient("L").convert("RGB").resize((40, 36)).save(path)
     return path
 
 
@@ -81,7 +81,7 @@ def test_the_package_runs_as_a_module():
 def test_edit_writes_pictures_with_provenance(folder, picture, tmp_path):
     out = tmp_path / "out"
     run("edit", picture, out, "--editor", folder, "--age", "1", "--skin-tone", "-0.5")
-    assert Image.open(out / "face.png").size == Image.open(picture).size == (40, 30)
+    assert Image.open(out / "face.png").size == Image.open(picture).size == (40, 36)
     metadata = read_png_metadata(out / "face.png")
     assert metadata["synthetic"] == "true" and metadata["source"] == "face.png"
     assert metadata["edits"] == "{'age': 1.0, 'skin_tone': -0.5}"

@@ -32,7 +32,7 @@ def inputs(tmp_path, editor):
     """A folder of all that commands read: a picture, a dataset, an editor."""
     folder = tmp_path / "inputs"
     folder.mkdir()
-    Image.linear_gradient("L").convert("RGB").resize((40, 30)).save(folder / "face.png")
+    Image.linear_gradient("L").convert("RGB").resize((40, 36)).save(folder / "face.png")
     people(folder / "people")
     return folder
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from vlbias.editor import Editor
 
+AnyPictureOption = Annotated[
+    bool, typer.Option("--any-picture", help="Also edit pictures of another kind than the editor was made for.")
+]
+
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
@@ -36,6 +40,7 @@ def edit(
     face: Annotated[
         str, typer.Option("--face", metavar="only|largest|N", help="With --align: which face, N counted from the left.")
     ] = "only",
+    any_picture: AnyPictureOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
@@ -61,10 +66,11 @@ def edit(
     }
     claim_pictures(targets, sources, overwrite=overwrite)
     pictures = [open_image(source) for source in sources]
+    settings: dict[str, Any] = {"seed": seed, "check": not any_picture, **strengths}
     if align:
-        edited = [_edit_photo(model, *item, choice, seed, strengths) for item in zip(sources, pictures, strict=True)]
+        edited = [_edit_photo(model, *item, choice, settings) for item in zip(sources, pictures, strict=True)]
     else:
-        edited = model.edit(pictures, seed=seed, **strengths)
+        edited = model.edit(pictures, **settings)
     for (target, provenance), picture in zip(targets.items(), edited, strict=True):
         save_png(picture, target, provenance)
         typer.echo(printable(target))
@@ -80,10 +86,10 @@ def _face_of(text: str) -> int | str:
 
 
 def _edit_photo(
-    model: Editor, source: Path, photo: Image.Image, face: int | str, seed: int | None, strengths: dict[str, Any]
+    model: Editor, source: Path, photo: Image.Image, face: int | str, settings: dict[str, Any]
 ) -> Image.Image:
     try:
-        return model.edit(photo, seed=seed, align=True, face=face, **strengths)
+        return model.edit(photo, align=True, face=face, **settings)
     except ImageError as error:
         text = str(error).replace("face=0", "--face 0").replace("face='largest'", "--face largest")
         raise ImageError(f"{source}: {text}") from error
@@ -122,6 +128,7 @@ def strip(
     steps: Annotated[int, typer.Option(min=2, max=25, metavar="N", help="Pictures in the strip.")] = 7,
     reach: Annotated[float, typer.Option(metavar="R", help="Walk from strength -R to +R.")] = 1.0,
     editor: EditorOption = DEFAULT_EDITOR,
+    any_picture: AnyPictureOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """One picture, a path walked: a strip from the negative to the positive pole."""
@@ -134,5 +141,5 @@ def strip(
     provenance = {"synthetic": "true", "editor": model.name, "source": image.name, "path": path}
     provenance |= {"steps": str(steps), "reach": f"{reach:g}"}
     claim_pictures({out: provenance}, [image], overwrite=overwrite)
-    save_png(model.strip(open_image(image), path, steps=steps, reach=reach), out, provenance)
+    save_png(model.strip(open_image(image), path, steps=steps, reach=reach, check=not any_picture), out, provenance)
     typer.echo(printable(out))
