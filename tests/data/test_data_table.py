@@ -179,8 +179,9 @@ def test_join_keeps_pictures_and_labels_apart(faces, celebahq_root):
 
 
 def test_provenance_is_no_label_only_beside_an_origin():
-    assert label_columns(["file_name", "split", "age", "seed", "path"]) == ["age", "seed", "path"]
-    assert label_columns(["age", "seed", "path", "origin", "source_id", "strength", "score_x"]) == ["age"]
+    own = pd.DataFrame([{"file_name": "a", "split": "train", "age": 1, "seed": 2, "path": "b", "origin": "flickr"}])
+    assert label_columns(own) == ["age", "seed", "path", "origin"]
+    assert label_columns(own.assign(origin="real", source_id="a", strength=1, score_x=2)) == ["age"]
 
 
 @settings(deadline=None)

@@ -19,6 +19,9 @@ class TinyFaces:
     def __len__(self) -> int:
         return len(self.table)
 
+    def path(self, item):
+        return None
+
     def tensor(self, ids, size):
         pictures = []
         for item in ids:

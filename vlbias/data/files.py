@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vlbias.data.table import Problem
@@ -24,7 +22,6 @@ __all__ = [
     "list_pictures",
     "read_text",
     "refuse_link",
-    "same_bytes",
 ]
 
 #: What `datasets` takes for a picture by its name; not all of these are read.
@@ -204,43 +201,3 @@ def drop_missing(names: list[str], is_there: list[bool], *, max_missing: float, 
             f"At most a share of {max_missing:g} may be missing: restore them or pass `max_missing`."
         )
     return [Problem(name, "missing_image", "named in the labels, not on disk") for name in missing]
-
-
-def same_bytes(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """Files that hold the same bytes, by name: each => the first of them. Files that are alone, or missing, are not in.
-
-    Sizes are compared first, then the ends, so that few files are read as a whole.
-    """
-    groups = [sorted(names)]
-    for look in (_size, _ends, _digest):
-        groups = [alike for group in groups for alike in _alike(root, group, look)]
-    return {name: group[0] for group in groups for name in group}
-
-
-def _alike(root: Path, names: list[str], look: Callable[[str], Hashable]) -> list[list[str]]:
-    found: dict[Hashable, list[str]] = defaultdict(list)
-    for name in names:
-        try:
-            found[look(f"{root}/{name}")].append(name)
-        except OSError:  # missing or not readable: said where the picture is needed
-            continue
-    return [group for group in found.values() if len(group) > 1]
-
-
-def _size(path: str) -> int:
-    return os.stat(path).st_size
-
-
-def _ends(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        start = file.read(_END)
-        file.seek(-min(_END, os.fstat(file.fileno()).st_size), os.SEEK_END)
-        return start + file.read(_END)
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_END = 2048

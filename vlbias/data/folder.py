@@ -23,10 +23,10 @@ from vlbias.data.files import (
     linked,
     list_pictures,
     refuse_link,
-    same_bytes,
 )
 from vlbias.data.metadata import METADATA_FILES, SCHEMA_FILE, is_label_column, missing_words, read_metadata
 from vlbias.data.table import FaceDataset, Problem, hash_split, label_columns
+from vlbias.data.twins import same_bytes
 from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
 from vlbias.images import IMAGE_SUFFIXES
 from vlbias.labels import label_text, label_texts
@@ -87,16 +87,16 @@ def load_folder(
         raise DatasetError(f"{root} holds neither a picture nor a {METADATA_FILES[0]}. Give the folder of a dataset.")
     for name in ([] if person is None else [person]) + list(attributes or ()):
         if name not in table.columns:
-            raise unknown("attribute", name, label_columns(table.columns), where=str(root))
+            raise unknown("attribute", name, label_columns(table), where=str(root))
     table["split"] = _splits(table, unsplit, root, person)
     table.index = pd.Index(table["file_name"].tolist(), name="id")
     # file_name and split first, the rest as it stood
     table = table[["file_name", "split", *(column for column in table if column not in ("file_name", "split"))]]
-    found = [column for column in label_columns(table.columns) if is_label_column(table[column])]
+    found = [column for column in label_columns(table) if is_label_column(table[column])]
     labels = found if attributes is None else list(attributes)
     problems += [
         Problem(metadata[0].name, "no_label_column", f"'{column}' holds lists or objects; it is kept, but is no label")
-        for column in label_columns(table.columns)
+        for column in label_columns(table)
         if column not in found and metadata
     ]
     return FaceDataset(root.resolve().name, table, root=root, attributes=labels, problems=problems)

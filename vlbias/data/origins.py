@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from vlbias.data.table import ORIGINS
 from vlbias.errors import DatasetError
 
 __all__ = ["MADE", "origins"]
 
 #: What the pipeline writes into ``origin`` besides "real".
-MADE = ("edited", "sampled", "round-trip", "counterfactual")
+MADE = tuple(word for word in ORIGINS if word != "real")
 
 
 def origins(table: pd.DataFrame) -> pd.Series:

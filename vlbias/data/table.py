@@ -30,6 +30,9 @@ __all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "S
 
 SPLITS = ("train", "val", "test")
 
+#: Words of the column ``origin`` that the pipeline writes.
+ORIGINS = ("real", "edited", "sampled", "round-trip", "counterfactual")
+
 #: Columns that say where a row comes from; they are no attributes of the face. Scores are named ``score_*``.
 PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed", "face_box"})
 
@@ -146,10 +149,10 @@ class FaceDataset:
         if wrong:
             raise DatasetError(f"'{self.name}' has splits {wrong}; expected {', '.join(SPLITS)}.")
         if self.attributes is None:
-            object.__setattr__(self, "attributes", label_columns(table.columns))
+            object.__setattr__(self, "attributes", label_columns(table))
         for column in self.attributes:
             if column not in table.columns:
-                raise unknown("attribute", column, label_columns(table.columns), where=self.name)
+                raise unknown("attribute", column, label_columns(table), where=self.name)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -375,16 +378,17 @@ class FaceDataset:
         return values
 
 
-def label_columns(columns: Iterable[str]) -> list[str]:
+def label_columns(table: pd.DataFrame) -> list[str]:
     """The columns of a table that are labels of the face: not place, provenance or score.
 
     Example:
-        >>> label_columns(["file_name", "split", "age", "origin", "seed", "score_identity"])
-        ['age']
+        >>> label_columns(pd.DataFrame(columns=["file_name", "split", "age", "seed"]))
+        ['age', 'seed']
     """
-    names = [str(column) for column in columns]
-    # "path" or "seed" may be anybody's label; only beside "origin" are they the pipeline's own
-    hidden = {"file_name", "split"} | (PROVENANCE if "origin" in names else frozenset())
+    names = [str(column) for column in table.columns]
+    # "path" or "seed" may be anybody's label; only beside an "origin" of the pipeline's are they its own
+    is_ours = "origin" in names and table["origin"].isin(ORIGINS).any()
+    hidden = {"file_name", "split"} | (PROVENANCE if is_ours else frozenset())
     return [name for name in names if name not in hidden and not name.startswith("score_")]
 
 

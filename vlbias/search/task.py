@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from vlbias.data.origins import origins
+from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
 from vlbias.images import load_pixels
 from vlbias.labels import label_texts
@@ -250,6 +251,7 @@ def _edits_follow_their_donors(table: pd.DataFrame, task: str) -> pd.DataFrame:
 
 
 def _check_splits(task: Task, real: pd.DataFrame) -> None:
+    refuse_shared_pictures(task.dataset, {split: real.loc[real["split"] == split, "id"].tolist() for split in _SPLITS})
     for split in _SPLITS:
         rows = real[real["split"] == split]
         if rows.empty:

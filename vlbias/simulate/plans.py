@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.data.origins import origins
+from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
 from vlbias.files import read_object, write_json
 from vlbias.labels import label_texts
@@ -264,6 +265,7 @@ def plan(
     images = _images(dataset, target, protected, asked.subject)
     train, test = images[images["split"] == "train"], images[images["split"] == "test"]
     groups, classes = _check(train, test, target, protected)
+    refuse_shared_pictures(dataset, {"train": list(train.index), "test": list(test.index)})
     focal = _focal(asked, groups)
     points = _points(asked, focal, Counter(train["group"]), groups)
     labels = {label: float(count) for label, count in sorted(Counter(train["label"]).items())}
