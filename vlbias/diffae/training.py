@@ -144,7 +144,17 @@ def stop_signals() -> Iterator[list[int]]:
 class _Trainer:
     """State of one run; see :func:`train_diffae`."""
 
-    def __init__(self, model, images, config, out_dir, held_out, aux_features, probe, device) -> None:
+    def __init__(
+        self,
+        model: DiffAE,
+        images: Tensor,
+        config: DiffAETrainingSettings,
+        out_dir: Path,
+        held_out: Tensor | None,
+        aux_features: AuxFeatures | None,
+        probe: Callable[[DiffAE], dict[str, float]] | None,
+        device: torch.device | str | None,
+    ) -> None:
         from accelerate import Accelerator
 
         side, channels = model.config.image_size, model.config.in_channels
@@ -202,6 +212,7 @@ class _Trainer:
                 )
             features = self.aux_features.float()
         else:
+            assert self.aux_features is not None
             with torch.no_grad():
                 features = self.aux_features(to_float(self.images[:512]).to(self.device)).float()
         self.aux_mean = features.mean(dim=0, keepdim=True).to(self.device)
@@ -211,7 +222,7 @@ class _Trainer:
         torch.set_rng_state(generator_state)
 
     def _aux_loss(self, z_sem: Tensor, x_0: Tensor, rows: Tensor) -> Tensor:
-        assert self.head is not None and self.aux_mean is not None
+        assert self.head is not None and self.aux_mean is not None and self.aux_features is not None
         if isinstance(self.aux_features, Tensor):
             features = self.aux_features[rows].to(self.device).float()
         else:

@@ -52,12 +52,13 @@ class Skeleton:
 
 def operation(index: int, in_chs: int, out_chs: int, *, stride: int = 1, groups: int = 1) -> nn.Module:
     """Operation 0..8 of an edge: BN-act then conv (0-2), conv (3-5), conv then BN-act (6-8); kernel 3, 1, 5 in turn."""
-    from timm.layers import BatchNormAct2d, create_conv2d
+    from timm.layers.create_conv2d import create_conv2d
+    from timm.layers.norm_act import BatchNormAct2d
 
     if not 0 <= index < NUM_OPERATIONS:
         raise ConfigError(f"An operation is a number 0..{NUM_OPERATIONS - 1}; got {index}.")
     order, kernel_size = index // 3, (3, 1, 5)[index % 3]
-    conv = create_conv2d(in_chs, out_chs, kernel_size, stride=stride, groups=groups)
+    conv: nn.Module = create_conv2d(in_chs, out_chs, kernel_size, stride=stride, groups=groups)
     if order == 0:
         return nn.Sequential(BatchNormAct2d(in_chs, eps=0.001), conv)
     if order == 1:

@@ -155,7 +155,7 @@ def _errors(overall: np.ndarray, by_group: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _gap(values: np.ndarray) -> np.ndarray:
-    return values.max(1) - values.min(1)
+    return np.ptp(values, axis=1)
 
 
 def _ratio(values: np.ndarray) -> np.ndarray:

@@ -213,7 +213,7 @@ def _refit_noise(points: np.ndarray, num_draws: int, seed: int) -> np.ndarray:
     normal = generator.multivariate_normal(np.zeros(m), covariance, size=(k, num_draws), method="svd")
     # One scale for all candidates of a draw: it is their common covariance that is uncertain.
     scale = np.sqrt(freedom / generator.chisquare(freedom, size=num_draws))
-    return normal * scale[None, :, None]
+    return np.asarray(normal * scale[None, :, None])
 
 
 def held_out_front(

@@ -67,10 +67,10 @@ def curve_values(
 def slope_weights(shares: Sequence[float]) -> np.ndarray:
     """Weights (s,) whose product with the values of a curve is its least-squares slope."""
     p = np.asarray(shares, dtype=float)
-    centred = p - p.mean()
+    centred: np.ndarray = p - p.mean()
     if not (centred**2).sum() > 0:
         raise ShapeError(f"A slope needs two different shares; got {shares}.")
-    return centred / (centred**2).sum()
+    return np.asarray(centred / (centred**2).sum())
 
 
 def gain_weights(shares: Sequence[float], num_groups: int) -> np.ndarray:

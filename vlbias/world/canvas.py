@@ -60,19 +60,19 @@ def _between(axis: Tensor, low: float, high: float) -> slice:
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def bump(dx: Tensor, dy: Tensor, sx, sy) -> Tensor:
+def bump(dx: Tensor, dy: Tensor, sx: float | Tensor, sy: float | Tensor) -> Tensor:
     """exp(-(dx/sx)^2 - (dy/sy)^2): a soft round hill of height 1."""
     x, y = dx * (1 / sx), dy * (1 / sy)
     return x.mul_(x).add_(y.mul_(y)).neg_().exp_()
 
 
-def line(distance: Tensor, width) -> Tensor:
+def line(distance: Tensor, width: float | Tensor) -> Tensor:
     """exp(-(distance/width)^2): a soft line of height 1."""
     x = distance * (1 / width)
     return x.mul_(x).neg_().exp_()
 
 
-def ramp(x: Tensor, low, high) -> Tensor:
+def ramp(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Smoothstep from 0 at ``low`` to 1 at ``high``."""
     t = ((x - low) * (1 / (high - low))).clamp_(0, 1)
     return (t * -2).add_(3).mul_(t).mul_(t)

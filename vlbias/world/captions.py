@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def captions(faces: Faces, seed: int = 0) -> list[str]:
     return [_caption(row, _Dice(d)) for row, d in zip(faces.table().to_dict("records"), draws, strict=True)]
 
 
-def _caption(row: dict, dice: _Dice) -> str:
+def _caption(row: Mapping[Any, Any], dice: _Dice) -> str:
     told = {name for name, chance in _MENTION.items() if dice.below(chance)}
     if not told & {"age", "skin", "gender", "smile", "glasses", "beard", "nose", "lips"}:
         told.add(dice.pick(("age", "skin", "gender", "smile", "glasses", "beard", "nose", "lips")))
@@ -111,7 +112,7 @@ def _subject(noun: str, age: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def _age(row: dict, dice: _Dice) -> str:
+def _age(row: Mapping[Any, Any], dice: _Dice) -> str:
     years = int(row["age"])
     decade = f"in the {_DECADES[years // 10 - 1]}"
     if row["age_group"] == "young":
@@ -123,7 +124,7 @@ def _age(row: dict, dice: _Dice) -> str:
     return dice.pick(options)
 
 
-def _skin(row: dict, dice: _Dice) -> str:
+def _skin(row: Mapping[Any, Any], dice: _Dice) -> str:
     tone = row["skin_tone"]
     if tone < 3:
         words = ("with light skin", "with very light skin", "with pale skin", "with fair skin", "with light skin")
@@ -135,14 +136,14 @@ def _skin(row: dict, dice: _Dice) -> str:
     return dice.pick(("with dark skin", "with very dark skin", "with deep dark skin", "with dark brown skin"))
 
 
-def _tails(row: dict, column: str) -> tuple[str, ...]:
+def _tails(row: Mapping[Any, Any], column: str) -> tuple[str, ...]:
     """The common phrases that follow a noun; without those that need it next to them ("who is smiling")."""
     phrases = TAILS[column]
     assert not callable(phrases)  # these columns have a few values each
     return tuple(phrase for phrase in phrases[row[column]] if not phrase.startswith("who "))
 
 
-def _smile(row: dict, dice: _Dice) -> str:
+def _smile(row: Mapping[Any, Any], dice: _Dice) -> str:
     plain = _tails(row, "smile")
     if row["smile"]:
         return dice.pick((*plain, "with a big smile", "with a happy smile", "with teeth shown in a smile"))
@@ -152,11 +153,11 @@ def _smile(row: dict, dice: _Dice) -> str:
     return dice.pick((*plain[:2], "with no smile", f"looking {mood[0]}", f"looking {mood[0]}", mood[1], mood[1]))
 
 
-def _glasses(row: dict, dice: _Dice) -> str:
+def _glasses(row: Mapping[Any, Any], dice: _Dice) -> str:
     return dice.pick((*_tails(row, "glasses"), *(("with spectacles",) if row["glasses"] else ())))
 
 
-def _beard(row: dict, dice: _Dice) -> str:
+def _beard(row: Mapping[Any, Any], dice: _Dice) -> str:
     plain = _tails(row, "beard")
     if row["beard"]:
         size = "with a short beard" if row["beard_amount"] < 0.65 else "with a full beard"
@@ -164,24 +165,24 @@ def _beard(row: dict, dice: _Dice) -> str:
     return dice.pick((*plain, "clean-shaven", "without facial hair"))
 
 
-def _nose(row: dict, dice: _Dice) -> str:
+def _nose(row: Mapping[Any, Any], dice: _Dice) -> str:
     return dice.pick(_tails(row, "nose"))
 
 
-def _lips(row: dict, dice: _Dice) -> str:
+def _lips(row: Mapping[Any, Any], dice: _Dice) -> str:
     return dice.pick(_tails(row, "lips"))
 
 
-def _hair(row: dict, dice: _Dice) -> str:
+def _hair(row: Mapping[Any, Any], dice: _Dice) -> str:
     length, colour = row["hair_length"], row["hair_color"]
     return dice.pick((f"with {length} {colour} hair", f"with {colour} hair", f"with {length} hair"))
 
 
-def _eyes(row: dict, dice: _Dice) -> str:
+def _eyes(row: Mapping[Any, Any], dice: _Dice) -> str:
     return f"with {row['eye_color']} eyes"
 
 
-_CLAUSES: dict[str, Callable[[dict, _Dice], str]] = {
+_CLAUSES: dict[str, Callable[[Mapping[Any, Any], _Dice], str]] = {
     "skin": _skin, "smile": _smile, "glasses": _glasses, "beard": _beard, "nose": _nose, "lips": _lips, "hair": _hair,
     "eyes": _eyes,
 }  # fmt: skip

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,7 +130,7 @@ class Faces:
                 changed["expression"] = self._expression_for(changed["smile_intensity"])
         return Faces(**changed)
 
-    def _spread(self, name: str, value: object) -> list:
+    def _spread(self, name: str, value: object) -> list[Any]:
         """One value for all faces, or one each, as a list of n."""
         if isinstance(value, (Tensor, np.ndarray, pd.Series)):
             value = value.tolist() if getattr(value, "ndim", 1) else value.item()
@@ -139,7 +140,7 @@ class Faces:
             return list(value)
         return [value] * len(self)
 
-    def _checked(self, name: str, values: list) -> Tensor:
+    def _checked(self, name: str, values: list[Any]) -> Tensor:
         scale = ATTRIBUTES[name]
         for value in values:
             if not isinstance(value, Real) or isinstance(value, bool) or not scale.low <= float(value) <= scale.high:
