@@ -219,16 +219,6 @@ def test_an_audit_without_a_run(tmp_path):
         report.write_audit(tmp_path / "file" / "x", audit)
 
 
-def test_paths_have_a_page(tmp_path):
-    summary = pd.DataFrame({"success": [0.97], "identity": [0.81], "faces": [120]}, index=["age +1"])
-    changed = pd.DataFrame({"age": [0.97], "glasses": [0.04]}, index=["age +1"])
-    strip = Image.new("RGB", (256, 64))
-    path = report.write_paths(tmp_path, summary, changed=changed, moved=-changed, strips={"age": strip})
-    text = Page(path.read_text()).text
-    assert "0.970" in text and "120" in text and "97 %" in text and "−0.04" in text
-    assert json.loads((tmp_path / "report.json").read_text())["changed"]["age +1"]["glasses"] == 0.04
-
-
 def test_plots_follow_the_page_and_keep_their_text():
     svg = counts_plot(
         {"0": {"a": 3, "a very long name of a group": 5}}, {"0": {"a": 5, "a very long name of a group": 5}}, "t"

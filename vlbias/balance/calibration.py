@@ -19,14 +19,14 @@ from vlbias.balance.fitting import (
     uncalibrated,
 )
 from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, fit_scale
-from vlbias.balance.plan import GROUP_JOINT, item_seed
+from vlbias.balance.plan import item_seed
 from vlbias.balance.poles import Poles, spelled
 from vlbias.balance.scoring import AttributeScorer, Reading, read
 from vlbias.balance.verification import Checks
 from vlbias.data import FaceDataset
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
-from vlbias.labels import label_text
+from vlbias.labels import group_name, label_text
 from vlbias.networks import FaceNetwork
 from vlbias.types import Backend
 
@@ -187,7 +187,7 @@ def calibrated_scorers(
         placed = all(group in pole.positions for group, pole in zip(groups, poles, strict=True))
         if klass is not None and placed:
             of_item[str(item)] = [klass, *(str(group) for group in groups)]
-    cells = [(item, (values[0], GROUP_JOINT.join(values[1:]))) for item, values in of_item.items()]
+    cells = [(item, (values[0], group_name(values[1:]))) for item, values in of_item.items()]
     ids = _drawn_ids(cells, CALIBRATION_FACES, seed)
     x_faces: dict[str, torch.Tensor] = {}
     failures = []

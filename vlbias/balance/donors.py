@@ -17,11 +17,12 @@ import torch
 
 from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
 from vlbias.balance.pictures import see_donors, write_donors
-from vlbias.balance.plan import GROUP_JOINT, RESERVES_PER_EDIT, item_seed
+from vlbias.balance.plan import RESERVES_PER_EDIT, item_seed
 from vlbias.balance.scoring import AttributeScorer, Seen, read
 from vlbias.balance.verification import Reason, Scores
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
+from vlbias.labels import group_name
 from vlbias.originals import Encoded
 
 __all__ = ["Donors", "Passed", "PriorDonors", "RealDonors", "open_donors"]
@@ -189,7 +190,7 @@ class PriorDonors:
         columns = [self._labels(scorer, z_sem) for scorer in (self.job.target, *self.job.protected)]
         for index, (target, *values) in enumerate(zip(*columns, strict=True)):
             if target is not None and all(value is not None for value in values):
-                self.cells[target, GROUP_JOINT.join(values)].append((seeds[index], z_sem[index]))
+                self.cells[target, group_name(values)].append((seeds[index], z_sem[index]))
 
     def _labels(self, scorer: AttributeScorer, z_sem: torch.Tensor) -> list[str | None]:
         """The label whose group each code is well inside of, else ``None``."""

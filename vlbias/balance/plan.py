@@ -19,6 +19,7 @@ import pandas as pd
 
 from vlbias.balance.poles import Poles, column_labels, spelled
 from vlbias.errors import PlanError
+from vlbias.labels import group_name
 
 __all__ = [
     "Cost",
@@ -39,7 +40,6 @@ MODES = ("reduce", "amplify")
 SOURCES = ("real", "prior")
 #: Donors held in reserve for each planned edit, should the first fail; they are shared inside a chunk.
 RESERVES_PER_EDIT = 3
-GROUP_JOINT = " & "
 
 
 @dataclass(frozen=True)
@@ -387,9 +387,9 @@ def _cells(
         present = [value for value in pole.ordered if (placed == value).any()]
         _check_present(pole, present, labels, open_groups)
         values.append(pole.ordered if open_groups else present)
-    groups = {GROUP_JOINT.join(combination): combination for combination in itertools.product(*values)}
+    groups = {group_name(combination): combination for combination in itertools.product(*values)}
     cells = cells[kept]
-    joint = [GROUP_JOINT.join(row) for row in cells[[pole.column + " " for pole in poles]].itertuples(index=False)]
+    joint = [group_name(row) for row in cells[[pole.column + " " for pole in poles]].itertuples(index=False)]
     cells = cells.assign(group=joint)[["split", "target", "group"]]
     return cells, groups
 
@@ -582,7 +582,7 @@ def _plan_new(
             f"Without a dataset `target` must be an attribute the editor has a dipole for; '{settings['target']}' is "
             "not. Give a dataset that is labelled with it."
         )
-    groups = {GROUP_JOINT.join(c): c for c in itertools.product(*[pole.ordered for pole in poles])}
+    groups = {group_name(c): c for c in itertools.product(*[pole.ordered for pole in poles])}
     names = list(groups)
     if num_images is None or num_images < 2 * len(classes) * len(names):
         raise PlanError(

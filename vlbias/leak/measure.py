@@ -20,6 +20,7 @@ import torch
 from vlbias.classify import FitSettings
 from vlbias.errors import ConfigError
 from vlbias.images import picture_size, to_tensor, to_uint8, to_upright_rgb
+from vlbias.labels import group_texts, label_texts
 from vlbias.leak.network import FOLDS, network_pairs
 from vlbias.leak.probe import Auc, Pairs, cross_fitted, interval, repeated_folds, resampled_faces, single_aucs
 from vlbias.leak.statistics import Box, Source, cropped, statistics_at, stored_picture
@@ -282,13 +283,11 @@ def measure_leak(
 
 def _rows(table: pd.DataFrame, target: str, protected: Sequence[str], splits: Sequence[str]) -> pd.DataFrame:
     """The labelled rows of some splits with ``target``, ``group`` and ``is_edit``."""
-    labels = table[[target, *protected]]
-    known = table["split"].isin(list(splits)) & labels.notna().all(axis=1)
+    labels, groups = label_texts(table[target]), group_texts(table, protected)
+    known = table["split"].isin(list(splits)) & labels.notna() & groups.notna()
     rows = table.loc[known].reindex(columns=["file_name", "source_id", "origin", "face_box"])
     rows = rows.astype(object).reset_index(drop=True)
-    rows["target"] = [str(value) for value in labels.loc[known, target]]
-    groups = labels.loc[known, list(protected)].itertuples(index=False)
-    rows["group"] = [" & ".join(map(str, values)) for values in groups]
+    rows["target"], rows["group"] = labels[known].to_numpy(), groups[known].to_numpy()
     rows["is_edit"] = rows["origin"] == "edited"
     return rows
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
-from PIL import Image
 
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.export import add_to_report
@@ -17,11 +13,11 @@ from vlbias.errors import ConfigError, OutputError
 from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
-from vlbias.report.page import data_uri, number, percent, render
+from vlbias.report.page import render
 from vlbias.report.run_page import run_values
 from vlbias.version import __version__
 
-__all__ = ["write", "write_audit", "write_paths"]
+__all__ = ["write", "write_audit"]
 
 
 def write(
@@ -130,97 +126,6 @@ def write_audit(
     numbers: dict[str, Any] = {"datasets": [item.to_dict() for item in compositions]}
     write_json(out / "report.json", numbers | (audit.to_dict() if audit is not None else {}))
     return page
-
-
-def write_paths(
-    out_dir: str | os.PathLike[str],
-    summary: pd.DataFrame,
-    *,
-    changed: pd.DataFrame | None = None,
-    moved: pd.DataFrame | None = None,
-    strips: Mapping[str, Image.Image] | None = None,
-    title: str = "What each path does",
-    command: str | None = None,
-) -> Path:
-    """Write ``report.html`` and ``report.json`` of a path set, as ``vlbias.paths.measure_paths`` measures it.
-
-    Args:
-        out_dir: folder, made if need be.
-        summary: one row a walk ("age +1"); any columns of numbers.
-        changed: rows are walks, columns attributes: share of faces whose reading changed sides, in [0, 1].
-        moved: likewise, mean change in units of the distance between the poles.
-        strips: path name -> picture of it walked.
-        title: heading.
-        command: what to type to make it again, or ``None``.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    out = make_folder(out_dir)
-    tables = []
-    if changed is not None:
-        text = (
-            "Share of faces whose reading of each attribute changed sides. The outlined cells are meant to move, the "
-            "rest to stay."
-        )
-        tables.append(_heat(changed, "changed", "What changes sides", text, percent, 1.0))
-    if moved is not None:
-        top = max(1.0, float(moved.abs().to_numpy().max()))
-        text = "Mean change of each reading; 1 is the way from the median of one pole to that of the other."
-        tables.append(_heat(moved, "moved", "How far readings move", text, lambda value: number(value, 2), top))
-    rows = [{"name": name, "cells": [_cell(value) for value in row]} for name, row in summary.iterrows()]
-    values = {
-        "title": title,
-        "eyebrow": "vlbias path report",
-        "lede": ["How often a walk of calibrated strength arrives at the other pole, and what else it drags along."],
-        "tiles": [],
-        "contents": [],
-        "strips": [
-            {"image": data_uri(image, max_edge_px=1600), "alt": f"One face walked along {name}", "caption": name}
-            for name, image in (strips or {}).items()
-        ],
-        "summary": {"caption": "One row a walk.", "columns": list(summary.columns), "rows": rows},
-        "tables": tables,
-        "limits": ["Readings are those of a CLIP and of linear probes, not of people; both err."],
-        "facts": _facts(),
-        "command": command,
-        "files": [("report.json", "the numbers of this page")],
-    }
-    page = _write_page(out, "paths.html.j2", values)
-    frames = {"summary": summary, "changed": changed, "moved": moved}
-    write_json(out / "report.json", {key: _plain(frame) for key, frame in frames.items() if frame is not None})
-    return page
-
-
-def _heat(table: pd.DataFrame, anchor: str, title: str, text: str, show: Any, top: float) -> dict[str, Any]:
-    rows = []
-    for name, row in table.iterrows():
-        own = str(name).split(" ")[0]
-        cells = [
-            {
-                "text": show(float(value)),
-                "level": 0 if math.isnan(value) else round(70 * min(1.0, abs(value) / top)),
-                # What is meant to move is good, what moves along is not.
-                "tone": "balanced" if column == own else "oracle",
-                "own": column == own,
-            }
-            for column, value in row.items()
-        ]
-        rows.append({"name": name, "cells": cells})
-    return {"anchor": anchor, "title": title, "text": text, "columns": list(table.columns), "rows": rows}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{int(value):,}" if float(value).is_integer() and abs(value) > 1 else number(float(value))
-
-
-def _plain(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    def value_of(value: Any) -> Any:
-        return value if isinstance(value, str) else (float(value) if math.isfinite(value) else None)
-
-    return {str(i): {str(c): value_of(v) for c, v in row.items()} for i, row in frame.iterrows()}
 
 
 def _facts() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The embedded world: procedurally drawn faces with true attributes, captions and true counterfactuals.
+"""The embedded world: procedurally drawn faces with true attributes and true counterfactuals.
 
 Example:
     >>> from vlbias import world
@@ -9,8 +9,8 @@ Example:
 """
 
 from vlbias.world.attributes import ATTRIBUTES, CATEGORIES, DEPENDENT_COLUMNS, EXPRESSIONS, LABELS, NUISANCES, TRAITS
-from vlbias.world.captions import DIPOLES, captions
 from vlbias.world.faces import Faces
+from vlbias.world.phrases import DIPOLES
 from vlbias.world.render import render
 from vlbias.world.sampling import identities, sample
 
@@ -24,7 +24,6 @@ __all__ = [
     "NUISANCES",
     "TRAITS",
     "Faces",
-    "captions",
     "identities",
     "render",
     "sample",

@@ -105,7 +105,8 @@ DEPENDENT_COLUMNS["expression"] += ("smile", "smile_intensity")
 PERSON_LABELS = ("age_group", "skin", "gender", "nose", "lips", "beard")
 PICTURE_LABELS = ("smile", "glasses")
 
-# Geometry: the identity. Each trait lies in [-1, 1].
+# Geometry: the identity. Each trait lies in [-1, 1]. "forehead" is drawn and shows nowhere: without it, a seed would
+# give other faces.
 TRAITS = (
     "face_width", "jaw", "chin", "cheeks", "forehead", "ears", "eye_spacing", "eye_size", "eye_tilt", "eye_height",
     "brow_height", "brow_thickness", "brow_arch", "nose_length", "nose_bridge", "mouth_width", "mouth_height",

@@ -108,7 +108,7 @@ def drawing_parameters(faces: Faces) -> dict[str, Tensor]:
         lip_low=(0.036 + 0.082 * faces.lip_fullness) * (1 - 0.18 * old) * (1 - 0.45 * act["press"]),
         # Hair.
         length=torch.tensor(_LENGTHS, device=skin.device)[faces.hair_length],
-        hairline=-0.66 - 0.045 * t["hairline"] + 0.0 * t["forehead"],
+        hairline=-0.66 - 0.045 * t["hairline"],
         fringe=t["fringe"].clamp(min=0),
         recede=ramp(age, 32.0, 80.0) * (0.15 + 0.85 * male) * (0.62 + 0.38 * t["recession"]),
         thin=ramp(age, 45.0, 85.0) * (0.20 + 0.50 * male * (0.6 + 0.4 * t["recession"])),

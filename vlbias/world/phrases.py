@@ -1,7 +1,6 @@
 """What may be said of a face of the embedded world: phrases for the values of its table's columns.
 
-The one list of words for attributes: :func:`vlbias.world.captions` tells whole faces in them, and the small CLIP learns
-to read from short sentences made of them. What is absent has words too ("without glasses").
+The small CLIP learns to read from short sentences made of them. What is absent has words too ("without glasses").
 """
 
 from __future__ import annotations
@@ -9,13 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["ADJECTIVES", "DARK_FROM", "NOUNS", "OLD_FROM", "TAILS"]
+from vlbias.attributes import ATTRIBUTES, OLD_FROM
+
+__all__ = ["ADJECTIVES", "DARK_FROM", "DIPOLES", "NOUNS", "OLD_FROM", "TAILS"]
 
 #: Value of a column => phrases for it; a function serves continuous columns.
 Phrases = Mapping[Any, Sequence[str]] | Callable[[Any], Sequence[str]]
 
-#: Years from which a face is called old, and the Monk step above which its skin is called dark.
-OLD_FROM, DARK_FROM = 40, 5.5
+#: The Monk step above which skin is called dark.
+DARK_FROM = 5.5
+
+#: Name => (positive prompts, negative prompts) of what the world draws.
+DIPOLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    name: (ATTRIBUTES[name].positive, ATTRIBUTES[name].negative)
+    for name in ("age", "skin_tone", "gender", "smile", "glasses", "beard", "nose_width", "lip_fullness")
+}
 
 
 def _ages(age: float) -> Sequence[str]:
