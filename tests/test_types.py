@@ -50,7 +50,7 @@ EXPECTED = [
     "vlbias.editor.Editor",
     "list[str]",
     "vlbias.balance.plan.Plan",
-    "vlbias.balance.pipeline.Result",
+    "vlbias.balance.run.Result",
     "vlbias.audit.results.AuditResult",
     "vlbias.simulate.plans.SimulationPlan",
     "pandas",

@@ -39,7 +39,7 @@ def begun(tiny, faces, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vlbias.balance.pipeline.assemble", killed)
+        patch.setattr("vlbias.balance.run.assemble", killed)
         with pytest.raises(KeyboardInterrupt):
             balance(tiny, faces, tmp_path / "out")
     return tmp_path / "out"

@@ -1,9 +1,10 @@
 """Plan, source, edit, verify, write: the batch pipeline that turns a biased face dataset into a balanced one."""
 
+from vlbias.balance.balancer import Balancer
 from vlbias.balance.identity import identity_scorer
-from vlbias.balance.pipeline import Balancer, Result
 from vlbias.balance.plan import Cost, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
+from vlbias.balance.run import Result
 from vlbias.balance.run_folder import verify_run
 from vlbias.balance.settings import BalanceSettings
 from vlbias.balance.verification import Checks, Reason

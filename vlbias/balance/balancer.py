@@ -1,0 +1,269 @@
+"""Balancer: plan -> source -> edit -> verify -> write, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+import pandas as pd
+
+from vlbias.balance.cost import estimate
+from vlbias.balance.fitting import check_labels
+from vlbias.balance.identity import resolve_identity
+from vlbias.balance.originals import ORIGINALS, label_columns
+from vlbias.balance.own_scorers import resolve_scorers
+from vlbias.balance.pictures import check_size, resolution_note
+from vlbias.balance.plan import Plan, check_settings, make_plan
+from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
+from vlbias.balance.round_trip import check_round_trip, trips_of
+from vlbias.balance.run import Result, Run, Task
+from vlbias.balance.settings import BalanceOptions, BalanceSettings
+from vlbias.balance.traces import leak_settings
+from vlbias.data import FaceDataset
+from vlbias.editor import Editor
+from vlbias.errors import ConfigError, PlanError
+from vlbias.settings import with_changes
+from vlbias.types import Backend
+
+__all__ = ["Balancer"]
+
+
+class Balancer:
+    """Balance a labelled face dataset by verified edits.
+
+    Args:
+        editor: edits and reads faces: a :class:`vlbias.Editor`, or any :class:`vlbias.types.Backend`.
+        target: label column whose classes must stay as they are.
+        protected: label column whose groups are made equal inside each class, or several (their product).
+        mode: ``reduce`` mitigates the association of target and protected, ``amplify`` strengthens it, for study.
+        source: ``real`` edits the dataset's own faces, ``prior`` faces drawn from the latent prior.
+        seed: draws donors, faces and noise.
+        settings: everything else; ``None`` for the defaults.
+        **options: fields of :class:`BalanceSettings` that replace those of ``settings``, such as ``to="mean"``.
+
+    Raises:
+        PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
+            the editor does not have.
+        ConfigError: no such option, or a scorer is of no kind that is known.
+        UnknownNameError: a scorer of a column that is neither target nor protected.
+        CheckpointError, MissingDependencyError: a scorer's file cannot be read.
+    """
+
+    def __init__(
+        self,
+        editor: Editor | Backend,
+        *,
+        target: str,
+        protected: str | Sequence[str],
+        mode: str = "reduce",
+        source: str = "real",
+        seed: int = 0,
+        settings: BalanceSettings | None = None,
+        **options: Unpack[BalanceOptions],
+    ):
+        self.settings = settings = with_changes(settings or BalanceSettings(), options)
+        self.backend = backend = editor.renderer if isinstance(editor, Editor) else editor
+        self.target, self.mode, self.source, self.seed = target, mode, source, seed
+        if not isinstance(protected, str | Sequence):
+            raise PlanError(f"`protected` must name a column or several; got {protected!r}.")
+        self.protected = [protected] if isinstance(protected, str) else list(protected)
+        check_settings(
+            target=target,
+            protected=self.protected,
+            mode=mode,
+            to=settings.to,
+            source=source,
+            seed=seed,
+            chunk_size=settings.chunk_size,
+        )
+        check_round_trip(settings.round_trip, source=source)
+        self.poles = given_poles(
+            settings.poles,
+            path=settings.path,
+            target=target,
+            protected=self.protected,
+            dipoles=backend.dipoles,
+        )
+        self.leak = leak_settings(settings.leak, seed)
+        self.identity = resolve_identity(backend, settings.identity)
+        self.scorers = resolve_scorers(backend, settings.scorers, [target, *self.protected])
+
+    def changed(self, *, mode: str, source: str, **options: Unpack[BalanceOptions]) -> Balancer:
+        """The same balancer with another mode, source or other :class:`BalanceSettings`."""
+        return Balancer(
+            self.backend,
+            target=self.target,
+            protected=self.protected,
+            mode=mode,
+            source=source,
+            seed=self.seed,
+            settings=replace(self.settings, **options),
+        )
+
+    # -- planning -----------------------------------------------------------------------------------------------------
+
+    def plan(self, faces: FaceDataset | None, *, limit: int | None = None, num_images: int | None = None) -> Plan:
+        """Plan the edits and price them; nothing is written.
+
+        Args:
+            faces: the dataset; ``None`` plans a new one from the prior (``source="prior"``).
+            limit: at most so many edits.
+            num_images: size of a new dataset.
+
+        Raises:
+            PlanError: says what is wrong with the attributes, the groups, or the editor.
+        """
+        if self.source == "prior" and not self.backend.can_sample:
+            raise PlanError(
+                f"Editor '{self.backend.name}' has no latent prior to draw faces from. Use source='real', or train one "
+                "with vlbias train prior."
+            )
+        self._check_layout(faces)
+        if faces is not None:
+            label_columns(faces)
+        table = None if faces is None else faces.table
+        poles = self._protected_poles(table)
+        target_poles = self._target_poles(table)
+        if target_poles is not None and target_poles.name in [pole.name for pole in poles]:
+            raise PlanError(
+                f"`target` '{self.target}' and the protected attribute are read from the same dipole "
+                f"'{target_poles.name}', so an edit of one changes the other. Choose another target."
+            )
+        self._check_scorers(table, target_poles, poles)
+        plan = make_plan(
+            table,
+            target=self.target,
+            poles=poles,
+            mode=self.mode,
+            to=self.settings.to,
+            source=self.source,
+            splits=self.settings.splits,
+            seed=self.seed,
+            chunk_size=self.settings.chunk_size,
+            limit=limit,
+            open_groups=any(column in self.poles for column in self.protected),
+            target_values=target_poles.ordered if target_poles is not None else None,
+            num_images=num_images,
+        )
+        trips = []
+        if self.settings.round_trip and table is not None:
+            trips = trips_of(table, plan, poles, self.settings.chunk_size)
+        cost = estimate(
+            self.backend,
+            plan,
+            faces,
+            prior_steps=self.settings.prior_steps,
+            pairs=self.settings.keep_pairs,
+            own_size=self.settings.size == "own",
+            trips=sum(map(len, trips)),
+        )
+        return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
+
+    def _check_scorers(self, table: pd.DataFrame | None, target_poles: Poles | None, poles: Sequence[Poles]) -> None:
+        """Refuse the user's classifiers that do not know the labels of their columns."""
+        labels = {pole.column: pole.ordered for pole in poles}
+        if table is not None:
+            given = column_labels(table, self.target, role="target")
+            labels[self.target] = sorted({label for label in given if label is not None})
+        elif target_poles is not None:
+            labels[self.target] = target_poles.ordered
+        for column, network in self.scorers.items():
+            check_labels(network, labels.get(column, []), column)
+
+    def _notes(self, faces: FaceDataset | None) -> tuple[str, ...]:
+        """What resolution will give away, where edits cannot be written at the originals' size."""
+        if faces is None or (self.settings.size == "own" and self.source == "real"):
+            return ()
+        note = resolution_note(faces, self.backend.image_size, prior=self.source == "prior")
+        return () if note is None else (note,)
+
+    def _check_layout(self, faces: FaceDataset | None) -> None:
+        """Refuse faces that were cut otherwise than the editor was trained on."""
+        if faces is None or faces.alignment is None:
+            return
+        cut_as = faces.alignment.get("layout", self.backend.layout)
+        if cut_as != self.backend.layout:
+            raise PlanError(
+                f"the faces of '{faces.name}' were cut as '{cut_as}', but editor '{self.backend.name}' was trained on "
+                f"'{self.backend.layout}'. Align them with layout='{self.backend.layout}' (editor.layout)."
+            )
+
+    def _protected_poles(self, table: pd.DataFrame | None) -> list[Poles]:
+        found = []
+        for column in self.protected:
+            values: list[str] = []
+            if table is not None:
+                labels = column_labels(table, column, role="protected")
+                values = sorted({label for label in labels if label is not None})
+            pole = self.poles.get(column) or resolve_poles(column, values, self.backend.dipoles)
+            if pole is None:
+                paths = {name: self.backend.dipoles[name] for name in self.backend.attributes}
+                raise unplaced(column, values, editor=self.backend.name, paths=paths)
+            if pole.name not in self.backend.attributes:
+                raise PlanError(
+                    f"Editor '{self.backend.name}' can read '{pole.name}' but has no path for it, so it cannot edit "
+                    f"'{column}'. Paths: {', '.join(self.backend.attributes) or 'none'}. Learn it with Editor.learn, "
+                    f"or vlbias learn {pole.name}."
+                )
+            found.append(pole)
+        return found
+
+    def _target_poles(self, table: pd.DataFrame | None) -> Poles | None:
+        values: list[str] = []
+        if table is not None:
+            labels = column_labels(table, self.target, role="target")
+            values = sorted({label for label in labels if label is not None})
+        return self.poles.get(self.target) or resolve_poles(self.target, values, self.backend.dipoles)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        faces: FaceDataset | None,
+        plan: Plan,
+        out_dir: str | Path,
+        *,
+        shard: tuple[int, int] | None = None,
+        originals: str = "copy",
+        progress: bool = True,
+    ) -> Result:
+        """Carry out a plan; go on where an earlier run of it stopped.
+
+        Args:
+            faces: the dataset that was planned for.
+            plan: of :meth:`plan`.
+            out_dir: the output folder: new, empty, or of this same job.
+            shard: (i, n) does chunks i, i+n, i+2n, ... with 0 <= i < n; the shard that finishes last writes the
+                dataset. The number of shards does not change a byte of it.
+            originals: ``copy`` files as they are; ``link`` to them; ``omit``; ``resize`` to the editor's size, which
+                goes with ``size="editor"``.
+            progress: show a progress line on stderr.
+
+        Raises:
+            OutputError: the folder holds something else, or cannot be written; finished chunks are kept.
+            PlanError: the scorers cannot read the attributes in this dataset.
+            ConfigError: ``shard`` or ``originals`` out of range.
+        """
+        if originals not in ORIGINALS:
+            raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
+        check_size(self.settings.size, originals)
+        check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
+        if faces is not None:
+            label_columns(faces)  # refused before the first edit
+        table = None if faces is None else faces.table
+        task = Task(
+            backend=self.backend,
+            target=self.target,
+            protected=self.protected,
+            target_poles=self._target_poles(table),
+            poles=self._protected_poles(table),
+            source=self.source,
+            seed=self.seed,
+            settings=self.settings,
+            leak=self.leak,
+            identity=self.identity,
+            scorers=self.scorers,
+        )
+        return Run(task, faces, plan, out_dir, originals=originals, shard=shard, show=progress).go()

@@ -1,0 +1,450 @@
+"""One run of a plan, from an empty folder to a finished dataset.
+
+The plan cuts the work into chunks. A chunk depends on nothing but the plan, is committed whole, and is skipped when it
+is there already; so a run that was killed goes on where it stopped, several shards can share the work, and the bytes
+of the result are the same in every case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vlbias.balance.attempt import ChunkResult, Job
+from vlbias.balance.calibration import Scorers, calibrated_scorers, sampled_scorers
+from vlbias.balance.chunk import run_chunk
+from vlbias.balance.export import assemble, write_report
+from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, identity_name, identity_scorer
+from vlbias.balance.plan import Plan
+from vlbias.balance.poles import Poles
+from vlbias.balance.round_trip import run_trips, trips_of
+from vlbias.balance.run_folder import LostPictureError, RunFolder
+from vlbias.balance.scoring import AttributeScorer
+from vlbias.balance.settings import BalanceSettings
+from vlbias.balance.traces import measured, needs_measuring, summary_lines
+from vlbias.balance.verification import enough
+from vlbias.data import FaceDataset
+from vlbias.data.metadata import read_metadata
+from vlbias.errors import ConfigError, OutputError, PlanError
+from vlbias.files import read_json, sha256_file, writing
+from vlbias.leak import LeakSettings
+from vlbias.networks import FaceNetwork
+from vlbias.progress import track
+from vlbias.types import Backend
+from vlbias.version import __version__
+
+__all__ = ["Result", "Run", "Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a balancer is asked for, once a dataset has said where its values stand.
+
+    Attributes:
+        backend: edits and reads faces.
+        target, protected: the label columns.
+        target_poles: where the target's values stand on a dipole; ``None`` where no dipole reads it.
+        poles: of the protected columns.
+        source, seed, settings: of the balancer.
+        leak: how it is measured what gives edits away.
+        identity: who says that a face is still the same person.
+        scorers: column -> network of the user's own.
+    """
+
+    backend: Backend
+    target: str
+    protected: Sequence[str]
+    target_poles: Poles | None
+    poles: Sequence[Poles]
+    source: str
+    seed: int
+    settings: BalanceSettings
+    leak: LeakSettings
+    identity: str | FaceNetwork | Identity
+    scorers: Mapping[str, FaceNetwork]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        out_dir: the output folder.
+        complete: whether all chunks are done and the dataset is in place; a shard that is not the last leaves it False.
+        table: ``metadata.csv`` (empty until complete).
+        rejected: ``rejected.csv`` (empty until complete).
+        report: ``report.json``; until complete only ``chunks`` and ``chunks_done``.
+    """
+
+    out_dir: Path
+    complete: bool
+    table: pd.DataFrame
+    rejected: pd.DataFrame
+    report: dict[str, Any]
+
+    @property
+    def unet_evaluations(self) -> int:
+        """Single-image evaluations of the UNet, of all chunks."""
+        return int(self.report.get("unet_evaluations", 0))
+
+    def summary(self) -> str:
+        """Two or three lines for people."""
+        if not self.complete:
+            done, chunks = self.report["chunks_done"], self.report["chunks"]
+            return f"{done} of {chunks} chunks are done; the shard that finishes last writes {self.out_dir}."
+        edits = self.report["edits"]
+        lines = [f"{edits['kept']} of {edits['planned']} edits kept, {edits['rejected']} tries turned down"]
+        if edits["by_reason"]:
+            lines[0] += " (" + ", ".join(f"{reason} {n}" for reason, n in edits["by_reason"].items()) + ")"
+        for target, after in self.report["counts_after"].items():
+            before = self.report["counts_before"][target]
+            cells = ", ".join(f"{group} {before[group]} -> {after[group]}" for group in before)
+            lines.append(f"  {self.report['target']}={target}: {cells}")
+        lines += [f"warning: {text}" for text in self.report.get("warnings", [])]
+        lines += summary_lines(self.report)
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A chunk that is to be done.
+
+    Attributes:
+        run: does it.
+        rows: the faces in it, as rows of a plan.
+        unit: what they are: "edits" or "originals".
+    """
+
+    run: Callable[[], ChunkResult]
+    rows: Sequence[Mapping[str, Any]]
+    unit: str
+
+    @property
+    def size(self) -> int:
+        """Faces in it."""
+        return len(self.rows)
+
+
+class Run:
+    """One plan carried out in one folder.
+
+    Args:
+        task: what was asked for.
+        faces: the dataset that was planned for; ``None`` where faces are drawn.
+        plan: the edits.
+        out_dir: the output folder: new, empty, or of this same job.
+        originals: what happens to the pictures that are not edited.
+        shard: (i, n) for the chunks i, i+n, ...; ``None`` for all.
+        show: whether progress is shown on stderr.
+
+    Raises:
+        OutputError: the folder holds something else, or lies in the dataset, or cannot be written.
+        ConfigError: ``shard`` is none.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        faces: FaceDataset | None,
+        plan: Plan,
+        out_dir: str | Path,
+        *,
+        originals: str,
+        shard: tuple[int, int] | None,
+        show: bool,
+    ):
+        out, self.part = Path(out_dir), _shard(shard)
+        root = None if faces is None or faces.root is None else Path(faces.root).resolve()
+        if root is not None and root in (out.resolve(), *out.resolve().parents):
+            raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
+        self.task, self.faces, self.plan, self.originals, self.show = task, faces, plan, originals, show
+        self.folder = RunFolder(out, self._job_facts())
+
+    def go(self) -> Result:
+        """Do what is not done."""
+        first, step = self.part
+        if self.folder.has("done.json"):
+            self.folder.check_finished()
+            self._measure_again()
+            return self._finished()
+        self._check_space()
+        job = self._job()
+        work = dict(enumerate(self._work(job)))
+        self._run_chunks({number: item for number, item in work.items() if number % step == first})
+        done = sum(self.folder.has_chunk(number, item.rows) for number, item in work.items())
+        if done < len(work):
+            report = {"chunks": len(work), "chunks_done": done}
+            return Result(self.folder.out, False, pd.DataFrame(), pd.DataFrame(), report)
+        while True:
+            try:
+                self._export(job, range(self.plan.num_chunks, len(work)))
+                break
+            except LostPictureError as lost:
+                self.folder.drop_chunk(lost.chunk)
+                self._run_chunks({lost.chunk: work[lost.chunk]})
+        self.folder.finish()
+        if step == 1:
+            self.folder.clean()
+        return self._finished()
+
+    # -- chunks -------------------------------------------------------------------------------------------------------
+
+    def _work(self, job: Job) -> list[Work]:
+        """All chunks: those of the plan, then those of the originals that pass through the editor."""
+        chunks: list[list[dict[str, Any]]] = [[] for _ in range(self.plan.num_chunks)]
+        for row in self.plan.table.to_dict("records"):
+            chunks[int(row["chunk"])].append({str(name): value for name, value in row.items()})
+        work = [Work(partial(run_chunk, job, rows), rows, "edits") for rows in chunks]
+        trips = []
+        if self.task.settings.round_trip and self.faces is not None:
+            trips = trips_of(self.faces.table, self.plan, job.poles, self.task.settings.chunk_size)
+        return work + [Work(partial(run_trips, job, rows), rows, "originals") for rows in trips]
+
+    def _run_chunks(self, work: Mapping[int, Work]) -> None:
+        for unit in ("edits", "originals"):
+            part = {number: item for number, item in work.items() if item.unit == unit}
+            if any(not self.folder.has_chunk(number, item.rows) for number, item in part.items()):
+                self._run_alike(part, unit)
+
+    def _run_alike(self, work: Mapping[int, Work], unit: str) -> None:
+        """Do the chunks of one kind that are not done."""
+        kept = rejected = resumed = 0
+        for number, item in work.items():
+            if self.folder.has_chunk(number, item.rows):
+                values = self.folder.read_chunk(number)
+                kept, rejected = kept + len(values["kept"]), rejected + len(values["rejected"])
+                resumed += item.size
+        total = sum(item.size for item in work.values())
+        with track(total, "balancing", unit, show=self.show) as bar:
+            bar.resume_at(resumed)
+            for number, item in work.items():
+                if self.folder.has_chunk(number, item.rows):
+                    continue
+                result = item.run()
+                self.folder.commit_chunk(number, result)
+                kept, rejected = kept + len(result.kept), rejected + len(result.rejected)
+                bar.update(item.size, kept=kept, rejected=rejected)
+
+    # -- scorers ------------------------------------------------------------------------------------------------------
+
+    def _job(self) -> Job:
+        """What all chunks share; the scorers are calibrated once for all shards."""
+        columns = [self.task.target, *self.task.protected]
+        if not self.task.backend.can_read_pictures and not set(columns) <= set(self.task.scorers):
+            raise PlanError(
+                f"Editor '{self.task.backend.name}' has no CLIP to judge edits with. Load it with clip=..., or give "
+                f"`scorers` for {', '.join(columns)}."
+            )
+        if not len(self.plan):
+            judges = Scorers([AttributeScorer(name, None, None) for name in columns], None)
+        else:
+            if not self.folder.has("judges.json"):
+                self.folder.first_wins("judges.json", self._calibrated().to_dict())
+            judges = self._read_scorers()
+        scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
+        return Job(
+            backend=self.task.backend,
+            faces=self.faces,
+            groups=self.plan.groups,
+            poles=self.task.poles,
+            target=judges.attributes[0],
+            protected=judges.attributes[1:],
+            identity=identity_scorer(self.task.backend, self.task.identity, scale),
+            identity_scale=scale,
+            identity_sees_pictures=self.task.identity != "latent",
+            checks=self.task.settings.checks,
+            seed=self.task.seed,
+            prior_steps=self.task.settings.prior_steps,
+            keep_pairs=self.task.settings.keep_pairs,
+            size=self.task.settings.size,
+            calibration_evaluations=judges.unet_evaluations,
+        )
+
+    def _calibrated(self) -> Scorers:
+        """Fit the scorers to labelled originals; without a dataset, to faces from the prior."""
+        target, poles, faces = self.task.target_poles, self.task.poles, self.faces
+        task = self.task
+        who: dict[str, Any] = {"checks": task.settings.checks, "identity": task.identity, "networks": task.scorers}
+        if faces is None:
+            assert target is not None  # a plan without a dataset needs a known target
+            return sampled_scorers(self.task.backend, target, poles, steps=self.task.settings.prior_steps, **who)
+        return calibrated_scorers(
+            self.task.backend,
+            faces,
+            target=(self.task.target, target),
+            poles=poles,
+            splits=self.task.settings.splits,
+            seed=self.task.seed,
+            **who,
+        )
+
+    def _read_scorers(self) -> Scorers:
+        values = self.folder.read("judges.json")
+        try:
+            scorers = Scorers.from_dict(values, self.task.scorers)
+            if [scorer.column for scorer in scorers.attributes] != [self.task.target, *self.task.protected]:
+                raise ValueError("other columns")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            path = self.folder.state / "judges.json"
+            raise OutputError(
+                f"{path} is damaged ({error}). Remove {path.parent} to begin anew, and run the same command again."
+            ) from error
+        return scorers
+
+    # -- the result ---------------------------------------------------------------------------------------------------
+
+    def _export(self, job: Job, trips: range) -> None:
+        """Write the dataset from its finished chunks."""
+        total = 0 if self.faces is None or self.originals == "omit" else len(self.faces.table)
+        with track(total, "writing", "originals", show=self.show and total > 0) as bar:
+            assemble(
+                self.folder,
+                self.faces,
+                self.plan,
+                job.poles,
+                originals=self.originals,
+                image_size=job.backend.image_size,
+                details=self._details(job),
+                bar=bar,
+                trips=trips,
+                measure=self._measure,
+            )
+
+    def _measure(self, table: pd.DataFrame) -> dict[str, Any]:
+        """What gives edits away in the pictures as they were written."""
+        return measured(
+            table,
+            self.folder.out,
+            self.faces,
+            target=self.task.target,
+            protected=self.task.protected,
+            splits=self.plan.settings["splits"],
+            settings=self.task.leak,
+            show_progress=self.show,
+        )
+
+    def _measure_again(self) -> None:
+        """Measure a finished run in another way than it was."""
+        report = read_json(self.folder.out / "report.json")
+        if needs_measuring(report, self.task.leak):
+            write_report(self.folder, report | self._measure(self._finished().table), self.plan)
+
+    def _finished(self) -> Result:
+        """Read the result back from disk: what is returned is what was written."""
+        run = self.folder
+        text: dict[str, Any] = {"donor": str, "path": str, "strength": str, "seed": "Int64"}
+        table = read_metadata(run.out / "metadata.csv")
+        rejected = pd.read_csv(run.out / "rejected.csv", dtype=text)
+        return Result(run.out, True, table, rejected, read_json(run.out / "report.json"))
+
+    def _details(self, job: Job) -> dict[str, Any]:
+        faces = self.faces
+        return {
+            "dataset": "faces sampled from the prior" if faces is None else faces.name,
+            "license": None if faces is None else faces.license,
+            "left_out": [] if faces is None else [asdict(problem) for problem in faces.problems],
+            "alignment": None if faces is None else faces.alignment,
+            "editor": self.task.backend.name,
+            "editor_license": self.task.backend.license,
+            "checks": asdict(self.task.settings.checks),
+            "calibration_evaluations": job.calibration_evaluations,
+            "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
+            "enough": {
+                kind: max(enough(getattr(judge, kind), self.task.settings.checks) for judge in job.protected)
+                for kind in ("latent", "image")
+            },
+            "identity_judge": self._identity_details(job),
+            "size": self.task.settings.size,
+            "warnings": [*self.plan.notes, *self._warnings(job)],
+        }
+
+    def _identity_details(self, job: Job) -> dict[str, Any]:
+        kind = "custom"
+        if isinstance(self.task.identity, str):
+            kind = self.task.identity
+        elif isinstance(self.task.identity, FaceNetwork):
+            kind = "face network"
+        digest = {"sha256": self.task.identity.digest} if isinstance(self.task.identity, FaceNetwork) else {}
+        return {"kind": kind, "name": identity_name(self.task.identity), **digest, **job.identity_scale.summary()}
+
+    def _warnings(self, job: Job) -> list[str]:
+        said = [text for judge in (job.target, *job.protected) for text in judge.warnings()]
+        # a limit that half of all strangers reach asks for no judgement
+        return said + (job.identity_scale.warnings(self.task.identity) if job.checks.identity > 0 else [])
+
+    # -- what the run is ----------------------------------------------------------------------------------------------
+
+    def _job_facts(self) -> dict[str, Any]:
+        """What must be equal for a folder to be resumed."""
+        faces, plan = self.faces, self.plan
+        identity = self.task.identity
+        face = identity.fingerprint if isinstance(identity, FaceNetwork) else identity_name(identity)
+        labels = "" if faces is None else faces.table.to_csv()
+        return {
+            "version": __version__,
+            "dataset": "none" if faces is None else faces.name,
+            "labels": hashlib.sha256(labels.encode()).hexdigest(),
+            "pictures": _pictures_digest(faces),
+            "license": None if faces is None else faces.license,
+            "plan": plan.settings,
+            "plan_digest": plan.digest(),
+            "checks": asdict(self.task.settings.checks),
+            "editor": self.task.backend.name,
+            "backend": dict(self.task.backend.fingerprint()),
+            "editor_license": self.task.backend.license,
+            "identity": face,
+            "judges": {column: network.fingerprint for column, network in self.task.scorers.items()},
+            "prior_steps": self.task.settings.prior_steps,
+            "keep_pairs": self.task.settings.keep_pairs,
+            "originals": self.originals,
+            "size": self.task.settings.size,
+            "round_trip": self.task.settings.round_trip,
+            "alignment": None if faces is None else faces.alignment,
+        }
+
+    def _check_space(self) -> None:
+        run, plan = self.folder, self.plan
+        if plan.cost is None:
+            return
+        with writing(run.out):
+            free = shutil.disk_usage(run.out).free / 1e6
+        if free < plan.cost.megabytes:
+            raise OutputError(
+                f"{run.out} has {free:.1f} MB free, the dataset needs about {plan.cost.megabytes:.1f} MB. Free some "
+                "space or give a folder on another disk."
+            )
+
+
+def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:
+    """(first chunk, step) of a shard."""
+    try:
+        first, step = (0, 1) if shard is None else shard
+        if all(type(number) is int for number in (first, step)) and 0 <= first < step:
+            return first, step
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"`shard` must be (i, n) with 0 <= i < n; got {shard!r}.")
+
+
+def _pictures_digest(faces: FaceDataset | None) -> str | None:
+    """A hash of the content of every picture file of a dataset; ``None`` where they are drawn."""
+    if faces is None or faces.root is None:
+        return None
+
+    def one(item: str) -> str:
+        path = faces.path(item)
+        try:
+            return "" if path is None else sha256_file(path)
+        except OSError:
+            return "unreadable"
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256("\n".join(pool.map(one, faces.ids)).encode()).hexdigest()
