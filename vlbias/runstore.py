@@ -49,7 +49,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str
         if isinstance(there, dict) and isinstance(here, dict):
             phrases += differences(there, here, f"{within}{key}.")
         elif there != here:
-            phrases.append(f"`{within}{key}` is {there!r} there and {here!r} here")
+            phrases.append(f"`{within}{key}` is {there!r:.80} there and {here!r:.80} here")
     return phrases
 
 

@@ -230,7 +230,7 @@ def test_originals_that_are_in_place_are_not_written_again(tiny, jpeg_album, cro
 
 
 def test_another_alignment_is_another_job(tiny, jpeg_album, crops):
-    with pytest.raises(OutputError, match="its `write` is 'crop', this run's is 'whole'"):
+    with pytest.raises(OutputError, match="write` is 'crop' there and 'whole' here"):
         balance(tiny, aligned(jpeg_album), crops.out_dir)
     with pytest.raises(OutputError, match="lies in the dataset's own folder"):
         balance(tiny, aligned(jpeg_album), jpeg_album[0].root / "out")

@@ -395,9 +395,9 @@ def test_bad_output_places(editor, faces, tmp_path):
 
 
 def test_another_job_is_refused(balanced, tiny, faces):
-    fails(OutputError, "holds another job: its `seed` is 0, this run's is 1", tiny.TinyEditor(leak=0.12), faces,
+    fails(OutputError, "holds another job: `plan.seed` is 0 there and 1 here", tiny.TinyEditor(leak=0.12), faces,
           balanced.out_dir, seed=1)
-    fails(OutputError, "another job: its `goal` is 1.0", tiny.TinyEditor(leak=0.12), faces, balanced.out_dir,
+    fails(OutputError, "another job: `checks.goal` is 1.0", tiny.TinyEditor(leak=0.12), faces, balanced.out_dir,
           checks=Checks(goal=0.9))
 
 

@@ -29,6 +29,7 @@ from typing import Any
 from vlbias.balance.attempt import ChunkResult
 from vlbias.errors import CheckpointError, OutputError
 from vlbias.files import read_object, sha256_file, writing
+from vlbias.runstore import differences
 
 __all__ = ["LostPictureError", "RunFolder", "verify_run"]
 
@@ -362,12 +363,6 @@ def _refuse_others(out: Path) -> None:
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first setting in which two jobs differ."""
-    for key in sorted(set(found) | set(wanted)):
-        if found.get(key) != wanted.get(key):
-            if isinstance(found.get(key), dict) and isinstance(wanted.get(key), dict):
-                return _difference(found[key], wanted[key])
-            if key == "plan_digest":
-                continue
-            return f"its `{key}` is {found.get(key)!r:.80}, this run's is {wanted.get(key)!r:.80}"
-    return "its plan differs (other labels in the dataset)"
+    """The first setting in which two jobs differ; a digest says nothing to people."""
+    phrases = [text for text in differences(found, wanted) if "digest" not in text.split("`")[1]]
+    return phrases[0] if phrases else "its plan differs (other labels in the dataset)"
