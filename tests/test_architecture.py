@@ -31,6 +31,7 @@ ROWS = [
     ["paths"],
     ["types"],
     ["rendering", "given"],
+    ["editor_folder"],
     ["editor"],
     ["data"],
     ["labelling", "leak"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,12 +13,10 @@ from einops import repeat
 from PIL import Image
 
 from vlbias import alignment
-from vlbias.checkpoints import find_checkpoint, list_checkpoints, verify_folder, write_manifest
 from vlbias.clip import Clip
-from vlbias.clip import load as load_clip
 from vlbias.diffae import DiffAE
-from vlbias.errors import CheckpointError, ConfigError, ImageError, unknown
-from vlbias.files import draft_folder, read_json, write_json
+from vlbias.editor_folder import read_editor, write_editor
+from vlbias.errors import ConfigError, ImageError, unknown
 from vlbias.given import Answer, Given, Images, Pictures, given_faces, given_photos
 from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
 from vlbias.originals import Original
@@ -27,11 +25,6 @@ from vlbias.rendering import Renderer, RenderSettings
 
 __all__ = ["Code", "Editor"]
 
-#: A picture that is rebuilt worse than faces of the editor's own kind by more than this is none of them. Measured: the
-#: editor of drawn faces knows 5 of 100 photographs so, and all of 120 drawn faces; the one of photographs 98 of 100.
-UNKNOWN_DB = 5.0
-#: A face crop is about square: shorter by longer edge.
-LEAST_RATIO = 0.8
 #: Longest walk that is allowed, in calibrated strength: beyond it codes leave what the autoencoder has seen.
 MAX_STRENGTH = 4.0
 
@@ -107,27 +100,9 @@ class Editor:
             CheckpointNotFoundError: nothing of that name.
             CheckpointError: a part is missing, damaged, or does not fit the others.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        place = find_checkpoint(name_or_path)
-        info: dict[str, object] = {"name": place.stem}
-        settings = RenderSettings()
-        if place.is_file():
-            diffae = DiffAE.from_published(place)
-        else:
-            info = _read_config(place)
-            settings = _settings_of(info, place)
-            diffae = DiffAE.from_pretrained(place / "diffae")
-            paths = paths or (place / "paths" if (place / "paths").is_dir() else None)
-            clip = clip or (place / "clip" if (place / "clip").is_dir() else None)
-        path_set, probes = _load_paths(paths)
-        return cls(
-            diffae.to(device),
-            clip=load_clip(clip, device=device) if isinstance(clip, str | Path) else clip,
-            paths=None if path_set is None else path_set.to(device),
-            probes=None if probes is None else probes.to(device),
-            settings=settings,
-            info=info,
-        )
+        editor = cls.__new__(cls)
+        editor.renderer = read_editor(name_or_path, paths=paths, clip=clip, device=device)
+        return editor
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the editor as a folder that :meth:`from_pretrained` reads.
@@ -139,19 +114,7 @@ class Editor:
         Raises:
             OutputError: the folder cannot be written.
         """
-        parts = self.renderer
-        parts.info.pop("sha256", None)  # of an older format; the manifest holds the hashes now
-        parts.info |= {"kind": "editor", "image_size": self.image_size, "render": asdict(parts.settings)}
-        with draft_folder(folder) as draft:
-            parts.diffae.save_pretrained(draft / "diffae", dtype=dtype)
-            if parts.clip is not None:
-                parts.clip.save_pretrained(draft / "clip", dtype=dtype)
-            if parts.paths is not None:
-                parts.paths.save_pretrained(draft / "paths")
-            if parts.probes is not None:
-                parts.probes.save(draft / "paths")
-            write_json(draft / "config.json", parts.info)
-            write_manifest(draft)
+        write_editor(self.renderer, folder, dtype=dtype)
 
     def with_settings(self, **changes: str | int) -> Editor:
         """The same networks with other :class:`RenderSettings`, say ``with_settings(decode_steps=10)``."""
@@ -271,10 +234,10 @@ class Editor:
             return cast("Pictures", self._edit_photos(photos, face, detector, seed, strengths, check=check))
         given = given_faces(images, self.image_size)
         if check:
-            _check_square(given)
+            given.check_square()
         x_0 = given.to_tensor(self.image_size).to(self.renderer.device)
         if check and (seed is not None or any(strengths.values())):
-            self._check_known(x_0, "find the face with align=True (--align), ")
+            self.renderer.check_known(x_0, "find the face with align=True (--align), ")
         edited = self._edited(x_0, seed, strengths)
         return cast("Pictures", given.changed(x_0, edited) if seed is None else given.answer(edited))
 
@@ -309,7 +272,7 @@ class Editor:
                 raise ImageError(f"photo {number} of {len(given.pictures)}: {error}") from error
         x_0 = torch.cat([to_tensor(one.crop, self.image_size) for one in found]).to(self.renderer.device)
         if check and (seed is not None or any(strengths.values())):
-            self._check_known(x_0)
+            self.renderer.check_known(x_0)
         edited = to_pixels(self._edited(x_0, seed, strengths))
         pairs = zip(found, to_pixels(x_0), edited, strict=True)
         return given.answer([Original(one.photo).changed(old, new, one.transform) for one, old, new in pairs])
@@ -330,8 +293,8 @@ class Editor:
         given = given_faces(image, self.image_size)
         x_0 = given.to_tensor(self.image_size).to(self.renderer.device)
         if check:
-            _check_square(given)
-            self._check_known(x_0)
+            given.check_square()
+            self.renderer.check_known(x_0)
         z_sem = self.renderer.encode(x_0)
         x_T = self.renderer.invert(x_0, z_sem)
         x_back = self.renderer.round_trip(z_sem, x_T)  # one face, decoded unedited once
@@ -393,25 +356,6 @@ class Editor:
         )
         self.renderer = known.changed(paths=paths, probes=probes)
 
-    def _check_known(self, x_0: torch.Tensor, hint: str = "") -> None:
-        """Refuse pictures that the editor cannot rebuild nearly as well as faces of its own kind."""
-        usual = self.renderer.usual_rebuild_db
-        if usual is None:
-            return
-        rebuilt = self.renderer.rebuild_db(x_0, self.renderer.encode(x_0))
-        worst = int(rebuilt.argmin())
-        if rebuilt[worst] >= usual - UNKNOWN_DB:
-            return
-        which = "the picture" if len(x_0) == 1 else f"picture {worst + 1} of {len(x_0)}"
-        others = [name for name in list_checkpoints() if name != self.name]
-        raise ImageError(
-            f"{which} is not of the kind that editor '{self.name}' was made for"
-            f" ({self.renderer.info.get('trained_on', 'see its config.json')}): it rebuilds it with "
-            f"{float(rebuilt[worst]):.0f} dB, faces of its own kind with {usual:.0f} dB. Use another editor"
-            f"{f' (--editor {others[0]})' if others else ''}, {hint}or edit it all the same with check=False "
-            "(--any-picture)."
-        )
-
     def _check_strengths(self, strengths: Mapping[str, float]) -> None:
         for name, strength in strengths.items():
             self.renderer.check_path(name)
@@ -421,54 +365,3 @@ class Editor:
                 raise ConfigError(
                     f"strength of '{name}' must lie in [-{MAX_STRENGTH:g}, {MAX_STRENGTH:g}]; got {strength}."
                 )
-
-
-def _check_square(given: Given) -> None:
-    for picture in given.pictures:
-        if min(picture.size) < LEAST_RATIO * max(picture.size):
-            raise ImageError(
-                f"a picture of {picture.width}x{picture.height} pixels is no face crop, which is about square. Find "
-                "the face in it with align=True (--align), cut it out, or edit its central square with check=False "
-                "(--any-picture)."
-            )
-
-
-def _read_config(folder: Path) -> dict[str, object]:
-    """What an editor's folder says of itself, once its weights are those that it describes."""
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder} holds no editor (no config.json). Give an editor's folder or a name: "
-            f"{', '.join(list_checkpoints()) or 'none is installed'}."
-        )
-    info = read_json(folder / "config.json")
-    kind = info.get("kind") if isinstance(info, dict) else type(info).__name__
-    if kind != "editor":
-        raise CheckpointError(
-            f"{folder} is not an editor folder (its config.json says kind={kind!r}). "
-            "Give the folder that holds diffae/, clip/ and paths/."
-        )
-    verify_folder(folder, str(info.get("name", "")))
-    return info
-
-
-def _settings_of(info: Mapping[str, object], folder: Path) -> RenderSettings:
-    values = info.get("render", {})
-    if not isinstance(values, dict) or not set(values) <= set(RenderSettings.__dataclass_fields__):
-        raise CheckpointError(
-            f"{folder / 'config.json'}: `render` must be a table of {', '.join(RenderSettings.__dataclass_fields__)}; "
-            f"got {values!r:.120}."
-        )
-    try:
-        return RenderSettings(**values)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-
-
-def _load_paths(paths: str | Path | None) -> tuple[PathSet | None, Probes | None]:
-    if paths is None:
-        return None, None
-    folder = Path(paths)
-    if (folder / "latent_paths_model.pt").is_file():
-        return PathSet.from_published(folder), None
-    probes = Probes.load(folder) if (folder / "probes.json").is_file() else None
-    return PathSet.from_pretrained(folder), probes

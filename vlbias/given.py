@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlbias.errors import ShapeError
+from vlbias.errors import ImageError, ShapeError
 from vlbias.images import to_pil, to_pixels, to_tensor, to_upright_rgb
 from vlbias.originals import Original
 
@@ -21,6 +21,10 @@ Images = Image.Image | Sequence[Image.Image] | np.ndarray | torch.Tensor
 #: What is answered in the kind that it was given in.
 Pictures = TypeVar("Pictures", Image.Image, list[Image.Image], np.ndarray, torch.Tensor)
 Answer = Image.Image | list[Image.Image] | np.ndarray | torch.Tensor
+
+
+#: A face crop is about square: shorter by longer edge.
+LEAST_RATIO = 0.8
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,20 @@ class Given:
     kind: str
     pictures: tuple[Image.Image, ...] = ()
     faces: torch.Tensor | None = None
+
+    def check_square(self) -> None:
+        """Refuse pictures that are no face crops by their shape.
+
+        Raises:
+            ImageError: a picture far from square.
+        """
+        for picture in self.pictures:
+            if min(picture.size) < LEAST_RATIO * max(picture.size):
+                raise ImageError(
+                    f"a picture of {picture.width}x{picture.height} pixels is no face crop, which is about square. "
+                    "Find the face in it with align=True (--align), cut it out, or edit its central square with "
+                    "check=False (--any-picture)."
+                )
 
     def to_tensor(self, size: int) -> torch.Tensor:
         """The central square of each at ``size`` pixels: float32 (b, 3, size, size) in [-1, 1]."""

@@ -1,0 +1,108 @@
+"""An editor as a folder: ``config.json``, ``diffae/``, ``clip/`` and ``paths/``, and a manifest over every file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from vlbias.checkpoints import find_checkpoint, list_checkpoints, verify_folder, write_manifest
+from vlbias.clip import Clip
+from vlbias.clip import load as load_clip
+from vlbias.diffae import DiffAE
+from vlbias.errors import CheckpointError, ConfigError
+from vlbias.files import draft_folder, read_json, write_json
+from vlbias.paths import PathSet, Probes
+from vlbias.rendering import Renderer, RenderSettings
+
+__all__ = ["read_editor", "write_editor"]
+
+
+def read_editor(
+    name_or_path: str,
+    *,
+    paths: str | Path | None = None,
+    clip: str | Path | Clip | None = None,
+    device: str | torch.device | None = None,
+) -> Renderer:
+    """Load an editor's networks; the arguments and errors are those of ``Editor.from_pretrained``."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_checkpoint(name_or_path)
+    info: dict[str, object] = {"name": place.stem}
+    settings = RenderSettings()
+    if place.is_file():
+        diffae = DiffAE.from_published(place)
+    else:
+        info = _read_config(place)
+        settings = _settings_of(info, place)
+        diffae = DiffAE.from_pretrained(place / "diffae")
+        paths = paths or (place / "paths" if (place / "paths").is_dir() else None)
+        clip = clip or (place / "clip" if (place / "clip").is_dir() else None)
+    path_set, probes = _load_paths(paths)
+    return Renderer(
+        diffae.to(device),
+        clip=load_clip(clip, device=device) if isinstance(clip, str | Path) else clip,
+        paths=None if path_set is None else path_set.to(device),
+        probes=None if probes is None else probes.to(device),
+        settings=settings,
+        info=info,
+    )
+
+
+def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> None:
+    """Write an editor's networks; the arguments and errors are those of ``Editor.save_pretrained``."""
+    parts.info.pop("sha256", None)  # of an older format; the manifest holds the hashes now
+    parts.info |= {"kind": "editor", "image_size": parts.image_size, "render": asdict(parts.settings)}
+    with draft_folder(folder) as draft:
+        parts.diffae.save_pretrained(draft / "diffae", dtype=dtype)
+        if parts.clip is not None:
+            parts.clip.save_pretrained(draft / "clip", dtype=dtype)
+        if parts.paths is not None:
+            parts.paths.save_pretrained(draft / "paths")
+        if parts.probes is not None:
+            parts.probes.save(draft / "paths")
+        write_json(draft / "config.json", parts.info)
+        write_manifest(draft)
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    """What an editor's folder says of itself, once its weights are those that it describes."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} holds no editor (no config.json). Give an editor's folder or a name: "
+            f"{', '.join(list_checkpoints()) or 'none is installed'}."
+        )
+    info = read_json(folder / "config.json")
+    kind = info.get("kind") if isinstance(info, dict) else type(info).__name__
+    if kind != "editor":
+        raise CheckpointError(
+            f"{folder} is not an editor folder (its config.json says kind={kind!r}). "
+            "Give the folder that holds diffae/, clip/ and paths/."
+        )
+    verify_folder(folder, str(info.get("name", "")))
+    return info
+
+
+def _settings_of(info: Mapping[str, object], folder: Path) -> RenderSettings:
+    values = info.get("render", {})
+    if not isinstance(values, dict) or not set(values) <= set(RenderSettings.__dataclass_fields__):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: `render` must be a table of {', '.join(RenderSettings.__dataclass_fields__)}; "
+            f"got {values!r:.120}."
+        )
+    try:
+        return RenderSettings(**values)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _load_paths(paths: str | Path | None) -> tuple[PathSet | None, Probes | None]:
+    if paths is None:
+        return None, None
+    folder = Path(paths)
+    if (folder / "latent_paths_model.pt").is_file():
+        return PathSet.from_published(folder), None
+    probes = Probes.load(folder) if (folder / "probes.json").is_file() else None
+    return PathSet.from_pretrained(folder), probes
