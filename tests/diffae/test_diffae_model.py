@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.diffae.blocks import AttentionBlock, ResBlock, timestep_features
 from vlbias.diffae.schedulers import betas
@@ -188,6 +189,29 @@ def test_damaged_folders(tiny_config, make_model, tmp_path):
     weights.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="model.safetensors"):
         DiffAE.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "3", '"x"', "{", '{"T": 1e9}', '{"T": null}', '{"prior": 3}', '{"channel_mult": {}}']
+)
+def test_a_config_of_other_kinds_is_a_sentence(tiny_config, make_model, tmp_path, text):
+    make_model(tiny_config).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        DiffAE.from_pretrained(tmp_path)
+
+
+def test_weights_that_are_whole_numbers_or_nan_are_named(tiny_config, make_model, tmp_path):
+    make_model(tiny_config).save_pretrained(tmp_path)
+    tensors = load_tensors(tmp_path / "model.safetensors")
+    save_tensors(tmp_path / "model.safetensors", tensors | {"unet.norm.bias": tensors["unet.norm.bias"].int()})
+    with pytest.raises(CheckpointError, match="'unet.norm.bias' in .* is of torch.int32"):
+        DiffAE.from_pretrained(tmp_path)
+    save_tensors(tmp_path / "model.safetensors", tensors | {"unet.norm.bias": tensors["unet.norm.bias"] / 0})
+    with pytest.raises(CheckpointError, match="'unet.norm.bias' in .*model.safetensors holds NaN"):
+        DiffAE.from_pretrained(tmp_path)
+    save_tensors(tmp_path / "model.safetensors", tensors, torch.float64)
+    assert {value.dtype for value in DiffAE.from_pretrained(tmp_path).state_dict().values()} == {torch.float32}
 
 
 def test_keys_that_do_not_fit_are_all_listed(tiny_config, make_model):

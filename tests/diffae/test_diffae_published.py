@@ -198,8 +198,35 @@ def test_odd_state_dicts(published):
     with pytest.raises(CheckpointError, match=r"model\.\* against ema_model\.\*.*unexpected: out\.0\.bias"):
         model_from_published({"state_dict": broken}, "last.ckpt")
     state["ema_model.out.0.bias"] = state["ema_model.out.0.bias"] * float("nan")
-    with pytest.raises(CheckpointError, match="not finite in unet.norm.bias"):
+    with pytest.raises(CheckpointError, match="'unet.norm.bias' in last.ckpt holds NaN"):
         model_from_published(content, "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "hyper",
+    [
+        {"img_size": "large"},
+        {"img_size": [16]},
+        {"img_size": float("inf")},
+        {"img_size": 10**9},
+        {"T": [], "img_size": 16.5},
+        {"dropout": "much"},
+        {"T": 10**9},
+        {"beta_scheduler": 3},
+        {"net_beatgans_attn_head": -1},
+        {"net_ch": 10**9, "net_ch_mult": None},
+    ],
+)
+def test_odd_hyper_parameters_are_a_sentence(published, hyper):
+    _, content = published
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        model_from_published(content | {"hyper_parameters": hyper}, "last.ckpt")
+
+
+@pytest.mark.parametrize("hyper", [None, [], 3, {"net_ch": torch.zeros(3)}, {1: 2}])
+def test_hyper_parameters_that_say_nothing_are_passed_over(published, hyper):
+    model, content = published
+    assert model_from_published(content | {"hyper_parameters": hyper}, "last.ckpt").config == model.config
 
 
 def test_unsupported_options_are_named():

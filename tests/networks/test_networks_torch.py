@@ -116,9 +116,9 @@ def test_sidecars_that_say_too_little_or_too_much(tmp_path, vit, about, message)
 def test_weights_of_another_network(tmp_path):
     save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "face.safetensors")
     (tmp_path / "face.json").write_text(json.dumps({"architecture": NAME, "size": 32, "layout": None}))
-    with pytest.raises(CheckpointError, match=r"face.safetensors does not fit test_vit: \d+ entries are missing"):
+    with pytest.raises(CheckpointError, match=r"as test_vit does not fit its architecture, \d+ keys: missing"):
         load_network(tmp_path / "face.safetensors")
-    with pytest.raises(CheckpointError, match="does not fit timm:test_vit"):
+    with pytest.raises(CheckpointError, match="as timm:test_vit does not fit"):
         BackboneConstraint(f"timm:{NAME}", tmp_path / "face.safetensors")
 
 

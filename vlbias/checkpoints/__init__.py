@@ -7,12 +7,21 @@ the hashes of all its files.
 from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints
 from vlbias.checkpoints.foreign import ForeignReference, read_foreign_pickle
 from vlbias.checkpoints.manifest import verify_folder, write_manifest
-from vlbias.checkpoints.tensors import aligned, check_shapes, check_tensors, fill, load_tensors, save_tensors
+from vlbias.checkpoints.tensors import (
+    aligned,
+    check_finite,
+    check_shapes,
+    check_tensors,
+    fill,
+    load_tensors,
+    save_tensors,
+)
 
 __all__ = [
     "ForeignReference",
     "aligned",
     "cache_folder",
+    "check_finite",
     "check_shapes",
     "check_tensors",
     "checkpoint_folders",

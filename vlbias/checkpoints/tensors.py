@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vlbias.errors import CheckpointError
 from vlbias.files import AnyPath, write_file
 
-__all__ = ["aligned", "check_shapes", "check_tensors", "fill", "load_tensors", "save_tensors"]
+__all__ = ["aligned", "check_finite", "check_shapes", "check_tensors", "fill", "load_tensors", "save_tensors"]
 
 #: Where PyTorch's own CPU tensors begin, in bytes; kernels for the CPU round otherwise where a tensor does not.
 ALIGNMENT = 64
@@ -65,10 +65,19 @@ def load_tensors(path: AnyPath) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} does not exist.") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}). Fetch it again.") from error
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"'{name}' in {path} holds NaN or infinite values. Fetch the file again.")
+    check_finite(tensors, str(path))
     return {name: aligned(tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in tensors.items()}
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that are not numbers; tensors on the meta device are passed over.
+
+    Raises:
+        CheckpointError: a value is NaN or infinite; ``source`` names the file.
+    """
+    for name, tensor in tensors.items():
+        if tensor.device.type != "meta" and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"'{name}' in {source} holds NaN or infinite values. Fetch the file again.")
 
 
 #: Keys that a message names; another architecture differs in hundreds.

@@ -24,7 +24,7 @@ def betas(schedule: str, T: int) -> Tensor:
     elif schedule == "cosine":
         f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
         values = np.minimum(1 - f[1:] / f[:-1], 0.999)
-    elif match := re.fullmatch(r"const([0-9.]+)", schedule):
+    elif match := re.fullmatch(r"const(\d*\.?\d+)", schedule):
         values = np.full(T, float(match[1]) * 1000 / T)
     else:
         raise ConfigError(f"`beta_schedule` must be linear, cosine or const<number>; got {schedule!r}.")

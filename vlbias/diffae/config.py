@@ -17,7 +17,7 @@ _WIDEST, _LARGEST_CODE, _MOST_STEPS = 8192, 65_536, 100_000
 
 
 def _check_schedule(schedule: str) -> None:
-    if not re.fullmatch(r"linear|cosine|const[0-9.]{1,12}", schedule):
+    if not re.fullmatch(r"linear|cosine|const\d{0,9}\.?\d{1,9}", schedule):
         raise ConfigError(f"`beta_schedule` must be linear, cosine or const<number>; got {schedule!r:.40}.")
 
 

@@ -202,6 +202,10 @@ class _Levels:
         return tuple(image_size >> level for level, has in enumerate(self.has_attention) if has)
 
 
+#: More input blocks than any network that is built (levels times blocks of a level).
+_MOST_BLOCKS = 300
+
+
 def _num_blocks(shapes: Shapes, prefix: str) -> int:
     return len({match[1] for key in shapes if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))})
 
@@ -219,7 +223,7 @@ def _unet_levels(shapes: Shapes, width: int) -> _Levels:
 def _encoder_levels(shapes: Shapes, width: int, unet: _Levels, image_size: int) -> _Levels:
     """Levels of the encoder. They can rarely be read in two ways; then that which is more like the UNet's wins."""
     prefix = "encoder.input_blocks."
-    found = [_levels(shapes, prefix, length, width) for length in range(2, _num_blocks(shapes, prefix) + 1)]
+    found = [_levels(shapes, prefix, length, width) for length in range(2, _MOST_BLOCKS)]
     readings = [levels for levels in found if levels and image_size % 2 ** (len(levels.mults) - 1) == 0]
     if not readings:
         raise CheckpointError("The input blocks of the encoder are not levels of equal length.")
@@ -234,7 +238,7 @@ def _encoder_levels(shapes: Shapes, width: int, unet: _Levels, image_size: int) 
 def _levels(shapes: Shapes, prefix: str, length: int, width: int) -> _Levels | None:
     """The blocks ``prefix1``... as levels of ``length`` blocks, if they can be that."""
     count = _num_blocks(shapes, prefix)
-    if length < 2 or count % length:
+    if length < 2 or count % length or count > _MOST_BLOCKS:
         return None
     mults, attention = [], []
     channels = shapes[f"{prefix}0.0.weight"][0]
@@ -313,9 +317,8 @@ class PublishedCheckpoint:
         if not isinstance(state, Mapping):
             raise CheckpointError(f"{path} holds no `state_dict`: it is not a Lightning checkpoint.")
         weights = _averaged(state, str(path))
-        hyper = content.get("hyper_parameters")
         try:
-            config = _config_of(weights, state, hyper if isinstance(hyper, Mapping) else {}, path)
+            config = _config_of(weights, state, _plain(content.get("hyper_parameters")), path)
         except ConfigError as error:
             raise CheckpointError(f"{path}: its hyper_parameters cannot be built: {error}") from error
         statistics = _statistics(state, path, config)
@@ -339,9 +342,7 @@ class PublishedCheckpoint:
         checkpoints.check_shapes(shapes, found, self.source)
         tensors = {name: self.weights[theirs].reshape(ours[name]) for theirs, name in names.items()}
         tensors |= self.statistics
-        bad = sorted(k for k, v in tensors.items() if v.device.type != "meta" and not torch.isfinite(v).all())
-        if bad:
-            raise CheckpointError(f"{self.source} holds values that are not finite in {', '.join(bad)}.")
+        checkpoints.check_finite(tensors, self.source)
         return tensors
 
 
@@ -368,6 +369,13 @@ def _averaged(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return ema
 
 
+def _plain(hyper: Any) -> Hyper:
+    """Hyper-parameters that are numbers, texts and lists; a tensor among them has nothing to say."""
+    values = hyper if isinstance(hyper, Mapping) else {}
+    kinds = (bool, int, float, str, list, tuple, type(None))
+    return {key: value for key, value in values.items() if isinstance(key, str) and isinstance(value, kinds)}
+
+
 def _config_of(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], hyper: Hyper, path: Path) -> DiffAEConfig:
     has_prior = any(key.startswith("latent_net.") for key in weights)
     config = config_from_hyper_parameters(hyper, has_prior=has_prior)
@@ -376,6 +384,8 @@ def _config_of(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], hyper
     side = hyper.get("img_size") or (state["x_T"].shape[-1] if "x_T" in state and state["x_T"].ndim else None)
     if side is None:
         raise CheckpointError(f"{path} says nowhere how large its images are (no img_size, no x_T).")
+    if type(side) is not int:
+        raise CheckpointError(f"{path} says that its images have {side!r:.40} pixels; a whole number is expected.")
     return config_from_shapes({name: tuple(value.shape) for name, value in weights.items()}, side, hyper)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlbias.checkpoints import load_tensors, read_foreign_pickle
+from vlbias.checkpoints import check_finite, fill, load_tensors, read_foreign_pickle
 from vlbias.classify import check_options, create_backbone
 from vlbias.errors import CheckpointError
 
@@ -77,13 +77,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
             state = state[wrapper]
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict.")
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    wanted = model.state_dict()
-    missing = sorted(key for key in wanted if not isinstance(state.get(key), torch.Tensor))
-    wrong = sorted(key for key in wanted if key not in missing and state[key].shape != wanted[key].shape)
-    if missing or wrong:
-        raise CheckpointError(
-            f"{path} does not fit {name}: {len(missing)} entries are missing ({', '.join(missing[:5])}), {len(wrong)} "
-            f"have other shapes ({', '.join(wrong[:5])})."
-        )
-    model.load_state_dict({key: state[key] for key in wanted})
+    tensors = {str(key).removeprefix("module."): value for key, value in state.items()}
+    own = {key: tensors[key] for key in model.state_dict() if isinstance(tensors.get(key), torch.Tensor)}
+    check_finite(own, str(path))
+    fill(model, own, f"{path} as {name}")
