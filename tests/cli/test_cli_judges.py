@@ -36,7 +36,7 @@ def test_files_are_taken(call):
     ("line", "message"),
     [
         ("--identity gone.onnx", "got 'gone.onnx', and there is no such file"),
-        ("--identity skin.onnx", "skin.onnx is no face embedder"),
+        ("--identity skin.onnx", "skin.onnx is not a face embedder"),
         ("--scorer skin=who.onnx", "what the outputs of who.onnx mean is not known"),
         ("--scorer skim=skin.onnx", "Unknown column 'skim'"),
         ("--scorer smile=skin.onnx", "skin.onnx tells light, dark; 'smile' has 0, 1"),

@@ -310,7 +310,7 @@ class _Machine:
     def do_stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
-            raise _Refused("it names something that is no text")
+            raise _Refused("it names something that is not text")
         self.stack.append(ForeignReference(module, name))
 
     def do_binpersid(self, _: Any) -> None:
@@ -319,7 +319,7 @@ class _Machine:
     def do_reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not (isinstance(function, ForeignReference) and isinstance(arguments, tuple)):
-            raise _Refused("it asks to call something that is no function")
+            raise _Refused("it asks to call something that is not a function")
         if function == _REBUILD_TENSOR:
             self.stack.append(self.storages.tensor(*arguments))
         elif call := _CALLS.get((function.module, function.name)):

@@ -26,7 +26,7 @@ Prompts = str | Sequence[str]
 
 
 class Clip(nn.Module):
-    """A judge that reads images and text into one space; all features have unit length.
+    """A model that reads images and text into one space; all features have unit length.
 
     The weights are frozen and in evaluation mode; gradients pass to the images. Make one with
     :func:`vlbias.clip.load`, or train a small one with :func:`vlbias.clip.train_clip`.

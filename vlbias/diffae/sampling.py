@@ -17,7 +17,7 @@ __all__ = ["Process", "noise_to_sample", "sample_to_noise", "seeded_noise"]
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise, one generator an item: item i depends on ``seeds[i]`` and not on its neighbours.
+    """Standard normal noise with a generator for each item: item i depends on ``seeds[i]`` and not on its neighbours.
 
     Returns:
         float32 (len(seeds), *shape), on the CPU.

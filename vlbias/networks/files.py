@@ -184,7 +184,7 @@ def _network(name: str, run: Any, stated: Mapping[str, Any], files: Iterable[Pat
 
 def _other_kind(network: FaceNetwork, sidecar: Path, needs: Sequence[str]) -> ConfigError:
     if "embedding" in needs:
-        return ConfigError(f"{network.name} is no face embedder: {sidecar} says what its outputs mean.")
+        return ConfigError(f"{network.name} is not a face embedder: {sidecar} says what its outputs mean.")
     return ConfigError(
         f'what the outputs of {network.name} mean is not known. Say it in {sidecar}: "classes": ["female", '
         '"male"], or "values" for numbers such as ages.'
