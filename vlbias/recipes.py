@@ -265,9 +265,7 @@ def build_clip(
             images,
             captions.table,
             [name for name in captions.templates.columns if captions.table[name].nunique() > 1],
-            training=TowerTrainingSettings(num_images=settings.tower_images),
-            seed=seed,
-            device=device,
+            training=TowerTrainingSettings(num_images=settings.tower_images, seed=seed, device=device),
             state_path=work / "tower.state",
         )
     training = ClipTrainingSettings(
@@ -277,9 +275,11 @@ def build_clip(
         augmentation=STRONG if photographs else MILD,
         # a tower that has learned already can meet a text tower that learns along
         freeze_text=0.5 if photographs else 0.6,
+        seed=seed,
+        device=device,
     )
     state = work / "clip.state"
-    return train_clip(images, captions, training=training, tower=tower, seed=seed, device=device, state_path=state)
+    return train_clip(images, captions, training=training, tower=tower, state_path=state)
 
 
 def build_diffae(

@@ -56,9 +56,9 @@ def tiny_clip(coloured, templates, tiny_config):
     images, table = coloured
     still = Augmentation(shift=0.0)
     training = ClipTrainingSettings(
-        num_images=1200, batch_size=15, learning_rate=3e-3, augmentation=still, text_steps=100
+        num_images=1200, batch_size=15, learning_rate=3e-3, augmentation=still, text_steps=100, seed=1
     )
-    return train_clip(images, TableCaptions(templates, table), tiny_config, training, seed=1)
+    return train_clip(images, TableCaptions(templates, table), tiny_config, training)
 
 
 @pytest.fixture(scope="session")

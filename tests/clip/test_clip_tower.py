@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -126,10 +128,10 @@ def test_an_interrupted_tower_comes_out_the_same(portraits, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         train_tower(images, table, ["gender"], TINY, training, state_path=tmp_path / "state", on_step=stop)
     with pytest.raises(TrainingError, match="another run"):
-        train_tower(images, table, ["gender"], TINY, training, seed=1, state_path=tmp_path / "state")
+        train_tower(images, table, ["gender"], TINY, replace(training, seed=1), state_path=tmp_path / "state")
     again = train_tower(images, table, ["gender"], TINY, training, state_path=tmp_path / "state")
     assert all(torch.allclose(whole[name].float(), again[name].float(), atol=1e-6) for name in whole)
-    monkeypatch.setattr("vlbias.clip.tower.augment", None)  # a finished state trains no more
+    monkeypatch.setattr("vlbias.clip.learner.augment", None)  # a finished state trains no more
     finished = train_tower(images, table, ["gender"], TINY, training, state_path=tmp_path / "state")
     assert all(torch.equal(finished[name], again[name]) for name in again)
 

@@ -176,7 +176,7 @@ def test_training_is_repeatable_and_resumes_to_the_same_weights(
     images, table = coloured
     captions = TableCaptions(templates, table)
     training = ClipTrainingSettings(num_images=240, batch_size=30, text_steps=4)
-    whole = train_clip(images, captions, tiny_config, training, seed=3)
+    whole = train_clip(images, captions, tiny_config, training)
     state = tmp_path / "clip.state"
 
     class Killed(Exception):
@@ -188,14 +188,14 @@ def test_training_is_repeatable_and_resumes_to_the_same_weights(
 
     monkeypatch.setattr("vlbias.optim.SAVE_INTERVAL_S", 0.0)
     with pytest.raises(Killed):
-        train_clip(images, captions, tiny_config, training, seed=3, state_path=state, on_step=kill)
+        train_clip(images, captions, tiny_config, training, state_path=state, on_step=kill)
     assert state.is_file()
     longer = ClipTrainingSettings(num_images=300, batch_size=30, text_steps=4)
-    with pytest.raises(TrainingError, match="state of another run: training.num_images differ"):
-        train_clip(images, captions, tiny_config, longer, seed=3, state_path=state)
-    resumed = train_clip(images, captions, tiny_config, training, seed=3, state_path=state)
-    monkeypatch.setattr("vlbias.clip.training.augment", None)  # a finished state trains no more
-    resumed = train_clip(images, captions, tiny_config, training, seed=3, state_path=state)
+    with pytest.raises(TrainingError, match="state of another run: settings.num_images differ"):
+        train_clip(images, captions, tiny_config, longer, state_path=state)
+    resumed = train_clip(images, captions, tiny_config, training, state_path=state)
+    monkeypatch.setattr("vlbias.clip.learner.augment", None)  # a finished state trains no more
+    resumed = train_clip(images, captions, tiny_config, training, state_path=state)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 

@@ -237,7 +237,7 @@ def test_the_other_kind_of_output_is_refused_by_name(tmp_path):
     ):
         load_network(embedder, needs=("classes", "number"))
     classifier = sidecar(onnx_files.channel_means(tmp_path / "gender.onnx"), classes=["a", "b", "c"], **AS_IS)
-    with pytest.raises(ConfigError, match="gender.onnx is not a face embedder: .*gender.json says what its outputs mean"):
+    with pytest.raises(ConfigError, match="gender.onnx is not a face embedder: .*gender.json says what"):
         load_network(classifier, needs=("embedding",))
 
 

@@ -8,21 +8,19 @@ better, and then learns in minutes what the sentences call what it sees.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from vlbias.clip.augment import STRONG, Augmentation, augment
+from vlbias.clip.augment import STRONG, Augmentation
+from vlbias.clip.learner import Learner, LearningSettings
 from vlbias.clip.small import ClipConfig, resized, small_preprocess
-from vlbias.errors import ConfigError, ShapeError, TrainingError, unknown
+from vlbias.errors import ConfigError, ShapeError, unknown
 from vlbias.files import AnyPath
-from vlbias.images import to_float
-from vlbias.optim import Resumable, TrainingState, WeightAverage, flush_denormals, set_learning_rate
-from vlbias.progress import track
-from vlbias.settings import Settings, number
+from vlbias.settings import number
 
 __all__ = ["LabelTargets", "TowerTrainingSettings", "train_tower"]
 
@@ -31,16 +29,13 @@ _MEASURED = 12
 
 
 @dataclass(frozen=True)
-class TowerTrainingSettings(Settings):
-    """How an image tower learns labels.
+class TowerTrainingSettings(LearningSettings):
+    """How an image tower learns labels; see :class:`LearningSettings` for the settings that it shares.
 
     Attributes:
-        num_images: images to show in all, counted with repetition.
-        batch_size, learning_rate, weight_decay, warmup, ema_decay: as in ``ClipTrainingSettings``.
         num_bins: classes that a measured column is cut into.
         softness: standard deviation, in bins, of the target around a measured value, so that 39 and 41 years are
             neighbours and not two classes.
-        augmentation: how images are changed at random.
 
     Raises:
         ConfigError: a value is out of range.
@@ -48,13 +43,10 @@ class TowerTrainingSettings(Settings):
 
     num_images: int = number(180_000, 1)
     batch_size: int = number(96, 2)
-    learning_rate: float = number(1.5e-3, above=0)
-    weight_decay: float = number(0.05, 0)
-    warmup: float = number(0.05, 0, below=1)
     ema_decay: float = number(0.998, 0, below=1)
+    augmentation: Augmentation = STRONG
     num_bins: int = number(26, 2)
     softness: float = number(1.25, above=0)
-    augmentation: Augmentation = STRONG
 
 
 class LabelTargets:
@@ -120,10 +112,7 @@ def train_tower(
     config: ClipConfig | None = None,
     training: TowerTrainingSettings | None = None,
     *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
     state_path: AnyPath | None = None,
-    flip: bool = True,
     on_step: Callable[[int, float], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train the image tower of a small CLIP to read label columns through a linear head, which is then dropped.
@@ -134,7 +123,7 @@ def train_tower(
         columns: what to learn, see :class:`LabelTargets`.
         config: architecture; ``None`` for the default.
         training: ``None`` for the default.
-        seed, device, state_path, flip, on_step: as in :func:`vlbias.clip.train_clip`.
+        state_path, on_step: as in :func:`vlbias.clip.train_clip`.
 
     Returns:
         The averaged weights, for ``train_clip(..., tower=...)``.
@@ -155,67 +144,19 @@ def train_tower(
     targets = LabelTargets(table, columns, num_bins=training.num_bins, softness=training.softness)
     images = resized(images, config.image_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(training.seed)
         settings = {key: value for key, value in config.model_config(1).items() if key != "custom_text"}
         tower = open_clip.CustomTextCLIP(**settings).visual
-        model = nn.Sequential(tower, nn.Linear(config.embed_dim, targets.num_classes))
-    run = _TowerRun(model.to(device), training, len(images), seed, state_path)
-    order, epoch = torch.empty(0, dtype=torch.long), -1
-    with flush_denormals(), track(training.num_images, "training the image tower", "images") as progress:
-        progress.resume_at(run.seen)
-        while run.seen < training.num_images:
-            if run.seen // len(images) != epoch:
-                epoch = run.seen // len(images)
-                order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed + 7919 * epoch))
-            start = run.seen % len(images)
-            index = order[start : start + training.batch_size]
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + run.step)
-            x = augment(to_float(images[index].to(device)), training.augmentation, generator, flip=flip)
-            loss = run.optimise(targets.loss(run.model(preprocess(x)), index))
-            run.seen += len(index)
-            progress.update(len(index), loss=loss)
-            if on_step is not None:
-                on_step(run.seen, loss)
-            run.state.save_when_due(seen=run.seen, step=run.step)
-    run.state.save(seen=run.seen, step=run.step)
-    learned = run.average.module[0]
+        model = nn.Sequential(tower, nn.Linear(config.embed_dim, targets.num_classes)).to(training.device).train()
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    learner = Learner(model, groups, images, training, {}, state_path)
+
+    def loss_of(index: torch.Tensor, x: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+        return targets.loss(model(preprocess(x)), index)
+
+    learner.run("training the image tower", loss_of, on_step=on_step)
+    learned = learner.average.module.get_submodule("0")
     return {name: value.detach().clone() for name, value in learned.state_dict().items()}
-
-
-class _TowerRun:
-    """Model, optimiser, average and counters: everything that a resumed run needs."""
-
-    def __init__(
-        self, model: nn.Sequential, training: TowerTrainingSettings, n: int, seed: int, state_path: AnyPath | None
-    ):
-        self.model, self.training = model, training
-        model.train()
-        self.seen = self.step = 0
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=training.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
-        self.average = WeightAverage(self.model, training.ema_decay)
-        identity = {"images": n, "seed": seed, "training": asdict(training)}
-        parts: dict[str, Resumable] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
-        self.state = TrainingState(state_path, identity, parts)
-        if counters := self.state.load():
-            self.seen, self.step = counters["seen"], counters["step"]
-
-    def optimise(self, loss: torch.Tensor) -> float:
-        if not torch.isfinite(loss):
-            raise TrainingError(f"The loss became {loss.item()} after {self.seen} images; lower `learning_rate`.")
-        share = self.seen / self.training.num_images
-        warmup = (share + 1e-3) / self.training.warmup if self.training.warmup else 1.0
-        set_learning_rate(self.optimizer, self.training.learning_rate, share, warmup=warmup)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.average.update()
-        self.step += 1
-        return loss.item()
