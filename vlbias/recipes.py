@@ -305,10 +305,9 @@ def build_diffae(
         aux_weight=settings.aux_weight,
         high_noise=settings.high_noise,
         seed=seed,
+        device=device,
     )
-    result = train_diffae(
-        model, images, training, folder, held_out=held_out, aux_features=aux, resume=True, device=device
-    )
+    result = train_diffae(model, images, training, folder, held_out=held_out, aux_features=aux, resume=True)
     if not result.finished:
         raise TrainingError(f"stopped after {result.images:,} images; the same command goes on from {folder}.")
     return model

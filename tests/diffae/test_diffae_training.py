@@ -55,7 +55,7 @@ def test_loss_is_what_the_papers_say(tiny_config, tiny_images, tmp_path, predict
     model_config = dataclasses.replace(tiny_config, prediction_type=prediction_type)
     config = dataclasses.replace(SHORT, flip=False, detail_weight=0.5, detail_from=0.3, aux_weight=0.2)
     features = torch.randn(12, 5)
-    trainer = _Trainer(fresh(model_config), tiny_images, config, tmp_path, None, features, None, "cpu")
+    trainer = _Trainer(fresh(model_config), tiny_images, config, tmp_path, None, features, None)
     rows, x_0, t, eps = trainer._batch(3)
     loss, parts = trainer._loss(rows, x_0, t, eps)
     model = trainer.raw
@@ -91,7 +91,7 @@ def test_auxiliary_features_enter_the_code(tiny_config, tiny_images, tmp_path):
     images, model = tiny_images, fresh(tiny_config)
     losses = []
     for features in (bright, bright(to_float(images))):
-        trainer = _Trainer(model, images, config, tmp_path, None, features, None, "cpu")
+        trainer = _Trainer(model, images, config, tmp_path, None, features, None)
         losses.append(float(trainer._loss(*trainer._batch(0))[1]["aux"]))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     with pytest.raises(ConfigError, match=r"`aux_features` must be \(12, f\)"):
@@ -102,7 +102,7 @@ def test_high_noise_shifts_the_time_steps(tiny_config, tiny_images, tmp_path):
     means = []
     for power in (0.0, 2.0):
         config = DiffAETrainingSettings(max_images=4, batch_size=4, high_noise=power)
-        trainer = _Trainer(fresh(tiny_config), tiny_images, config, tmp_path, None, None, None, "cpu")
+        trainer = _Trainer(fresh(tiny_config), tiny_images, config, tmp_path, None, None, None)
         means.append(torch.cat([trainer._batch(i)[2] for i in range(200)]).float().mean() / 1000)
     # the density (p + 1) t^p has mean (p + 1) / (p + 2)
     assert means[0] == pytest.approx(0.5, abs=0.03) and means[1] == pytest.approx(0.75, abs=0.03)

@@ -14,7 +14,7 @@ from vlbias.clip.augment import MILD, Augmentation, augment
 from vlbias.errors import TrainingError
 from vlbias.files import AnyPath
 from vlbias.images import to_float
-from vlbias.optim import TrainingState, WeightAverage, flush_denormals, set_learning_rate
+from vlbias.optim import Resumable, TrainingState, WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import track
 from vlbias.settings import Settings, number
 
@@ -86,7 +86,7 @@ class Learner:
         )
         self.average = WeightAverage(model, settings.ema_decay)
         told = {key: value for key, value in settings.to_dict().items() if key != "device"}
-        parts = {"model": model, "average": self.average, "optimizer": self.optimizer}
+        parts: dict[str, Resumable] = {"model": model, "average": self.average, "optimizer": self.optimizer}
         self._state = TrainingState(state_path, {"images": len(images), "settings": told, **identity}, parts)
         if counters := self._state.load():
             self.seen, self.step, self._seconds_before = (counters[name] for name in ("seen", "step", "seconds"))

@@ -51,6 +51,7 @@ class DiffAETrainingSettings(Settings):
             more of the training where z_sem alone must say what is in the picture.
         detail_weight, detail_from: weight of an L1 term on the predicted x_0 at t >= detail_from * T.
         aux_weight: weight of the auxiliary term (see :func:`train_diffae`), used where features are given.
+        device: where to train; None for CUDA if there is one.
         eval_every, save_every: images between evaluations (PSNR, sample sheet, probes) and between saved states.
     """
 
@@ -72,6 +73,7 @@ class DiffAETrainingSettings(Settings):
     save_every: int = number(5_000, 1)
     log_every: int = number(1_000, 1)
     seed: int = 0
+    device: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +101,6 @@ def train_diffae(
     aux_features: AuxFeatures | None = None,
     probe: Callable[[DiffAE], dict[str, float]] | None = None,
     resume: bool = False,
-    device: torch.device | str | None = None,
 ) -> TrainResult:
     """Train ``model`` in place; at the end it holds the averaged (EMA) weights and the code statistics.
 
@@ -123,7 +124,7 @@ def train_diffae(
         ConfigError: ``out_dir`` holds another run's state and ``resume`` is False, or the settings differ.
         TrainingError: the loss is not finite.
     """
-    return _Trainer(model, images, config, Path(out_dir), held_out, aux_features, probe, device).run(resume)
+    return _Trainer(model, images, config, Path(out_dir), held_out, aux_features, probe).run(resume)
 
 
 @contextmanager
@@ -153,7 +154,6 @@ class _Trainer:
         held_out: Tensor | None,
         aux_features: AuxFeatures | None,
         probe: Callable[[DiffAE], dict[str, float]] | None,
-        device: torch.device | str | None,
     ) -> None:
         from accelerate import Accelerator
 
@@ -167,7 +167,7 @@ class _Trainer:
                 )
         if len(images) < 1:
             raise ConfigError("`images` is empty: nothing to train on.")
-        use_cuda = torch.cuda.is_available() and str(device or "cuda").startswith("cuda")
+        use_cuda = torch.cuda.is_available() and str(config.device or "cuda").startswith("cuda")
         self.accelerator = Accelerator(mixed_precision="bf16" if use_cuda else "no", cpu=not use_cuda)
         self.device = self.accelerator.device
         self.target, self.images, self.config, self.out_dir = model, images, config, out_dir
@@ -204,31 +204,27 @@ class _Trainer:
 
     # -- auxiliary features -----------------------------------------------------------------------------------------
     def _make_head(self) -> None:
-        if isinstance(self.aux_features, Tensor):
-            if self.aux_features.ndim != 2 or len(self.aux_features) != len(self.images):
-                raise ConfigError(
-                    f"`aux_features` must be ({len(self.images)}, f), one row an image; "
-                    f"got {tuple(self.aux_features.shape)}."
-                )
-            features = self.aux_features.float()
-        else:
-            assert self.aux_features is not None
-            with torch.no_grad():
-                features = self.aux_features(to_float(self.images[:512]).to(self.device)).float()
-        self.aux_mean = features.mean(dim=0, keepdim=True).to(self.device)
-        generator_state = torch.get_rng_state()
-        torch.manual_seed(self.config.seed)
-        self.head = nn.Linear(self.target.config.embed_channels, features.shape[1])
-        torch.set_rng_state(generator_state)
+        aux, n = self.aux_features, len(self.images)
+        if isinstance(aux, Tensor) and (aux.ndim != 2 or len(aux) != n):
+            raise ConfigError(f"`aux_features` must be ({n}, f), one row an image; got {tuple(aux.shape)}.")
+        rows = torch.arange(n if isinstance(aux, Tensor) else min(n, 512))
+        features = self._features(rows, to_float(self.images[rows[:512]]).to(self.device))
+        self.aux_mean = features.mean(dim=0, keepdim=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            self.head = nn.Linear(self.target.config.embed_channels, features.shape[1])
+
+    @torch.no_grad()
+    def _features(self, rows: Tensor, x_0: Tensor) -> Tensor:
+        """Auxiliary features (b, f) of images by their rows, or of the images themselves."""
+        aux = self.aux_features
+        assert aux is not None
+        return (aux[rows].to(self.device) if isinstance(aux, Tensor) else aux(x_0)).float()
 
     def _aux_loss(self, z_sem: Tensor, x_0: Tensor, rows: Tensor) -> Tensor:
-        assert self.head is not None and self.aux_mean is not None and self.aux_features is not None
-        if isinstance(self.aux_features, Tensor):
-            features = self.aux_features[rows].to(self.device).float()
-        else:
-            with torch.no_grad():
-                features = self.aux_features(x_0).float()
-        return 1 - F.cosine_similarity(self.head(z_sem), features - self.aux_mean, dim=1).mean()
+        assert self.head is not None and self.aux_mean is not None
+        features = self._features(rows, x_0) - self.aux_mean
+        return 1 - F.cosine_similarity(self.head(z_sem), features, dim=1).mean()
 
     # -- one step -----------------------------------------------------------------------------------------------------
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -382,7 +378,7 @@ class _Trainer:
 
 def _fixed(config: DiffAETrainingSettings) -> dict[str, Any]:
     """Settings that a resumed run may not change; budgets and intervals may."""
-    free = ("max_images", "max_minutes", "eval_every", "save_every", "log_every")
+    free = ("max_images", "max_minutes", "eval_every", "save_every", "log_every", "device")
     return {k: v for k, v in config.to_dict().items() if k not in free}
 
 
