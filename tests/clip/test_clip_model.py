@@ -117,6 +117,8 @@ def test_missing_weights_are_errors_that_say_what_to_do(tmp_path, monkeypatch):
         assert part in str(caught.value)
     with pytest.raises(UnknownNameError, match="laion2b_s34b_b79"):
         load("ViT-B-32", pretrained="laion2b_s34b_b7")
+    with pytest.raises(CheckpointNotFoundError, match="takes its tokenizer from the hub. Pass download=True"):
+        load("roberta-ViT-B-32", pretrained=tmp_path / "weights.pt")
     with pytest.raises(CheckpointNotFoundError, match="No CLIP 'ViT-B-33'.*Near architectures.*ViT-B-32"):
         load("ViT-B-33")
 

@@ -151,6 +151,11 @@ def _load_architecture(name: str, pretrained: AnyPath | None, cache_dir: AnyPath
             f"{name} needs weights: pass `pretrained=` one of its tags ({', '.join(tags) or 'none known'}) or a local "
             "file. Random weights read nothing."
         )
+    config = open_clip.get_model_config(name)
+    if not download and any(str(key).startswith("hf_") for key in config["text_cfg"]):
+        raise CheckpointNotFoundError(
+            f"{name} takes its tokenizer from the hub. Pass download=True to have it fetched."
+        )
     file = Path(pretrained).expanduser()
     tag_config: dict[str, Any] = {}
     if not file.is_file():
@@ -180,7 +185,6 @@ def _load_architecture(name: str, pretrained: AnyPath | None, cache_dir: AnyPath
             force_preprocess_cfg={key: tag_config[key] for key in preprocess_keys if tag_config.get(key)},
         )
         tokenizer = open_clip.get_tokenizer(name)
-    config = open_clip.get_model_config(name)
     if tag_config.get("quick_gelu"):
         config["quick_gelu"] = True
     label = f"{name}/{pretrained if tag_config else file.name}"

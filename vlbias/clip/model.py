@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlbias.checkpoints import save_tensors
+from vlbias.clip.config import check_model_config
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE
 from vlbias.errors import ConfigError, ShapeError
@@ -179,10 +180,12 @@ class Clip(nn.Module):
 
         Raises:
             ConfigError: the architecture is not known as a config.
+            CheckpointError: it is one that a folder cannot hold (a text tower of ``transformers``).
             OutputError: the folder cannot be written.
         """
         if self.model_config is None:
             raise ConfigError(f"{self.name} has no architecture config, so it cannot be saved as a folder.")
+        check_model_config(self.model_config, self.name)  # what could not be read again is not written
         with draft_folder(folder, last=CONFIG_FILE) as draft:
             if self._tokenizer_file is not None:
                 write_file(draft / MERGES_FILE, self._tokenizer_file)
