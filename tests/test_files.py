@@ -134,6 +134,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(tmp_path / "a" / "b").is_dir()
 
 
+def test_a_folder_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be allowed everything
+    with pytest.raises(OutputError, match="No permission to write there: change it or choose another folder"):
+        make_folder(tmp_path)
+
+
 def test_what_is_safe_already_is_said_once():
     with pytest.raises(OutputError) as failure, writing("outer", saved="Two are kept."), writing("x", "Two are kept."):
         raise OSError(28, "No space left on device")

@@ -81,16 +81,18 @@ def writing(place: AnyPath, saved: str = "") -> Iterator[None]:
 
 
 def make_folder(folder: AnyPath) -> Path:
-    """Make a folder and its parents if they are not there.
+    """Make a folder and its parents if they are not there, for files to be written into.
 
     Raises:
-        OutputError: a file is in its place, or the folder cannot be made.
+        OutputError: a file is in its place, or the folder cannot be made or written.
     """
     folder = Path(folder)
     if folder.is_file():
         raise OutputError(f"{folder} is a file. Give a folder for the results.")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):  # known before the work that fills it, not after
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return folder
 
 
@@ -181,7 +183,7 @@ def draft_folder(folder: AnyPath, last: str = "config.json") -> Iterator[Path]:
         OutputError: the folder cannot be written, or another process is writing it.
     """
     folder = Path(folder)
-    make_folder(folder.parent)
+    make_folder(folder if folder.is_dir() else folder.parent)
     beside, inside = folder.with_name(f".{folder.name}.draft") if folder.name else None, folder / ".draft"
     draft = inside if folder.is_dir() or beside is None else beside
     with writing(folder):
