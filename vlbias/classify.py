@@ -344,7 +344,7 @@ def _read_config(path: Path, device: str | None) -> tuple[list[Any], FitSettings
 # Training data
 
 
-def _labels(labels: Any, count: int) -> list[Any]:
+def _labels(labels: object, count: int) -> list[Any]:
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels, dtype=object)
     if array.ndim != 1 or len(array) != count:
         raise ShapeError(f"`labels` must hold {count} labels, one an image; got shape {tuple(array.shape)}.")
@@ -393,7 +393,7 @@ def _place(module: nn.Module, settings: FitSettings) -> nn.Module:
 
 def fit(
     images: Tensor | LabelledImages,
-    labels: Any,
+    labels: Sequence[object] | np.ndarray | Tensor | str,
     *,
     classes: Sequence[Any] | None = None,
     settings: FitSettings | None = None,

@@ -121,7 +121,7 @@ class _Storages:
             raise _Refused(f"'{name}' is compressed or larger than it may be ({entry.file_size:,} bytes)")
         return self.archive.read(entry)
 
-    def load(self, description: Any) -> torch.Tensor:
+    def load(self, description: object) -> torch.Tensor:
         """``("storage", type, key, place, count)`` => the values, (count,)."""
         match description:
             case ("storage", ForeignReference(module="torch", name=name), str(key), _, int(count)) if (
@@ -140,7 +140,7 @@ class _Storages:
             raise _Refused(f"storage {key} is of two types")
         return self.found[key]
 
-    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    def tensor(self, storage: object, offset: int, size: object, stride: object, *_: object) -> torch.Tensor:
         """``torch._utils._rebuild_tensor_v2``: a view of a storage that stays within it."""
         if not (isinstance(storage, torch.Tensor) and isinstance(size, tuple) and isinstance(stride, tuple)):
             raise _Refused("a tensor's description is malformed")
@@ -159,19 +159,19 @@ class _Storages:
 class _Dtype:
     """A NumPy number type; ``BUILD`` gives its byte order."""
 
-    def __init__(self, name: Any, *_: Any):
+    def __init__(self, name: object, *_: object):
         self.dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else None
         if self.dtype is None or self.dtype.kind not in "biufc" or self.dtype.itemsize > 16:
             raise _Refused(f"it holds a NumPy value of type {name!r:.40}")
 
 
-def _numpy_scalar(dtype: Any, raw: Any) -> Any:
+def _numpy_scalar(dtype: object, raw: object) -> object:
     if not (isinstance(dtype, _Dtype) and dtype.dtype and isinstance(raw, bytes) and len(raw) == dtype.dtype.itemsize):
         raise _Refused("a NumPy number is malformed")
     return np.frombuffer(raw, dtype.dtype)[0].item()
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+def _encode(text: object, encoding: object = "latin1") -> bytes:
     # Protocol 2 writes bytes as text that _codecs.encode turns back; only that one encoding is used for it.
     if not isinstance(text, str) or encoding != "latin1":
         raise _Refused("it asks to call _codecs.encode with something other than text in latin1")
@@ -179,7 +179,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 
 # What the machine "calls": the same results as the functions of these names, without them.
-_CALLS: dict[tuple[str, str], Callable[..., Any]] = {
+_CALLS: dict[tuple[str, str], Callable[..., object]] = {
     ("collections", "OrderedDict"): dict,
     ("argparse", "Namespace"): dict,
     ("pytorch_lightning.utilities.parsing", "AttributeDict"): dict,
@@ -201,7 +201,12 @@ _VALUES = frozenset(
     }
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
+_EMPTY: dict[str, Callable[[], object]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": set,
+}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _IGNORED = frozenset({"PROTO", "FRAME"})
 # The same instruction in its longer forms.
@@ -215,7 +220,7 @@ class _Machine:
         self.storages = storages
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # what lies under each mark
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[int, object] = {}
 
     def run(self, program: bytes) -> Any:
         """The value that the program builds."""
@@ -246,37 +251,37 @@ class _Machine:
         return values
 
     # -- containers ---------------------------------------------------------------------------------------------------
-    def do_mark(self, _: Any) -> None:
+    def do_mark(self, _: object) -> None:
         self.below.append(self.stack)
         self.stack = []
 
-    def do_tuple(self, _: Any) -> None:
+    def do_tuple(self, _: object) -> None:
         values = self._since_mark()
         self.stack.append(tuple(values))
 
-    def do_list(self, _: Any) -> None:
+    def do_list(self, _: object) -> None:
         values = self._since_mark()
         self.stack.append(values)
 
-    def do_dict(self, _: Any) -> None:
+    def do_dict(self, _: object) -> None:
         values = self._since_mark()
         self.stack.append({})
         self._set_items(values)
 
-    def do_append(self, _: Any) -> None:
+    def do_append(self, _: object) -> None:
         self._extend([self.stack.pop()])
 
-    def do_appends(self, _: Any) -> None:
+    def do_appends(self, _: object) -> None:
         self._extend(self._since_mark())
 
-    def do_setitem(self, _: Any) -> None:
+    def do_setitem(self, _: object) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set_items([key, value])
 
-    def do_setitems(self, _: Any) -> None:
+    def do_setitems(self, _: object) -> None:
         self._set_items(self._since_mark())
 
-    def do_additems(self, _: Any) -> None:
+    def do_additems(self, _: object) -> None:
         values = self._since_mark()
         self._top(set).update(_key(value) for value in values)
 
@@ -297,7 +302,7 @@ class _Machine:
     def do_put(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
 
-    def do_memoize(self, _: Any) -> None:
+    def do_memoize(self, _: object) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
     def do_get(self, place: int) -> None:
@@ -307,16 +312,16 @@ class _Machine:
     def do_global(self, names: str) -> None:
         self.stack.append(ForeignReference(*names.split(" ", 1)))
 
-    def do_stack_global(self, _: Any) -> None:
+    def do_stack_global(self, _: object) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise _Refused("it names something that is not text")
         self.stack.append(ForeignReference(module, name))
 
-    def do_binpersid(self, _: Any) -> None:
+    def do_binpersid(self, _: object) -> None:
         self.stack.append(self.storages.load(self.stack.pop()))
 
-    def do_reduce(self, _: Any) -> None:
+    def do_reduce(self, _: object) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not (isinstance(function, ForeignReference) and isinstance(arguments, tuple)):
             raise _Refused("it asks to call something that is not a function")
@@ -327,13 +332,13 @@ class _Machine:
         else:
             _refuse_call(function)
 
-    def do_newobj(self, _: Any) -> None:
+    def do_newobj(self, _: object) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
         if not isinstance(kind, ForeignReference) or _CALLS.get((kind.module, kind.name)) is not dict or arguments:
             _refuse_call(kind)
         self.stack.append({})
 
-    def do_build(self, _: Any) -> None:
+    def do_build(self, _: object) -> None:
         state = self.stack.pop()
         match self.stack[-1], state:
             case _Dtype(), (3, "<" | "|", *_):
@@ -346,12 +351,12 @@ class _Machine:
                 raise _Refused(f"it sets the state of a {type(built).__name__}")
 
 
-def _refuse_call(function: Any) -> NoReturn:
+def _refuse_call(function: object) -> NoReturn:
     name = f"{function.module}.{function.name}" if isinstance(function, ForeignReference) else repr(function)[:80]
     raise _Refused(f"it asks to call {name}")
 
 
-def _key(value: Any) -> Any:
+def _key(value: object) -> object:
     """A key whose hash is quick: a text, a number, a reference, or a flat tuple of these."""
     parts = value if isinstance(value, tuple) else (value,)
     if not all(part is None or isinstance(part, str | bytes | int | float | ForeignReference) for part in parts):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from vlbias.clip.captions import TableCaptions
+from vlbias.clip.model import Tokenizer
 from vlbias.errors import ShapeError
 
 __all__ = ["CaptionSource", "Captions", "Comparison", "Statements"]
@@ -106,7 +107,7 @@ class CaptionSource:
             texts += self.texts
         return texts
 
-    def tokenize(self, tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
+    def tokenize(self, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
         """Texts => token ids (n, context length), each text tokenised once."""
         missing = [text for text in texts if text not in self.ids]
         if missing:

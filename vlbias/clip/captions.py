@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from vlbias.errors import ConfigError, LabelError, unknown
@@ -61,7 +62,7 @@ class CaptionTemplates:
         """Columns that the sentences speak of."""
         return list(dict.fromkeys([*([self.nouns[0]] if self.nouns else []), *self.adjectives, *self.tails]))
 
-    def __call__(self, table: Any, seed: int = 0) -> list[str]:
+    def __call__(self, table: pd.DataFrame, seed: int = 0) -> list[str]:
         """One sentence for each row of a DataFrame; missing values are not mentioned.
 
         The same seed gives the same sentences; a row's sentence depends on its place in the table.
@@ -72,14 +73,14 @@ class CaptionTemplates:
         """
         return [sentence for sentence, _ in self.draw(table, seed)]
 
-    def draw(self, table: Any, seed: int = 0) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    def draw(self, table: pd.DataFrame, seed: int = 0) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
         """Sentences as above, each with what it states: (column, phrase) pairs."""
         self.check(table)
         rng = np.random.default_rng(seed)
         columns = {column: table[column].tolist() for column in self.columns}
         return [self._sentence({c: values[i] for c, values in columns.items()}, rng) for i in range(len(table))]
 
-    def check(self, table: Any) -> None:
+    def check(self, table: pd.DataFrame) -> None:
         """Raise UnknownNameError if ``table`` lacks a column that the sentences speak of."""
         for column in self.columns:
             if column not in table.columns:
@@ -157,7 +158,7 @@ class TableCaptions:
         UnknownNameError, LabelError: see :class:`CaptionTemplates`.
     """
 
-    def __init__(self, templates: CaptionTemplates, table: Any, *, seed: int = 0):
+    def __init__(self, templates: CaptionTemplates, table: pd.DataFrame, *, seed: int = 0):
         templates.check(table)
         self.templates, self.table, self.seed = templates, table, seed
         values = {column: table[column].tolist() for column in templates.columns}
@@ -253,7 +254,7 @@ class TableCaptions:
         return out
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return (
         value is None or (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType")
     )

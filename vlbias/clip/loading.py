@@ -18,7 +18,7 @@ from torch import nn
 
 from vlbias.checkpoints import check_tensors, fill, find_checkpoint, load_tensors, verify_folder
 from vlbias.clip.config import check_model_config
-from vlbias.clip.model import CONFIG_FILE, WEIGHTS_FILE, Clip
+from vlbias.clip.model import CONFIG_FILE, WEIGHTS_FILE, Clip, Tokenizer
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE, load_tokenizer
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, unknown
@@ -62,14 +62,21 @@ def load(
     return clip.to(device) if device is not None else clip
 
 
-def create(model_config: Mapping[str, Any], preprocess: Preprocess, tokenizer: Any = None, **names: Any) -> Clip:
+def create(
+    model_config: Mapping[str, Any],
+    preprocess: Preprocess,
+    tokenizer: Tokenizer | None = None,
+    *,
+    name: str = "clip",
+    tokenizer_file: Path | None = None,
+) -> Clip:
     """A CLIP of open_clip's own classes with *random* weights, for training and for tests of memory and speed.
 
     Args:
         model_config: open_clip's ``model_cfg`` (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``custom_text``).
         preprocess: what the image tower expects.
         tokenizer: ``None`` for open_clip's, with the context length of the config.
-        names: ``name`` and ``tokenizer_file`` of :class:`Clip`.
+        name, tokenizer_file: as in :class:`Clip`.
     """
     try:
         model = _build(model_config)
@@ -77,7 +84,7 @@ def create(model_config: Mapping[str, Any], preprocess: Preprocess, tokenizer: A
         raise ConfigError(f"`model_config` does not fit open_clip: {error}.") from error
     if tokenizer is None:
         tokenizer = load_tokenizer(None, model_config["text_cfg"].get("context_length", 77))
-    return Clip(model, tokenizer, preprocess, model_config=model_config, **names)
+    return Clip(model, tokenizer, preprocess, name=name, model_config=model_config, tokenizer_file=tokenizer_file)
 
 
 def _find_folder(name: AnyPath) -> Path:
@@ -132,7 +139,7 @@ def _build(model_config: Mapping[str, Any]) -> nn.Module:
     return kind(**{key: value for key, value in model_config.items() if key != "custom_text"})
 
 
-def _preprocess(stated: Any, visual: Any, config_file: Path) -> Preprocess:
+def _preprocess(stated: Any, visual: object, config_file: Path) -> Preprocess:
     """As open_clip has it: the tower knows its size best."""
     size = getattr(visual, "image_size", None)
     try:

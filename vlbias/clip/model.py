@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from vlbias.clip.tokenizer import MERGES_FILE
 from vlbias.errors import ConfigError, ShapeError
 from vlbias.files import AnyPath, draft_folder, write_file, write_json
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Clip", "Prompts"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Clip", "Prompts", "Tokenizer"]
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 
+#: Texts => token ids (n, context length).
+Tokenizer = Callable[[list[str]], torch.Tensor]
 #: One prompt, or several whose embeddings are averaged.
 Prompts = str | Sequence[str]
 
@@ -46,7 +48,7 @@ class Clip(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         preprocess: Preprocess,
         *,
         name: str = "clip",
