@@ -214,7 +214,6 @@ def test_odd_state_dicts(published):
         {"T": 10**9},
         {"beta_scheduler": 3},
         {"net_beatgans_attn_head": -1},
-        {"net_ch": 10**9, "net_ch_mult": None},
     ],
 )
 def test_odd_hyper_parameters_are_a_sentence(published, hyper):
@@ -226,7 +225,8 @@ def test_odd_hyper_parameters_are_a_sentence(published, hyper):
 @pytest.mark.parametrize("hyper", [None, [], 3, {"net_ch": torch.zeros(3)}, {1: 2}])
 def test_hyper_parameters_that_say_nothing_are_passed_over(published, hyper):
     model, content = published
-    assert model_from_published(content | {"hyper_parameters": hyper}, "last.ckpt").config == model.config
+    loaded = model_from_published(content | {"hyper_parameters": hyper}, "last.ckpt")
+    assert_same(loaded.state_dict(), model.state_dict())
 
 
 def test_unsupported_options_are_named():

@@ -318,9 +318,9 @@ class PublishedCheckpoint:
             raise CheckpointError(f"{path} holds no `state_dict`: it is not a Lightning checkpoint.")
         weights = _averaged(state, str(path))
         try:
-            config = _config_of(weights, state, _plain(content.get("hyper_parameters")), path)
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: its hyper_parameters cannot be built: {error}") from error
+            config = _config_of(weights, state, _plain(content.get("hyper_parameters")))
+        except (ConfigError, CheckpointError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
         statistics = _statistics(state, path, config)
         return cls(str(path), config, weights, statistics or _no_statistics(path, config))
 
@@ -376,16 +376,16 @@ def _plain(hyper: Any) -> Hyper:
     return {key: value for key, value in values.items() if isinstance(key, str) and isinstance(value, kinds)}
 
 
-def _config_of(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], hyper: Hyper, path: Path) -> DiffAEConfig:
+def _config_of(weights: Mapping[str, Tensor], state: Mapping[str, Tensor], hyper: Hyper) -> DiffAEConfig:
     has_prior = any(key.startswith("latent_net.") for key in weights)
     config = config_from_hyper_parameters(hyper, has_prior=has_prior)
     if config is not None:
         return config
     side = hyper.get("img_size") or (state["x_T"].shape[-1] if "x_T" in state and state["x_T"].ndim else None)
     if side is None:
-        raise CheckpointError(f"{path} says nowhere how large its images are (no img_size, no x_T).")
+        raise CheckpointError("it says nowhere how large its images are (no img_size, no x_T).")
     if type(side) is not int:
-        raise CheckpointError(f"{path} says that its images have {side!r:.40} pixels; a whole number is expected.")
+        raise CheckpointError(f"it says that its images have {side!r:.40} pixels; a whole number is expected.")
     return config_from_shapes({name: tuple(value.shape) for name, value in weights.items()}, side, hyper)
 
 
