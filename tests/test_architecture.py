@@ -19,7 +19,7 @@ PACKAGE = Path(vlbias.__file__).parent
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
     ["errors", "version"],
-    ["attributes", "labels", "settings", "shown"],
+    ["attributes", "labels", "settings", "shown", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints", "optim"],
     ["images", "runstore"],

@@ -22,8 +22,9 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import DECODERS, PNG_LEVEL, load_stored, png_text, to_upright_rgb
+from vlbias.privacy import without_private
 
-__all__ = ["Encoded", "Original", "centre_square", "read_provenance"]
+__all__ = ["Encoded", "Original", "centre_square", "read_provenance", "without_private_metadata"]
 
 #: Rows of the donor that are changed at a time: memory does not grow with the picture.
 _STRIP_ROWS = 256
@@ -265,6 +266,26 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def without_private_metadata(path: str | os.PathLike[str]) -> Encoded:
+    """A copy of a file that says nothing of who took it where: see :func:`vlbias.privacy.without_private`.
+
+    JPEG, PNG and WebP keep every bit of their pixels. Other formats are written anew, without loss. What vlbias wrote
+    into a file about how it was made stays.
+
+    Raises:
+        ImageError: it is missing, damaged, too large, or no picture.
+    """
+    stored = load_stored(path)
+    said = read_provenance(path)
+    made = said if {"synthetic", "made_by"} & said.keys() else {}
+    text = json.dumps(made, sort_keys=True).encode() if made else None
+    data = without_private(Path(path).read_bytes(), orientation=_orientation(stored), provenance=text)
+    if data is not None:
+        return Encoded(data, Path(path).suffix.lower())
+    original = Original.read(path)
+    return original.encode(original.stored, made)
 
 
 # -- the raster -------------------------------------------------------------------------------------------------------

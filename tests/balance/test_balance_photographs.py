@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from photographs import KnownFaces, found_at, photograph, placed
-from PIL import Image
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 from vlbias import Editor, report
@@ -20,11 +20,14 @@ from vlbias.cli import app
 from vlbias.data import FaceDataset, align_dataset, load_dataset
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.images import open_image, to_pil, to_tensor
+from vlbias.leak import LeakSettings
 from vlbias.originals import read_provenance
 from vlbias.report.folder import RunFiles
 
 SCALE = 10  # photograph pixels for one pixel of a tiny face
 CELLS = {("train", 0, "light"): 9, ("train", 0, "dark"): 3, ("train", 1, "light"): 3, ("train", 1, "dark"): 7}
+
+ORIENTATION = ExifTags.Base.Orientation
 
 
 def soft_editor(tiny):
@@ -142,7 +145,9 @@ def test_the_face_that_was_asked_for_is_in_the_written_photograph(whole, png_alb
 
 def test_originals_of_whole_photographs_are_the_files(whole, png_album):
     for row in whole.table[whole.table["origin"] == "real"].to_dict("records"):
-        assert (whole.out_dir / row["file_name"]).read_bytes() == png_album[0].path(row["source_id"]).read_bytes()
+        copy, source = Image.open(whole.out_dir / row["file_name"]), Image.open(png_album[0].path(row["source_id"]))
+        assert copy.tobytes() == source.tobytes()
+        assert copy.getexif().get(ORIENTATION) == source.getexif().get(ORIENTATION)
 
 
 def test_a_face_box_says_where_to_look(whole, png_album, tmp_path):
@@ -344,3 +349,20 @@ def test_a_shipped_editor_leaves_no_square(tmp_path):
         depth = np.minimum(at, 1 - at).min(axis=2)  # 0 on the crop's border
         assert not change[depth < 0].any() and change[depth > 0.2].max() > 30
         assert change[(depth >= 0) & (depth < 0.02)].max() <= 0.1 * change.max()
+
+
+def test_copies_of_originals_keep_nothing_private_unless_asked(tiny, tmp_path):
+    faces = tiny.make_faces(tmp_path / "faces", tiny.CELLS)
+    for path in map(faces.path, faces.table.index):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Artist] = "Jane Doe"
+        Image.open(path).save(path, exif=exif)
+    for originals, number in (("copy", 0), ("exact", len(faces))):
+        out = tmp_path / originals
+        balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin", leak=LeakSettings(sizes=()))
+        result = balancer.run(faces, balancer.plan(faces, limit=2), out, originals=originals, progress=False)
+        real = result.table[result.table["origin"] == "real"]
+        files = [out / name for name in real["file_name"]]
+        assert len(files) == len(faces) and sum(b"Jane Doe" in file.read_bytes() for file in files) == number
+        for file, item in zip(files, real["source_id"], strict=True):
+            assert Image.open(file).tobytes() == Image.open(faces.path(item)).tobytes()

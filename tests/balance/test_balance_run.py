@@ -389,7 +389,7 @@ def test_bad_output_places(editor, faces, tmp_path):
     fails(OutputError, "lies in the dataset's own folder", editor, faces, faces.root / "out")
     fails(OutputError, "cannot be written", editor, faces, Path("/proc/nowhere/out"))
     moved = {"originals": "move"}
-    fails(ConfigError, "`originals` must be one of copy, link", editor, faces, tmp_path / "o", run=moved)
+    fails(ConfigError, "`originals` must be one of copy, exact, link", editor, faces, tmp_path / "o", run=moved)
     fails(ConfigError, r"`shard` must be \(i, n\)", editor, faces, tmp_path / "s", run={"shard": (2, 2)})
     fails(PlanError, "`prior_steps` must be a whole number >= 1", editor, faces, tmp_path / "p", prior_steps=0)
 

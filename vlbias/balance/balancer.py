@@ -237,8 +237,9 @@ class Balancer:
             out_dir: the output folder: new, empty, or of this same job.
             shard: (i, n) does chunks i, i+n, i+2n, ... with 0 <= i < n; the shard that finishes last writes the
                 dataset. The number of shards does not change a byte of it.
-            originals: ``copy`` files as they are; ``link`` to them; ``omit``; ``resize`` to the editor's size, which
-                goes with ``size="editor"``.
+            originals: ``copy`` them without private metadata, the pixels untouched; ``exact`` copies, metadata
+                included; ``link`` to them; ``omit``; ``resize`` to the editor's size, which goes with
+                ``size="editor"``.
             progress: show a progress line on stderr.
 
         Raises:

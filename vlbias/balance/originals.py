@@ -15,7 +15,7 @@ from vlbias.balance.run_folder import RunFolder
 from vlbias.data import FaceDataset
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
-from vlbias.originals import Original
+from vlbias.originals import Original, without_private_metadata
 from vlbias.progress import Progress
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 #: What may happen to originals: ``copy`` the files, ``link`` to them, ``resize`` to the edits' size, ``omit``.
-ORIGINALS = ("copy", "link", "resize", "omit")
+ORIGINALS = ("copy", "exact", "link", "resize", "omit")
 #: What ``origin`` says of an original that passed through the editor.
 ROUND_TRIP = "round-trip"
 SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
@@ -194,14 +194,15 @@ def _write_original(
     run: RunFolder, faces: FaceDataset, item: str, place: str, originals: str, image_size: int
 ) -> str:
     """Put one original in place; its name, which is ``place`` with an ending."""
-    source = _source_file(faces, item) if originals in ("copy", "link") else None
+    source = _source_file(faces, item) if originals in ("copy", "exact", "link") else None
     if source is not None:
         faces.image(item)  # what cannot be read is no part of the dataset
-        name = f"{place}{source.suffix.lower()}"
-        if originals == "copy":
-            run.put(source.read_bytes(), run.out / name)
-        else:
+        encoded = without_private_metadata(source) if originals == "copy" else None
+        name = f"{place}{source.suffix.lower() if encoded is None else encoded.suffix}"
+        if originals == "link":
             run.link(source, run.out / name)
+        else:
+            run.put(source.read_bytes() if encoded is None else encoded.data, run.out / name)
         return name
     if originals == "resize":
         original = Original.of_picture(to_pil(to_tensor(faces.image(item), image_size))[0])

@@ -67,6 +67,7 @@ class Originals(StrEnum):
     """What happens to the pictures that are not edited."""
 
     copy = "copy"
+    exact = "exact"
     link = "link"
     resize = "resize"
     omit = "omit"
@@ -177,8 +178,15 @@ def balance(
     ] = Size.own,
     originals: Annotated[
         Originals,
-        typer.Option(help="Copy the originals, link to them, resize them (with --size editor), or leave them out."),
+        typer.Option(
+            help="Copy the originals without private metadata, copy them exactly, link to them, resize them (with "
+            "--size editor), or leave them out."
+        ),
     ] = Originals.copy,
+    keep_metadata: Annotated[
+        bool,
+        typer.Option("--keep-metadata", help="Copy originals with their camera notes, places and comments: exactly."),
+    ] = False,
     round_trip: Annotated[
         bool,
         typer.Option(
@@ -276,7 +284,10 @@ def balance(
     typer.echo(plan.describe())
     if dry_run:
         return
-    result = balancer.run(faces, plan, out, shard=part, originals=originals.value)
+    if keep_metadata and originals not in (Originals.copy, Originals.exact):
+        raise typer.BadParameter(f"goes with --originals copy, not {originals.value}", param_hint="--keep-metadata")
+    kept = Originals.exact if keep_metadata else originals
+    result = balancer.run(faces, plan, out, shard=part, originals=kept.value)
     if result.complete:
         from vlbias import report
         from vlbias.labelling import write_reports
