@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from vlbias.cli.options import FollowLinksOption, SeedOption, TiedProtectedOptio
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlbias.data import FaceDataset
 
 #: What ``Study.write`` and ``Study.save`` write.
 FILES = ("trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png", "best")
@@ -64,7 +67,7 @@ def search(
 
     if dataset.partition(":")[0] == "synthfaces" and not Path(dataset).exists() and task == "identify":
         count = _faces_asked_for(dataset, 1200)
-        faces = searches.drawn_people(count, seed=seed, image_size=image_size)
+        faces: FaceDataset = searches.drawn_people(count, seed=seed, image_size=image_size)
     else:
         faces = open_faces(dataset, seed, follow_links=follow_links)
     protected = or_drawn(protected, "skin", "--protected", dataset)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vlbias.data.table import FaceDataset
+from vlbias.classify import LabelledImages
 from vlbias.errors import DatasetError
 
 __all__ = ["refuse_shared_pictures", "same_bytes"]
@@ -56,17 +56,20 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_shared_pictures(dataset: FaceDataset, splits: Mapping[str, Sequence[str]]) -> None:
+def refuse_shared_pictures(dataset: LabelledImages, splits: Mapping[str, Sequence[str]]) -> None:
     """Raise if pictures of one split stand in another as well, file by file.
 
     Args:
-        dataset: where the pictures are.
+        dataset: where the pictures are; one that has no files is passed over.
         splits: name => ids.
 
     Raises:
         DatasetError: more than 1 % of a split's pictures are also in another one.
     """
-    places = ((dataset.path(item), name, item) for name, ids in splits.items() for item in ids)
+    path_of = getattr(dataset, "path", None)
+    if path_of is None:
+        return
+    places = ((path_of(item), name, item) for name, ids in splits.items() for item in ids)
     split_of = {str(path): (name, item) for path, name, item in places if path is not None}
     shared: dict[str, list[str]] = defaultdict(list)
     for file, first in same_bytes("", split_of).items():

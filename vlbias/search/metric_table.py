@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
-from torch.nn import functional as F
 
+from vlbias.classify import LabelledImages
 from vlbias.errors import ShapeError, unknown
+from vlbias.images import load_pixels
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.metrics import group_table, identification_ranks, published_two_group
+from vlbias.search.trainer import embed
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    embeddings_or_model: Any,
-    dataset: Any,
+    embeddings_or_model: ArrayLike | torch.Tensor | nn.Module,
+    dataset: LabelledImages,
     protected: str,
     *,
     identity: str = "identity",
@@ -49,20 +49,22 @@ def evaluate(
     for name in (protected, identity):
         if name not in table.columns:
             raise unknown("column", name, table.columns, where=str(getattr(dataset, "name", "the dataset")))
-    if isinstance(embeddings_or_model, nn.Module):
-        z: Any = _embed(embeddings_or_model, dataset, list(table.index), image_size or 64, batch_size)
-    else:
-        z = embeddings_or_model
+    z = embeddings_or_model
+    if isinstance(z, nn.Module):
+        device = next((p.device for p in z.parameters()), None)
+        z = embed(z, load_pixels(dataset, list(table.index), image_size or 64), batch_size=batch_size, device=device)
+    z = z if isinstance(z, torch.Tensor) else np.asarray(z)
     if len(z) != len(table):
         raise ShapeError(f"Expected one embedding per image, {len(table)}; got {len(z)}.")
-    ranks = identification_ranks(z, table[identity])
-    rows = group_table(ranks, table[protected].astype(str), table[identity])
+    people = table[identity].to_numpy(object)
+    ranks = identification_ranks(z, people)
+    rows = group_table(ranks, table[protected].astype(str).to_numpy(object), people)
     names = tuple(rows.index)
     evaluation = Evaluation(
         "identify",
         names,
         np.searchsorted(np.asarray(names), table[protected].astype(str).to_numpy(str)),
-        np.asarray(pd.factorize(table[identity])[0]),
+        np.asarray(pd.factorize(people)[0]),
         np.stack([ranks.by_id, ranks.by_image]),
     )
     summary: dict[str, float] = {**evaluation.objectives(), "num_singletons": ranks.num_singletons}
@@ -70,17 +72,3 @@ def evaluate(
         summary |= {f"published_{key}": value for key, value in published_two_group(rows, *names).items()}
     rows.attrs["summary"] = summary
     return rows
-
-
-@torch.no_grad()
-def _embed(model: Callable[..., Any], dataset: Any, ids: list[Any], size: int, batch_size: int) -> torch.Tensor:
-    assert isinstance(model, nn.Module)
-    was_training = model.training
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
-    parts = []
-    for start in range(0, len(ids), batch_size):
-        x = dataset.tensor(ids[start : start + batch_size], size).to(device)
-        parts.append(F.normalize(model(x) + model(x.flip(3))).cpu())
-    model.train(was_training)
-    return torch.cat(parts)

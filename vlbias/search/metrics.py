@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from vlbias.errors import LabelError, ShapeError
 
@@ -40,7 +42,7 @@ class IdentificationRanks:
 
 
 def identification_ranks(
-    embeddings: Any, identities: Sequence[Any] | np.ndarray, *, chunk_size: int = 256
+    embeddings: ArrayLike | Tensor, identities: Sequence[Any] | np.ndarray, *, chunk_size: int = 256
 ) -> IdentificationRanks:
     """Rank every image against all others without sorting and without the full distance matrix.
 
@@ -64,7 +66,7 @@ def identification_ranks(
         >>> identification_ranks([[0.0], [3.0], [1.0], [9.0]], ["a", "a", "b", "b"]).by_id.tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    z = np.asarray(embeddings.detach().cpu() if hasattr(embeddings, "detach") else embeddings, dtype=np.float64)
+    z = np.asarray(embeddings.detach().cpu() if isinstance(embeddings, Tensor) else embeddings, dtype=np.float64)
     if z.ndim != 2 or z.shape[0] == 0:
         raise ShapeError(f"`embeddings` must be (n, d) with n >= 1; got {z.shape}.")
     if not np.isfinite(z).all():

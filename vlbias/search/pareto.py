@@ -10,16 +10,16 @@ section VI (constraints before objectives).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vlbias.errors import ConfigError, ShapeError
 
 __all__ = ["dominates", "front_ranks", "hypervolume", "rungs", "should_stop"]
 
 
-def dominates(a: Any, b: Any) -> bool:
+def dominates(a: ArrayLike, b: ArrayLike) -> bool:
     """Whether point ``a`` (m,) is nowhere worse and somewhere better than ``b`` (m,).
 
     Example:
@@ -30,7 +30,7 @@ def dominates(a: Any, b: Any) -> bool:
     return bool((first <= second).all() and (first < second).any())
 
 
-def front_ranks(values: Any, violations: Any | None = None) -> np.ndarray:
+def front_ranks(values: ArrayLike, violations: ArrayLike | None = None) -> np.ndarray:
     """Rank of the non-dominated front each point lies on, 0 the best.
 
     Args:
@@ -69,11 +69,11 @@ def front_ranks(values: Any, violations: Any | None = None) -> np.ndarray:
 
 def should_stop(
     own: Sequence[float],
-    peers: Any,
+    peers: ArrayLike,
     *,
     eta: float,
     own_violation: float = 0.0,
-    peer_violations: Any | None = None,
+    peer_violations: ArrayLike | None = None,
     min_peers: int = 1,
 ) -> bool:
     """Whether a trial that has just reached a rung is stopped there.
@@ -112,7 +112,7 @@ def rungs(low: int, high: int, eta: float) -> list[int]:
     return [*found, high]
 
 
-def hypervolume(values: Any, reference: Sequence[float]) -> float:
+def hypervolume(values: ArrayLike, reference: Sequence[float]) -> float:
     """Area (two objectives) that the points dominate below the reference point; points beyond it count nothing.
 
     Example:

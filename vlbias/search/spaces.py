@@ -7,11 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlbias.errors import ConfigError, unknown
 from vlbias.search.cell import NUM_OPERATIONS, PUBLISHED_DPN, Skeleton
 from vlbias.search.heads import HEADS
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 __all__ = ["DPN_CELL", "LEARNING_RATES", "Configuration", "Space", "laptop_space", "published_space", "space"]
 
@@ -119,7 +122,7 @@ class Space:
         """Whether some configuration trains on edited images."""
         return self.augmentation[1] > 0
 
-    def suggest(self, trial: Any) -> Configuration:
+    def suggest(self, trial: BaseTrial) -> Configuration:
         """Draw a configuration from an Optuna trial; each optimizer has a learning rate of its own name."""
         backbone = trial.suggest_categorical("backbone", list(self.backbones))
         cell = None

@@ -13,6 +13,7 @@ import pandas as pd
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from vlbias.classify import LabelledImages
 from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
 from vlbias.files import make_folder, write_file
 from vlbias.search.export import save_model
@@ -312,10 +313,10 @@ class _TrainedRun:
 
 
 def run(
-    dataset: Any,
+    dataset: LabelledImages,
     *,
     protected: str,
-    edits: Any = None,
+    edits: LabelledImages | None = None,
     space: Space | None = None,
     storage: str | os.PathLike[str] | None = "study.log",
     settings: SearchSettings | None = None,

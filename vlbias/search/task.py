@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
+from vlbias.data.synthfaces import MAX_N, SynthFaces, drawn_dataset
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
 from vlbias.images import load_pixels
@@ -56,7 +58,7 @@ class Task:
         table: one row per image: split, label, group, person, edited; the exact composition of the study.
     """
 
-    dataset: Any
+    dataset: LabelledImages
     kind: str
     protected: str
     target: str | None
@@ -64,7 +66,7 @@ class Task:
     groups: tuple[str, ...]
     classes: tuple[str, ...]
     table: pd.DataFrame
-    edits: Any = None
+    edits: LabelledImages | None = None
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -141,13 +143,13 @@ class Task:
 
 
 def make_task(
-    dataset: Any,
+    dataset: LabelledImages,
     *,
     protected: str,
     task: str = "identify",
     target: str | None = None,
     identity: str = "identity",
-    edits: Any = None,
+    edits: LabelledImages | None = None,
     image_size: int = 64,
 ) -> Task:
     """Check a dataset and lay out its splits.
@@ -202,7 +204,7 @@ def make_task(
     return made
 
 
-def _rows(dataset: Any, protected: str, label: str, person: str | None) -> pd.DataFrame:
+def _rows(dataset: LabelledImages, protected: str, label: str, person: str | None) -> pd.DataFrame:
     table = dataset.table
     source = table["source_id"] if "source_id" in table.columns else pd.Series(None, index=table.index, dtype=object)
     return pd.DataFrame(
@@ -279,7 +281,7 @@ def _check_splits(task: Task, real: pd.DataFrame) -> None:
         raise LabelError(f"Training needs at least 2 classes; split 'train' has {len(task.classes)}.")
 
 
-def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, image_size: int = 64) -> Any:
+def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, image_size: int = 64) -> SynthFaces:
     """People of the embedded world, several pictures each: same geometry, other pose, light, expression and glasses.
 
     Args:
@@ -288,7 +290,6 @@ def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, 
         seed: of the world.
         image_size: pixels.
     """
-    from vlbias.data.synthfaces import MAX_N, drawn_dataset
     from vlbias.world import identities
 
     if num_images > MAX_N:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -162,7 +162,7 @@ class Trainer:
         self.head.to(self.device)
         self.optimizer = self._make_optimizer()
 
-    def advance(self, to_epoch: int, on_epoch: Any = None) -> None:
+    def advance(self, to_epoch: int, on_epoch: Callable[[Trainer, float], None] | None = None) -> None:
         """Train up to ``to_epoch`` epochs in all; ``on_epoch(self, loss)`` is called after each.
 
         Raises:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
@@ -242,7 +243,7 @@ class SimulationPlan:
 
 
 def plan(
-    dataset: Any, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: Any
+    dataset: LabelledImages, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: Any
 ) -> SimulationPlan:
     """Lay out training sets in which one group's share moves.
 
@@ -287,7 +288,7 @@ def plan(
     )
 
 
-def _images(dataset: Any, target: str, protected: str, subject: str | None) -> pd.DataFrame:
+def _images(dataset: LabelledImages, target: str, protected: str, subject: str | None) -> pd.DataFrame:
     """split, group, label and subject of every photograph, as text, by id."""
     table = dataset.table
     place = str(getattr(dataset, "name", "the dataset"))

@@ -7,8 +7,7 @@ face, so what is learned from one group says nothing about the other; more of a 
 
 from __future__ import annotations
 
-from typing import Any
-
+from vlbias.data import SynthFaces, drawn_dataset
 from vlbias.errors import unknown
 from vlbias.world.attributes import EXPRESSIONS
 
@@ -18,7 +17,7 @@ __all__ = ["REGIMES", "expression_faces"]
 REGIMES = {"posed": 2000, "varied": 6000}
 
 
-def expression_faces(regime: str, n: int | None = None, *, seed: int = 0, image_size: int = 48) -> Any:
+def expression_faces(regime: str, n: int | None = None, *, seed: int = 0, image_size: int = 48) -> SynthFaces:
     """Faces with six expressions in two skin groups, as a dataset split 70 / 30 into train and test.
 
     Args:
@@ -32,7 +31,6 @@ def expression_faces(regime: str, n: int | None = None, *, seed: int = 0, image_
     """
     from dataclasses import replace
 
-    from vlbias.data import drawn_dataset
     from vlbias.world import sample
 
     if regime not in REGIMES:

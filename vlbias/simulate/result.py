@@ -137,7 +137,7 @@ class SimulationResult:
 
     def points(
         self, metric: str, focal: str, *, fill: str | None = None, mode: str | None = None
-    ) -> tuple[Any, Any, Any]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A curve: shares (s,), values (r, s), the same for bootstrap draws of test people (b, r, s).
 
         Raises:

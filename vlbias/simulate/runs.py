@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,14 +25,14 @@ from vlbias.simulate.training import TrainingSet, TrainingSets
 __all__ = ["run"]
 
 #: Name of a timm backbone, or a callable that gives a label for each test image.
-Model: TypeAlias = str | Callable[[TrainingSet], Any]
+Model: TypeAlias = str | Callable[[TrainingSet], Sequence[object]]
 #: Seconds between two looks at runs that other workers hold.
 _POLL_S = 0.5
 
 
 def run(
     plan: SimulationPlan,
-    dataset: Any,
+    dataset: classify.LabelledImages,
     *,
     model: Model = "resnet10t",
     storage: AnyPath | None = "sim.log",

@@ -64,7 +64,7 @@ def curve_values(
     return values | {f"f1[{group}]": f1[..., i] for i, group in enumerate(group_names)}
 
 
-def slope_weights(shares: Sequence[float]) -> np.ndarray:
+def slope_weights(shares: Sequence[float] | np.ndarray) -> np.ndarray:
     """Weights (s,) whose product with the values of a curve is its least-squares slope."""
     p = np.asarray(shares, dtype=float)
     centred: np.ndarray = p - p.mean()
@@ -73,7 +73,7 @@ def slope_weights(shares: Sequence[float]) -> np.ndarray:
     return np.asarray(centred / (centred**2).sum())
 
 
-def gain_weights(shares: Sequence[float], num_groups: int) -> np.ndarray:
+def gain_weights(shares: Sequence[float] | np.ndarray, num_groups: int) -> np.ndarray:
     """Weights (s,) of M(p = 1/K) - M(p = smallest share); between two shares the curve is a straight line."""
     p = np.asarray(shares, dtype=float)
     balanced = 1.0 / num_groups

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vlbias.classify import LabelledImages
 from vlbias.errors import PlanError
 from vlbias.files import make_folder
 from vlbias.images import to_uint8
@@ -72,7 +72,7 @@ class TrainingSets:
         folder: for edits; None keeps them in memory.
     """
 
-    def __init__(self, plan: SimulationPlan, dataset: Any, size: int, folder: Path | None):
+    def __init__(self, plan: SimulationPlan, dataset: LabelledImages, size: int, folder: Path | None):
         self.plan, self.dataset, self.size, self.folder = plan, dataset, size, folder
         self._real: dict[str, Tensor] = {}
         #: (fill, focal group) -> donor -> its edit
@@ -111,7 +111,7 @@ class TrainingSets:
         self._real |= zip(new, self._read(self.dataset, new), strict=True)
         return [self._real[item] for item in ids]
 
-    def _read(self, source: Any, ids: Sequence[str]) -> Iterable[Tensor]:
+    def _read(self, source: LabelledImages, ids: Sequence[str]) -> Iterable[Tensor]:
         for start in range(0, len(ids), _CHUNK):
             yield from to_uint8(source.tensor(list(ids[start : start + _CHUNK]), self.size))
 
