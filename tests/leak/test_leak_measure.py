@@ -188,7 +188,7 @@ def test_a_network_tells_edits_less_their_donors(tmp_path):
         ({"probe": "eye"}, "`probe` of the leak must be one of low-level, network; got 'eye'"),
         ({"sizes": (128, 8)}, r"`sizes` of the leak must lie in 16..2048 pixels; got 8"),
         ({"max_pictures": 3}, "`max_pictures` of the leak must be >= 20; got 3"),
-        ({"network_steps": 0}, "`num_steps` must be in 1"),
+        ({"network_steps": 0}, "`num_steps` of FitSettings must be a whole number >= 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, text):

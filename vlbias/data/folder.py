@@ -129,19 +129,21 @@ def _read_labelled(
         for column, words in missing_words(path, part).items():
             detail = f"{', '.join(words)} in '{column}' reads as missing, as for `datasets`; JSON can hold such a class"
             problems.append(Problem(place, "missing_word", detail))
-        part["file_name"] = _file_names(path, part, PurePosixPath(place).parent, on_disk)
+        part["file_name"] = found = _file_names(path, part, PurePosixPath(place).parent, on_disk)
         # A file further up speaks first: what stands in the folder of a split may repeat it for `datasets`.
-        new = ~part["file_name"].isin(described)
-        if new.any():
-            parts.append(part[new])
-        described.update(part["file_name"])
+        new = [name not in described for name in found]
+        if any(new):
+            parts.append(part if all(new) else part[new])
+        described.update(found)
     if not parts:
         raise DatasetError(f"{metadata[0]} has no row.")
     table = parts[0].reset_index(drop=True) if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    links = set() if follow_links else linked(root, set(table["file_name"]) - on_disk)
-    problems += leave_out_links(links, root=root, num_left=len(set(table["file_name"]) - links))
-    table = table[~table["file_name"].isin(links)].reset_index(drop=True)
     names = table["file_name"].tolist()
+    links = set() if follow_links else linked(root, set(names) - on_disk)
+    problems += leave_out_links(links, root=root, num_left=len(names) - len(links))
+    if links:
+        table = table[~table["file_name"].isin(links)].reset_index(drop=True)
+        names = table["file_name"].tolist()
     is_there = [name in on_disk or (root / name).is_file() for name in names]
     problems += drop_missing(names, is_there, max_missing=max_missing, root=root)
     unlabelled = [name for name in pictures if name not in described]

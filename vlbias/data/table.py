@@ -145,7 +145,7 @@ class FaceDataset:
         if table.index.has_duplicates:
             twice = sorted(set(table.index[table.index.duplicated()].map(str)))
             raise DatasetError(f"'{self.name}' has ids twice: {', '.join(twice[:5])}. Give each face one row.")
-        wrong = sorted(set(table["split"].map(str)) - set(SPLITS))
+        wrong = sorted(set(map(str, table["split"].unique())) - set(SPLITS))
         if wrong:
             raise DatasetError(f"'{self.name}' has splits {wrong}; expected {', '.join(SPLITS)}.")
         if self.attributes is None:
@@ -305,7 +305,7 @@ class FaceDataset:
         Raises:
             UnknownNameError: a split that no face is in.
         """
-        present = set(self.table["split"])
+        present = set(self.table["split"].unique())
         if name not in present:
             raise unknown("split", name, present, where=self.name)
         return self.select(self.table["split"] == name)
