@@ -41,7 +41,7 @@ def one_step(way: str, image_size: int, clip_name: str, faces: int) -> None:
     import open_clip
 
     from vlbias.clip import Preprocess, create
-    from vlbias.paths import Dipole, PathTraining
+    from vlbias.paths import Dipole, PathTrainingSettings
     from vlbias.paths.training import _Faces, _new_paths, _Trainer
 
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def one_step(way: str, image_size: int, clip_name: str, faces: int) -> None:
     z = torch.randn(faces, 512)
     with torch.no_grad():
         features = torch.cat([judge.encode_image(x[None]) for x in images])
-    settings = PathTraining(batch_size=faces, walk_steps=4, identity=0.0, perceptual=0.0, **WAYS[way])
+    settings = PathTrainingSettings(batch_size=faces, walk_steps=4, identity=0.0, perceptual=0.0, **WAYS[way])
     paths = _new_paths(diffae, dipoles, settings).requires_grad_(True)
     known = _Faces(images, z, z, features, None)
     trainer = _Trainer(diffae, judge, paths, known, dipoles, torch.ones(2), settings, None, None)

@@ -233,9 +233,9 @@ def test_paths_of_another_autoencoder_are_refused(editor):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match="`decode_steps` must be >= 1"):
+    with pytest.raises(ConfigError, match="`decode_steps` of RenderSettings must be a whole number >= 1"):
         RenderSettings(decode_steps=0)
-    with pytest.raises(ConfigError, match="'decode' or 'difference'"):
+    with pytest.raises(ConfigError, match="`method` of RenderSettings must be one of decode, difference"):
         RenderSettings(method="magic")
     assert RenderSettings(invert_steps=20, decode_steps=10).evaluations_per_edit == 40
 

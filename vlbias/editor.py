@@ -327,7 +327,7 @@ class Editor:
             images: faces to learn on, some hundreds; labels are not needed.
             guards: dipoles that the path must leave alone; ``None`` for all that the editor knows.
             seed: of the training.
-            **settings: fields of ``vlbias.paths.PathTraining``.
+            **settings: fields of ``vlbias.paths.PathTrainingSettings``.
 
         Raises:
             ConfigError: the name is taken or is not an identifier.

@@ -36,7 +36,7 @@ from vlbias.editor import Editor
 from vlbias.errors import ConfigError, DatasetError, TrainingError, unknown
 from vlbias.files import AnyPath, make_folder, write_json
 from vlbias.images import load_pixels, to_float
-from vlbias.paths import Dipole, PathSet, PathTraining, Probes, fit_probes, train_paths
+from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, fit_probes, train_paths
 from vlbias.settings import Settings, number
 from vlbias.world import DIPOLES
 from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
@@ -371,7 +371,7 @@ def build_paths(
         images[: settings.path_faces],
         guards=guards,
         probes=probes,
-        settings=PathTraining(steps=settings.path_steps),
+        settings=PathTrainingSettings(steps=settings.path_steps),
         seed=seed,
     )
     return paths, probes

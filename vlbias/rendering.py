@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -21,8 +22,9 @@ from vlbias.checkpoints import list_checkpoints
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.diffae.evaluation import psnr
-from vlbias.errors import CheckpointError, ConfigError, ImageError, unknown
+from vlbias.errors import CheckpointError, ImageError, unknown
 from vlbias.paths import Dipole, PathSet, Probes
+from vlbias.settings import Settings, number
 from vlbias.types import Backend, Strengths
 
 __all__ = ["RenderSettings", "Renderer"]
@@ -36,7 +38,7 @@ _REBUILD_SEED = 100  # of other noise than its own faces are drawn from
 
 
 @dataclass(frozen=True)
-class RenderSettings:
+class RenderSettings(Settings):
     """How codes become pictures.
 
     Attributes:
@@ -51,21 +53,12 @@ class RenderSettings:
         batch_size: faces that go through the network together, >= 1; it changes speed and memory alone.
     """
 
-    invert_steps: int = 12
-    decode_steps: int = 12
-    solver: str = "dpm++2m"
-    method: str = "difference"
-    corrections: int = 1
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("invert_steps", "decode_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must be >= 1; got {getattr(self, name)}.")
-        if self.corrections < 0:
-            raise ConfigError(f"`corrections` must be >= 0; got {self.corrections}.")
-        if self.method not in ("decode", "difference"):
-            raise ConfigError(f"`method` must be 'decode' or 'difference'; got '{self.method}'.")
+    invert_steps: int = number(12, 1)
+    decode_steps: int = number(12, 1)
+    solver: Literal["ddim", "dpm++2m"] = "dpm++2m"
+    method: Literal["decode", "difference"] = "difference"
+    corrections: int = number(1, 0)
+    batch_size: int = number(32, 1)
 
     @property
     def evaluations_per_edit(self) -> int:

@@ -122,14 +122,17 @@ def test_identity_judges(tiny):
 
 
 def test_checks_are_checked():
-    with pytest.raises(ConfigError, match="`checks.goal` must be > 0"):
+    with pytest.raises(ConfigError, match="`goal` of Checks must be a number > 0"):
         Checks(goal=0)
-    with pytest.raises(ConfigError, match="must be finite"):
+    with pytest.raises(ConfigError, match="`identity` of Checks must be a number; got nan"):
         Checks(identity=float("nan"))
     with pytest.raises(ConfigError, match="must not exceed `checks.goal`"):
         Checks(goal=0.5, reached=0.6)
     with pytest.raises(ConfigError, match="retries"):
         Checks(retries=-1)
+    for wrong in ("x", True, None, [1.0], float("inf")):
+        with pytest.raises(ConfigError, match="`target` of Checks must be a number"):
+            Checks(target=wrong)
 
 
 @pytest.mark.parametrize(("spread", "low", "high"), [(0.3, 0.25, 0.25), (0.8, 0.3, 0.6), (3.0, 0.8, 0.8)])

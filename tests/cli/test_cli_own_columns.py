@@ -124,7 +124,7 @@ def test_without_poles_it_says_what_to_type(run, folder, monkeypatch, capsys):
         ("--to equal", 2, "a number of faces, or GROUP=SHARE,... such as light=.5,dark=.5; got 'equal'"),
         ("--splits train,,val", 2, "Invalid value for --splits: expected names separated by commas; got 'train,,val'"),
         ("--checks gaol=.8", 2, "Unknown check 'gaol'. Did you mean 'goal'?"),
-        ("--checks goal=-1", 1, "`checks.goal` must be > 0; got -1.0"),
+        ("--checks goal=-1", 1, "`goal` of Checks must be a number > 0; got -1.0"),
         ("--mode balance", 2, "'balance' is not one of"),
         ("--label older", 2, "expected COLUMN=LABELLER such as skin=ita:28, got 'older'"),
         ("--size huge", 2, "'huge' is not one of"),

@@ -21,7 +21,7 @@ from vlbias.paths import (
     EncoderConstraint,
     FeatureConstraint,
     LpipsConstraint,
-    PathTraining,
+    PathTrainingSettings,
     Probes,
     arc_length,
     calibrate,
@@ -35,7 +35,7 @@ from vlbias.paths.probes import effect_directions
 from vlbias.paths.training import _Faces, _new_paths, _start, _Trainer
 
 # The formulas need no look: perceptual is off. The identity judge sees every number, so its weight is small.
-QUICK = PathTraining(steps=40, perceptual=0.0, identity=0.1, batch_size=16, calibration_faces=16)
+QUICK = PathTrainingSettings(steps=40, perceptual=0.0, identity=0.1, batch_size=16, calibration_faces=16)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def trainer_of(real, **settings):
     diffae, clip, images = real
     dipoles = {"age": Dipole("old", "young"), "tone": Dipole("dark", "light")}
     faces = _Faces.read(diffae, clip, images, dipoles)
-    options = PathTraining(batch_size=6, walk_steps=2, **settings)
+    options = PathTrainingSettings(batch_size=6, walk_steps=2, **settings)
     paths = _new_paths(diffae, dipoles, options)
     probes = fit_probes(clip, diffae, images, dipoles)
     distances = _start(paths, faces, probes, list(dipoles), options)
@@ -239,7 +239,7 @@ def test_weights_of_the_models_are_not_touched(real):
     from vlbias.paths import Dipole
 
     train_paths(diffae, clip, {"age": Dipole("old", "young")}, images,
-                settings=PathTraining(steps=2, batch_size=4, calibration_faces=2))  # fmt: skip
+                settings=PathTrainingSettings(steps=2, batch_size=4, calibration_faces=2))  # fmt: skip
     for name, value in diffae.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -270,7 +270,7 @@ def test_any_function_is_a_judge(learned, diffae, clip, dipoles, images):
 
     train_paths(diffae, clip, {"age": dipoles["age"]}, images,
                 identity=FeatureConstraint(features), perceptual=FeatureConstraint(features),
-                settings=PathTraining(steps=1, batch_size=4, calibration_faces=2))  # fmt: skip
+                settings=PathTrainingSettings(steps=1, batch_size=4, calibration_faces=2))  # fmt: skip
     assert calls == [4] * 4
 
 
@@ -325,16 +325,16 @@ def test_nan_stops_training(diffae, clip, dipoles, images):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": -1}, "`steps` must be >= 0"),
-        ({"t_min": 900}, "must lie in 0..999"),
+        ({"steps": -1}, "`steps` of PathTrainingSettings must be a whole number >= 0"),
+        ({"t_min": 900}, "`t_min` <= `t_max` must hold"),
         ({"shortest": 2.0}, "`shortest` <= `longest`"),
-        ({"start": "random"}, "`start` must be"),
-        ({"temperature": 0.0}, "must be positive"),
-        ({"guard": -1.0}, "must not be negative"),
-        ({"micro_batch": 0}, "`micro_batch` must be >= 1"),
-        ({"calibration_faces": 0}, "`calibration_faces` must be >= 1"),
+        ({"start": "random"}, "`start` of PathTrainingSettings must be one of"),
+        ({"temperature": 0.0}, "`temperature` of PathTrainingSettings must be a number > 0"),
+        ({"guard": -1.0}, "must be a number >= 0"),
+        ({"micro_batch": 0}, "`micro_batch` of PathTrainingSettings must be a whole number >= 1"),
+        ({"calibration_faces": 0}, "`calibration_faces` of PathTrainingSettings must be a whole number >= 1"),
     ],
 )
 def test_bad_settings(changes, message):
     with pytest.raises(ConfigError, match=message):
-        PathTraining(**changes)
+        PathTrainingSettings(**changes)

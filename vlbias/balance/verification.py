@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from vlbias.balance.scoring import Reading
 from vlbias.errors import ConfigError
+from vlbias.settings import Settings, number
 
 __all__ = ["Checks", "Reason", "Scores", "enough", "verdict"]
 
@@ -33,7 +34,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Checks:
+class Checks(Settings):
     """What an edit must pass. Margins are in units of :class:`Reading`: 0 = border, 1 = typical member of the group.
 
     Attributes:
@@ -52,33 +53,24 @@ class Checks:
         min_skill: a judge that reads a dataset's own labels worse than this is not used (1 = never wrong, 0 = chance).
     """
 
-    goal: float = 1.0
-    sure: float = 0.8
+    goal: float = number(1.0, above=0)
+    sure: float = number(0.8, above=0.5, below=1)
     reached: float | None = None
     donor: float = 0.5
     sampled: float = 0.0
     target: float = 0.5
     target_slack: float = 0.25
     identity: float = 0.4
-    retries: int = 4
-    max_strength: float = 2.5
+    retries: int = number(4, 0)
+    max_strength: float = number(2.5, above=0)
     min_skill: float = 0.3
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) is not None and not math.isfinite(getattr(self, field.name)):
-                raise ConfigError(f"`checks.{field.name}` must be finite; got {getattr(self, field.name)}.")
-        for name in ("goal", "max_strength"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"`checks.{name}` must be > 0; got {getattr(self, name)}.")
-        if not 0.5 < self.sure < 1:
-            raise ConfigError(f"`checks.sure` must lie between 0.5 and 1; got {self.sure}.")
+        super().__post_init__()
         if self.reached is not None and self.reached > self.goal:
             raise ConfigError(
                 f"`checks.reached` ({self.reached}) must not exceed `checks.goal` ({self.goal}): a walk stops there."
             )
-        if self.retries < 0:
-            raise ConfigError(f"`checks.retries` must be >= 0; got {self.retries}.")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vlbias.paths.preservation import (
 )
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
-from vlbias.paths.training import PathTraining, fit_probes, learn_path, train_paths
+from vlbias.paths.training import PathTrainingSettings, fit_probes, learn_path, train_paths
 
 __all__ = [
     "BackboneConstraint",
@@ -29,7 +29,7 @@ __all__ = [
     "LpipsConstraint",
     "PathReport",
     "PathSet",
-    "PathTraining",
+    "PathTrainingSettings",
     "Probes",
     "RbfField",
     "arc_length",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -27,12 +27,13 @@ from vlbias.paths.preservation import ClipConstraint, Constraint, EncoderConstra
 from vlbias.paths.probes import Probes, effect_directions
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
 from vlbias.progress import track
+from vlbias.settings import Settings, number
 
-__all__ = ["PathTraining", "fit_probes", "learn_path", "train_paths"]
+__all__ = ["PathTrainingSettings", "fit_probes", "learn_path", "train_paths"]
 
 
 @dataclass(frozen=True)
-class PathTraining:
+class PathTrainingSettings(Settings):
     """How paths are trained.
 
     Args:
@@ -59,46 +60,34 @@ class PathTraining:
         ConfigError: a value is out of range.
     """
 
-    network: str = "rbf"
-    steps: int = 300
-    batch_size: int = 20
-    learning_rate: float = 0.002
-    t_min: int = 650
-    t_max: int = 850
-    shortest: float = 0.3
-    longest: float = 1.2
-    walk_steps: int = 6
-    contrast: float = 1.0
-    identity: float = 10.0
-    perceptual: float = 3.0
-    guard: float = 1.0
-    overlap: float = 1.0
-    temperature: float = 0.07
+    network: Literal["rbf", "linear"] = "rbf"
+    steps: int = number(300, 0)
+    batch_size: int = number(20, 1)
+    learning_rate: float = number(0.002, above=0)
+    t_min: int = number(650, 0, 999)
+    t_max: int = number(850, 0, 999)
+    shortest: float = number(0.3, above=0)
+    longest: float = number(1.2, above=0)
+    walk_steps: int = number(6, 1)
+    contrast: float = number(1.0, 0)
+    identity: float = number(10.0, 0)
+    perceptual: float = number(3.0, 0)
+    guard: float = number(1.0, 0)
+    overlap: float = number(1.0, 0)
+    temperature: float = number(0.07, above=0)
     project: bool = True
-    start: str = "regression"
-    micro_batch: int | None = None
+    start: Literal["regression", "extremes"] = "regression"
+    micro_batch: int | None = number(None, 1)
     checkpointing: bool = False
     bf16: bool = False
-    calibration_faces: int = 24
+    calibration_faces: int = number(24, 1)
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or min(self.batch_size, self.walk_steps) < 1:
-            raise ConfigError("`steps` must be >= 0, `batch_size` and `walk_steps` >= 1.")
-        if not 0 <= self.t_min <= self.t_max < 1000:
-            raise ConfigError(f"`t_min` <= `t_max` must lie in 0..999; got {self.t_min} and {self.t_max}.")
-        if not 0 < self.shortest <= self.longest:
-            raise ConfigError(f"`shortest` <= `longest` must be positive; got {self.shortest} and {self.longest}.")
-        if self.start not in ("regression", "extremes"):
-            raise ConfigError(f"`start` must be 'regression' or 'extremes'; got '{self.start}'.")
-        if not (self.learning_rate > 0 and self.temperature > 0):
-            raise ConfigError("`learning_rate` and `temperature` must be positive.")
-        weights = (self.contrast, self.identity, self.perceptual, self.guard, self.overlap)
-        if min(weights) < 0:
-            raise ConfigError(f"Loss weights must not be negative; got {weights}.")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ConfigError(f"`micro_batch` must be >= 1 or None; got {self.micro_batch}.")
-        if self.calibration_faces < 1:
-            raise ConfigError(f"`calibration_faces` must be >= 1; got {self.calibration_faces}.")
+        super().__post_init__()
+        if self.t_min > self.t_max:
+            raise ConfigError(f"`t_min` <= `t_max` must hold; got {self.t_min} and {self.t_max}.")
+        if self.shortest > self.longest:
+            raise ConfigError(f"`shortest` <= `longest` must hold; got {self.shortest} and {self.longest}.")
 
 
 def fit_probes(
@@ -133,7 +122,7 @@ def train_paths(
     guards: Mapping[str, Dipole | Any] | None = None,
     probes: Probes | None = None,
     labels: Mapping[str, Any] | None = None,
-    settings: PathTraining | None = None,
+    settings: PathTrainingSettings | None = None,
     identity: Constraint | None = None,
     perceptual: Constraint | None = None,
     seed: int = 0,
@@ -161,7 +150,7 @@ def train_paths(
         ConfigError: a name is both dipole and guard, or there is no dipole.
         TrainingError: the loss became NaN.
     """
-    settings = settings or PathTraining()
+    settings = settings or PathTrainingSettings()
     learned, held = read_dipoles(dipoles), read_dipoles(guards or {})
     if not learned:
         raise ConfigError("`dipoles` names nothing to learn.")
@@ -206,7 +195,7 @@ def learn_path(
     Raises:
         ConfigError: unknown settings, or a set in another space (a published one cannot be extended).
     """
-    known = PathTraining.__dataclass_fields__
+    known = PathTrainingSettings.__dataclass_fields__
     for setting in settings:
         if setting not in known:
             raise ConfigError(str(unknown("setting", setting, known, where="learning a path")))
@@ -220,7 +209,14 @@ def learn_path(
     everything = {name: dipole, **guards}
     probes = _complete(probes, _Faces.read(diffae, clip, images, everything), everything, {}, seed)
     new = train_paths(
-        diffae, clip, {name: dipole}, images, guards=guards, probes=probes, settings=PathTraining(**settings), seed=seed
+        diffae,
+        clip,
+        {name: dipole},
+        images,
+        guards=guards,
+        probes=probes,
+        settings=PathTrainingSettings(**settings),
+        seed=seed,
     )
     return (paths.join(new) if paths is not None else new), probes
 
@@ -286,12 +282,14 @@ def _complete(
     return fitted if probes is None else probes.join(fitted)
 
 
-def _new_paths(diffae: DiffAE, dipoles: Mapping[str, Dipole], settings: PathTraining) -> PathSet:
+def _new_paths(diffae: DiffAE, dipoles: Mapping[str, Dipole], settings: PathTrainingSettings) -> PathSet:
     dim = diffae.z_mean.shape[-1]
     return PathSet(dipoles, dim, network=settings.network, mean=diffae.z_mean, std=diffae.z_std)
 
 
-def _start(paths: PathSet, faces: _Faces, probes: Probes, names: list[str], settings: PathTraining) -> torch.Tensor:
+def _start(
+    paths: PathSet, faces: _Faces, probes: Probes, names: list[str], settings: PathTrainingSettings
+) -> torch.Tensor:
     """Point the fields along the regression, and return the distance between the poles of each path (k,)."""
     readings = torch.stack([probes.logits(faces.z_sem)[:, probes.index(name)] for name in names], dim=1).sigmoid()
     effects = effect_directions(faces.z, readings)[: len(paths.names)]
@@ -326,7 +324,7 @@ class _Trainer:
         faces: _Faces,
         dipoles: Mapping[str, Dipole],
         distances: torch.Tensor,
-        settings: PathTraining,
+        settings: PathTrainingSettings,
         identity: Constraint | None,
         perceptual: Constraint | None,
     ):
