@@ -7,6 +7,9 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
+
+import vlbias
 
 
 def test_files_and_targets_that_the_guide_names_exist(repository):
@@ -35,10 +38,10 @@ def test_every_page_stands_in_the_navigation(repository):
 
 def test_every_public_room_is_in_the_reference(repository):
     text = "".join(path.read_text() for path in (repository / "docs" / "api").glob("*.md"))
-    found = {name.split(".")[1] for name in re.findall(r"^::: (vlbias\.\w+)", text, re.MULTILINE)}
-    rooms = {path.stem for path in (repository / "vlbias").iterdir() if path.suffix == ".py" or path.is_dir()}
-    private = {"cli", "demo", "doctor", "given", "originals", "shown", "version"}
-    assert {name for name in rooms if not name.startswith("_") and name != "py"} - private == found
+    found = set(re.findall(r"^::: (vlbias\.\w+)", text, re.MULTILINE))
+    homes = {module.rpartition(".")[0] if module.count(".") > 1 else module for module in vlbias._HOMES.values()}
+    assert {f"vlbias.{name}" for name in vlbias._MODULES} | homes <= found
+    assert all((repository / module.replace(".", "/")).is_dir() or find_spec(module) for module in found)
 
 
 def test_lower_bounds_are_pinned(repository):
