@@ -140,14 +140,18 @@ def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_pat
     assert (tmp_path / "new" / "s.png").is_file()
 
 
+TAKEN = "20170109142408075"  # as UTKFace writes dates
+
+
 def test_files_that_are_left_out_are_named(tmp_path):
     for number in range(5):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{200 + number}_1_0_2017.jpg")
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{200 + number}_1_0_{TAKEN}.jpg")
     for age in (20, 30, 60, 70):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{age}_{age % 20 // 10}_0_2017.jpg")
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{age}_{age % 20 // 10}_0_{TAKEN}.jpg")
     words = ("balance", tmp_path, tmp_path / "out", "--target", "gender", "--protected", "age_group", "--dry-run")
     output = run(*words)
-    assert "note: 200_1_0_2017.jpg: label_out_of_range: age is 200" in output and "note: 2 more like these" in output
+    assert f"note: 200_1_0_{TAKEN}.jpg: label_out_of_range: age is 200" in output
+    assert "note: 2 more like these" in output
 
 
 def test_two_pictures_of_one_name_are_refused(folder, picture, tmp_path, monkeypatch, capsys):
