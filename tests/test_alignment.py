@@ -123,7 +123,7 @@ def test_an_unchanged_edit_leaves_every_pixel():
 
 def test_an_edit_stays_inside_its_square_and_fades_out():
     picture = photo()
-    aligned = align(picture, size=64, landmarks=[*UPRIGHT, 100, 60])
+    aligned = align(picture, size=64, landmarks=UPRIGHT + np.array((100, 60)))
     brighter = Image.fromarray((np.asarray(aligned.crop, int) + 40).clip(0, 255).astype(np.uint8))
     change = np.asarray(aligned.paste_back(brighter), float) - np.asarray(picture, float)
     left, top = aligned.transform.corners().min(axis=0).astype(int)
@@ -154,7 +154,7 @@ def test_a_turned_phone_photo_is_set_upright(tmp_path):
 
 
 def test_none_several_and_tiny_faces_get_a_clear_answer():
-    left, right = face(UPRIGHT, 60), face([*UPRIGHT, 150, 0], 110)
+    left, right = face(UPRIGHT, 60), face(UPRIGHT + np.array((150, 0)), 110)
     with pytest.raises(ImageError, match="no face was found in the photo. Use a frontal picture"):
         align(photo(), size=64, detector=lambda _: [])
     with pytest.raises(ImageError, match=r"has 2 faces, from the left 60, 110 pixels wide. Choose one with face=0..1"):

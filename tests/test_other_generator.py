@@ -98,7 +98,7 @@ def test_a_dataset_is_balanced_and_a_run_is_resumed(pieces, tmp_path):
     assert balancer.run(faces, plan, tmp_path / "out", progress=False).complete and backend.evaluations == calls
     backend.amount /= 2
     try:
-        with pytest.raises(OutputError, match="another job: its `amount`"):
+        with pytest.raises(OutputError, match=r"another job: `backend\.amount` is 0\.5 there and 0\.25 here"):
             balancer.run(faces, plan, tmp_path / "out", progress=False)
     finally:
         backend.amount *= 2

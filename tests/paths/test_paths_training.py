@@ -282,7 +282,7 @@ def test_backbone_from_a_local_file(tmp_path):
     x = torch.rand(2, 3, 40, 40) * 2 - 1
     assert float(judge.distance(x, x)) == pytest.approx(0, abs=1e-5)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="does not fit torchvision:squeezenet1_1: 50 entries are missing"):
+    with pytest.raises(CheckpointError, match="as torchvision:squeezenet1_1 does not fit its architecture, 50 keys"):
         BackboneConstraint("torchvision:squeezenet1_1", tmp_path / "other.pth")
     with pytest.raises(UnknownNameError, match="Unknown backbone 'resnet1' for torchvision"):
         BackboneConstraint("torchvision:resnet1", tmp_path / "net.pth")
