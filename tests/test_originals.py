@@ -159,7 +159,8 @@ def test_a_change_does_not_ring_and_keeps_the_grain(tmp_path):
 def test_a_change_of_one_colour_leaves_the_others():
     picture = scene(128, 128)
     before = small(picture)
-    rise = np.asarray(Original.of_picture(picture).changed(before, before + np.array((20, 0, 0))), int) - np.asarray(picture, int)
+    changed = Original.of_picture(picture).changed(before, before + np.array((20, 0, 0)))
+    rise = np.asarray(changed, int) - np.asarray(picture, int)
     assert (rise == (20, 0, 0)).all()
 
 
