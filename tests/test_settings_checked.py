@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from vlbias.balance import Checks
 from vlbias.errors import ConfigError
 from vlbias.settings import Settings, number
 
@@ -82,3 +83,8 @@ def test_what_must_be_given_is_named():
 
     with pytest.raises(ConfigError, match="Point lacks `x`"):
         Point.from_dict({})
+
+
+def test_a_misspelt_setting_names_the_right_one():
+    with pytest.raises(ConfigError, match=r"Unknown setting 'retry' for Checks\. Did you mean 'retries'\?"):
+        Checks(retry=1)

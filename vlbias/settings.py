@@ -26,7 +26,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
@@ -90,8 +90,17 @@ class Settings:
     does so in ``__post_init__``, after ``super().__post_init__()``.
 
     Raises:
-        ConfigError: a value of another type, or out of its range; it is named with the class.
+        ConfigError: a value of another type, or out of its range, or of a name that there is not; it is named with the
+            class.
     """
+
+    def __new__(cls, *_: Any, **values: Any) -> Self:
+        """A misspelt name is an error like any other: it says which names there are."""
+        known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in values:
+            if name not in known:
+                raise ConfigError(str(unknown("setting", name, known, where=cls.__name__)))
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
