@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from doubles import tree_hash
 from PIL import Image
 
 from vlbias.balance import Balancer, Checks
@@ -19,6 +20,7 @@ from vlbias.balance.export import add_to_report
 from vlbias.data.table import Problem
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.images import open_image, read_png_metadata
+from vlbias.leak import LeakSettings
 from vlbias.originals import read_provenance
 
 
@@ -468,3 +470,15 @@ def test_edits_are_as_large_as_their_donors_and_of_their_kind(editor, faces, tmp
     (warning,) = small.report["warnings"]
     assert "originals are about 24 pixels wide and edits 8" in warning and f"warning: {warning}" in small.summary()
     assert warning in (tmp_path / "small" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("originals", ["copy", "exact", "link", "omit", "resize"])
+def test_what_is_balanced_stays_as_it_was(tiny, tmp_path, originals):
+    faces = tiny.make_faces(tmp_path / "faces", tiny.CELLS)
+    before = tree_hash(tmp_path / "faces")
+    size = "editor" if originals == "resize" else "own"
+    balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin", size=size, leak=LeakSettings(sizes=()))
+    plan = balancer.plan(faces, limit=3)
+    assert balancer.run(faces, plan, tmp_path / "out", originals=originals, progress=False).complete
+    assert balancer.run(faces, plan, tmp_path / "out", originals=originals, progress=False).complete
+    assert tree_hash(tmp_path / "faces") == before
