@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import photographs
 import pytest
 import torch
+from doubles import TINY
 from photographs import drawn_faces, placed
 from PIL import Image
 from typer.testing import CliRunner
@@ -15,23 +17,13 @@ from typer.testing import CliRunner
 from vlbias import Dipole, Editor, PathSet
 from vlbias.alignment import LAYOUTS, Similarity, layout_transform
 from vlbias.cli import app, main
-from vlbias.diffae import DiffAE, DiffAEConfig
+from vlbias.diffae import DiffAE
 from vlbias.errors import ConfigError, ImageError, ShapeError, UnknownNameError
 from vlbias.images import read_png_metadata
 from vlbias.rendering import Renderer, RenderSettings
 
 SIZE = 32
-CONFIG = DiffAEConfig(
-    image_size=SIZE,
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    embed_channels=16,
-    attention_resolutions=(),
-    enc_channel_mult=(1, 2),
-    enc_num_res_blocks=1,
-    num_groups=4,
-)
+CONFIG = replace(TINY, image_size=SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from doubles import TINY
 from PIL import Image
 
 from vlbias.balance import Balancer, Checks
 from vlbias.clip import Preprocess
 from vlbias.data import FaceDataset
-from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
+from vlbias.diffae import DiffAE, PriorConfig
 from vlbias.editor import Editor
 from vlbias.images import open_image, to_tensor
 from vlbias.paths import Dipole, PathSet, Probes
@@ -54,19 +55,8 @@ def real(tmp_path_factory):
     faces = FaceDataset("ramps", table, root=folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = DiffAEConfig(
-            image_size=16,
-            model_channels=8,
-            channel_mult=(1, 2),
-            num_res_blocks=1,
-            embed_channels=16,
-            attention_resolutions=(),
-            enc_channel_mult=(1, 2),
-            enc_num_res_blocks=1,
-            num_groups=4,
-            prior=PriorConfig(num_layers=3, hidden_channels=24, skip_layers=(1, 2), time_channels=8),
-        )
-        diffae = DiffAE(config)
+        prior = PriorConfig(num_layers=3, hidden_channels=24, skip_layers=(1, 2), time_channels=8)
+        diffae = DiffAE(replace(TINY, prior=prior))
         for parameter in diffae.parameters():
             if not parameter.any():
                 parameter.data.normal_(std=0.1)
