@@ -312,7 +312,8 @@ def _build(settings: FitSettings, num_classes: int, tensors: Mapping[str, Tensor
         size, options = settings.image_size, settings.resolved_options()
         return create_backbone(settings.backbone, num_classes, image_size=size, options=options)
 
-    with contextlib.suppress(NotImplementedError), torch.device("meta"):  # takes no memory
+    # On the meta device nothing is allocated. A family that cannot be built there is checked once it is filled.
+    with contextlib.suppress(NotImplementedError), torch.device("meta"):
         check_tensors(build().state_dict(), tensors, source)
     return build()
 
