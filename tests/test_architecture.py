@@ -177,6 +177,39 @@ def test_importing_vlbias_is_light():
     assert result.stdout.strip() == "[]" and result.stderr == ""
 
 
+def loaded(code: str, libraries: set[str]) -> set[str]:
+    """Which of the libraries a fresh Python has loaded after some lines."""
+    code += f"\nimport sys; print(' '.join(sorted({libraries!r} & set(sys.modules))))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split()) if result.stdout.strip() else set()
+
+
+def test_an_edit_does_not_open_the_whole_house():
+    """Each of these takes as long to import as an edit takes to make, or several times as long."""
+    heavy = {"diffusers", "open_clip", "pandas", "scipy", "sklearn", "timm", "torchvision", "torch._dynamo"}
+    code = """
+from PIL import Image
+from vlbias import Editor
+face = Image.new("RGB", (64, 64), "tan")
+Editor.from_pretrained("synthfaces-64", device="cpu", clip=False).edit(face, age=1.0, check=False)
+"""
+    assert loaded(code, heavy) == set()
+
+
+@pytest.mark.parametrize("command", [["balance"], ["train", "editor"], ["search"], ["edit"]])
+def test_help_loads_no_heavy_library(command):
+    code = f"""
+import sys
+from vlbias.cli import app
+sys.argv = ["vlbias", *{command!r}, "--help"]
+try:
+    app()
+except SystemExit:
+    pass
+"""
+    assert loaded(code, {"torch", "numpy", "pandas", "PIL", "scipy"}) == set()
+
+
 def test_public_names_exist():
     for name in vlbias.__all__:
         assert getattr(vlbias, name) is not None

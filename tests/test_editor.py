@@ -20,7 +20,7 @@ from vlbias.errors import (
     UnknownNameError,
 )
 from vlbias.images import to_pil, to_tensor
-from vlbias.rendering import RenderSettings
+from vlbias.rendering import Renderer, RenderSettings
 
 SIZE, DIM = 16, 16
 CONFIG = DiffAEConfig(
@@ -268,6 +268,26 @@ def test_faces_of_its_own_kind_are_rebuilt_and_others_refused(drawn):
         drawn.strip(photo, "age")
     assert drawn.edit(photo, age=0.0).tobytes() == photo.tobytes()  # nothing is edited
     assert drawn.edit(photo, age=0.5, check=False).size == (64, 64)
+
+
+def test_what_is_usual_is_saved_with_the_editor_and_measured_for_another_solver(drawn, tmp_path):
+    drawn.save_pretrained(tmp_path / "copy")
+    saved = json.loads((tmp_path / "copy" / "config.json").read_text())["usual_rebuild_db"]
+    assert Editor.from_pretrained(str(tmp_path / "copy")).renderer.usual_rebuild_db == saved
+    assert drawn.with_settings(solver="ddim").renderer.usual_rebuild_db != saved
+    measured = Renderer(drawn.renderer.diffae, settings=drawn.renderer.settings).usual_rebuild_db
+    assert measured == pytest.approx(saved, abs=0.1)
+
+
+def test_an_editor_without_its_clip_edits_alike(drawn):
+    from vlbias import load_dataset
+
+    faces = load_dataset("synthfaces", n=1, seed=3)
+    face = faces.image(faces.ids[0])
+    light = Editor.from_pretrained("synthfaces-64", device="cpu", clip=False)
+    assert light.edit(face, age=1.0).tobytes() == drawn.edit(face, age=1.0).tobytes()
+    with pytest.raises(CheckpointError, match="no CLIP"):
+        light.learn("smile", Dipole("a smile", "no smile"), [face])
 
 
 def test_a_picture_far_from_square_is_no_face_crop(editor):

@@ -14,10 +14,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +28,9 @@ from vlbias.images import Pictures, load_pixels, to_float
 from vlbias.optim import WeightAverage, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
 from vlbias.settings import Settings, number, with_changes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Classifier",
@@ -346,6 +348,8 @@ def _read_config(path: Path, device: str | None) -> tuple[list[Any], FitSettings
 
 
 def _labels(labels: object, count: int) -> list[Any]:
+    import pandas as pd  # half a second, which a single edit does not need
+
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels, dtype=object)
     if array.ndim != 1 or len(array) != count:
         raise ShapeError(f"`labels` must hold {count} labels, one an image; got shape {tuple(array.shape)}.")

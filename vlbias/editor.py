@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from einops import repeat
@@ -85,7 +85,7 @@ class Editor:
         name_or_path: str,
         *,
         paths: str | Path | None = None,
-        clip: str | Path | Clip | None = None,
+        clip: str | Path | Clip | Literal[False] | None = None,
         device: str | torch.device | None = None,
     ) -> Editor:
         """Load an editor.
@@ -93,7 +93,8 @@ class Editor:
         Args:
             name_or_path: a shipped name (``"synthfaces-64"``), an editor folder, or a published DiffAE ``.ckpt``.
             paths: a path folder, ours or the published one, in place of the editor's own.
-            clip: a CLIP in place of the editor's own: a folder, an open_clip name, or a loaded ``Clip``.
+            clip: a CLIP in place of the editor's own: a folder, an open_clip name, or a loaded ``Clip``; ``False`` for
+                none, which is quicker to load and enough to edit.
             device: where the networks live; ``None`` for CUDA if there is one, else the CPU.
 
         Raises:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -24,7 +26,7 @@ def read_editor(
     name_or_path: str,
     *,
     paths: str | Path | None = None,
-    clip: str | Path | Clip | None = None,
+    clip: str | Path | Clip | Literal[False] | None = None,
     device: str | torch.device | None = None,
 ) -> Renderer:
     """Load an editor's networks; the arguments and errors are those of ``Editor.from_pretrained``."""
@@ -39,11 +41,12 @@ def read_editor(
         settings = _settings_of(info, place)
         diffae = DiffAE.from_pretrained(place / "diffae")
         paths = paths or (place / "paths" if (place / "paths").is_dir() else None)
-        clip = clip or (place / "clip" if (place / "clip").is_dir() else None)
+        if clip is None and (place / "clip").is_dir():
+            clip = place / "clip"
     path_set, probes = _load_paths(paths)
     return Renderer(
         diffae.to(device),
-        clip=load_clip(clip, device=device) if isinstance(clip, str | Path) else clip,
+        clip=load_clip(clip, device=device) if isinstance(clip, str | Path) else clip or None,
         paths=None if path_set is None else path_set.to(device),
         probes=None if probes is None else probes.to(device),
         settings=settings,
@@ -54,6 +57,8 @@ def read_editor(
 def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> None:
     """Write an editor's networks; the arguments and errors are those of ``Editor.save_pretrained``."""
     parts.info.pop("sha256", None)  # of an older format; the manifest holds the hashes now
+    usual_db = parts.usual_rebuild_db
+    parts.info |= {} if usual_db is None or not math.isfinite(usual_db) else {"usual_rebuild_db": round(usual_db, 3)}
     parts.info |= {"kind": "editor", "image_size": parts.image_size, "render": asdict(parts.settings)}
     with draft_folder(folder) as draft:
         parts.diffae.save_pretrained(draft / "diffae", dtype=dtype)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.diffae import DiffAE, seeded_noise
+from vlbias.diffae.betas import betas
 from vlbias.diffae.blocks import AttentionBlock, ResBlock, timestep_features
-from vlbias.diffae.schedulers import betas
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError
 from vlbias.images import to_float
 

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
 from vlbias.version import __version__
 
-__all__ = ["app", "main"]
+__all__ = ["Application", "app", "main"]
 
-app = typer.Typer(
+
+class _Command(TyperCommand):
+    """Runs with denormal numbers flushed. PyTorch is loaded here, so that help and wrong options answer at once."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from vlbias.optim import flush_denormals
+
+        with flush_denormals():
+            return super().invoke(ctx)
+
+
+class Application(typer.Typer):
+    """A family of commands."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        """Register a function as a command, see ``typer.Typer.command``."""
+        return super().command(name, cls=_Command, **options)
+
+
+app = Application(
     name="vlbias",
     help="Measure and mitigate bias in face datasets.",
     no_args_is_help=True,
@@ -31,14 +52,11 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    from vlbias.optim import flush_denormals
-
-    context.with_resource(flush_denormals())
+    pass
 
 
 def main() -> None:

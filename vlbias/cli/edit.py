@@ -53,7 +53,7 @@ def edit(
     choice = _face_of(face)
     *sources, out = map(Path, files)
     names = _distinct_names(sources)
-    model = open_editor(editor)
+    model = open_editor(editor, clip=False)
     for attribute in strengths:
         # Options of Python's own edit(), such as --images, are no attributes.
         if attribute not in model.attributes:
@@ -137,7 +137,7 @@ def strip(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"the strip is written as PNG, so OUT must end in .png; got {out}.")
     make_folder(out.parent)
-    model = open_editor(editor)
+    model = open_editor(editor, clip=False)
     provenance = {"synthetic": "true", "editor": model.name, "source": image.name, "path": path}
     provenance |= {"steps": str(steps), "reach": f"{reach:g}"}
     claim_pictures({out: provenance}, [image], overwrite=overwrite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -47,8 +47,8 @@ FollowLinksOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of all that is drawn.")]
 
 
-def open_editor(name: str, clip: str | None = None) -> Editor:
-    """The editor of ``--editor``."""
+def open_editor(name: str, clip: str | Literal[False] | None = None) -> Editor:
+    """The editor of ``--editor``; ``clip`` as in ``Editor.from_pretrained``."""
     from vlbias.editor import Editor
 
     return Editor.from_pretrained(name, clip=clip)

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from vlbias.cli.application import app
+from vlbias.cli.application import Application, app
 from vlbias.cli.options import DatasetArgument, FollowLinksOption, SeedOption, open_faces
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
 from vlbias.files import make_folder
 
-train_app = typer.Typer(help="Train the networks of an editor; every run resumes after a kill.", no_args_is_help=True)
+train_app = Application(help="Train the networks of an editor; every run resumes after a kill.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the result and the state go.")]

@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from vlbias.errors import ConfigError, LabelError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CaptionTemplates", "TableCaptions"]
 

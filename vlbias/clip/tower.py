@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -21,6 +21,9 @@ from vlbias.clip.small import ClipConfig, resized, small_preprocess
 from vlbias.errors import ConfigError, ShapeError, unknown
 from vlbias.files import AnyPath
 from vlbias.settings import number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LabelTargets", "TowerTrainingSettings", "train_tower"]
 
@@ -88,6 +91,8 @@ class LabelTargets:
 
     @staticmethod
     def _block(table: pd.DataFrame, column: str, num_bins: int, softness: float) -> torch.Tensor:
+        import pandas as pd  # half a second, which a single edit does not need
+
         if column not in table.columns:
             raise unknown("column", column, table.columns)
         values = table[column]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlbias.errors import ConfigError
+from vlbias.diffae.multistep import solve
+from vlbias.errors import ConfigError, unknown
 
 __all__ = ["Process", "noise_to_sample", "sample_to_noise", "seeded_noise"]
+
+#: First order, as published, and second order, the default.
+SOLVERS = ("ddim", "dpm++2m")
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -65,9 +69,11 @@ def noise_to_sample(
         clip: limit the predicted sample to [-1, 1] in each step (DDIM only).
         grad_steps: so many of the last steps keep their gradient, the others do not.
     """
+    if _is_multistep(solver, process, num_steps):
+        return solve(network, noise, num_steps, **asdict(process), to_noise=False, grad_steps=grad_steps)
     from vlbias.diffae.schedulers import decoder
 
-    scheduler = decoder(solver, process.T, process.beta_schedule, process.prediction_type, clip=clip)
+    scheduler = decoder(**asdict(process), clip=clip)
     return _run(scheduler, network, noise, num_steps, grad_steps)
 
 
@@ -75,16 +81,23 @@ def sample_to_noise(
     network: Network, process: Process, sample: Tensor, num_steps: int, *, solver: str = "ddim", clip: bool = False
 ) -> Tensor:
     """The other direction: a sample (b, ...) => the noise from which :func:`noise_to_sample` finds it."""
+    if _is_multistep(solver, process, num_steps):
+        return solve(network, sample, num_steps, **asdict(process), to_noise=True)
     from vlbias.diffae.schedulers import inverter
 
-    scheduler = inverter(solver, process.T, process.beta_schedule, process.prediction_type, clip=clip)
+    scheduler = inverter(**asdict(process), clip=clip)
     return _run(scheduler, network, sample, num_steps, grad_steps=0)
 
 
+def _is_multistep(solver: str, process: Process, num_steps: int) -> bool:
+    if not 1 <= num_steps <= process.T:
+        raise ConfigError(f"`num_steps` must be in 1..{process.T}; got {num_steps}.")
+    if solver not in SOLVERS:
+        raise unknown("solver", solver, SOLVERS)
+    return solver == "dpm++2m"
+
+
 def _run(scheduler: Any, network: Network, sample: Tensor, num_steps: int, grad_steps: int) -> Tensor:
-    T = scheduler.config.num_train_timesteps
-    if not 1 <= num_steps <= T:
-        raise ConfigError(f"`num_steps` must be in 1..{T}; got {num_steps}.")
     with warnings.catch_warnings():
         # diffusers hands a tensor to np.array in a way that NumPy 2 deprecates
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 
 from vlbias.clip import Clip
@@ -16,6 +16,9 @@ from vlbias.paths.pathset import PathSet
 from vlbias.paths.preservation import EncoderConstraint, FeatureConstraint
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, otsu_threshold
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: (rows of the faces, path, strength) => their readings (b, m) afterwards, and similarity (b,) to what they were.
 Walk = Callable[[torch.Tensor, str, float], tuple[torch.Tensor, torch.Tensor]]
@@ -138,5 +141,7 @@ def _report(paths: PathSet, names: list[str], before: torch.Tensor, walk: Walk, 
             }
             changed[label] = dict(zip(names, flipped.float().mean(dim=0).tolist(), strict=True))
             moved[label] = dict(zip(names, ((after - before[rows]) / unit).mean(dim=0).tolist(), strict=True))
+    import pandas as pd  # half a second, which a single edit does not need
+
     tables = (pd.DataFrame.from_dict(table, orient="index") for table in (summary, changed, moved))
     return PathReport(*tables)
