@@ -18,7 +18,7 @@ PACKAGE = Path(vlbias.__file__).parent
 
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
-    ["errors", "version"],
+    ["errors", "processors", "version"],
     ["attributes", "labels", "settings", "shown", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints", "optim"],

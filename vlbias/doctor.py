@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from vlbias.checkpoints import checkpoint_folders, list_checkpoints
+from vlbias.processors import usable_processors
 from vlbias.version import __version__
 
 __all__ = ["Finding", "examine"]
@@ -83,7 +84,9 @@ def _versions() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    findings = [Finding("processor", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use")]
+    usable, policy = usable_processors(), os.environ.get("OMP_WAIT_POLICY", "active").lower()
+    used = f"{os.cpu_count()} cores, {usable} usable, {torch.get_num_threads()} threads in use, waiting: {policy}"
+    findings = [Finding("processor", "ok", used)]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         findings.append(Finding("memory", "ok", f"{total / 2**30:.1f} GiB"))

@@ -11,15 +11,17 @@ from typer.core import TyperCommand
 
 from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
+from vlbias.processors import share_processors
 from vlbias.version import __version__
 
 __all__ = ["Application", "app", "main"]
 
 
 class _Command(TyperCommand):
-    """Runs with denormal numbers flushed. PyTorch is loaded here, so that help and wrong options answer at once."""
+    """Runs with denormal numbers flushed and its processors shared. PyTorch is loaded here, not for help."""
 
     def invoke(self, ctx: Any) -> Any:
+        share_processors()
         from vlbias.optim import flush_denormals
 
         with flush_denormals():

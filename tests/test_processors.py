@@ -1,0 +1,61 @@
+"""Threads fit the processors that may be used, whatever the host has, and sleep while they wait."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vlbias.processors import usable_processors
+
+AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def groups(tmp_path, membership, files):
+    (tmp_path / "cgroup").write_text(membership)
+    for name, text in files.items():
+        place = tmp_path / "fs" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    return {"membership": tmp_path / "cgroup", "cgroups": tmp_path / "fs"}
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "most"),
+    [
+        ("0::/\n", {}, None),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/job\n", {"job/cpu.max": "100000 100000\n"}, 1),
+        ("0::/job\n", {"job/cpu.max": "50000 100000\n"}, 1),
+        ("0::/job/step\n", {"job/cpu.max": "100000 100000\n", "job/step/cpu.max": "max 100000\n"}, 1),
+        ("4:memory:/a\n1:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "100000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 1),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "0\n"}, None),
+        ("nonsense", {"cpu.max": "1 1"}, None),
+    ],
+)
+def test_a_quota_bounds_the_processors(tmp_path, membership, files, most):
+    assert usable_processors(**groups(tmp_path, membership, files)) == (AFFINITY if most is None else most)
+
+
+def test_no_control_groups(tmp_path):
+    assert usable_processors(membership=tmp_path / "none", cgroups=tmp_path) == AFFINITY
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is set through Linux")
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE 1 1"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 1 1")])
+def test_commands_share_the_processors(given, expected):
+    code = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from typer.testing import CliRunner
+from vlbias.cli import app
+assert CliRunner().invoke(app, ["doctor"]).exit_code in (0, 1)
+import torch
+print(os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | given
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.strip() == expected

@@ -1,0 +1,67 @@
+"""How many processors this program may use, and threads that wait without keeping one busy.
+
+Nothing here imports PyTorch: its threads are set up by the environment that it finds when it is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+
+__all__ = ["share_processors", "usable_processors"]
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_processors(*, membership: Path = Path("/proc/self/cgroup"), cgroups: Path = _CGROUPS) -> int:
+    """Processors that this process may keep busy: its affinity, bounded by the quota of its container.
+
+    Args:
+        membership: names the process's control groups, as Linux's ``/proc/self/cgroup`` does.
+        cgroups: the root of the control groups, version 1 or 2.
+
+    Returns:
+        At least 1; a quota of 1.5 processors counts as 2.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(affinity, _quota(membership, cgroups))))
+
+
+def share_processors() -> None:
+    """Have the threads of PyTorch sleep while they wait, and be no more than the processors that may be used.
+
+    By default they spin. Beside any other work, a thread whose sibling is not running then burns the time that the
+    sibling needs. What the user's environment says already is left as it is; call this before PyTorch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_processors()))
+
+
+def _quota(membership: Path, cgroups: Path) -> float:
+    """Processors that the control groups of the process and their parents allow; infinite without a limit."""
+    places = []
+    for line in _text(membership).splitlines():
+        text = line.partition(":")[2]
+        controllers, named, own = text.partition(":")
+        if named and (controllers == "" or "cpu" in controllers.split(",")):
+            root = cgroups / controllers  # version 1 has a folder for each set of controllers, version 2 one for all
+            folder = root / own.lstrip("/")
+            places += [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
+    return min((_limit(place) for place in places), default=math.inf)
+
+
+def _limit(group: Path) -> float:
+    text = _text(group / "cpu.max") or " ".join(
+        _text(group / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    )
+    match = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", text)  # "max" and -1 are no limit
+    return int(match[1]) / int(match[2]) if match and int(match[1]) and int(match[2]) else math.inf
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
