@@ -421,7 +421,7 @@ def fit(
         ConfigError: unknown or contradictory settings.
         TrainingError: the loss became NaN or infinite.
     """
-    settings = with_changes(settings or FitSettings(), changes)
+    settings = with_changes(FitSettings, settings, changes)
     if not isinstance(images, Tensor):
         if not isinstance(labels, str):
             raise ConfigError("with a dataset, `labels` must be the name of one of its columns.")

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import numbers
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, Union
+from typing import Any, Literal, Self, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
@@ -85,21 +86,23 @@ def number(
 class Settings:
     """Base of frozen dataclasses; checks every value by its annotation and range.
 
-    Understood are ``int``, ``float`` (finite), ``bool``, ``str``, ``Literal``, tuples of these (a list will do), other
-    settings (a dictionary will do) and ``| None``; what else is annotated is not looked at. A class that checks more
-    does so in ``__post_init__``, after ``super().__post_init__()``.
+    Understood are ``int``, ``float`` (finite), ``bool``, ``str``, ``Literal``, tuples and sequences of these (a list
+    will do), mappings, other settings (a dictionary will do) and ``| None``; what else is annotated is not looked at.
+    A class that checks more does so in ``__post_init__``, after ``super().__post_init__()``.
 
     Raises:
         ConfigError: a value of another type, or out of its range, or of a name that there is not; it is named with the
             class.
     """
 
-    def __new__(cls, *_: Any, **values: Any) -> Self:
+    def __new__(cls, *given: Any, **values: Any) -> Self:
         """A misspelt name is an error like any other: it says which names there are."""
         known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
             if name not in known:
                 raise ConfigError(str(unknown("setting", name, known, where=cls.__name__)))
+        if len(given) > len(known):
+            raise ConfigError(f"{cls.__name__} has {len(known)} settings, {', '.join(known)}; got {len(given)} values.")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -158,6 +161,13 @@ def _checked(value: Any, hint: Any, bounds: _Range) -> Any:
         return value
     if origin is tuple:
         return _tuple(value, arguments, bounds)
+    if origin is Sequence:
+        return tuple(_each(_items(value), itertools.repeat(arguments[0]), bounds))
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise _WrongError("a mapping")
+        _each(value.values(), itertools.repeat(arguments[1]), bounds, "mapping", "value")
+        return value
     if hint in (int, float):
         return _number(value, hint, bounds)
     if hint in (bool, str, type(None)):
@@ -174,7 +184,9 @@ def _number(value: Any, kind: type, bounds: _Range) -> int | float:
     good = isinstance(value, accepted) and not isinstance(value, bool)
     if not good or (kind is float and not _is_finite(value)) or not bounds.holds(value):
         raise _WrongError(f"{'a whole number' if kind is int else 'a number'}{bounds}")
-    return int(value) if kind is int else value
+    if kind is int:
+        return int(value)
+    return value if type(value) in (int, float) else float(value)  # a NumPy number has no place in JSON
 
 
 def _is_finite(value: Any) -> bool:
@@ -192,21 +204,34 @@ def _shown(value: Any) -> str:
 
 
 def _tuple(value: Any, arguments: tuple[Any, ...], bounds: _Range) -> tuple[Any, ...]:
-    if not isinstance(value, tuple | list):
-        raise _WrongError("a list")
+    value = _items(value)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         if len(value) > MAX_ITEMS:
             raise _WrongError(f"a list of at most {MAX_ITEMS} entries")
         arguments = arguments[:1] * len(value)
     if len(value) != len(arguments):
         raise _WrongError(f"a list of {len(arguments)} entries")
+    return tuple(_each(value, arguments, bounds))
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """The entries of a list, a tuple, a range or an array."""
+    entries = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(entries, str | bytes) or not isinstance(entries, Sequence):
+        raise _WrongError("a list")
+    return entries
+
+
+def _each(
+    entries: Iterable[Any], hints: Iterable[Any], bounds: _Range, kind: str = "list", one: str = "entry"
+) -> list[Any]:
     try:
-        return tuple(_checked(entry, hint, bounds) for entry, hint in zip(value, arguments, strict=True))
+        return [_checked(entry, hint, bounds) for entry, hint in zip(entries, hints, strict=False)]
     except _WrongError as wrong:
-        raise _WrongError(f"a list in which each entry is {wrong}") from None
+        raise _WrongError(f"a {kind} in which each {one} is {wrong}") from None
 
 
-#: Longest list in settings.
+#: Longest list of fixed type in settings.
 MAX_ITEMS = 1000
 
 
@@ -223,21 +248,20 @@ def _one_of(value: Any, hints: tuple[Any, ...], bounds: _Range) -> Any:
     raise _WrongError(" or ".join([*wanted, *(["None"] if type(None) in hints else [])]))
 
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+def with_changes(kind: type[Own], settings: Own | None, changes: Mapping[str, Any]) -> Own:
+    """Settings with some of them changed by name; what they check is checked again.
 
-
-Changed = TypeVar("Changed", bound=_Dataclass)
-
-
-def with_changes(settings: Changed, changes: Mapping[str, Any]) -> Changed:
-    """A copy of ``settings`` with some of them changed by name; its own checks run again.
+    Args:
+        kind: the class that is wanted.
+        settings: where to start; ``None`` for the defaults.
+        changes: name -> value.
 
     Raises:
-        ConfigError: no setting of that name (the nearest is named), or a value out of range.
+        ConfigError: ``settings`` of another class, no setting of that name (the nearest is named), or a value out of
+            range.
     """
-    known = [item.name for item in dataclasses.fields(settings)]
-    for name in changes:
-        if name not in known:
-            raise ConfigError(str(unknown("setting", name, known)))
-    return dataclasses.replace(settings, **changes)
+    if settings is None:
+        return kind(**changes)
+    if not isinstance(settings, kind):
+        raise ConfigError(f"`settings` must be {kind.__name__}(...) or None; got {_shown(settings)}.")
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]

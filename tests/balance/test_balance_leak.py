@@ -119,7 +119,7 @@ def test_the_report_of_an_older_run_has_no_section(small_edits, tmp_path):
 
 
 def test_a_probe_that_does_not_exist_is_refused(editor):
-    with pytest.raises(ConfigError, match="`probe` of the leak must be one of low-level, network; got 'eyes'"):
+    with pytest.raises(ConfigError, match="`probe` of LeakSettings must be one of low-level, network; got 'eyes'"):
         Balancer(editor, target="smile", protected="skin", leak="eyes")
 
 

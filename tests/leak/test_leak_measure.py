@@ -185,10 +185,10 @@ def test_a_network_tells_edits_less_their_donors(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"probe": "eye"}, "`probe` of the leak must be one of low-level, network; got 'eye'"),
-        ({"sizes": (128, 8)}, r"`sizes` of the leak must lie in 16..2048 pixels; got 8"),
-        ({"max_pictures": 3}, "`max_pictures` of the leak must be >= 20; got 3"),
-        ({"network_steps": 0}, "`num_steps` of FitSettings must be a whole number >= 1"),
+        ({"probe": "eye"}, "`probe` of LeakSettings must be one of low-level, network; got 'eye'"),
+        ({"sizes": (128, 8)}, r"`sizes` of LeakSettings must be a list .* whole number in 16..2048"),
+        ({"max_pictures": 3}, "`max_pictures` of LeakSettings must be a whole number >= 20; got 3"),
+        ({"network_steps": 0}, "`network_steps` of LeakSettings must be a whole number >= 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, text):

@@ -120,11 +120,11 @@ def test_numbers_of_other_kinds(faces):
     plan = simulate.plan(faces, **OPTIONS, n=np.int64(40), shares=(0.0, 0.5), repeats=1)
     assert plan.settings.n == 40 and type(plan.settings.n) is int
     for n in (True, 12.5, 1, "many"):
-        with pytest.raises(ConfigError, match="`n` must be 'max' or a number"):
+        with pytest.raises(ConfigError, match="`n` of PlanSettings must be a whole number >= 2 or one of max"):
             simulate.plan(faces, **OPTIONS, n=n)
-    with pytest.raises(ConfigError, match="`seed` must be >= 0; got -1"):
+    with pytest.raises(ConfigError, match="`seed` of PlanSettings must be a whole number >= 0; got -1"):
         simulate.plan(faces, **OPTIONS, seed=-1)
-    with pytest.raises(ConfigError, match="below 1; got nan"):
+    with pytest.raises(ConfigError, match="each entry is a number or a mapping; got"):
         simulate.plan(faces, **OPTIONS, shares=(0.0, float("nan")))
 
 
@@ -160,7 +160,7 @@ def test_bad_input(faces, make_faces):
         call(target="emotions")
     with pytest.raises(UnknownNameError, match="mode"):
         call(mode="replace")
-    with pytest.raises(UnknownNameError, match="Unknown rest"):
+    with pytest.raises(ConfigError, match="`rest` of PlanSettings must be one of natural, uniform"):
         call(rest="equal")
     with pytest.raises(UnknownNameError, match="Unknown group 'w'"):
         call(focal="w")
@@ -168,7 +168,7 @@ def test_bad_input(faces, make_faces):
         call(shares=(0.5, 1.5))
     with pytest.raises(ConfigError, match="at least two shares"):
         call(shares=(0.5,))
-    with pytest.raises(ConfigError, match="`n` must be"):
+    with pytest.raises(ConfigError, match="`n` of PlanSettings must be"):
         call(n="all")
     with pytest.raises(ConfigError, match="must differ"):
         call(target="race")
@@ -205,7 +205,7 @@ def test_labels_are_what_they_are_everywhere(faces):
 
 
 def test_unknown_settings_are_named(faces):
-    with pytest.raises(ConfigError, match="Unknown setting 'repeat'. Did you mean 'repeats'"):
+    with pytest.raises(ConfigError, match="Unknown setting 'repeat' for PlanSettings. Did you mean 'repeats'"):
         simulate.plan(faces, **OPTIONS, repeat=3)
     given = simulate.PlanSettings(n=60, repeats=1, focal="z")
     assert simulate.plan(faces, **OPTIONS, settings=given, seed=4).settings.seed == 4

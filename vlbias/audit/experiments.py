@@ -167,7 +167,7 @@ def _split_settings(
     ours = {field.name for field in fields(EvaluationSettings)} - {"seed", "classes", "group_names"}
     evaluation = EvaluationSettings(**{name: value for name, value in changes.items() if name in ours})
     others = {name: value for name, value in changes.items() if name not in ours}
-    return evaluation, with_changes(settings or classify.FitSettings(), others)
+    return evaluation, with_changes(classify.FitSettings, settings, others)
 
 
 def _open(value: Datasets, name: str) -> FaceDataset:

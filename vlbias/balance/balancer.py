@@ -63,7 +63,7 @@ class Balancer:
         settings: BalanceSettings | None = None,
         **options: Unpack[BalanceOptions],
     ):
-        self.settings = settings = with_changes(settings or BalanceSettings(), options)
+        self.settings = settings = with_changes(BalanceSettings, settings, options)
         self.backend = backend = editor.renderer if isinstance(editor, Editor) else editor
         self.target, self.mode, self.source, self.seed = target, mode, source, seed
         if not isinstance(protected, str | Sequence):
@@ -99,7 +99,7 @@ class Balancer:
             mode=mode,
             source=source,
             seed=self.seed,
-            settings=replace(self.settings, **options),
+            settings=with_changes(BalanceSettings, self.settings, options),
         )
 
     # -- planning -----------------------------------------------------------------------------------------------------

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from vlbias.balance.identity import Identity
 from vlbias.balance.own_scorers import OwnScorer
-from vlbias.balance.pictures import check_size
 from vlbias.balance.verification import Checks
 from vlbias.errors import ConfigError, PlanError
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
+from vlbias.settings import Settings, number
 
 __all__ = ["BalanceOptions", "BalanceSettings"]
 
@@ -22,7 +22,7 @@ Level = str | int | Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class BalanceSettings:
+class BalanceSettings(Settings):
     """How a :class:`vlbias.Balancer` plans, verifies and writes.
 
     Attributes:
@@ -59,28 +59,21 @@ class BalanceSettings:
     checks: Checks = field(default_factory=Checks)
     identity: str | PathLike[str] | FaceNetwork | Identity = "latent"
     scorers: Mapping[str, OwnScorer] | None = None
-    prior_steps: int = 10
+    prior_steps: int = number(10, 1)
     keep_pairs: bool = True
-    chunk_size: int = 32
-    size: str = "own"
+    chunk_size: int = number(32, 1)
+    size: Literal["own", "editor"] = "own"
     leak: str | LeakSettings = "low-level"
     round_trip: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.splits, str):
             object.__setattr__(self, "splits", (self.splits,))
-        if not self.splits or len(set(self.splits)) != len(self.splits):
-            raise PlanError(f"`splits` must name one split or several, each once; got {list(self.splits)}.")
         if not isinstance(self.checks, Checks):
             raise ConfigError(f"`checks` must be a Checks, such as Checks(goal=0.8); got {self.checks!r}.")
-        for name in ("prior_steps", "chunk_size"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise PlanError(f"`{name}` must be a whole number >= 1; got {count!r}.")
-        for name in ("keep_pairs", "round_trip"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"`{name}` must be True or False; got {getattr(self, name)!r}.")
-        check_size(self.size)
+        super().__post_init__()
+        if not self.splits or len(set(self.splits)) != len(self.splits):
+            raise PlanError(f"`splits` must name one split or several, each once; got {list(self.splits)}.")
 
 
 class BalanceOptions(TypedDict, total=False):
@@ -96,6 +89,6 @@ class BalanceOptions(TypedDict, total=False):
     prior_steps: int
     keep_pairs: bool
     chunk_size: int
-    size: str
+    size: Literal["own", "editor"]
     leak: str | LeakSettings
     round_trip: bool

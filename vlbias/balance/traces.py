@@ -22,7 +22,9 @@ def leak_settings(leak: str | LeakSettings, seed: int) -> LeakSettings:
     Raises:
         ConfigError: no such probe.
     """
-    return leak if isinstance(leak, LeakSettings) else LeakSettings(probe=leak, seed=seed)
+    if isinstance(leak, LeakSettings):
+        return leak
+    return LeakSettings.from_dict({"probe": leak, "seed": seed})
 
 
 def measured(

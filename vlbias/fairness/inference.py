@@ -131,7 +131,7 @@ def permutation_test(
         raise ConfigError(f"'{metric}' does not compare groups, so nothing can be permuted. Choose one of: {able}.")
     if num_permutations < 1:
         raise ConfigError(f"`num_permutations` must be >= 1; got {num_permutations}.")
-    settings = with_changes(settings or EvaluationSettings(), changes)
+    settings = with_changes(EvaluationSettings, settings, changes)
     counts = count(y_true, y_pred, groups, settings.classes, settings.group_names)
     how = settings.for_counts(counts.classes)
     check_cells(counts, settings.min_cell)

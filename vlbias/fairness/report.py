@@ -125,7 +125,7 @@ def evaluate(
         >>> report["accuracy_gap"], report["worst_cell_accuracy"]
         (0.5, 0.0)
     """
-    settings = with_changes(settings or EvaluationSettings(), changes)
+    settings = with_changes(EvaluationSettings, settings, changes)
     counts = count(y_true, y_pred, groups, settings.classes, settings.group_names)
     how = settings.for_counts(counts.classes)
     check_cells(counts, settings.min_cell)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from vlbias.errors import ConfigError, unknown
-from vlbias.fairness.metrics import OVER_CLASSES
+from vlbias.errors import unknown
 from vlbias.labels import label_text
+from vlbias.settings import Settings, number
 
 __all__ = ["EvaluationSettings"]
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """How predictions are evaluated.
 
     Attributes:
@@ -34,23 +34,13 @@ class EvaluationSettings:
     """
 
     positive: Any = None
-    over_classes: str = "worst"
-    min_cell: int | None = None
+    over_classes: Literal["worst", "mean"] = "worst"
+    min_cell: int | None = number(None, 1)
     classes: Sequence[Any] | None = None
     group_names: Sequence[Any] | None = None
-    bootstrap: int = 1000
-    level: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.over_classes not in OVER_CLASSES:
-            raise ConfigError(f"`over_classes` must be 'worst' or 'mean'; got {self.over_classes!r}.")
-        if not 0 < self.level < 1 or self.bootstrap < 0:
-            raise ConfigError(
-                f"`level` must be in (0, 1) and `bootstrap` >= 0; got {self.level} and {self.bootstrap}."
-            )
-        if self.min_cell is not None and self.min_cell < 1:
-            raise ConfigError(f"`min_cell` must be >= 1 or None; got {self.min_cell}.")
+    bootstrap: int = number(1000, 0, 1_000_000)
+    level: float = number(0.95, above=0, below=1)
+    seed: int = number(0, 0)
 
     def for_counts(self, classes: Sequence[Any]) -> dict[str, Any]:
         """The options of :func:`metrics_from_counts` for these classes.

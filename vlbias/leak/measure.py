@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from vlbias.leak.network import FOLDS, network_pairs
 from vlbias.leak.probe import Auc, Pairs, cross_fitted, interval, repeated_folds, resampled_faces, single_aucs
 from vlbias.leak.statistics import Box, Source, cropped, statistics_at, stored_picture
 from vlbias.progress import track
+from vlbias.settings import Settings, number, with_changes
 
 __all__ = ["MAX_AUC", "PROBES", "Cell", "Leak", "LeakSettings", "NetworkReading", "Reading", "measure_leak"]
 
@@ -39,7 +40,7 @@ Original = Callable[[str], Source]
 
 
 @dataclass(frozen=True)
-class LeakSettings:
+class LeakSettings(Settings):
     """How the leak is measured.
 
     Attributes:
@@ -55,23 +56,12 @@ class LeakSettings:
         ConfigError: a value out of range.
     """
 
-    probe: str = "low-level"
-    sizes: tuple[int, ...] = (128, 224)
-    max_pictures: int = 300
+    probe: Literal["low-level", "network"] = "low-level"
+    sizes: tuple[int, ...] = number((128, 224), 16, 2048)
+    max_pictures: int = number(300, MIN_IN_ALL)
     seed: int = 0
-    network_size: int = 64
-    network_steps: int = 250
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        if self.probe not in PROBES:
-            raise ConfigError(f"`probe` of the leak must be one of {', '.join(PROBES)}; got {self.probe!r}.")
-        wrong = [size for size in self.sizes if not 16 <= size <= 2048]
-        if wrong:
-            raise ConfigError(f"`sizes` of the leak must lie in 16..2048 pixels; got {wrong[0]!r}.")
-        if self.max_pictures < MIN_IN_ALL:
-            raise ConfigError(f"`max_pictures` of the leak must be >= {MIN_IN_ALL}; got {self.max_pictures}.")
-        self.network()
+    network_size: int = number(64, 16, 2048)
+    network_steps: int = number(250, 1)
 
     def network(self) -> FitSettings:
         """Settings of the network."""
@@ -264,7 +254,7 @@ def measure_leak(
         ConfigError: ``network_size`` and the like out of range.
         ImageError: a picture cannot be read.
     """
-    settings = settings or LeakSettings()
+    settings = with_changes(LeakSettings, settings, {})
     rows = _rows(table, target, [protected] if isinstance(protected, str) else list(protected), splits)
     cells = _cells(rows)
     drawn = _drawn(rows, [cell for cell in cells if cell.is_enough], settings)
@@ -314,12 +304,12 @@ def _drawn(rows: pd.DataFrame, cells: Sequence[Cell], settings: LeakSettings) ->
     random = np.random.default_rng(settings.seed)
     share = settings.max_pictures // max(1, len(cells))
     parts = [rows.iloc[:0].assign(cell=0)]
-    for number, cell in enumerate(cells):
+    for place, cell in enumerate(cells):
         mine = rows[(rows["target"] == cell.target) & (rows["group"] == cell.group)]
         for kind in (True, False):
             part = mine[mine["is_edit"] == kind]
             chosen = np.sort(random.permutation(len(part))[: max(share, MIN_OF_CELL)])
-            parts.append(part.iloc[chosen].assign(cell=number))
+            parts.append(part.iloc[chosen].assign(cell=place))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -25,6 +25,7 @@ from vlbias.progress import Progress, track
 from vlbias.search.pareto import should_stop
 from vlbias.search.spaces import Configuration, Space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, quiet_optuna, root_of, roots
+from vlbias.settings import Settings, number
 
 __all__ = ["SAMPLERS", "HalvingSettings", "NumberedSampler", "Run", "Runner", "make_sampler", "rung_values", "work"]
 
@@ -53,7 +54,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class HalvingSettings:
+class HalvingSettings(Settings):
     """What the loop compares and when.
 
     Args:
@@ -65,16 +66,15 @@ class HalvingSettings:
     """
 
     objectives: tuple[str, ...]
-    rungs: tuple[int, ...]
-    eta: float | None = 3.0
-    max_error: float = 0.5
-    min_peers: int = 2
+    rungs: tuple[int, ...] = number(low=1)
+    eta: float | None = number(3.0, above=1)
+    max_error: float = number(0.5, above=0, high=1)
+    min_peers: int = number(2, 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.objectives) < 2 or len(set(self.objectives)) != len(self.objectives):
             raise ConfigError(f"`objectives` must be two or more distinct names; got {self.objectives}.")
-        if not 0 < self.max_error <= 1:
-            raise ConfigError(f"`max_error` must be in (0, 1]; got {self.max_error}.")
 
 
 class NumberedSampler(BaseSampler):

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from vlbias.classify import focal_loss
 from vlbias.errors import ConfigError, unknown
+from vlbias.settings import Settings, number
 
 __all__ = ["HEADS", "Head", "MagFaceHead", "MagFaceSettings", "MarginHead", "SoftmaxHead", "make_head"]
 
@@ -100,16 +101,17 @@ class MarginHead(Head):
 
 
 @dataclass(frozen=True)
-class MagFaceSettings:
+class MagFaceSettings(Settings):
     """Range [l_a, u_a] of feature norms, of margins [l_m, u_m] in radians, and the weight of the regulariser."""
 
     l_a: float = 10.0
     u_a: float = 110.0
     l_m: float = 0.45
     u_m: float = 0.8
-    lambda_g: float = 20.0
+    lambda_g: float = number(20.0, 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.l_a < self.u_a or not 0 < self.l_m <= self.u_m < math.pi:
             raise ConfigError(f"MagFace needs 0 < l_a < u_a and 0 < l_m <= u_m < pi; got {self}.")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vlbias.errors import ConfigError, unknown
 from vlbias.search.cell import NUM_OPERATIONS, PUBLISHED_DPN, Skeleton
 from vlbias.search.heads import HEADS
+from vlbias.settings import Settings, number
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -29,7 +30,7 @@ _NEAR_NAMES = 8
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(Settings):
     """One point of the space.
 
     Args:
@@ -44,15 +45,14 @@ class Configuration:
     backbone: str
     head: str
     optimizer: str
-    learning_rate: float
-    cell: tuple[int, int, int] | None = None
-    augmentation: float = 0.0
+    learning_rate: float = number(above=0)
+    cell: tuple[int, int, int] | None = number(None, 0, 8)
+    augmentation: float = number(0.0, 0, 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.cell is not None) != (self.backbone == DPN_CELL):
             raise ConfigError(f"`cell` belongs to backbone '{DPN_CELL}' and to no other; got {self}.")
-        if not self.learning_rate > 0 or not 0 <= self.augmentation <= 1:
-            raise ConfigError(f"A configuration needs learning_rate > 0 and augmentation 0..1; got {self}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pandas as pd
@@ -25,7 +25,7 @@ from vlbias.search.spaces import Configuration, Space, laptop_space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, attempts_of, roots
 from vlbias.search.task import Task, make_task
 from vlbias.search.trainer import Recipe, Trainer, TrainSettings
-from vlbias.settings import with_changes
+from vlbias.settings import Settings, number, with_changes
 
 __all__ = ["SearchSettings", "Study", "open_study", "run"]
 
@@ -41,7 +41,7 @@ _TIMING = ("seconds", "attempts")
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class SearchSettings(Settings):
     """What a search trains, compares and stops; each has the default of a laptop.
 
     Args:
@@ -65,27 +65,24 @@ class SearchSettings:
         UnknownNameError: another fidelity than epochs. ConfigError: budgets that make no sense.
     """
 
-    task: str = "identify"
+    task: Literal["identify", "classify"] = "identify"
     target: str | None = None
     identity: str = "identity"
-    image_size: int = 64
+    image_size: int = number(64, 16, 2048)
     objectives: Sequence[str] | None = None
-    n_trials: int = 20
-    fidelity: tuple[str, int, int] = ("epochs", 1, 9)
-    eta: float | None = 3.0
-    max_error: float = 0.5
+    n_trials: int = number(20, 1)
+    fidelity: tuple[Literal["epochs"], int, int] = number(("epochs", 1, 9), 1)
+    eta: float | None = number(3.0, above=1)
+    max_error: float = number(0.5, above=0, high=1)
     sampler: str | BaseSampler = "tpe"
     training: TrainSettings = field(default_factory=TrainSettings)
     folder: str | os.PathLike[str] | None = None
-    seed: int = 0
+    seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
-        if self.fidelity[0] != "epochs":
-            raise unknown("fidelity", self.fidelity[0], ["epochs"])
-        if self.sampler not in SAMPLERS and not isinstance(self.sampler, BaseSampler):
+        super().__post_init__()
+        if not isinstance(self.sampler, BaseSampler) and self.sampler not in SAMPLERS:
             raise unknown("sampler", str(self.sampler), SAMPLERS)
-        if self.n_trials < 1:
-            raise ConfigError(f"`n_trials` must be at least 1; got {self.n_trials}.")
         rungs(*self.fidelity[1:], self.eta or 3.0)
 
     def halving(self, task: Task) -> HalvingSettings:
@@ -137,21 +134,21 @@ class Study:
         trials = self._study.get_trials(deepcopy=False)
         counts = [trial for trial in trials if SURPLUS not in trial.user_attrs]
         rows = []
-        for number, trial in roots(trials).items():
+        for place, trial in roots(trials).items():
             reached = rung_values(trial)
             last = max(reached, default=0)
             values = dict(reached.get(last, {}))
             values.pop("collapsed", None)
             rows.append(
                 {
-                    "trial": number,
+                    "trial": place,
                     "state": _STATES[trial.state],
                     "epochs": last,
                     **values,
                     "feasible": trial.state == TrialState.COMPLETE and values["error"] <= self.settings.max_error,
                     **trial.user_attrs.get(CONFIGURATION, {}),
                     "seconds": trial.user_attrs.get("seconds", float("nan")),
-                    "attempts": attempts_of(counts, number),
+                    "attempts": attempts_of(counts, place),
                     "reason": trial.user_attrs.get(REASON, ""),
                 }
             )
@@ -336,7 +333,7 @@ def run(
         ConfigError, UnknownNameError, LabelError: before any training, with what to change.
         TrainingError: the first trials all failed.
     """
-    s = with_changes(settings or SearchSettings(), changes)
+    s = with_changes(SearchSettings, settings, changes)
     task = make_task(
         dataset,
         protected=protected,

@@ -22,12 +22,13 @@ from vlbias.search.heads import Head, make_head
 from vlbias.search.metrics import identification_ranks
 from vlbias.search.spaces import DPN_CELL, Configuration, Space
 from vlbias.search.task import Sample, Task
+from vlbias.settings import Settings, number
 
 __all__ = ["Embedder", "Recipe", "TrainSettings", "Trainer", "embed"]
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """How every configuration is trained; the published protocol where it has one.
 
     Args:
@@ -40,16 +41,12 @@ class TrainSettings:
         device: "cpu", "cuda", ...; None takes CUDA where there is one.
     """
 
-    batch_size: int = 64
-    weight_decay: float = 1e-4
-    momentum: float = 0.9
-    warmup_epochs: float = 3.0
+    batch_size: int = number(64, 2)
+    weight_decay: float = number(1e-4, 0)
+    momentum: float = number(0.9, 0, below=1)
+    warmup_epochs: float = number(3.0, 0)
     flip: bool = True
     device: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2 or self.weight_decay < 0 or not 0 <= self.momentum < 1 or self.warmup_epochs < 0:
-            raise ConfigError(f"Training settings out of range: {self}.")
 
     def resolved_device(self) -> torch.device:
         """``device``, or CUDA where there is one, else the processor."""

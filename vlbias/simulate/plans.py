@@ -17,9 +17,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,7 @@ from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
 from vlbias.files import read_object, write_json
 from vlbias.labels import label_texts
-from vlbias.settings import with_changes
+from vlbias.settings import Settings, number, with_changes
 from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
 
 __all__ = ["MODES", "PlanSettings", "SimulationPlan", "plan"]
@@ -40,7 +39,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True)
-class PlanSettings:
+class PlanSettings(Settings):
     """Which compositions are laid out.
 
     Args:
@@ -67,32 +66,22 @@ class PlanSettings:
 
     focal: str | Sequence[str] = "all"
     shares: Sequence[float | Mapping[str, float]] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    n: int | str = "max"
+    n: int | Literal["max"] = number("max", 2)
     mode: str | Sequence[str] = "substitute"
-    rest: str = "natural"
-    stratify: str | None = "label"
+    rest: Literal["natural", "uniform"] = "natural"
+    stratify: Literal["label"] | None = "label"
     subject: str | None = None
-    repeats: int = 5
+    repeats: int = number(5, 1)
     nested: bool = True
-    seed: int = 0
+    seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.modes:
             if name not in MODES:
                 raise unknown("mode", name, MODES)
-        for what, value, allowed in (
-            ("rest", self.rest, ("natural", "uniform")),
-            ("stratify", self.stratify, ("label", None)),
-        ):
-            if value not in allowed:
-                raise unknown(what, str(value), [str(one) for one in allowed])
-        if self.repeats < 1 or len(set(self.modes)) != len(self.modes) or not self.modes:
-            raise ConfigError(f"`repeats` must be >= 1 and modes distinct; got {self.repeats} and {self.modes}.")
-        if self.seed < 0:
-            raise ConfigError(f"`seed` must be >= 0; got {self.seed}.")
-        is_number = isinstance(self.n, Integral) and not isinstance(self.n, bool) and self.n >= 2
-        if self.n != "max" and not is_number:
-            raise ConfigError(f"`n` must be 'max' or a number >= 2; got {self.n!r}.")
+        if len(set(self.modes)) != len(self.modes) or not self.modes:
+            raise ConfigError(f"`mode` must name one mode or different ones; got {self.modes}.")
         self._check_shares()
 
     def _check_shares(self) -> None:
@@ -262,7 +251,7 @@ def plan(
     Source: the design questions of Fan, Xiao, Washington, 2023 (racial balance in emotion recognition), whose grid,
     sizes and repeats are not known to us; these defaults are ours.
     """
-    asked = with_changes(settings or PlanSettings(), changes)
+    asked = with_changes(PlanSettings, settings, changes)
     images = _images(dataset, target, protected, asked.subject)
     train, test = images[images["split"] == "train"], images[images["split"] == "test"]
     groups, classes = _check(train, test, target, protected)

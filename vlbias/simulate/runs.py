@@ -110,7 +110,7 @@ def _options(
     # An unknown name fails here, before edits are made or a run is claimed.
     with torch.random.fork_rng(devices=[]):
         classify.create_backbone(model, num_classes)
-    return with_changes(settings, {"backbone": model, **changes})
+    return with_changes(classify.FitSettings, settings, {"backbone": model, **changes})
 
 
 def _jobs(plan: SimulationPlan, fills: Mapping[str, Fill | None]) -> dict[str, tuple[str, str]]:
