@@ -271,7 +271,7 @@ def test_wrong_calls(tiny, small_space, tmp_path):
         call(objectives=("error",))
     with pytest.raises(UnknownNameError, match="sampler"):
         call(sampler="bayes")
-    with pytest.raises(UnknownNameError, match="fidelity"):
+    with pytest.raises(ConfigError, match="`fidelity` of SearchSettings must be"):
         call(fidelity=("steps", 1, 9))
     with pytest.raises(ConfigError, match="`n_trials`"):
         call(n_trials=0)
