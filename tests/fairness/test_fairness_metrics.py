@@ -387,7 +387,7 @@ def test_permutation_null_equals_a_plain_loop():
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", None]}, LabelError, "misses a label at position 1"),
         ({"y_true": [1, 0], "y_pred": [1, 2], "groups": ["a", "b"], "classes": [0, 1]}, LabelError, "2 at position 1"),
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "level": 2}, ConfigError, r"in \(0, 1\)"),
-        ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "over_classes": "x"}, ConfigError, "one of worst, mean"),
+        ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "over_classes": "x"}, ConfigError, "worst, mean"),
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "min_cell": 0}, ConfigError, ">= 1 or None"),
         ({"y_true": [1, 0], "y_pred": [1, 0], "groups": ["a", "b"], "positive": 7}, UnknownNameError, "class '7'"),
         (
