@@ -18,8 +18,9 @@ PACKAGE = Path(vlbias.__file__).parent
 
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
-    ["errors", "processors", "version"],
-    ["attributes", "labels", "settings", "shown", "privacy"],
+    ["processors", "shown", "version"],
+    ["errors"],
+    ["attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints", "optim"],
     ["images", "runstore"],

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.checkpoints import check_tensors, fill, load_tensors, save_tensors
+from vlbias.checkpoints import check_tensors, fill, load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
 from vlbias.images import Pictures, load_pixels, to_float
@@ -294,7 +294,7 @@ class Classifier:
         Raises:
             CheckpointError: the folder holds no classifier, or a damaged one.
         """
-        folder = Path(folder)
+        folder = stays_inside(folder)
         if not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give the folder that Classifier.save wrote.")
         classes, settings, losses = _read_config(folder / CONFIG_FILE, device)

@@ -119,7 +119,7 @@ def run_demo(
         out / "balanced",
         audit=outcome,
         title="A balanced dataset from the embedded world",
-        command=f"vlbias demo {out}",
+        command="vlbias demo OUT",
     )
     _say(_verdict(outcome.to_dict()))
     _say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")

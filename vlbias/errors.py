@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from vlbias.shown import printable
+
 __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
@@ -30,7 +32,13 @@ __all__ = [
 
 
 class VlbiasError(Exception):
-    """Base of all errors that vlbias raises on purpose; the command line prints them without a traceback."""
+    """Base of all errors that vlbias raises on purpose; the command line prints them without a traceback.
+
+    Names of files and labels stand in a message as they can be shown: one line, in which nothing acts on a terminal.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ShapeError(VlbiasError, ValueError):

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -27,10 +27,12 @@ except ImportError:  # Windows: drafts are not locked there
 __all__ = [
     "AnyPath",
     "draft_folder",
+    "links_below",
     "make_folder",
     "new_file",
     "read_json",
     "read_object",
+    "refuse_links",
     "sha256_file",
     "write_file",
     "write_json",
@@ -96,6 +98,44 @@ def make_folder(folder: AnyPath) -> Path:
     return folder
 
 
+def links_below(folder: AnyPath) -> Iterator[Path]:
+    """Entries below a folder that are links, or neither files nor folders; none of them is gone along.
+
+    What is read or written there is somewhere else. The folder itself may be a link: its user named it.
+    """
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
+
+
+def refuse_links(*places: AnyPath, allowed: Callable[[Path], bool] = lambda path: False) -> None:
+    """Refuse results that would be read or written somewhere else, through links that somebody laid in their way.
+
+    Args:
+        places: a folder with all that is below it, or a file, that is written to; it need not be there yet.
+        allowed: whether a link below may stay.
+
+    Raises:
+        OutputError: names the link (or pipe, or device).
+    """
+    for place in map(Path, places):
+        found = links_below(place) if place.is_dir() else filter(_is_elsewhere, [place])
+        with writing(place):
+            for path in found:
+                if not allowed(path):
+                    what = f"a link to {os.readlink(path)}" if path.is_symlink() else "neither a file nor a folder"
+                    raise OutputError(f"{path} is {what}. Remove it, or give a new folder.")
+
+
+def _is_elsewhere(path: Path) -> bool:
+    return path.is_symlink() or (path.exists() and not path.is_file())
+
+
 @contextmanager
 def new_file(path: AnyPath) -> Iterator[BinaryIO]:
     """A file to write to; it takes its place when the block ends well, and leaves nothing when it does not.
@@ -124,7 +164,9 @@ def _open_locked(draft: Path) -> int:
     while True:
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         _lock(descriptor, wait=True)
-        if fcntl is None or _is_at(descriptor, draft):
+        if os.fstat(descriptor).st_nlink > 1:
+            draft.unlink()  # another name of somebody's file, which must not be emptied
+        elif fcntl is None or _is_at(descriptor, draft):
             os.ftruncate(descriptor, 0)
             return descriptor
         os.close(descriptor)  # the one before us has moved this file into its place

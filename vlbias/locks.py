@@ -53,7 +53,7 @@ class FileLock:
             return True
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise OutputError(
                 f"Cannot open the lock file {self.path}: {error.strerror}. Is the folder writable?"

@@ -268,18 +268,30 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
     return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
 
 
-def without_private_metadata(path: str | os.PathLike[str]) -> Encoded:
+#: What vlbias says of a picture that it made; whatever else stands beside it is somebody's own.
+_SAID = frozenset(
+    ("synthetic", "made_by", "editor", "source", "seed", "path", "strength", "from", "to", "edits", "steps", "reach")
+)
+
+
+def without_private_metadata(path: str | os.PathLike[str], *, source: str | None = None) -> Encoded:
     """A copy of a file that says nothing of who took it where: see :func:`vlbias.privacy.without_private`.
 
     JPEG, PNG and WebP keep every bit of their pixels. Other formats are written anew, without loss. What vlbias wrote
     into a file about how it was made stays.
 
+    Args:
+        path: the file.
+        source: what it says it was made from, if it was made; ``None`` for what it says now.
+
     Raises:
         ImageError: it is missing, damaged, too large, or no picture.
     """
     stored = load_stored(path)
-    said = read_provenance(path)
+    said = {name: text for name, text in read_provenance(path).items() if name in _SAID}
     made = said if {"synthetic", "made_by"} & said.keys() else {}
+    if source is not None and made:
+        made["source"] = source
     text = json.dumps(made, sort_keys=True).encode() if made else None
     data = without_private(Path(path).read_bytes(), orientation=_orientation(stored), provenance=text)
     if data is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlbias.errors import ConfigError
-from vlbias.files import AnyPath, make_folder, writing
+from vlbias.files import AnyPath, make_folder, refuse_links, writing
 from vlbias.locks import FileLock
 
 __all__ = ["RunStore", "cut_torn_line", "differences", "files_beside"]
@@ -80,7 +80,7 @@ class RunStore:
 
     Raises:
         ConfigError: the file is something else, or of another job; what differs is named.
-        OutputError: the file cannot be made.
+        OutputError: the file cannot be made, or is a link.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class RunStore:
         make_folder(self.path.parent)
         if self.path.is_dir():
             raise ConfigError(f"`storage` must be a file; {self.path} is a folder.")
+        refuse_links(self.path, files_beside(self.path))
         with FileLock(self._lock("file")), writing(self.path):
             if self.path.exists() and self.path.stat().st_size:
                 _check_header(self.path, kind, job)

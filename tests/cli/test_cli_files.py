@@ -73,6 +73,8 @@ def test_inputs_stay_and_results_of_others_are_not_replaced(name, inputs, editor
     before = tree_hash(inputs, editor)
     run(*words)
     assert tree_hash(inputs, editor) == before
+    said = [path for path in out.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
+    assert said == []  # where on this disk something lay is nobody's business
     written = [path for path in out.iterdir() if path.is_file() and not path.name.startswith(".")]
     assert written and not [path for path in out.rglob("*") if path.name.endswith(".draft")]
     run(*words)  # the same job again is its own
@@ -87,6 +89,21 @@ def test_inputs_stay_and_results_of_others_are_not_replaced(name, inputs, editor
     assert tree_hash(other, inputs) == before
     run(*words, "--overwrite")
     assert mine.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("name", ["edit", "strip", "simulate", "search", "audit"])
+def test_links_among_the_results_are_refused(name, inputs, editor, tmp_path, monkeypatch, capsys):
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    links = {"edit": "face.png", "strip": "age.png", "simulate": "sim.log.files", "search": "study.log"}
+    out.mkdir()
+    place = links.get(name, "fits")
+    (out / place).symlink_to(mine if place in ("sim.log.files", "fits") else mine / "thesis.tex")
+    before = tree_hash(mine, out)
+    for words in ((), ("--overwrite",)):
+        assert "is a link to" in refused(capsys, monkeypatch, *commands(inputs, editor, out)[name], *words)
+        assert {path: hash for path, hash in tree_hash(mine, out).items() if ".vlbias" not in path} == before
 
 
 def test_another_edit_of_the_same_name_is_not_replaced(inputs, editor, tmp_path, monkeypatch, capsys):
@@ -146,5 +163,10 @@ def test_a_folder_knows_its_job(tmp_path):
         record.write_text(damaged)
         with pytest.raises(OutputError, match="did not write"):
             claim_folder(out, "bake", {"seed": 1, "names": ["a"]})
+    claim_folder(out, "bake", {"seed": 2, "at": [f"folder:{tmp_path / 'a'}", "~/b"]}, overwrite=True)
+    assert str(tmp_path) not in record.read_text() and "a (" in record.read_text()
+    claim_folder(out, "bake", {"seed": 2, "at": [f"folder:{tmp_path}/x/../a", "~/b"]})
+    with pytest.raises(OutputError, match="`at` is"):
+        claim_folder(out, "bake", {"seed": 2, "at": [f"folder:{tmp_path / 'c'}", "~/b"]})
     claim_folder(out, "bake", {"seed": 2}, overwrite=True)
     claim_folder(out, "bake", {"seed": 2})

@@ -13,6 +13,7 @@ from vlbias import classify
 from vlbias.errors import ConfigError
 from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, permuted_counts, tally
 from vlbias.fairness.metrics import share
+from vlbias.shown import printable
 
 __all__ = ["CHANCE_GAPS", "AuditResult", "TrainingSummary"]
 
@@ -76,7 +77,7 @@ class AuditResult:
 
     def __repr__(self) -> str:
         sets = ", ".join(self.predictions)
-        return f"<AuditResult: {self.target} by {'+'.join(self.protected)}; {sets}; {len(self.seeds)} seeds>"
+        return printable(f"<AuditResult: {self.target} by {'+'.join(self.protected)}; {sets}; {len(self.seeds)} seeds>")
 
     # -- computed once ------------------------------------------------------------------------------------------------
 

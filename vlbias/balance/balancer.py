@@ -17,6 +17,7 @@ from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.pictures import check_size, resolution_note
 from vlbias.balance.plan import Plan, check_settings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
+from vlbias.balance.pseudonyms import check_pseudonyms
 from vlbias.balance.round_trip import check_round_trip, trips_of
 from vlbias.balance.run import Result, Run, Task
 from vlbias.balance.settings import BalanceOptions, BalanceSettings
@@ -251,6 +252,8 @@ class Balancer:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
         check_size(self.settings.size, originals)
         check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
+        if self.settings.pseudonymise:
+            check_pseudonyms(self.settings.pseudonyms, originals, out_dir)
         if faces is not None:
             label_columns(faces)  # refused before the first edit
         table = None if faces is None else faces.table

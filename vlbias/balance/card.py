@@ -47,6 +47,8 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         after = report["counts_after"][label]
         cells = ((in_markdown(label), in_markdown(group), n, after[group]) for group, n in groups.items())
         lines += ["| {} | {} | {} | {} |".format(*cell) for cell in cells]
+    if report.get("pseudonymised"):
+        lines += ["", "Pictures have other names here than in the dataset they come from."]
     lines += _alignment_lines(report.get("alignment"))
     lines += _round_trip_lines(report.get("round_trip"))
     lines += card_lines(report)

@@ -82,7 +82,7 @@ def open_donors(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[
             attempt.x_0 = to_tensor(job.dataset.image(attempt.donor), job.backend.image_size)[0].to(job.backend.device)
             sound.append(attempt)
         except ImageError as error:
-            result.reject(attempt, Reason.UNREADABLE, detail=str(error))
+            result.reject(attempt, Reason.UNREADABLE, detail=job.dataset.reason(attempt.donor, error))
     if sound:
         for attempt, code in zip(sound, job.backend.encode(stack(sound, "x_0")), strict=True):
             attempt.z_sem = code

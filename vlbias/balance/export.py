@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.card import dataset_card
-from vlbias.balance.originals import PROVENANCE_COLUMNS, SCORES, label_columns, with_face_boxes, write_originals
+from vlbias.balance.originals import PROVENANCE_COLUMNS, label_columns, with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.run_folder import RunFolder
-from vlbias.balance.verification import Reason
+from vlbias.balance.verification import SCORES, Reason
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import metadata_files, typed_table
 from vlbias.files import read_json, write_file, writing
@@ -75,7 +75,7 @@ def _made_rows(
             row |= {"source_id": record["donor"], "path": record["path"], "seed": record["seed"]}
             strength = record["strength"]
             row["strength"] = strength if ";" in strength else float(strength)
-            rows.append(row | {f"score_{score}": record[score] for score in SCORES})
+            rows.append(row | {f"score_{score}": record.get(score) for score in SCORES})
     return rows
 
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.verification import SCORES
 from vlbias.data import FaceDataset
+from vlbias.data.renamed import PseudonymousFaces
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
 from vlbias.originals import Original, without_private_metadata
@@ -22,7 +24,6 @@ __all__ = [
     "ORIGINALS",
     "PROVENANCE_COLUMNS",
     "ROUND_TRIP",
-    "SCORES",
     "Remade",
     "file_stem",
     "label_columns",
@@ -33,9 +34,10 @@ __all__ = [
 
 #: What may happen to originals: ``copy`` the files, ``link`` to them, ``resize`` to the edits' size, ``omit``.
 ORIGINALS = ("copy", "exact", "link", "resize", "omit")
+#: Longest stem of a file's name; file systems take 255 bytes, drafts and endings included.
+MAX_STEM = 120
 #: What ``origin`` says of an original that passed through the editor.
 ROUND_TRIP = "round-trip"
-SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
 #: Columns behind the labels: where a row comes from, and the readings that verified an edit.
 PROVENANCE_COLUMNS = ("origin", "source_id", "path", "strength", "seed", *(f"score_{name}" for name in SCORES))
 #: What ``origin`` says of a picture that is no photograph, as it was balanced or drawn before.
@@ -47,8 +49,9 @@ def file_stem(item: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", item).strip(".") or "item"
     if Path(safe).suffix.lower() in IMAGE_SUFFIXES:
         safe = safe[: -len(Path(safe).suffix)]
-    if (safe != item and safe != item[: -len(Path(item).suffix) or None]) or re.match(r"(edit|face)-\d", safe):
-        safe = f"{safe}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
+    changed = safe != item and safe != item[: -len(Path(item).suffix) or None]
+    if changed or len(safe) > MAX_STEM or re.match(r"(edit|face)-\d|(aux|con|nul|prn|com\d|lpt\d)$", safe, re.I):
+        safe = f"{safe[:MAX_STEM]}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
     return safe
 
 
@@ -143,15 +146,15 @@ def write_originals(
     """
     rows: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
-    # two ids may differ by their suffix alone (a.jpg, a.png)
-    stems = Counter(file_stem(str(item)) for item in faces.table.index)
+    # two ids may differ by their suffix alone (a.jpg, a.png), or by case, which not every disk keeps apart
+    stems = Counter(file_stem(str(item)).lower() for item in faces.table.index)
     written = _written(run.out, sorted(set(faces.table["split"])))
     for item, values in passed_on(faces).iterrows():
         item = str(item)
         if item in skipped:
             continue
         stem = file_stem(item)
-        if stems[stem] > 1:
+        if stems[stem.lower()] > 1:
             stem = f"{stem}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
         place = f"{values['split']}/{stem}"
         new = remade.get(item)
@@ -159,9 +162,10 @@ def write_originals(
             if new is not None:
                 run.place(new.chunk, new.name, run.out / f"{place}{new.suffix}", new.digest)
                 written[place] = f"{place}{new.suffix}"
-            name = written.get(place) or _write_original(run, faces, item, place, originals, image_size)
+            donor = str(values["source_id"]) if isinstance(faces, PseudonymousFaces) else None
+            name = written.get(place) or _write_original(run, faces, item, place, originals, image_size, donor)
         except ImageError as error:
-            unreadable[item] = str(error)
+            unreadable[item] = faces.reason(item, error)
         else:
             row = {"file_name": name} | {str(column): value for column, value in values.items()}
             rows.append(row if new is None else row | {"origin": ROUND_TRIP})
@@ -185,19 +189,23 @@ def with_face_boxes(faces: FaceDataset, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _written(out: Path, splits: Sequence[str]) -> dict[str, str]:
-    """Pictures that an earlier run put in place: name without ending => name."""
-    found = [f"{split}/{entry.name}" for split in splits if (out / split).is_dir() for entry in (out / split).iterdir()]
+    """Pictures that an earlier run put in place: name without ending => name; links are made again."""
+    folders = [(split, entry) for split in splits if (out / split).is_dir() for entry in (out / split).iterdir()]
+    found = [f"{split}/{entry.name}" for split, entry in folders if not entry.is_symlink()]
     return {name.removesuffix(Path(name).suffix): name for name in found if "/metadata." not in name}
 
 
 def _write_original(
-    run: RunFolder, faces: FaceDataset, item: str, place: str, originals: str, image_size: int
+    run: RunFolder, faces: FaceDataset, item: str, place: str, originals: str, image_size: int, donor: str | None
 ) -> str:
-    """Put one original in place; its name, which is ``place`` with an ending."""
+    """Put one original in place; its name, which is ``place`` with an ending.
+
+    If it was made before, it says ``donor`` in its provenance; ``None`` for what it says now.
+    """
     source = _source_file(faces, item) if originals in ("copy", "exact", "link") else None
     if source is not None:
         faces.image(item)  # what cannot be read is no part of the dataset
-        encoded = without_private_metadata(source) if originals == "copy" else None
+        encoded = without_private_metadata(source, source=donor) if originals == "copy" else None
         name = f"{place}{source.suffix.lower() if encoded is None else encoded.suffix}"
         if originals == "link":
             run.link(source, run.out / name)

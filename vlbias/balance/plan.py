@@ -20,6 +20,7 @@ import pandas as pd
 from vlbias.balance.poles import Poles, column_labels, spelled
 from vlbias.errors import PlanError
 from vlbias.labels import group_name
+from vlbias.shown import printable
 
 __all__ = [
     "Cost",
@@ -114,7 +115,7 @@ class Plan:
         if self.cost is not None:
             lines.append(f"  cost: {self.cost}")
         lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     __str__ = describe
 

@@ -25,6 +25,7 @@ from vlbias.balance.export import assemble, write_report
 from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, identity_name, identity_scorer
 from vlbias.balance.plan import Plan
 from vlbias.balance.poles import Poles
+from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.round_trip import run_trips, trips_of
 from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
@@ -38,6 +39,7 @@ from vlbias.files import read_json, sha256_file, writing
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
+from vlbias.shown import printable
 from vlbias.types import Backend
 from vlbias.version import __version__
 
@@ -110,7 +112,7 @@ class Result:
             lines.append(f"  {self.report['target']}={target}: {cells}")
         lines += [f"warning: {text}" for text in self.report.get("warnings", [])]
         lines += summary_lines(self.report)
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ class Run:
         if root is not None and root in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
         self.task, self.faces, self.plan, self.originals, self.show = task, faces, plan, originals, show
-        self.folder = RunFolder(out, self._job_facts())
+        self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
+        if faces is not None and task.settings.pseudonymise:
+            self._rename(faces)
 
     def go(self) -> Result:
         """Do what is not done."""
@@ -191,9 +195,18 @@ class Run:
                 self.folder.drop_chunk(lost.chunk)
                 self._run_chunks({lost.chunk: work[lost.chunk]})
         self.folder.finish()
+        forget_key(self.folder)
         if step == 1:
             self.folder.clean()
         return self._finished()
+
+    def _rename(self, faces: FaceDataset) -> None:
+        """From here on the donors have other names; of a finished run nobody knows them any more."""
+        if self.folder.has("done.json"):
+            self.faces = None
+        else:
+            self.faces = renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
+            self.plan = renamed_plan(self.plan, renamed)
 
     # -- chunks -------------------------------------------------------------------------------------------------------
 
@@ -363,6 +376,7 @@ class Run:
             },
             "identity_judge": self._identity_details(job),
             "size": self.task.settings.size,
+            **({"pseudonymised": True} if self.task.settings.pseudonymise else {}),
             "warnings": [*self.plan.notes, *self._warnings(job)],
         }
 
@@ -408,6 +422,7 @@ class Run:
             "size": self.task.settings.size,
             "round_trip": self.task.settings.round_trip,
             "alignment": None if faces is None else faces.alignment,
+            **({"pseudonymise": True} if self.task.settings.pseudonymise else {}),
         }
 
     def _check_space(self) -> None:

@@ -17,23 +17,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import os
 import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlbias.balance.attempt import ChunkResult
+from vlbias.balance.verification import SCORES
+from vlbias.data.files import inside_root, linked
 from vlbias.errors import CheckpointError, OutputError
-from vlbias.files import read_object, sha256_file, writing
+from vlbias.files import read_object, refuse_links, sha256_file, writing
 from vlbias.runstore import differences
 
 __all__ = ["LostPictureError", "RunFolder", "verify_run"]
 
 STATE = ".state"
+#: How names of drafts begin.
+_DRAFT = "draft-"
 #: Files of a finished run that are written again when somebody measures or reports anew.
 REWRITTEN = frozenset({"report.json", "report.html", "README.md"})
 
@@ -56,18 +61,18 @@ class RunFolder:
     Args:
         out_dir: the output folder; made if it is not there.
         job: what the run is, as plain values; a folder begun with another job is refused.
+        links: whether originals are links, ``OUT/train/NAME``; other links are refused.
 
     Raises:
         OutputError: the folder holds something else, or another job, or links, or cannot be written; or its state is
             damaged.
     """
 
-    def __init__(self, out_dir: str | os.PathLike[str], job: Mapping[str, Any]):
+    def __init__(self, out_dir: str | os.PathLike[str], job: Mapping[str, Any], *, links: bool = False):
         self.out = Path(out_dir)
         self.state = self.out / STATE
         _refuse_others(self.out)
-        for folder in (self.state, self.state / "chunks", self.state / "tmp"):
-            _refuse_link(folder)
+        refuse_links(self.out, allowed=lambda path: links and path.parent.parent == self.out != path.parent)
         with writing(self.out):
             for folder in (self.state / "chunks", self.state / "tmp"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -81,12 +86,11 @@ class RunFolder:
     # -- small files --------------------------------------------------------------------------------------------------
 
     def temporary(self, name: str) -> Path:
-        """A path under ``tmp`` that no other process uses."""
-        return self.state / "tmp" / f"{os.getpid()}-{next(_COUNTER)}-{name}"
+        """A path under ``tmp`` that nobody else uses, or knows before it is there."""
+        return self.state / "tmp" / f"{_DRAFT}{secrets.token_hex(8)}-{name}"
 
     def has(self, name: str) -> bool:
         """Whether a file of the state is there."""
-        _refuse_link(self.state / name)
         return (self.state / name).is_file()
 
     def read(self, name: str) -> dict[str, Any]:
@@ -111,7 +115,7 @@ class RunFolder:
             path = self.state / name
             with writing(path):
                 draft = self.temporary(name)
-                draft.write_text(json.dumps(value, indent=1, sort_keys=True))
+                _write_new(draft, json.dumps(value, indent=1, sort_keys=True).encode())
                 try:
                     os.link(draft, path)
                 except FileExistsError:
@@ -126,19 +130,18 @@ class RunFolder:
         """Write a file of the output so that it appears whole."""
         draft = self._make_parent(path)
         with writing(path):
-            draft.write_bytes(data)
+            _write_new(draft, data)
             os.replace(draft, path)
 
     def link(self, source: Path, path: Path) -> None:
-        """Make a symbolic link of the output, in one step."""
+        """Make a symbolic link of the output, in one step; it says the way from there, not the place on the disk."""
         draft = self._make_parent(path)
         with writing(path):
-            os.symlink(source.resolve(), draft)
+            os.symlink(os.path.relpath(source.resolve(), path.parent.resolve()), draft)
             os.replace(draft, path)
 
     def _make_parent(self, path: Path) -> Path:
         """Make the folder of a file of the output; where its draft may be written."""
-        _refuse_link(path.parent)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         return self.temporary(path.name)
@@ -159,29 +162,13 @@ class RunFolder:
         folder = self.chunk_dir(chunk)
         if chunk in self._sound:
             return True
-        _refuse_link(folder)
         if not folder.is_dir():
             return False
-        if self._is_sound(folder, {row["slot"]: row["split"] for row in rows}):
+        if _is_sound(folder, {row["slot"]: row for row in rows}):
             self._sound.add(chunk)
             return True
         self.drop_chunk(chunk)
         return False
-
-    def _is_sound(self, folder: Path, splits: Mapping[int, str]) -> bool:
-        """Whether a chunk's result is of the plan's edits, slot -> split, and its pictures are those that were made."""
-        try:
-            values = read_object(folder / "result.json")
-            records = values["kept"] + values["rejected"]
-            of_plan = all(splits.get(record["slot"]) == record["split"] for record in records)
-            suffixes = all(re.fullmatch(r"\.[a-z]+", record["suffix"]) for record in values["kept"])
-            # a picture that is gone was put in its place, where `place` looks at it
-            return of_plan and suffixes and int(values["unet_evaluations"]) >= 0 and all(
-                not (folder / name).exists() or _has_digest(folder / name, digest)
-                for name, digest in values["files"].items()
-            )
-        except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
-            return False
 
     def commit_chunk(self, chunk: int, result: ChunkResult) -> None:
         """Store a finished chunk in one step.
@@ -197,7 +184,7 @@ class RunFolder:
             digests = {}
             for stem, file in result.files.items():
                 name = f"{stem}{file.suffix}"
-                (draft / name).write_bytes(file.data)
+                _write_new(draft / name, file.data)
                 digests[name] = hashlib.sha256(file.data).hexdigest()
             values = {
                 "kept": result.kept,
@@ -205,7 +192,7 @@ class RunFolder:
                 "unet_evaluations": result.unet_evaluations,
                 "files": digests,
             }
-            (draft / "result.json").write_text(json.dumps(values, indent=1, sort_keys=True))
+            _write_new(draft / "result.json", json.dumps(values, indent=1, sort_keys=True).encode())
             try:
                 os.rename(draft, self.chunk_dir(chunk))
             except OSError as error:
@@ -240,8 +227,6 @@ class RunFolder:
             LostPictureError: it is in neither place, or not what was made.
         """
         source = self.chunk_dir(chunk) / name
-        _refuse_link(source)
-        _refuse_link(path)
         self._make_parent(path)
         with writing(path), contextlib.suppress(FileNotFoundError):
             os.replace(source, path)
@@ -269,15 +254,12 @@ class RunFolder:
             )
 
     def clean(self) -> None:
-        """Remove what killed runs left half done."""
-        for entry in (self.state / "tmp").iterdir():
+        """Remove what killed runs left half done, and nothing else."""
+        for entry in (self.state / "tmp").glob(f"{_DRAFT}*"):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
-
-
-_COUNTER = itertools.count()
 
 
 def verify_run(out_dir: str | os.PathLike[str]) -> list[str]:
@@ -295,6 +277,7 @@ def verify_run(out_dir: str | os.PathLike[str]) -> list[str]:
     """
     out = Path(out_dir)
     path = out / STATE / "done.json"
+    refuse_links(out, allowed=lambda place: out / STATE not in (place, *place.parents))
     if not path.is_file():
         raise OutputError(f"{out} is not a finished run of balance ({path} is missing). Run the same command again.")
     try:
@@ -322,8 +305,13 @@ def _changed(out: Path, done: Mapping[str, Any]) -> list[str]:
         path = out / STATE / "done.json"
         raise OutputError(f"{path} has no list of files. Remove it, and run the same command again.")
     problems = []
+    strange = linked(out, {name.rpartition("/")[0] for name in files})
     for name, digest in sorted(files.items()):
         path = out / name
+        if inside_root(name) != name or name.rpartition("/")[0] in strange:
+            # what stands elsewhere is not looked at, whatever its digest
+            problems.append(f"{name} leads out of the folder")
+            continue
         if str(digest).startswith("link:"):
             same = path.is_symlink() and f"link:{os.readlink(path)}" == digest
         else:
@@ -334,21 +322,65 @@ def _changed(out: Path, done: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _is_sound(folder: Path, rows: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether a chunk's result can have come of the plan's rows, by slot, and its pictures are those that were made."""
+    try:
+        values = read_object(folder / "result.json")
+        files, donors = values["files"], _donors(rows.values())
+        return (
+            values["unet_evaluations"] >= 0
+            and all(_fits(record, rows[record["slot"]]) for record in values["kept"] + values["rejected"])
+            and all(_is_kept(record, rows[record["slot"]], donors, files) for record in values["kept"])
+            and all(re.fullmatch(r"(edit|face|trip)-\d{6,}\.[a-z]+", name) for name in files)
+            # a picture that is gone was put in its place, where `place` looks at it
+            and all(not (folder / name).exists() or _has_digest(folder / name, files[name]) for name in files)
+        )
+    except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _donors(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Donors that a chunk may have, with their groups."""
+    pairs = [(row["donor"], row["from"]) for row in rows]
+    pairs += [pair for row in rows for pair in json.loads(row.get("reserves", "[]"))]
+    return {(str(donor), str(group)) for donor, group in pairs}
+
+
+def _fits(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether what a chunk says of a try can have come of a row of the plan."""
+    same = all(record[name] == str(row[name]) for name in ("split", "target", "to"))
+    texts = all(isinstance(record[name], str) for name in ("donor", "from", "path", "strength"))
+    return same and texts and type(record["seed"]) is int
+
+
+def _is_kept(
+    record: Mapping[str, Any], row: Mapping[str, Any], donors: set[tuple[str, str]], files: Mapping[str, Any]
+) -> bool:
+    """Whether what a chunk says of a finished edit can be true; of a drawn donor, its seed is its name."""
+    donor = (record["donor"], record["from"])
+    drawn = (f"sample-{record['seed']}", str(row["from"])) if row["donor"] == "" else None
+    picture = f"-{record['slot']:06d}{record['suffix']}"
+    return (
+        (donor in donors or donor == drawn)
+        and re.fullmatch(r"(-?\d+\.\d+(;(?!$)|$))*", record["strength"]) is not None
+        and isinstance(record["note"], str)
+        and all(isinstance(record.get(name), int | float | None) for name in SCORES)
+        and any(f"{stem}{picture}" in files for stem in ("edit", "trip"))
+        and (not row.get("keep_donor") or f"face-{record['slot']:06d}.png" in files)
+    )
+
+
 def _has_digest(path: Path, digest: object) -> bool:
     try:
-        return not path.is_symlink() and sha256_file(path) == digest
+        return stat.S_ISREG(path.lstat().st_mode) and sha256_file(path) == digest
     except OSError:
         return False
 
 
-def _refuse_link(path: Path) -> None:
-    """A run writes and deletes inside its own folder alone.
-
-    Raises:
-        OutputError: ``path`` is a symbolic link.
-    """
-    if path.is_symlink():
-        raise OutputError(f"{path} is a link to {os.readlink(path)}. Remove it, or give a new folder.")
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file that nobody else has laid there: neither a link nor another name of a file is written through."""
+    with path.open("xb") as file:
+        file.write(data)
 
 
 def _refuse_others(out: Path) -> None:

@@ -47,6 +47,10 @@ class BalanceSettings(Settings):
         round_trip: whether the originals of the balanced splits pass through the editor as well, to another group and
             back, so that what editing leaves behind says nothing about the cell. It costs two edits for each original
             (one with ``method="decode"``), and changes the originals a little.
+        pseudonymise: whether pictures get other names, and nothing that is written says what the donors' files were
+            called.
+        pseudonyms: with it: a file outside of the run's folder for the key and the names; one that is there gives its
+            key. ``None`` draws a key that is forgotten when the run is done.
 
     Raises:
         PlanError, ConfigError: names the setting, its value and what it may be.
@@ -65,6 +69,8 @@ class BalanceSettings(Settings):
     size: Literal["own", "editor"] = "own"
     leak: str | LeakSettings = "low-level"
     round_trip: bool = False
+    pseudonymise: bool = False
+    pseudonyms: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.splits, str):
@@ -74,6 +80,8 @@ class BalanceSettings(Settings):
         super().__post_init__()
         if not self.splits or len(set(self.splits)) != len(self.splits):
             raise PlanError(f"`splits` must name one split or several, each once; got {list(self.splits)}.")
+        if self.pseudonyms is not None and not self.pseudonymise:
+            raise ConfigError("`pseudonyms` keeps names of `pseudonymise`: give that too (--pseudonymise).")
 
 
 class BalanceOptions(TypedDict, total=False):
@@ -92,3 +100,5 @@ class BalanceOptions(TypedDict, total=False):
     size: Literal["own", "editor"]
     leak: str | LeakSettings
     round_trip: bool
+    pseudonymise: bool
+    pseudonyms: str | PathLike[str] | None

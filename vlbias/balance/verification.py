@@ -15,7 +15,7 @@ from vlbias.balance.scoring import Reading
 from vlbias.errors import ConfigError
 from vlbias.settings import Settings, number
 
-__all__ = ["Checks", "Reason", "Scores", "enough", "verdict"]
+__all__ = ["SCORES", "Checks", "Reason", "Scores", "enough", "verdict"]
 
 
 class Reason(StrEnum):
@@ -90,6 +90,9 @@ class Scores:
         # float32 noise in the last digits must not reach the tables
         return {name: None if value is None else round(value, 4) for name, value in values.items()}
 
+
+#: Their names, in the order of the tables.
+SCORES = tuple(field.name for field in fields(Scores))
 
 #: Margin that is enough where no labelled original says what is.
 UNCALIBRATED = 0.4

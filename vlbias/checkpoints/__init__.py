@@ -4,7 +4,7 @@ A checkpoint is a folder: every module of it has a ``config.json`` and a ``*.saf
 the hashes of all its files.
 """
 
-from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints
+from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints, stays_inside
 from vlbias.checkpoints.foreign import ForeignReference, read_foreign_pickle
 from vlbias.checkpoints.manifest import verify_folder, write_manifest
 from vlbias.checkpoints.tensors import (
@@ -31,6 +31,7 @@ __all__ = [
     "load_tensors",
     "read_foreign_pickle",
     "save_tensors",
+    "stays_inside",
     "verify_folder",
     "write_manifest",
 ]

@@ -11,9 +11,16 @@ import os
 from pathlib import Path
 
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError
-from vlbias.files import AnyPath
+from vlbias.files import AnyPath, links_below
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "checkpoint_folders", "find_checkpoint", "list_checkpoints"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "cache_folder",
+    "checkpoint_folders",
+    "find_checkpoint",
+    "list_checkpoints",
+    "stays_inside",
+]
 
 #: Environment variable that names a further folder of checkpoints.
 CHECKPOINTS_VARIABLE = "VLBIAS_CHECKPOINTS"
@@ -63,7 +70,7 @@ def find_checkpoint(name_or_path: AnyPath) -> Path:
 
     Raises:
         CheckpointNotFoundError: nowhere there; the message lists the places and the names that exist.
-        CheckpointError: it is neither a folder nor a plain file.
+        CheckpointError: it is neither a folder nor a plain file, or a folder with a link that leads out of it.
         ConfigError: neither a text nor a path.
     """
     if not isinstance(name_or_path, str | os.PathLike):
@@ -73,12 +80,31 @@ def find_checkpoint(name_or_path: AnyPath) -> Path:
     if is_name:
         for folder in checkpoint_folders():
             if os.path.isfile(folder / path / "config.json"):
-                return folder / path
-    if os.path.isfile(path) or (os.path.isdir(path) and not is_name):
+                return stays_inside(folder / path)
+    if os.path.isfile(path):
         return path
+    if os.path.isdir(path) and not is_name:
+        return stays_inside(path)
     if os.path.exists(path) and not os.path.isdir(path):
         raise CheckpointError(f"{path} is neither a folder nor a plain file.")
     raise _not_found(str(name_or_path), os.path.isdir(path))
+
+
+def stays_inside(folder: AnyPath) -> Path:
+    """A checkpoint's folder, none of whose links leads out of it; it may be a link itself.
+
+    In the cache of the Hugging Face hub, files are links from ``snapshots`` into ``blobs`` beside it; these may be.
+
+    Raises:
+        CheckpointError: names the link.
+    """
+    folder = Path(folder)
+    place = folder.resolve()
+    homes = [place, *(parent.parent / "blobs" for parent in place.parents if parent.name == "snapshots")]
+    for path in links_below(folder):
+        if path.exists() and not any(path.resolve().is_relative_to(home) for home in homes):
+            raise CheckpointError(f"{path} leads out of the checkpoint's folder. Put a copy in its place.")
+    return folder
 
 
 def _not_found(name: str, is_folder: bool) -> CheckpointNotFoundError:

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
 from vlbias.processors import share_processors
+from vlbias.shown import printable
 from vlbias.version import __version__
 
 __all__ = ["Application", "app", "main"]
@@ -58,7 +59,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    context.with_resource(safe_terminal())
 
 
 def main() -> None:
@@ -88,7 +89,7 @@ def _run() -> None:
     except OSError as error:
         # A full disk or a folder without permission, outside the places that name it better.
         place = f" ({error.filename})" if error.filename else ""
-        print(f"vlbias: {error.strerror or error}{place}", file=sys.stderr)
+        print(f"vlbias: {printable(f'{error.strerror or error}{place}')}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -195,6 +195,17 @@ def balance(
             "editing say nothing about the cell. Costs about two edits for each original.",
         ),
     ] = False,
+    pseudonymise: Annotated[
+        bool,
+        typer.Option("--pseudonymise", help="Give pictures other names; nothing says what the donors' were called."),
+    ] = False,
+    pseudonyms: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --pseudonymise: keep key and names in FILE, outside OUT; a FILE that is there gives its key.",
+        ),
+    ] = None,
     leak: Annotated[
         Leak,
         typer.Option(
@@ -270,6 +281,8 @@ def balance(
         "chunk_size": chunk_size,
         "size": size.value,
         "round_trip": round_trip,
+        "pseudonymise": pseudonymise,
+        "pseudonyms": pseudonyms,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),
     }
     faces = None if num_images is not None else open_faces(dataset, seed, follow_links=follow_links)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vlbias.shown import printable
+
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset, Problem
     from vlbias.editor import Editor
@@ -57,7 +59,7 @@ def open_editor(name: str, clip: str | Literal[False] | None = None) -> Editor:
 def tell_problems(problems: Sequence[Problem]) -> None:
     """The first few files that are left out, on stderr."""
     for problem in problems[:3]:
-        typer.echo(f"note: {problem.file}: {problem.code}: {problem.detail}", err=True)
+        typer.echo(printable(f"note: {problem.file}: {problem.code}: {problem.detail}"), err=True)
     more = len(problems) - 3
     if more > 0:
         typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.errors import CheckpointError, ImageError, OutputError
-from vlbias.files import make_folder, read_object, write_json
+from vlbias.files import make_folder, read_object, refuse_links, write_json
 from vlbias.runstore import differences
 
 __all__ = ["OverwriteOption", "claim_folder", "claim_pictures"]
@@ -25,7 +26,8 @@ def claim_folder(
 ) -> None:
     """Make a folder for results before the work that fills it, and refuse to replace what is not this job's own.
 
-    What a job is stands in ``OUT/.vlbias-COMMAND.json``; the same command again goes on with its own files.
+    What a job is stands in ``OUT/.vlbias-COMMAND.json``, without paths of this disk; the same command again goes on
+    with its own files.
 
     Args:
         out: the folder.
@@ -35,9 +37,11 @@ def claim_folder(
         overwrite: replace them whoever wrote them.
 
     Raises:
-        OutputError: something else is there, or the folder cannot be written.
+        OutputError: something else is there, or a link, or the folder cannot be written.
     """
     make_folder(out)
+    refuse_links(out)
+    job = {name: _without_place(value) for name, value in job.items()}
     record = out / f".vlbias-{command}.json"
     known = _job_of(record)
     phrases = ["nothing says what it is"] if known is None else differences(known, job)
@@ -50,6 +54,19 @@ def claim_folder(
         whose = "that this job did not write" if known is None else f"of another job ({phrases[0]})"
         raise OutputError(f"{out} holds {listed} {whose}. Give another folder, or add --overwrite.")
     write_json(record, {"vlbias": command, "job": dict(job)})
+
+
+def _without_place(value: Any) -> Any:
+    """What a user typed, without where on the disk that is: of a path elsewhere, its name and a digest of the rest."""
+    if isinstance(value, list | tuple):
+        return [_without_place(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    kind, colon, place = value.rpartition(":")  # such as folder:/home/...
+    if not (os.path.isabs(place) or place.startswith(("~", ".."))):
+        return value
+    digest = hashlib.sha256(os.path.abspath(os.path.expanduser(place)).encode()).hexdigest()
+    return f"{kind}{colon}{Path(place).name} ({digest[:16]})"
 
 
 def _job_of(record: Path) -> dict[str, Any] | None:
@@ -76,6 +93,7 @@ def claim_pictures(
     """
     from vlbias.images import read_png_metadata
 
+    refuse_links(*targets)
     for target, provenance in targets.items():
         if any(_same_file(target, source) for source in sources):
             raise OutputError(f"{target} is the picture itself and would be replaced. Give another folder for results.")

@@ -55,4 +55,4 @@ def _note(
 ) -> None:
     """Our own warnings as one line; those of other libraries speak to programmers."""
     if issubclass(category, UserWarning) and filename.startswith(PACKAGE):
-        print(f"note: {message}", file=sys.stderr)
+        print(f"note: {printable(message)}", file=sys.stderr)

@@ -204,7 +204,7 @@ def _choose_all(
             except FaceError as error:
                 problems.append(Problem(name, error.code, error.fact))
             except ImageError as error:
-                problems.append(Problem(name, "unreadable_image", str(error)))
+                problems.append(Problem(name, "unreadable_image", faces.reason(item, error)))
             progress.update(1, left_out=len(problems))
     return places, problems
 

@@ -18,7 +18,15 @@ import numpy as np
 import pandas as pd
 
 from vlbias.attributes import SKIN_OF_RACE, age_group
-from vlbias.data.files import DEFAULT_MAX_MISSING, drop_missing, fields_of, leave_out_links, read_text, refuse_link
+from vlbias.data.files import (
+    DEFAULT_MAX_MISSING,
+    drop_missing,
+    fields_of,
+    is_file,
+    leave_out_links,
+    read_text,
+    refuse_link,
+)
 from vlbias.data.table import SPLITS, FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, DatasetError, LabelError
 
@@ -278,7 +286,7 @@ def _find_pictures(
         raise DatasetError(
             f"{root} has no folder {IMAGE_FOLDER}/ with the pictures. Put them there, or pass labels_only=True."
         )
-    pictures = [entry for entry in os.scandir(folder) if entry.is_file()]
+    pictures = [entry for entry in os.scandir(folder) if is_file(entry)]
     links = set() if follow_links else {entry.name for entry in pictures if entry.is_symlink()}
     on_disk = {entry.name for entry in pictures} - links
     files: list[str | None] = []

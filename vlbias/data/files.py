@@ -16,6 +16,7 @@ __all__ = [
     "drop_missing",
     "fields_of",
     "inside_root",
+    "is_file",
     "leave_out_links",
     "linked",
     "list_images",
@@ -127,8 +128,8 @@ def list_pictures(
         except OSError as error:
             raise DatasetError(f"{folder} cannot be listed ({error.strerror or error}).") from error
         for entry in entries:
-            is_picture = os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file()
-            is_folder = not is_picture and not entry.name.startswith("__") and entry.is_dir()
+            is_picture = os.path.splitext(entry.name)[1].lower() in suffixes and is_file(entry)
+            is_folder = not is_picture and not entry.name.startswith("__") and os.path.isdir(entry)
             if entry.name.startswith(".") or not (is_picture or is_folder):
                 continue
             if entry.is_symlink() and not follow_links:
@@ -142,6 +143,11 @@ def list_pictures(
                 visited.update([place] if entry.is_symlink() else [])
                 waiting.append((entry.path, f"{prefix}{entry.name}/"))
     return sorted(found)
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file or a link to one; one that leads to itself is none."""
+    return os.path.isfile(entry) if entry.is_symlink() else entry.is_file()
 
 
 def linked(root: Path, names: Iterable[str]) -> set[str]:

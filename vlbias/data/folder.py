@@ -76,7 +76,10 @@ def load_folder(
         raise DatasetError(f"{root} is not a folder.")
     links: list[str] = []
     pictures = list_pictures(root, follow_links=follow_links, left_out=links)
-    metadata = [refuse_link(path, follow_links=follow_links) for path in _find_metadata(root, pictures)]
+    metadata = _find_metadata(root, pictures)
+    for path in metadata:
+        for file in (path, path.with_name(SCHEMA_FILE)):
+            refuse_link(file, follow_links=follow_links)
     if metadata:
         table, problems = _read_labelled(root, metadata, pictures, max_missing, follow_links=follow_links)
     elif pictures or links:

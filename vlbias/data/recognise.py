@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlbias.data.celebahq import ATTRIBUTE_FILE, load_celebahq
-from vlbias.data.files import list_images
+from vlbias.data.files import list_images, refuse_link
 from vlbias.data.folder import load_folder
 from vlbias.data.metadata import METADATA_FILES
 from vlbias.data.synthfaces import load_synthfaces
@@ -26,6 +26,8 @@ KINDS: dict[str, Callable[..., FaceDataset]] = {
     "folder": load_folder,
 }
 
+#: The folder that CelebAMask-HQ unpacks into.
+_INNER = "CelebAMask-HQ"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 
 
@@ -76,7 +78,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
     text = os.fspath(spec)
     word, colon, count = text.partition(":")
     if colon and word in KINDS and word != "synthfaces" and not Path(text).exists():
-        return load_dataset(word, _inner(Path(count), word), **_only(KINDS[word], options))
+        return load_dataset(word, _inner(Path(count), word, options), **_only(KINDS[word], options))
     if word == "synthfaces" and not Path(text).exists():
         if colon:
             if not (count.isascii() and count.isdigit() and int(count) > 0):
@@ -84,7 +86,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
             options = options | {"n": int(count)}
         return load_dataset("synthfaces", **_only(load_synthfaces, options))
     kind = recognise(text, follow_links=bool(options.get("follow_links")))
-    return load_dataset(kind, _inner(Path(text), kind), **_only(KINDS[kind], options))
+    return load_dataset(kind, _inner(Path(text), kind, options), **_only(KINDS[kind], options))
 
 
 def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> str:
@@ -102,7 +104,7 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     if not root.is_dir():
         what = "a file, not a folder" if root.exists() else "not there"
         raise DatasetError(f"{root} is {what}. Give a folder of pictures, or synthfaces[:N].")
-    if (_inner(root, "celebahq") / ATTRIBUTE_FILE).is_file():
+    if any((root / inner / ATTRIBUTE_FILE).is_file() for inner in ("", _INNER)):
         return "celebahq"
     if any((root / name).is_file() for name in METADATA_FILES):
         return "folder"
@@ -118,10 +120,11 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     )
 
 
-def _inner(root: Path, kind: str) -> Path:
+def _inner(root: Path, kind: str, options: Mapping[str, Any]) -> Path:
     """CelebAMask-HQ unpacks into a folder of its own name; either may be given."""
-    inner = root / "CelebAMask-HQ"
-    return inner if kind == "celebahq" and not (root / ATTRIBUTE_FILE).is_file() and inner.is_dir() else root
+    if kind != "celebahq" or (root / ATTRIBUTE_FILE).is_file() or not (root / _INNER).is_dir():
+        return root
+    return refuse_link(root / _INNER, follow_links=bool(options.get("follow_links")))
 
 
 def _only(loader: Callable[..., FaceDataset], options: dict[str, Any]) -> dict[str, Any]:

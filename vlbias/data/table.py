@@ -25,6 +25,7 @@ from vlbias.images import open_image, picture_size, to_tensor
 from vlbias.labels import typed_labels
 from vlbias.originals import Original
 from vlbias.progress import track
+from vlbias.shown import printable
 
 __all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "StoredSize", "hash_split", "join"]
 
@@ -160,7 +161,8 @@ class FaceDataset:
     def __repr__(self) -> str:
         counts = self.table["split"].value_counts()
         splits = ", ".join(f"{counts[split]} {split}" for split in SPLITS if split in counts)
-        return f"<{type(self).__name__} '{self.name}': {len(self)} faces ({splits}), {len(self.problems)} problems>"
+        text = f"<{type(self).__name__} '{self.name}': {len(self)} faces ({splits}), {len(self.problems)} problems>"
+        return printable(text)
 
     @property
     def ids(self) -> list[str]:
@@ -218,6 +220,11 @@ class FaceDataset:
         except OSError:  # missing or damaged: it is told apart where the picture is needed
             return None
 
+    def reason(self, item: str, error: Exception) -> str:
+        """What is wrong with a picture, for people: its path is that below the root, for reports are passed on."""
+        name = str(self.table.at[item, "file_name"])
+        return str(error) if self.root is None else str(error).replace(printable(self.root / name), printable(name))
+
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         """Some faces, float32 (n, 3, size, size) in [-1, 1], in the order of ``items``.
 
@@ -263,7 +270,7 @@ class FaceDataset:
             try:
                 width, height = self.image(item).size
             except ImageError as error:
-                return Problem(name, "unreadable_image", str(error))
+                return Problem(name, "unreadable_image", self.reason(item, error))
             if min(width, height) < min_size_px:
                 return Problem(name, "unreadable_image", f"{width}x{height} pixels; at least {min_size_px} are needed")
             return None
@@ -421,6 +428,10 @@ class JoinedDataset(FaceDataset):
     def placement(self, item: str) -> Similarity | None:
         """Where the crop lies in its photograph, in the dataset it came from."""
         return self._home(item).placement(item)
+
+    def reason(self, item: str, error: Exception) -> str:
+        """What is wrong with a picture, in words of the dataset it came from."""
+        return self._home(item).reason(item, error)
 
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         """Pictures of all datasets: float32 (n, 3, size, size) in [-1, 1]."""

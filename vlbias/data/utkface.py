@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlbias.attributes import OLD_FROM, SKIN_OF_RACE, age_group
-from vlbias.data.files import leave_out_links, list_images
+from vlbias.data.files import leave_out_links, list_images, refuse_link
 from vlbias.data.table import FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, DatasetError
 
@@ -94,7 +94,7 @@ def load_utkface(
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder. Give the folder of UTKFace photographs.")
     if (root / "UTKFace").is_dir():
-        root = root / "UTKFace"
+        root = refuse_link(root / "UTKFace", follow_links=follow_links)
     rows: list[tuple[str, int, int, int]] = []
     problems: list[Problem] = []
     seen: dict[str, str] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -193,7 +192,7 @@ class DiffAE(nn.Module):
         Raises:
             CheckpointError: a file is missing, or keys or shapes do not fit the config.
         """
-        folder = Path(folder)
+        folder = checkpoints.stays_inside(folder)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} is not the folder of a diffusion autoencoder: config.json is missing.")
         try:

@@ -15,6 +15,7 @@ from vlbias.fairness.inference import interval, resampled_counts
 from vlbias.fairness.metrics import METRICS, f1_by_class, mean_known, metrics_from_counts, rates, share
 from vlbias.fairness.settings import EvaluationSettings
 from vlbias.settings import with_changes
+from vlbias.shown import printable
 
 __all__ = [
     "FairnessReport",
@@ -75,7 +76,7 @@ class FairnessReport(Mapping[str, float]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"FairnessReport({', '.join(f'{name}={value:.3f}' for name, value in self.items())})"
+        return printable(f"FairnessReport({', '.join(f'{name}={value:.3f}' for name, value in self.items())})")
 
     @property
     def table(self) -> pd.DataFrame:

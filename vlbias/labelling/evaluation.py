@@ -13,6 +13,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from vlbias.errors import ConfigError, LabelError
 from vlbias.labelling.labels import Labels
 from vlbias.labels import in_order, label_text, label_texts
+from vlbias.shown import printable
 
 __all__ = ["LabelEvaluation", "Separation", "evaluate", "separation"]
 
@@ -74,7 +75,7 @@ class LabelEvaluation:
         return (
             f"{self.num_compared} faces, {self.coverage:.1%} labelled; accuracy {self.accuracy:.1%} "
             f"[{self.accuracy_low:.1%}, {self.accuracy_high:.1%}], balanced {self.balanced_accuracy:.1%}, "
-            f"kappa {self.kappa:.2f}\n{self.confusion.to_string()}"
+            f"kappa {self.kappa:.2f}\n{printable(self.confusion.to_string(), keep=chr(10))}"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from vlbias.checkpoints import stays_inside
 from vlbias.classify import Classifier
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, UnknownNameError
 from vlbias.files import read_json, sha256_file
@@ -60,7 +61,7 @@ def load_network(
     place = Path(path)
     if not place.exists():
         raise CheckpointNotFoundError(f"{place} does not exist. Give a local file or folder; nothing is downloaded.")
-    file, sidecar = _find(place)
+    file, sidecar = _find(stays_inside(place) if place.is_dir() else place)
     if file.name == "classifier.json":
         network = of_classifier(Classifier.load(place, device=None if device is None else str(device)), place.name)
     else:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.checkpoints import load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError, unknown
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.paths.dipole import Dipole, read_dipoles
 from vlbias.paths.fields import LinearField, RbfField, make_field, unit
 from vlbias.paths.published import read_published
+from vlbias.shown import printable
 
 __all__ = ["PathSet"]
 
@@ -85,7 +85,7 @@ class PathSet(nn.Module):
         self.calibration: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        return f"PathSet({', '.join(self.names)}; {self.network}, {self.dim} dimensions, {self.space} space)"
+        return printable(f"PathSet({', '.join(self.names)}; {self.network}, {self.dim} dimensions, {self.space} space)")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -301,7 +301,7 @@ class PathSet(nn.Module):
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the other.
         """
-        folder = Path(folder)
+        folder = stays_inside(folder)
         if (folder / "latent_paths_model.pt").is_file() and not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} holds published paths; load it with PathSet.from_published.")
         config = read_json(folder / CONFIG_FILE)

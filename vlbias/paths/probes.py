@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.paths.dipole import Dipole, read_dipoles
+from vlbias.shown import printable
 
 __all__ = ["Probes", "effect_directions"]
 
@@ -70,7 +72,7 @@ class Probes(nn.Module):
         self.register_buffer("effects", torch.zeros(len(self.names), dim))
 
     def __repr__(self) -> str:
-        return "Probes(" + ", ".join(f"{n} {self.accuracy.get(n, float('nan')):.3f}" for n in self.names) + ")"
+        return f"Probes({', '.join(f'{printable(n)} {self.accuracy.get(n, math.nan):.3f}' for n in self.names)})"
 
     @classmethod
     def fit(

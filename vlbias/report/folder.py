@@ -13,7 +13,7 @@ import pandas as pd
 from vlbias.data.files import inside_root, linked
 from vlbias.data.metadata import read_metadata
 from vlbias.errors import DatasetError, ImageError
-from vlbias.files import read_json
+from vlbias.files import links_below, read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
 from vlbias.labels import group_texts
@@ -55,6 +55,9 @@ class RunFiles:
     follow_links: bool = False
 
     def __post_init__(self) -> None:
+        for path in links_below(self.out):
+            if path.parent == self.out:
+                raise DatasetError(f"{path} is a link or no file. Remove it, or make the run again.")
         for name in ("report.json", "metadata.csv", "rejected.csv"):
             if not (self.out / name).is_file():
                 raise DatasetError(

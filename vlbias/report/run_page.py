@@ -431,6 +431,7 @@ def _command(report: Mapping[str, Any]) -> str:
         if report.get(name) is not None:
             words += [f"--{name}", str(report[name])]
     words += ["--round-trip"] if report.get("round_trip") else []
+    words += ["--pseudonymise"] if report.get("pseudonymised") else []
     alignment = report.get("alignment") or {}
     if "write" in alignment:
         words += ["--align", "--write", alignment["write"], "--face", alignment["face"]]

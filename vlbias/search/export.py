@@ -16,6 +16,7 @@ from vlbias.search.cell import Skeleton
 from vlbias.search.front import Candidate, Front
 from vlbias.search.spaces import Configuration, Space
 from vlbias.search.trainer import Embedder, Trainer
+from vlbias.shown import in_code, in_markdown
 
 __all__ = ["load_model", "save_model"]
 
@@ -78,12 +79,12 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
 def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], front: Front | None) -> str:
     task = trainer.task
     lines = [
-        f"# {candidate.configuration.label()}",
+        f"# {in_markdown(candidate.configuration.label())}",
         "",
-        f"Found by a search over architectures and hyperparameters: task {task.kind}, groups by `{task.protected}` "
-        f"({', '.join(task.groups)}), {len(task.train)} training images of {task.image_size} px. It was chosen on "
-        "validation data, so the validation numbers flatter it. The model may still treat groups differently; the "
-        "tables say by how much here, not on other data.",
+        f"Found by a search over architectures and hyperparameters: task {task.kind}, groups by "
+        f"{in_code(task.protected)} ({', '.join(map(in_markdown, task.groups))}), {len(task.train)} training images of "
+        f"{task.image_size} px. It was chosen on validation data, so the validation numbers flatter it. The model may "
+        "still treat groups differently; the tables say by how much here, not on other data.",
         "",
         "## Validation",
         "",
@@ -103,15 +104,15 @@ def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], fro
             "",
         ]
     dataset = getattr(task.dataset, "name", "unnamed")
-    lines += [f"Data: {dataset}. Images of one person never stand in two splits.", ""]
+    lines += [f"Data: {in_markdown(dataset)}. Images of one person never stand in two splits.", ""]
     return "\n".join(lines)
 
 
 def _markdown(table: pd.DataFrame) -> str:
     def cell(value: Any) -> str:
-        return f"{value:.4f}" if isinstance(value, float) else str(value)
+        return f"{value:.4f}" if isinstance(value, float) else in_markdown(value)
 
-    header = "| " + " | ".join(map(str, table.columns)) + " |"
+    header = "| " + " | ".join(map(in_markdown, table.columns)) + " |"
     rule = "|" + " --- |" * len(table.columns)
     rows = ["| " + " | ".join(cell(value) for value in row) + " |" for row in table.itertuples(index=False)]
     return "\n".join([header, rule, *rows])

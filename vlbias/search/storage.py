@@ -20,7 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from vlbias.errors import ConfigError
-from vlbias.files import make_folder, writing
+from vlbias.files import make_folder, refuse_links, writing
 from vlbias.locks import FileLock
 from vlbias.runstore import cut_torn_line, differences, files_beside
 
@@ -59,6 +59,7 @@ class Storage:
 
     Raises:
         ConfigError: the file is not a Journal file, or the URL cannot be opened.
+        OutputError: the file is a link, or one lies in the folder beside it.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Storage:
         from optuna.storages.journal import JournalFileBackend
 
         make_folder(self.path.parent)
+        refuse_links(self.path, files_beside(self.path))
         lock: Any = _JournalLock(self.path)
         with lock.held, writing(self.path):
             _mend_journal(self.path)

@@ -30,6 +30,7 @@ from vlbias.errors import ConfigError, LabelError, PlanError, unknown
 from vlbias.files import read_object, write_json
 from vlbias.labels import label_texts
 from vlbias.settings import Settings, number, with_changes
+from vlbias.shown import printable
 from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
 
 __all__ = ["MODES", "PlanSettings", "SimulationPlan", "plan"]
@@ -196,7 +197,7 @@ class SimulationPlan:
         sizes = self.runs["n"]
         size = str(sizes.min()) if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         focal = ", ".join(dict.fromkeys(self.runs["focal"])) or "given compositions"
-        return (
+        return printable(
             f"{len(self)} runs ({', '.join(dict.fromkeys(self.runs['mode']))}) of {size} training images each; focal "
             f"groups {focal}; shares {', '.join(f'{share:g}' for share in sorted(set(self.runs['share'].dropna())))}; "
             f"{self.settings.repeats} repeats; {len(self.test)} test images."

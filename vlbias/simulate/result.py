@@ -15,6 +15,7 @@ import pandas as pd
 from vlbias.errors import PlanError, unknown
 from vlbias.fairness import person_weights, tally
 from vlbias.files import AnyPath, make_folder, write_file
+from vlbias.shown import printable
 from vlbias.simulate.plans import SimulationPlan
 from vlbias.simulate.plots import Curve, plot_curves
 from vlbias.simulate.statistics import (
@@ -211,7 +212,7 @@ class SimulationResult:
 
     def verdicts(self) -> list[str]:
         """One sentence per fill and focal group."""
-        return list(self.summary()["verdict"])
+        return [printable(sentence) for sentence in self.summary()["verdict"]]
 
     def _one(self, fill: str, focal: str, parity: str) -> _Finding:
         metric = f"f1[{focal}]"

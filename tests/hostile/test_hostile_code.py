@@ -1,0 +1,229 @@
+"""Editors, networks, pickles and pictures that want to run code or to ask the network: they leave no mark."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from corpus import EDITORS, bomb, picture
+from doubles import people, tiny_editor, tree_hash
+from watch import watched
+
+from vlbias import Editor
+from vlbias.checkpoints import write_manifest
+from vlbias.classify import Classifier
+from vlbias.cli import main
+from vlbias.clip import create
+from vlbias.clip import load as load_clip
+from vlbias.clip.preprocess import Preprocess
+from vlbias.data import open_dataset
+from vlbias.diffae import DiffAE
+from vlbias.errors import VlbiasError
+from vlbias.networks import load_network
+from vlbias.optim import TrainingState
+from vlbias.paths import PathSet
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel that tells is Linux")
+
+CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+}
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """What appears if anything is run."""
+    return tmp_path / "mark"
+
+
+@pytest.fixture
+def transformers(monkeypatch, mark):
+    """The real package if there is one, else a stand-in that marks that it was asked to load anything."""
+    try:
+        import transformers
+    except ImportError:
+        transformers = types.ModuleType("transformers")
+
+        class Loader:
+            @staticmethod
+            def from_pretrained(*_, **__):
+                mark.touch()
+                raise OSError("asked")
+
+        for name in ("AutoTokenizer", "AutoModel", "AutoConfig", "PretrainedConfig", "PreTrainedTokenizerFast"):
+            setattr(transformers, name, Loader)
+        monkeypatch.setitem(sys.modules, "transformers", transformers)
+    return transformers
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A whole editor that can be loaded."""
+    folder = tmp_path_factory.mktemp("sound") / "editor"
+    editor = tiny_editor()
+    editor.renderer.clip = create(CLIP, Preprocess(size=(16, 16)))
+    editor.save_pretrained(folder)
+    return folder
+
+
+def typed(monkeypatch, *words):
+    """A command as it is typed; errors end in an exit status."""
+    monkeypatch.setattr(sys, "argv", ["vlbias", *map(str, words)])
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def tried(*calls):
+    """Each call ends well or in a sentence."""
+    for call in calls:
+        try:
+            call()
+        except VlbiasError as error:
+            assert "TOP-SECRET" not in str(error)
+
+
+def test_the_sound_editor_loads(sound):
+    assert Editor.from_pretrained(f"{sound}/").attributes == ["age", "skin_tone"]
+
+
+@pytest.mark.parametrize("case", EDITORS)
+def test_an_editor_runs_nothing(case, sound, tmp_path, trap, mark, transformers, monkeypatch, capsys):
+    folder, face = tmp_path / "editor", picture(tmp_path / "face.png")
+    shutil.copytree(sound, folder)
+    EDITORS[case](folder, trap, mark)
+    if not any(path.is_symlink() or path.is_fifo() for path in folder.rglob("*")):
+        write_manifest(folder)  # every hash is right
+    before = tree_hash(trap)
+    parts = {
+        "clip": lambda: load_clip(folder / "clip"),
+        "diffae": lambda: DiffAE.from_pretrained(folder / "diffae"),
+        "paths": lambda: Editor.from_pretrained(str(sound), paths=folder / "paths"),
+    }
+    with watched(tmp_path / "out", traps=(trap,)) as seen:
+        tried(lambda: Editor.from_pretrained(str(folder)), lambda: load_clip(folder))
+        # whoever names a link wants what is behind it
+        tried(*(load for name, load in parts.items() if not (folder / name).is_symlink()))
+        typed(monkeypatch, "edit", face, tmp_path / "out", "--age", "1", "--editor", folder, "--any-picture")
+        typed(monkeypatch, "paths", folder, "--images", "synthfaces:2")
+    capsys.readouterr()
+    assert seen.problems == [] and not mark.exists() and tree_hash(trap) == before
+
+
+@pytest.mark.parametrize("case", ["ckpt", "paths", "state", "network", "classifier", "classifier of the hub", "timm"])
+def test_a_pickle_of_a_stranger_runs_nothing(case, tmp_path, mark, monkeypatch, capsys, transformers):
+    file, out = bomb(tmp_path / "last.ckpt", mark), tmp_path / "out"
+    face = shutil.copy(file, tmp_path / "face.pt")
+    folder = tmp_path / "network"
+    folder.mkdir()
+    options = {"checkpoint_path": str(file)} if case == "classifier" else {}
+    backbone = "hf-hub:somebody/model" if case == "classifier of the hub" else "resnet10t"
+    settings = {"backbone": backbone, "image_size": 16, "backbone_options": options}
+    described = {"format": 1, "classes": ["a", "b"], "settings": settings, "losses": []}
+    (folder / "classifier.json").write_text(json.dumps(described))
+    shutil.copy(file, folder / "classifier.safetensors")
+    timm = tmp_path / "timm"
+    timm.mkdir()
+    asked = {"architecture": "hf-hub:a/b", "model_args": {"checkpoint_path": str(file)}}
+    (timm / "config.json").write_text(json.dumps(asked))
+    shutil.copy(file, timm / "model.pt")
+    calls = {
+        "ckpt": [lambda: Editor.from_pretrained(str(file)), lambda: DiffAE.from_published(file)],
+        "paths": [lambda: PathSet.from_published(tmp_path)],
+        "state": [lambda: TrainingState(file, {}, {}).load()],
+        "network": [lambda: load_network(face)],
+        "classifier": [lambda: Classifier.load(folder), lambda: load_network(folder)],
+        "classifier of the hub": [lambda: Classifier.load(folder), lambda: load_network(folder)],
+        "timm": [lambda: load_network(timm)],
+    }
+    if case == "paths":
+        shutil.copy(file, tmp_path / "latent_paths_model.pt")
+    with watched(out) as seen:
+        tried(*calls[case])
+        if case == "ckpt":
+            assert typed(monkeypatch, "convert", file, out) == 1
+    assert seen.problems == [] and not mark.exists()
+
+
+def test_a_folder_of_the_working_directory_is_not_the_shipped_editor(tmp_path, monkeypatch, mark):
+    bomb(tmp_path / "synthfaces-64" / "diffae" / "model.safetensors", mark)
+    (tmp_path / "synthfaces-64" / "config.json").write_text('{"kind": "editor"}')
+    monkeypatch.chdir(tmp_path)
+    with watched() as seen:
+        assert Editor.from_pretrained("synthfaces-64").name == "synthfaces-64"
+    assert seen.problems == [] and not mark.exists()
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile showpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["face.jpg", "face.png", "face.eps", "face.tif"])
+def test_a_picture_starts_no_program(name, tmp_path, monkeypatch, sound, capsys):
+    root, out = tmp_path / "set", tmp_path / "out"
+    for number in range(3):
+        picture(root / "a" / f"{number}.png", number)
+    (root / "a" / name).write_bytes(POSTSCRIPT)
+    with watched(out) as seen:
+        faces = open_dataset(root).check_images(show_progress=False)
+        typed(monkeypatch, "edit", root / "a" / name, out, "--age", "1", "--editor", sound)
+        typed(monkeypatch, "strip", root / "a" / name, out / "s.png", "--path", "age", "--editor", sound)
+    assert len(faces) == 3 and seen.problems == []
+
+
+def test_a_table_runs_nothing(tmp_path, mark):
+    """Arrow once unpickled the types of columns that a Parquet file names."""
+    root = tmp_path / "set"
+    picture(root / "0.png")
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    extra = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Bomb())}
+    schema = pa.schema([pa.field("file_name", pa.string()), pa.field("smile", pa.int64(), metadata=extra)])
+    pq.write_table(pa.table({"file_name": ["0.png"], "smile": [1]}, schema=schema), root / "metadata.parquet")
+    with watched() as seen:
+        tried(lambda: open_dataset(root))
+    assert seen.problems == [] and not mark.exists()
+
+
+def test_journals_run_nothing(tmp_path, mark, monkeypatch, capsys, sound):
+    """The journal of a search, the store of a simulation, the state of a training run, in the folder of a stranger."""
+    faces, out = people(tmp_path / "people"), tmp_path / "out"
+    out.mkdir()
+    bomb(out / "state.pt", mark)
+    shutil.copy(out / "state.pt", out / "sim.log")
+    line = {"op_code": 0, "worker_id": "$(touch mark)", "study_name": "../../x"}
+    (out / "study.log").write_text(json.dumps(line) + "\n")
+    with watched(out) as seen:
+        words = ("--target", "smile", "--protected", "gender", "--steps", 1, "--image-size", 16, "--shares", "0,0.5")
+        assert typed(monkeypatch, "simulate", faces, out, *words, "--repeats", 1, "--overwrite") == 1
+        words = ("--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--trials", 1)
+        assert typed(monkeypatch, "search", faces, out, *words, "--overwrite") == 1
+        assert typed(monkeypatch, "train", "diffae", faces, "--out", out, "--images", 16, "--overwrite") == 1
+    assert seen.problems == [] and not mark.exists()
+
+
+def test_a_run_shows_that_it_can_fail(tmp_path, mark):
+    """The watch and the bomb work: without care the mark appears, and what is asked and written is noticed."""
+    file = bomb(tmp_path / "a.ckpt", mark)
+    with watched(tmp_path / "out", traps=(tmp_path,)) as seen:
+        torch.load(file, weights_only=False)
+        with pytest.raises(PermissionError):
+            __import__("socket").getaddrinfo("example.org", 80)
+        (tmp_path / "b").write_text("b")
+    assert mark.exists()
+    for word in ("a.ckpt", "getaddrinfo", "open /"):
+        assert any(word in text for text in seen.problems)

@@ -1,0 +1,140 @@
+"""Links, pipes, devices and names that lead elsewhere, at every level of a dataset and of a run, are not followed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_editor
+from corpus import DATASETS, RUNS, picture
+from doubles import tree_hash
+from watch import watched
+
+from vlbias import report
+from vlbias.balance import Balancer, verify_run
+from vlbias.data import open_dataset
+from vlbias.errors import VlbiasError
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel that tells is Linux")
+
+
+def without_harm(seen, trap, before):
+    assert seen.problems == []
+    assert tree_hash(trap) == before
+
+
+# -- datasets ---------------------------------------------------------------------------------------------------------
+
+
+def dataset(root: Path) -> Path:
+    for number in range(4):
+        picture(root / ("a", "b")[number % 2] / f"{number}.png", number)
+    return root
+
+
+@pytest.mark.parametrize("case", DATASETS)
+def test_a_dataset_reads_nothing_elsewhere(case, tmp_path, trap):
+    root = dataset(tmp_path / "set")
+    DATASETS[case](root, trap)
+    before = tree_hash(trap)
+    with watched(traps=(trap,)) as seen:
+        try:
+            faces = open_dataset(root)
+            names = set(faces.table["file_name"])
+            faces.check_images(show_progress=False)
+            faces.tensor(faces.ids[:9], 8)
+        except VlbiasError as error:
+            names, text = set(), str(error)
+            assert "TOP-SECRET" not in text
+    without_harm(seen, trap, before)
+    assert not any("me.png" in name for name in names)
+
+
+def test_links_are_followed_where_their_user_says_so(tmp_path):
+    """A cache of the Hugging Face hub: ``snapshots`` is nothing but links into ``blobs``."""
+    blobs, root = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "1"
+    root.mkdir(parents=True)
+    for number in range(3):
+        blob = picture(blobs / f"{number}.png", number).rename(blobs / f"{number:064x}")
+        (root / f"{number}.png").symlink_to(Path("../../blobs") / blob.name)
+    (blobs / "t").write_text("file_name,smile\n" + "".join(f"{number}.png,{number % 2}\n" for number in range(3)))
+    (root / "metadata.csv").symlink_to("../../blobs/t")
+    with pytest.raises(VlbiasError, match="--follow-links"):
+        open_dataset(root)
+    faces = open_dataset(root, follow_links=True)
+    assert len(faces.check_images(show_progress=False)) == 3 and not faces.problems
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def balance(faces, out):
+    balancer = Balancer(tiny_editor.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=3)
+    return balancer.run(faces, balancer.plan(faces, limit=6), out, progress=False)
+
+
+@pytest.fixture(scope="module")
+def stages(tiny_faces, tmp_path_factory):
+    """A run that was killed before anything was put in place, and a finished one."""
+    folder = tmp_path_factory.mktemp("stages")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlbias.balance.run.assemble", killed)
+        with pytest.raises(KeyboardInterrupt):
+            balance(tiny_faces, folder / "begun")
+    balance(tiny_faces, folder / "done")
+    report.write(folder / "done")
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["begun", "done"])
+@pytest.mark.parametrize("case", RUNS)
+def test_a_run_touches_nothing_elsewhere(case, stage, tiny_faces, stages, tmp_path, trap):
+    out = tmp_path / "out"
+    shutil.copytree(stages / stage, out)
+    if stage == "done" and "chunk" in case:
+        (out / ".state" / "done.json").unlink()
+        if not list(out.glob(".state/chunks/*/edit-*.png")):
+            shutil.rmtree(out)
+            shutil.copytree(stages / "begun", out)
+    RUNS[case](out, trap)
+    before, others = tree_hash(trap), {path.name for path in tmp_path.iterdir()}
+    with watched(out, traps=(trap,)) as seen:
+        for work in (lambda: balance(tiny_faces, out), lambda: verify_run(out), lambda: report.write(out)):
+            try:
+                work()
+            except VlbiasError as error:
+                assert "TOP-SECRET" not in str(error)
+    without_harm(seen, trap, before)
+    assert {path.name for path in tmp_path.iterdir()} == others
+    written = [path for path in out.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not any(b"TOP-SECRET" in path.read_bytes() for path in written)
+
+
+def test_a_run_through_a_link_that_its_user_named(tiny_faces, stages, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    assert balance(tiny_faces, tmp_path / "out").complete and verify_run(tmp_path / "out") == []
+
+
+def test_another_name_of_a_file_is_not_written_through(tiny_faces, stages, tmp_path):
+    """A hard link cannot be told from a file; whatever is written takes its place and leaves the file alone."""
+    out, mine = tmp_path / "out", tmp_path / "thesis.tex"
+    mine.write_text("years of work")
+    shutil.copytree(stages / "done", out)
+    for name in ("report.html", ".report.html.draft", "report.json", "README.md", ".state/tmp/draft-job.json"):
+        (out / name).unlink(missing_ok=True)
+        (out / name).hardlink_to(mine)
+    with pytest.raises(VlbiasError):
+        report.write(out)  # report.json is none now
+    shutil.copy(stages / "done" / "report.json", tmp_path / "report.json")
+    (out / "report.json").unlink()
+    shutil.move(tmp_path / "report.json", out / "report.json")
+    report.write(out)
+    balance(tiny_faces, out)
+    assert mine.read_text() == "years of work"
