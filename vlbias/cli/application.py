@@ -19,13 +19,13 @@ __all__ = ["Application", "app", "main"]
 
 
 class _Command(TyperCommand):
-    """Runs with denormal numbers flushed and its processors shared. PyTorch is loaded here, not for help."""
+    """Runs with safe output, denormal numbers flushed and processors shared. PyTorch is loaded here, not for help."""
 
     def invoke(self, ctx: Any) -> Any:
         share_processors()
         from vlbias.optim import flush_denormals
 
-        with flush_denormals():
+        with safe_terminal(), flush_denormals():
             return super().invoke(ctx)
 
 
@@ -59,7 +59,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.with_resource(safe_terminal())
+    pass
 
 
 def main() -> None:
