@@ -19,7 +19,7 @@ from vlbias.alignment import LAYOUTS, Similarity, layout_transform
 from vlbias.cli import app, main
 from vlbias.diffae import DiffAE
 from vlbias.errors import ConfigError, ImageError, ShapeError, UnknownNameError
-from vlbias.images import read_png_metadata
+from vlbias.provenance import read_provenance
 from vlbias.rendering import Renderer, RenderSettings
 
 SIZE = 32
@@ -199,7 +199,7 @@ def test_the_command_writes_whole_photos(command):
     assert result.exit_code == 0, result.output
     with Image.open(folder / "out" / "holiday.png") as written:
         assert written.size == photo.size and written.tobytes() != photo.tobytes()
-    assert read_png_metadata(folder / "out" / "holiday.png")["synthetic"] == "true"
+    assert read_provenance(folder / "out" / "holiday.png")["synthetic"] == "true"
     assert "Example: vlbias edit" in CliRunner().invoke(app, ["edit", "--help"]).output
 
 

@@ -9,7 +9,8 @@ from PIL import ExifTags, Image, ImageCms
 from vlbias.alignment import Similarity
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import open_image, to_tensor
-from vlbias.originals import Original, centre_square, read_provenance
+from vlbias.originals import Original, centre_square
+from vlbias.provenance import read_provenance
 
 SMALL = 16
 PROVENANCE = {"synthetic": "true", "editor": "tiny", "note": "grün"}

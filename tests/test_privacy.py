@@ -12,8 +12,9 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from vlbias.errors import ImageError
 from vlbias.images import open_image
-from vlbias.originals import Original, read_provenance, without_private_metadata
+from vlbias.originals import Original, without_private_metadata
 from vlbias.privacy import without_private
+from vlbias.provenance import read_provenance
 
 SECRETS = (b"Jane Doe", b"SN-4711", b"secret words", b"http://ns.adobe.com/xap", b"Photoshop 3.0", b"trailing bytes")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from vlbias.errors import ImageError, ShapeError
 from vlbias.files import write_file
@@ -33,8 +33,6 @@ __all__ = [
     "load_stored",
     "open_image",
     "picture_size",
-    "png_text",
-    "read_png_metadata",
     "save_png",
     "to_pil",
     "to_pixels",
@@ -266,8 +264,8 @@ def to_pixels(x: torch.Tensor) -> np.ndarray:
     return rearrange(x.detach().float().cpu(), "b c h w -> b h w c").add(1).mul(127.5).numpy()
 
 
-def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a PNG with text metadata; the same picture and metadata give the same bytes.
+def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a PNG; the same picture gives the same bytes.
 
     The file appears whole or not at all, so a killed run leaves no half picture.
 
@@ -275,30 +273,8 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
         OutputError: the place cannot be written.
     """
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=png_text(metadata or {}), compress_level=PNG_LEVEL)
+    image.save(buffer, format="PNG", compress_level=PNG_LEVEL)
     write_file(path, buffer.getvalue())
-
-
-def png_text(metadata: Mapping[str, str]) -> PngImagePlugin.PngInfo:
-    """Text chunks of a PNG, in the order of their keys."""
-    info = PngImagePlugin.PngInfo()
-    for key in sorted(metadata):
-        info.add_itxt(key, str(metadata[key]))
-    return info
-
-
-def read_png_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The text metadata of a PNG that :func:`save_png` wrote.
-
-    Raises:
-        ImageError: not a readable PNG.
-    """
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()
-            return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
-    except (OSError, SyntaxError) as error:
-        raise ImageError(f"{path} is not a readable PNG ({error}).") from error
 
 
 def contact_sheet(

@@ -21,10 +21,11 @@ from PIL import ExifTags, Image, JpegImagePlugin
 
 from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
-from vlbias.images import DECODERS, PNG_LEVEL, load_stored, png_text, to_upright_rgb
+from vlbias.images import DECODERS, PNG_LEVEL, load_stored, to_upright_rgb
 from vlbias.privacy import without_private
+from vlbias.provenance import read_provenance, writing_options, xmp_packet
 
-__all__ = ["Encoded", "Original", "centre_square", "read_provenance", "without_private_metadata"]
+__all__ = ["Encoded", "Original", "centre_square", "without_private_metadata"]
 
 #: Rows of the donor that are changed at a time: memory does not grow with the picture.
 _STRIP_ROWS = 256
@@ -47,7 +48,6 @@ _SUFFIXES = {
 _KEPT_MODES = frozenset({"RGB", "RGBA", "L", "LA", "CMYK", "I;16", "I;16L", "I;16B", "I"})
 _GREY_MODES = frozenset({"L", "LA", "I;16", "I;16L", "I;16B", "I"})
 _LOSSLESS_TIFF = frozenset({"raw", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "packbits"})
-_PROVENANCE_TAG = 270  # TIFF and EXIF: ImageDescription
 
 
 @dataclass(frozen=True)
@@ -201,23 +201,7 @@ class Original:
         Raises:
             ImageError: the format refuses the raster.
         """
-        options = dict(self.options)
-        exif = Image.Exif()
-        if self.orientation != 1:
-            exif[ExifTags.Base.Orientation] = self.orientation
-        text = json.dumps(dict(provenance or {}), sort_keys=True) if provenance else ""
-        if self.format == "PNG":
-            options["pnginfo"] = png_text(provenance or {})
-        elif self.format == "JPEG" and text:
-            options["comment"] = text.encode()
-        elif self.format == "WEBP" and text:
-            exif[_PROVENANCE_TAG] = text
-        elif self.format == "TIFF":
-            options["tiffinfo"] = {_PROVENANCE_TAG: text} if text else {}
-            if self.orientation != 1:
-                options["tiffinfo"][int(ExifTags.Base.Orientation)] = self.orientation
-        if len(exif) and self.format in ("JPEG", "PNG", "WEBP"):
-            options["exif"] = exif
+        options = {**self.options, **writing_options(self.format, provenance or {}, self.orientation)}
         buffer = io.BytesIO()
         try:
             raster.save(buffer, format=self.format, **options)
@@ -248,29 +232,9 @@ def centre_square(width: int, height: int, size: int) -> Similarity:
     return Similarity(np.array([[scale, 0, (width - edge) / 2], [0, scale, (height - edge) / 2]]), size)
 
 
-def read_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What :meth:`Original.encode` wrote into a file about how it was made; empty where it says nothing.
-
-    Raises:
-        ImageError: not a readable picture.
-    """
-    stored = load_stored(path)
-    if stored.format == "PNG":
-        return {str(key): str(value) for key, value in getattr(stored, "text", {}).items()}
-    if stored.format == "JPEG":
-        text = stored.info.get("comment", b"").decode("utf-8", "replace")
-    else:
-        text = str(stored.getexif().get(_PROVENANCE_TAG, ""))
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
-
-
 #: What vlbias says of a picture that it made; whatever else stands beside it is somebody's own.
 _SAID = frozenset(
-    ("synthetic", "made_by", "editor", "source", "seed", "path", "strength", "from", "to", "edits", "steps", "reach")
+    "synthetic digital_source_type made_by editor source seed path strength from to edits steps reach".split()
 )
 
 
@@ -293,7 +257,9 @@ def without_private_metadata(path: str | os.PathLike[str], *, source: str | None
     if source is not None and made:
         made["source"] = source
     text = json.dumps(made, sort_keys=True).encode() if made else None
-    data = without_private(Path(path).read_bytes(), orientation=_orientation(stored), provenance=text)
+    data = without_private(
+        Path(path).read_bytes(), orientation=_orientation(stored), provenance=text, xmp=xmp_packet(made)
+    )
     if data is not None:
         return Encoded(data, Path(path).suffix.lower())
     original = Original.read(path)
@@ -449,4 +415,3 @@ def _is_lossless_webp(path: Path) -> bool:
     """Whether the first picture of a WebP file is a VP8L chunk."""
     with path.open("rb") as file:
         return b"VP8L" in file.read(4096)
-

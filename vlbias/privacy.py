@@ -24,24 +24,27 @@ _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
 
 
-def without_private(data: bytes, *, orientation: int = 1, provenance: bytes | None = None) -> bytes | None:
+def without_private(
+    data: bytes, *, orientation: int = 1, provenance: bytes | None = None, xmp: bytes = b""
+) -> bytes | None:
     """A JPEG, PNG or WebP file without private metadata; its pixels are the same to the last bit.
 
     Args:
         data: the file.
         orientation: how the picture was held, EXIF 1..8; written anew where it is not 1.
         provenance: JSON of how the picture was made, which stays; ``None`` for a photograph.
+        xmp: a packet that says that the picture is synthetic; empty for a photograph.
 
     Returns:
         The file, or ``None`` for another format or one that is damaged: write that one anew.
     """
     try:
         if data.startswith(b"\xff\xd8"):
-            return b"".join(_jpeg(data, orientation, provenance))
+            return b"".join(_jpeg(data, orientation, provenance, xmp))
         if data.startswith(_PNG):
-            return b"".join(_png(data, orientation, provenance))
+            return b"".join(_png(data, orientation, provenance, xmp))
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp(data, orientation, provenance)
+            return _webp(data, orientation, provenance, xmp)
     except (struct.error, IndexError, ValueError):
         return None
     return None
@@ -64,12 +67,14 @@ def _exif(orientation: int, description: bytes = b"") -> bytes:
 # -- JPEG -------------------------------------------------------------------------------------------------------------
 
 
-def _jpeg(data: bytes, orientation: int, provenance: bytes | None) -> Iterator[bytes]:
+def _jpeg(data: bytes, orientation: int, provenance: bytes | None, xmp: bytes) -> Iterator[bytes]:
     yield b"\xff\xd8"
     if orientation != 1:
         yield _segment(0xE1, b"Exif\0\0" + _exif(orientation))
     if provenance:
         yield _segment(0xFE, provenance)
+    if xmp:
+        yield _segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)
     place = 2
     while True:
         if data[place] != 0xFF:
@@ -124,7 +129,7 @@ def _end_of_scan(data: bytes, place: int) -> int:
 # -- PNG --------------------------------------------------------------------------------------------------------------
 
 
-def _png(data: bytes, orientation: int, provenance: bytes | None) -> Iterator[bytes]:
+def _png(data: bytes, orientation: int, provenance: bytes | None, xmp: bytes) -> Iterator[bytes]:
     yield _PNG
     place = len(_PNG)
     while True:
@@ -137,6 +142,8 @@ def _png(data: bytes, orientation: int, provenance: bytes | None) -> Iterator[by
         if kind == b"IHDR":
             if orientation != 1:
                 yield _chunk(b"eXIf", _exif(orientation))
+            if xmp:
+                yield _text("XML:com.adobe.xmp", xmp)
             yield from _png_texts(provenance)
         if kind == b"IEND":
             return
@@ -145,7 +152,11 @@ def _png(data: bytes, orientation: int, provenance: bytes | None) -> Iterator[by
 
 def _png_texts(provenance: bytes | None) -> Iterator[bytes]:
     for key, value in sorted(json.loads(provenance).items()) if provenance else ():
-        yield _chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + str(value).encode())
+        yield _text(key, str(value).encode())
+
+
+def _text(key: str, value: bytes) -> bytes:
+    return _chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -155,7 +166,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 # -- WebP -------------------------------------------------------------------------------------------------------------
 
 
-def _webp(data: bytes, orientation: int, provenance: bytes | None) -> bytes:
+def _webp(data: bytes, orientation: int, provenance: bytes | None, xmp: bytes) -> bytes:
     size = struct.unpack_from("<I", data, 4)[0]
     if size + 8 > len(data):
         raise ValueError("cut off")
@@ -170,13 +181,19 @@ def _webp(data: bytes, orientation: int, provenance: bytes | None) -> bytes:
             if kind == b"VP8X":
                 has_header = True
                 flags = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP)
-                chunk = chunk[:8] + bytes([flags | (_WEBP_EXIF if orientation != 1 or provenance else 0)]) + chunk[9:]
+                flags |= (_WEBP_EXIF if orientation != 1 or provenance else 0) | (_WEBP_XMP if xmp else 0)
+                chunk = chunk[:8] + bytes([flags]) + chunk[9:]
             kept.append(chunk)
         place = end
     if orientation != 1 or provenance:
         if not has_header:
             raise ValueError("no room for EXIF without an extended header")
-        body = _exif(orientation, provenance or b"")
-        kept.append(b"EXIF" + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2))
+        kept.append(_webp_chunk(b"EXIF", _exif(orientation, provenance or b"")))
+    if xmp:
+        kept.append(_webp_chunk(b"XMP ", xmp))
     content = b"WEBP" + b"".join(kept)
     return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+def _webp_chunk(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)

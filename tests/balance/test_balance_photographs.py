@@ -21,7 +21,7 @@ from vlbias.data import FaceDataset, align_dataset, load_dataset
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.images import open_image, to_pil, to_tensor
 from vlbias.leak import LeakSettings
-from vlbias.originals import read_provenance
+from vlbias.provenance import read_provenance
 from vlbias.report.folder import RunFiles
 
 SCALE = 10  # photograph pixels for one pixel of a tiny face

@@ -13,7 +13,7 @@ from vlbias.balance import Balancer
 from vlbias.errors import ConfigError, DatasetError
 from vlbias.images import open_image
 from vlbias.leak import Leak, LeakSettings
-from vlbias.originals import read_provenance
+from vlbias.provenance import read_provenance
 
 CELLS = {
     ("train", 0, "light"): 24,

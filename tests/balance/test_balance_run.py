@@ -19,9 +19,9 @@ from vlbias.balance import Balancer, Checks
 from vlbias.balance.export import add_to_report
 from vlbias.data.table import Problem
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
-from vlbias.images import open_image, read_png_metadata
+from vlbias.images import open_image
 from vlbias.leak import LeakSettings
-from vlbias.originals import read_provenance
+from vlbias.provenance import read_provenance
 
 
 def balance(editor, faces, out, *, limit=None, run=None, **settings):
@@ -107,7 +107,7 @@ def test_edits_are_what_they_claim_to_be(balanced, tiny, faces):
 
 def test_pictures_say_that_they_are_synthetic(balanced):
     edit = balanced.table[balanced.table["origin"] == "edited"].iloc[0]
-    text = read_png_metadata(balanced.out_dir / edit["file_name"])
+    text = read_provenance(balanced.out_dir / edit["file_name"])
     assert text["synthetic"] == "true" and text["editor"] == "tiny" and text["path"] == "skin_tone"
     assert text["source"] == edit["source_id"] and float(text["strength"]) == edit["strength"]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from vlbias import __version__
 from vlbias.cli import app, main
 from vlbias.cli.edit import _split_strengths
-from vlbias.images import read_png_metadata
+from vlbias.provenance import read_provenance
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_edit_writes_pictures_with_provenance(folder, picture, tmp_path):
     out = tmp_path / "out"
     run("edit", picture, out, "--editor", folder, "--age", "1", "--skin-tone", "-0.5")
     assert Image.open(out / "face.png").size == Image.open(picture).size == (40, 36)
-    metadata = read_png_metadata(out / "face.png")
+    metadata = read_provenance(out / "face.png")
     assert metadata["synthetic"] == "true" and metadata["source"] == "face.png"
     assert metadata["edits"] == "{'age': 1.0, 'skin_tone': -0.5}"
 

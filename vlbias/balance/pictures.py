@@ -20,6 +20,7 @@ from vlbias.data.table import StoredSize
 from vlbias.errors import ConfigError
 from vlbias.images import to_pil, to_pixels, to_tensor
 from vlbias.originals import Encoded, Original
+from vlbias.provenance import COMPOSITE, TRAINED
 
 __all__ = [
     "SIZES",
@@ -157,7 +158,9 @@ def _provenance(job: Job, attempt: Attempt, made: str) -> dict[str, str]:
     """What a made picture says of itself, as texts for its file."""
     how, names = _MADE[made]
     known = attempt.record() | {"source": attempt.donor, "made_by": f"vlbias balance: {how}"}
-    return {"synthetic": "true", "editor": job.backend.name} | {name: str(known[name]) for name in names}
+    kind = TRAINED if attempt.is_drawn else COMPOSITE
+    said = {"synthetic": "true", "editor": job.backend.name, "digital_source_type": kind}
+    return said | {name: str(known[name]) for name in names}
 
 
 def _png(x: torch.Tensor, text: Mapping[str, str]) -> Encoded:

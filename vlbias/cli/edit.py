@@ -12,7 +12,7 @@ from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, open_editor
 from vlbias.cli.outputs import OverwriteOption, claim_pictures
 from vlbias.cli.parsing import number_of
 from vlbias.errors import ConfigError, ImageError, unknown
-from vlbias.files import make_folder
+from vlbias.files import make_folder, write_file
 from vlbias.shown import printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def edit(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
-    from vlbias.images import open_image, save_png
+    from vlbias.images import open_image
 
     # Typer hands unknown options and their values over among the arguments, in order.
     files, strengths = _split_strengths([*map(str, paths), *context.args])
@@ -72,8 +72,15 @@ def edit(
     else:
         edited = model.edit(pictures, **settings)
     for (target, provenance), picture in zip(targets.items(), edited, strict=True):
-        save_png(picture, target, provenance)
+        _save(picture, target, provenance)
         typer.echo(printable(target))
+
+
+def _save(picture: Image.Image, target: Path, provenance: dict[str, str]) -> None:
+    """A PNG that says how it was made."""
+    from vlbias.originals import Original
+
+    write_file(target, Original.of_picture(picture).encode(picture, provenance).data)
 
 
 def _face_of(text: str) -> int | str:
@@ -132,7 +139,7 @@ def strip(
     overwrite: OverwriteOption = False,
 ) -> None:
     """One picture, a path walked: a strip from the negative to the positive pole."""
-    from vlbias.images import open_image, save_png
+    from vlbias.images import open_image
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"the strip is written as PNG, so OUT must end in .png; got {out}.")
@@ -141,5 +148,5 @@ def strip(
     provenance = {"synthetic": "true", "editor": model.name, "source": image.name, "path": path}
     provenance |= {"steps": str(steps), "reach": f"{reach:g}"}
     claim_pictures({out: provenance}, [image], overwrite=overwrite)
-    save_png(model.strip(open_image(image), path, steps=steps, reach=reach, check=not any_picture), out, provenance)
+    _save(model.strip(open_image(image), path, steps=steps, reach=reach, check=not any_picture), out, provenance)
     typer.echo(printable(out))

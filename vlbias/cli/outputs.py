@@ -91,7 +91,7 @@ def claim_pictures(
     Raises:
         OutputError: a target is there and is not this job's own.
     """
-    from vlbias.images import read_png_metadata
+    from vlbias.provenance import read_provenance
 
     refuse_links(*targets)
     for target, provenance in targets.items():
@@ -100,7 +100,7 @@ def claim_pictures(
         if overwrite or not os.path.lexists(target):
             continue
         try:
-            found = read_png_metadata(target)
+            found = read_provenance(target)
         except ImageError:
             found = {}
         if found != provenance:
