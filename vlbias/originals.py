@@ -234,7 +234,8 @@ def centre_square(width: int, height: int, size: int) -> Similarity:
 
 #: What vlbias says of a picture that it made; whatever else stands beside it is somebody's own.
 _SAID = frozenset(
-    "synthetic digital_source_type made_by editor source seed path strength from to edits steps reach".split()
+    ("synthetic", "digital_source_type", "made_by", "editor", "source", "seed", "path", "strength", "from", "to")
+    + ("edits", "steps", "reach")
 )
 
 

@@ -17,7 +17,7 @@ from vlbias import report
 from vlbias.balance import Balancer
 from vlbias.data import load_dataset
 from vlbias.errors import ConfigError, OutputError, PlanError
-from vlbias.originals import read_provenance
+from vlbias.provenance import read_provenance
 
 PRIVATE = ("Jane Doe", "SN-4711", "secret words", "trailing bytes")
 
