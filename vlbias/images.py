@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "PNG_LEVEL",
     "Pictures",
     "contact_sheet",
+    "decode_image",
     "load_pixels",
     "load_stored",
     "open_image",
@@ -92,18 +93,37 @@ def load_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
             raise ImageError(f"{path} is a folder. Give a picture.")
         if path.stat().st_size == 0:
             raise ImageError(f"{path} is empty (zero bytes). Restore the file or remove it from the dataset.")
-        with warnings.catch_warnings():
-            # Pillow warns about large pictures; the limit below decides instead.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=DECODERS) as raw:
-                num_pixels = raw.width * raw.height
-                if num_pixels > max_pixels:
-                    raise ImageError(
-                        f"{path} has {num_pixels:,} pixels; at most {max_pixels:,} are read. Resize the picture."
-                    )
-                raw.load()
-                raw.getexif()  # read while the file is open; Pillow keeps it
-                return raw
+        return _decode(path, str(path), max_pixels)
+
+
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a picture that stands inside another file (a record, a list of pairs) as upright 8-bit RGB.
+
+    Args:
+        data: an encoded picture, such as the bytes of a JPEG file.
+        name: what messages call it.
+        max_pixels: a larger picture is refused before it is decoded.
+
+    Raises:
+        ImageError: as :func:`open_image`; the message gives ``name``.
+    """
+    with _image_errors(name):
+        return to_upright_rgb(_decode(io.BytesIO(data), name, max_pixels))
+
+
+def _decode(source: Path | BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns about large pictures; the limit below decides instead.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(source, formats=DECODERS) as raw:
+            num_pixels = raw.width * raw.height
+            if num_pixels > max_pixels:
+                raise ImageError(
+                    f"{name} has {num_pixels:,} pixels; at most {max_pixels:,} are read. Resize the picture."
+                )
+            raw.load()
+            raw.getexif()  # read while the file is open; Pillow keeps it
+            return raw
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -1,9 +1,10 @@
-"""One label table for every dataset: the embedded world, UTKFace, CelebA-HQ, folders of pictures; face alignment."""
+"""One label table for every dataset: drawn faces, published sets, folders and lists of one's own; face alignment."""
 
 from __future__ import annotations
 
 from vlbias.alignment import Aligned, DetectedFace, FaceDetector, align, paste_back
 from vlbias.data.aligned import AlignedDataset, align_dataset
+from vlbias.data.people import balance_people
 from vlbias.data.recognise import KINDS, load_dataset, open_dataset, recognise
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.table import FaceDataset, JoinedDataset, Problem, hash_split, join
@@ -20,6 +21,7 @@ __all__ = [
     "SynthFaces",
     "align",
     "align_dataset",
+    "balance_people",
     "drawn_dataset",
     "hash_split",
     "join",

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlbias.data.celeba import find_celeba, load_celeba
 from vlbias.data.celebahq import ATTRIBUTE_FILE, load_celebahq
 from vlbias.data.files import list_images, refuse_link
 from vlbias.data.folder import load_folder
+from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
 from vlbias.data.metadata import METADATA_FILES
+from vlbias.data.recordio import find_records, load_recordio
 from vlbias.data.synthfaces import load_synthfaces
 from vlbias.data.table import FaceDataset
 from vlbias.data.utkface import load_utkface, looks_like_utkface
+from vlbias.data.vggface2 import find_vggface2, load_vggface2
 from vlbias.errors import ConfigError, DatasetError, unknown
 
 __all__ = ["KINDS", "load_dataset", "open_dataset", "recognise"]
@@ -23,6 +27,10 @@ KINDS: dict[str, Callable[..., FaceDataset]] = {
     "synthfaces": load_synthfaces,
     "utkface": load_utkface,
     "celebahq": load_celebahq,
+    "celeba": load_celeba,
+    "vggface2": load_vggface2,
+    "recordio": load_recordio,
+    "identities": load_identities,
     "folder": load_folder,
 }
 
@@ -35,9 +43,9 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     """Open a dataset of a known kind.
 
     Args:
-        kind: ``"synthfaces"``, ``"utkface"``, ``"celebahq"`` or ``"folder"``.
+        kind: a key of ``vlbias.data.KINDS``, such as ``"synthfaces"``, ``"utkface"``, ``"celeba"`` or ``"folder"``.
         root: its folder; none for synthfaces.
-        options: of the kind, see ``load_synthfaces``, ``load_utkface``, ``load_celebahq``, ``load_folder``.
+        options: of the kind, see the function of that name, such as ``load_utkface``.
 
     Raises:
         UnknownNameError: another kind.
@@ -62,7 +70,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
     """Open ``"synthfaces"``, ``"synthfaces:N"``, or a folder whose kind is recognised from what it holds.
 
     Args:
-        spec: the word or folder; ``"folder:PATH"``, ``"utkface:PATH"`` and ``"celebahq:PATH"`` say the kind.
+        spec: the word or folder, or a list of pictures and people; ``"folder:PATH"`` and the like say the kind.
         options: of the kind that it turns out to be; options that only other kinds have are passed over, so that one
             command can give ``seed`` to whatever the user names.
 
@@ -90,7 +98,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
 
 
 def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> str:
-    """The kind of the dataset in a folder: ``"celebahq"``, ``"utkface"`` or ``"folder"``.
+    """The kind of the dataset in a folder, a key of ``KINDS``.
 
     Args:
         root: the folder.
@@ -101,6 +109,8 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     """
     root = Path(root)
     _refuse_archive(root)
+    if is_identity_list(root):
+        return "identities"
     if not root.is_dir():
         what = "a file, not a folder" if root.exists() else "not there"
         raise DatasetError(f"{root} is {what}. Give a folder of pictures, or synthfaces[:N].")
@@ -108,6 +118,11 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
         return "celebahq"
     if any((root / name).is_file() for name in METADATA_FILES):
         return "folder"
+    own_files = {"celeba": find_celeba, "vggface2": find_vggface2, "recordio": find_records}
+    if kind := next((kind for kind, find in own_files.items() if find(root) is not None), None):
+        return kind
+    if (root / LIST_FILE).is_file():
+        return "identities"
     links: list[str] = []
     images = list_images(root, limit=200, follow_links=follow_links, left_out=links)
     sample = [name.rsplit("/", 1)[-1] for name in images]
@@ -115,9 +130,7 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
         return "utkface"
     if sample or links:
         return "folder"
-    raise DatasetError(
-        f"{root} holds no picture and no {METADATA_FILES[0]}. Expected UTKFace, CelebAMask-HQ or an imagefolder."
-    )
+    raise DatasetError(f"{root} holds no picture and no {METADATA_FILES[0]}. Expected one of: {', '.join(KINDS)}.")
 
 
 def _inner(root: Path, kind: str, options: Mapping[str, Any]) -> Path:

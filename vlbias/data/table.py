@@ -67,7 +67,8 @@ class Problem:
     Attributes:
         file: which, relative to the dataset's root.
         code: why, as a fixed word: ``malformed_name``, ``label_out_of_range``, ``missing_image``, ``unreadable_image``,
-            ``duplicate_name``, ``no_label``, ``unknown_image``, ``link``; of photographs whose face is looked for also
+            ``duplicate_name``, ``no_label``, ``unknown_image``, ``link``, ``malformed_line``, ``other_count`` (than the
+            published one), ``person_in_two_splits``; of photographs whose face is looked for also
             ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off``, ``face_unclear``.
         detail: why, for people.
     """
