@@ -64,9 +64,7 @@ def test_a_table_counted_on_paper():
 
 
 def test_false_positives_alone_open_equalized_odds_but_not_equal_opportunity():
-    y_true, y_pred, groups = expand(
-        {("a", 1, 1): 4, ("a", 0, 0): 4, ("b", 1, 1): 4, ("b", 0, 0): 1, ("b", 0, 1): 3}
-    )
+    y_true, y_pred, groups = expand({("a", 1, 1): 4, ("a", 0, 0): 4, ("b", 1, 1): 4, ("b", 0, 0): 1, ("b", 0, 1): 3})
     assert fairness.equal_opportunity_difference(y_true, y_pred, groups=groups) == 0
     assert fairness.equalized_odds_difference(y_true, y_pred, groups=groups) == 0.75
 
@@ -375,6 +373,50 @@ def test_permutation_null_equals_a_plain_loop():
     # Two means of 400 and 4000 draws: four standard errors of the smaller.
     assert fast.null_mean == pytest.approx(np.mean(gaps), abs=4 * np.std(gaps) / 20)
     assert fast.p_value == pytest.approx(np.mean(np.array(gaps) >= fast.value - 1e-12), abs=0.1)
+
+
+def test_people_are_permuted_with_all_of_their_images():
+    groups = np.repeat([0, 0, 1, 1, 2, 2], 3)
+    y_true = np.repeat([0, 1, 0, 1, 0, 1], 3)
+    persons = np.repeat(np.arange(6), 3)
+    dealt = fairness.permuted_groups(groups, y_true, persons, 200, 0)
+    assert dealt.shape == (200, 18)
+    of_person = dealt.reshape(200, 6, 3)
+    assert (of_person == of_person[..., :1]).all(), "all images of a person go together"
+    for y in (0, 1):  # within each class every group keeps its one person
+        assert (np.sort(of_person[:, y::2, 0], axis=1) == [0, 1, 2]).all()
+    assert len(np.unique(dealt, axis=0)) == 36, "3! x 3! arrangements"
+    # one image a person: the same null as that of tables with fixed margins
+    y_true, y_pred, names = (np.array(x) for x in expand(PAPER))
+    options = {"groups": names, "metric": "accuracy_gap", "num_permutations": 3000}
+    alone = fairness.permutation_test(y_true, y_pred, **options)
+    each = fairness.permutation_test(y_true, y_pred, persons=range(len(names)), **options)
+    assert each.null_mean == pytest.approx(alone.null_mean, abs=0.01)
+    assert each.p_value == pytest.approx(alone.p_value, abs=0.04)
+
+
+def test_images_of_one_person_are_not_evidence_of_their_own():
+    """People differ in difficulty and groups do not: with images permuted most such worlds look unfair."""
+    by_images, by_people = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        persons = np.repeat(np.arange(40), 10)
+        groups, y_true = (persons % 2)[:], (persons // 2) % 2
+        right = rng.random(400) < rng.beta(1, 0.5, 40)[persons]
+        arguments = (y_true, np.where(right, y_true, 1 - y_true))
+        options = {"groups": groups, "metric": "accuracy_gap", "num_permutations": 99}
+        by_images.append(fairness.permutation_test(*arguments, **options).p_value)
+        by_people.append(fairness.permutation_test(*arguments, persons=persons, **options).p_value)
+    assert np.mean(np.array(by_images) <= 0.05) > 0.25
+    assert np.mean(np.array(by_people) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+
+
+def test_people_have_a_name_each():
+    options = {"groups": ["a", "b"] * 2, "metric": "accuracy_gap"}
+    with pytest.raises(ShapeError, match=r"`persons` must be \(4,\), one an item; got 3"):
+        fairness.permutation_test([0, 1, 1, 0], [0, 1, 1, 0], persons=[1, 2, 3], **options)
+    with pytest.raises(LabelError, match="`persons` misses a name at position 1"):
+        fairness.permutation_test([0, 0, 1, 1], [0, 1, 1, 0], persons=["p", None, "q", "r"], **options)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,14 @@ def test_subjects_never_stand_on_both_sides_and_stay_together(faces):
     assert people[files].nunique() < 0.9 * len(files)
 
 
+def test_a_group_of_one_person_is_refused(faces):
+    """Three images of one person look like a group, and tell nothing of how people differ."""
+    table = faces.table
+    table.loc[(table["split"] == "test") & (table["race"] == "z"), "person"] = "somebody"
+    with pytest.raises(LabelError, match="Group 'z' of `race` has one person in split 'test'"):
+        simulate.plan(faces, **OPTIONS, subject="person", repeats=1)
+
+
 def test_unnested_draws_differ_but_keep_the_counts(faces):
     nested = simulate.plan(faces, **OPTIONS, n=60, repeats=1, focal="z")
     loose = simulate.plan(faces, **OPTIONS, n=60, repeats=1, focal="z", nested=False)

@@ -7,13 +7,14 @@ import signal
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
 from vlbias import simulate
 from vlbias.classify import FitSettings
 from vlbias.errors import ConfigError, PlanError, ShapeError, UnknownNameError
-from vlbias.simulate.statistics import contrast, exchange_rate, gain_weights, holm, slope_weights
+from vlbias.simulate.statistics import contrast, curve_values, exchange_rate, gain_weights, holm, slope_weights
 
 OPTIONS = {"target": "emotion", "protected": "race"}
 QUIET = {"show_progress": False}
@@ -58,11 +59,11 @@ def test_verdicts_say_what_cannot_be_judged(make_faces, make_stub):
     plan = simulate.plan(faces, **OPTIONS, n=60, shares=(0.0, 0.5), repeats=1, focal="z")
     result = simulate.run(plan, faces, model=make_stub(plan, lambda g, t: 0.6), storage=None, **QUIET)
     (verdict,) = result.verdicts()
-    assert (
-        "equalized odds excess is undefined, too few test images (a cell needs 5)" in verdict and "nan" not in verdict
-    )
-    assert "one repeat, so intervals leave out the luck of the draw" in verdict
-    assert np.isnan(result.summary()["parity_p"]).all()
+    assert "equalized odds excess is undefined, too few test images (a cell needs 5)" in verdict
+    assert "nan" not in verdict
+    assert "one repeat cannot tell an effect of its own share on its F1 from the luck of the draw" in verdict
+    summary = result.summary()
+    assert summary[["own_slope_low", "own_slope_high", "own_p", "parity_p"]].isna().all(axis=None)
 
 
 def test_size_alone_is_taken_off_by_the_control(faces, make_stub):
@@ -279,9 +280,84 @@ def test_few_bootstrap_draws_widen_the_interval():
     generator = np.random.default_rng(0)
     draws = generator.normal(size=(8, 1)) * np.ones((1, 4))  # all repeats move alike with the test set
     one = contrast(np.ones((4, 1)), draws[:, :, None], np.ones(1))
-    assert one.freedom == pytest.approx(7) and one.standard_error == pytest.approx(draws[:, 0].std(ddof=1))
-    alone = contrast(np.ones((1, 1)), draws[:, :1, None], np.ones(1))
-    assert alone.freedom == pytest.approx(7) and alone.high - 1 == pytest.approx(2.365 * alone.standard_error, rel=1e-3)
+    assert one.standard_error == pytest.approx(draws[:, 0].std(ddof=1))
+    assert one.high - 1 == pytest.approx(2.365 * one.standard_error, rel=1e-3)  # t of 7 degrees of freedom
+
+
+def test_one_repeat_tells_nothing_of_the_luck_of_the_draw():
+    draws = np.random.default_rng(0).normal(size=(50, 1, 1))
+    one = contrast(np.ones((1, 1)), draws, np.ones(1))
+    assert one.value == 1 and one.standard_error > 0
+    assert np.isnan([one.low, one.high, one.p_greater, one.p_less, one.p_either]).all()
+
+
+@pytest.mark.parametrize("num_repeats", [2, 3])
+def test_few_repeats_claim_no_more_than_they_may(num_repeats):
+    """Two sources of chance, that of the repeats three times as large: claims in either direction in 5 % of worlds."""
+    generator = np.random.default_rng(num_repeats)
+    p_values = []
+    for _ in range(300):
+        of_test = generator.normal() + generator.normal(size=(60, 1, 1))
+        of_repeats = generator.normal(size=(num_repeats, 1)) * np.sqrt(3 * num_repeats)
+        points = of_repeats + generator.normal()
+        p_values.append(contrast(points, points + of_test - of_test.mean(), np.ones(1)).p_either)
+    # Two standard errors of 300 worlds above the level. Satterthwaite's single t claims in 10, 7 and 6 % of them.
+    assert np.mean(np.array(p_values) < 0.05) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_a_quantile_of_two_errors_by_drawing():
+    from vlbias.simulate.statistics import _Error
+
+    error = _Error(repeats=0.7, repeats_freedom=2, test=1.1, test_freedom=9)
+    generator = np.random.default_rng(0)
+    drawn = 0.7 * generator.standard_t(2, 400_000) + 1.1 * generator.standard_t(9, 400_000)
+    assert error.quantile(0.975) == pytest.approx(np.quantile(drawn, 0.975), rel=0.02)
+    assert error.beyond(2.0) == pytest.approx(np.mean(drawn > 2.0), abs=0.002)
+    assert _Error(0.0, 2, 1.0, 9).quantile(0.975) == pytest.approx(2.262, abs=1e-3)
+    assert _Error(1.0, 2, 0.0, 9).quantile(0.975) == pytest.approx(4.303, abs=1e-3)
+
+
+def test_what_was_not_tested_is_not_corrected_for():
+    corrected = holm({"a": float("nan"), "b": 0.02, "c": 0.04})
+    assert corrected["b"] == 0.04 and corrected["c"] == 0.04 and np.isnan(corrected["a"])
+    assert list(corrected) == ["a", "b", "c"] and holm({}) == {}
+
+
+def _tables(counts):
+    """Counts of one run as its own only resample, and as its own only permutation."""
+    return np.asarray(counts, float)[None, None], np.asarray(counts, float)[None, None]
+
+
+def test_a_gap_of_one_known_group_is_unknown():
+    one = [[[5, 1], [1, 5]], [[0, 0], [0, 0]]]
+    values = curve_values(*_tables(one), ["a", "b"])
+    for name in ("f1_gap", "demographic_parity_ratio", "equalized_odds_difference", "demographic_parity_excess"):
+        assert np.isnan(values[name]).all(), name
+
+
+def test_cells_are_left_out_by_what_was_observed_not_by_what_was_drawn():
+    """A cell of 5 images is there in every resample, one of 4 in none, however often its images were drawn."""
+    observed = np.array([[[5, 0], [2, 8]], [[4, 2], [3, 6]], [[4, 0], [1, 9]]], float)
+    fewer, more = observed.copy(), observed.copy()
+    fewer[0, 0, 0], more[2, 0, 0] = 3, 9
+    counts = np.stack([observed, fewer, more])[None]
+    values = curve_values(counts, counts[:, :1], list("abc"))["equalized_odds_difference"][0]
+    # class 0: groups a and b alone have 5 images; false positives of it are 2/10, 3/9 (and 1/10 of c, of 10)
+    assert values == pytest.approx([(max(1 / 3, 1 / 3 - 0.1) + 1 / 3) / 2] * 3)
+
+
+def test_a_group_may_be_called_nan(make_faces, make_stub, tmp_path):
+    faces = make_faces()
+    words = {"x": "nan", "y": "None", "z": "NA"}
+    faces.table["race"] = faces.table["race"].map(words)
+    plan = simulate.plan(faces, **OPTIONS, n=60, shares=(0.0, 0.5), repeats=2)
+    assert plan.groups == ("NA", "None", "nan")
+    result = simulate.run(plan, faces, model=make_stub(plan, lambda g, t: 0.6), storage=None, **QUIET)
+    summary = result.summary()
+    assert summary["focal"].tolist() == list(plan.groups) and summary["own_p"].notna().all()
+    result.write(tmp_path)
+    stored = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False)
+    assert stored["focal"].tolist() == list(plan.groups)
 
 
 def test_exchange_rate_by_hand():

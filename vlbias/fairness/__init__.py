@@ -8,7 +8,14 @@ all formulas.
 from __future__ import annotations
 
 from vlbias.fairness.counts import tally
-from vlbias.fairness.inference import Excess, interval, permutation_test, permuted_counts, person_weights
+from vlbias.fairness.inference import (
+    Excess,
+    interval,
+    permutation_test,
+    permuted_counts,
+    permuted_groups,
+    person_weights,
+)
 from vlbias.fairness.metrics import METRICS, Metric, metrics_from_counts
 from vlbias.fairness.report import (
     FairnessReport,
@@ -45,6 +52,7 @@ __all__ = [
     "metrics_from_counts",
     "permutation_test",
     "permuted_counts",
+    "permuted_groups",
     "person_weights",
     "tally",
     "worst_cell_accuracy",

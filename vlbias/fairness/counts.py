@@ -27,13 +27,13 @@ def tally(
     """Codes => counts (..., g, y, p).
 
     Args:
-        groups, y_true: codes (n,).
+        groups, y_true: codes (n,); groups may be (s, n), of s arrangements.
         y_pred: codes (n,), or (s, n) of s classifiers.
         num_groups, num_classes: how many there are.
         weights: how often each item counts, (n,) or (b, n); ``None`` for once. With (b, n) there is one classifier.
 
     Returns:
-        Counts (g, y, p); with s classifiers (s, g, y, p), with b weights (b, g, y, p).
+        Counts (g, y, p); with s classifiers or arrangements (s, g, y, p), with b weights (b, g, y, p).
 
     Example:
         >>> tally(np.array([0, 1]), np.array([1, 1]), np.array([1, 0]), num_groups=2, num_classes=2)[:, 1].tolist()
@@ -59,12 +59,14 @@ class Counts:
     Attributes:
         n: whole numbers (g, y, p).
         classes: in the order of y and p. groups: in the order of g; a group of several columns is a tuple.
+        items: codes (n,) of group, true and predicted class of each item that was counted.
         columns: names of the columns that make the groups, or none.
     """
 
     n: np.ndarray
     classes: list[Any]
     groups: list[Any]
+    items: tuple[np.ndarray, np.ndarray, np.ndarray]
     columns: tuple[str, ...] = ()
 
     @property
@@ -102,14 +104,9 @@ def count(
         )
     class_names = _in_order(true, "y_true") if classes is None else _named(classes, "classes")
     names = _in_order(group, "groups") if group_names is None else _named(group_names, "group_names")
-    n = tally(
-        _codes(group, names, "groups"),
-        _codes(true, class_names, "y_true"),
-        _codes(pred, class_names, "y_pred"),
-        num_groups=len(names),
-        num_classes=len(class_names),
-    )
-    return Counts(n, class_names, names, columns)
+    items = _codes(group, names, "groups"), _codes(true, class_names, "y_true"), _codes(pred, class_names, "y_pred")
+    n = tally(*items, num_groups=len(names), num_classes=len(class_names))
+    return Counts(n, class_names, names, items, columns)
 
 
 def check_cells(counts: Counts, min_cell: int | None) -> None:

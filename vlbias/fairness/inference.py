@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import random_table
 
-from vlbias.errors import ConfigError, unknown
-from vlbias.fairness.counts import check_cells, count
+from vlbias.errors import ConfigError, LabelError, ShapeError, unknown
+from vlbias.fairness.counts import check_cells, count, tally
 from vlbias.fairness.metrics import METRICS, metrics_from_counts
 from vlbias.fairness.settings import EvaluationSettings
+from vlbias.labels import label_texts
 from vlbias.settings import with_changes
 
-__all__ = ["Excess", "interval", "permutation_test", "permuted_counts", "person_weights", "resampled_counts"]
+__all__ = [
+    "Excess",
+    "interval",
+    "permutation_test",
+    "permuted_counts",
+    "permuted_groups",
+    "person_weights",
+    "resampled_counts",
+]
 
 #: A number that is undefined in more resamples than this share has no interval.
 MAX_UNDEFINED = 0.05
@@ -56,12 +66,40 @@ def permuted_counts(n: np.ndarray, num_permutations: int, seed: int | Sequence[i
     return null
 
 
+def permuted_groups(
+    groups: np.ndarray, y_true: np.ndarray, persons: np.ndarray, num_permutations: int, seed: int | Sequence[int]
+) -> np.ndarray:
+    """Group codes (num_permutations, n) with the groups of people dealt anew; all images of a person go together.
+
+    Images of one person resemble each other, so they are no evidence of their own. People are permuted among those
+    whose commonest true class is the same, which keeps classes and groups about as large as they are. With one image a
+    person this permutes groups within each true class. Who has images in several groups counts as one person in each.
+
+    Args:
+        groups, y_true: codes (n,).
+        persons: who is in each image (n,), any codes.
+        num_permutations: arrangements drawn.
+        seed: of the drawing.
+    """
+    rng = np.random.default_rng(seed)
+    pairs, person = np.unique(np.stack([persons, groups]), axis=1, return_inverse=True)
+    images = np.zeros((pairs.shape[1], int(y_true.max()) + 1))
+    np.add.at(images, (person, y_true), 1)
+    commonest = images.argmax(1)
+    dealt = np.tile(pairs[1], (num_permutations, 1))
+    for y in np.unique(commonest):
+        inside = np.flatnonzero(commonest == y)
+        dealt[:, inside] = rng.permuted(dealt[:, inside], axis=1)
+    return np.asarray(dealt[:, person])
+
+
 def person_weights(
     persons: np.ndarray, groups: np.ndarray, num_resamples: int, seed: int | Sequence[int]
 ) -> np.ndarray:
     """Bootstrap weights (b, n): people drawn with replacement within each group, all images of a person together.
 
-    Drawing within groups keeps every group's number of people, so no replicate loses a group.
+    Drawing within groups keeps every group's number of people, so no replicate loses a group. A group of one person
+    always has the weight 1: it shows nothing of how people differ, and a caller must not take that for certainty.
     """
     generator = np.random.default_rng(seed)
     weights = np.zeros((num_resamples, len(persons)))
@@ -101,6 +139,7 @@ def permutation_test(
     *,
     groups: Any,
     metric: str = "equalized_odds_difference",
+    persons: Any = None,
     num_permutations: int = 1000,
     settings: EvaluationSettings | None = None,
     **changes: Any,
@@ -114,6 +153,8 @@ def permutation_test(
     Args:
         y_true, y_pred, groups: as for :func:`evaluate`.
         metric: a name in ``METRICS`` that compares groups.
+        persons: who is in each item (n,), any labels; people are then permuted, see :func:`permuted_groups`. ``None``
+            where each item is another person.
         num_permutations: arrangements drawn, >= 1.
         settings, changes: as for :func:`evaluate`; ``seed`` is that of the drawing.
 
@@ -122,6 +163,7 @@ def permutation_test(
 
     Raises:
         UnknownNameError: no such metric; else as :func:`evaluate`.
+        ShapeError, LabelError: ``persons`` of another length, or a name is missing.
         ConfigError: a metric that does not compare groups, or a setting out of range.
     """
     if metric not in METRICS:
@@ -136,10 +178,30 @@ def permutation_test(
     how = settings.for_counts(counts.classes)
     check_cells(counts, settings.min_cell)
     value = float(metrics_from_counts(counts.n, **how)[metric])
-    draws = metrics_from_counts(permuted_counts(counts.n, num_permutations, settings.seed), **how)[metric]
-    if np.isnan(value) or np.isnan(draws).any():
+    if persons is None:
+        null = permuted_counts(counts.n, num_permutations, settings.seed)
+    else:
+        people = _person_codes(persons, len(counts.items[0]))
+        group, true, predicted = counts.items
+        dealt = permuted_groups(group, true, people, num_permutations, settings.seed)
+        null = tally(dealt, true, predicted, num_groups=len(counts.groups), num_classes=len(counts.classes))
+    draws = metrics_from_counts(null, **how, observed=counts.n)[metric]
+    known = draws[~np.isnan(draws)]
+    if np.isnan(value) or len(known) < (1 - MAX_UNDEFINED) * num_permutations:
         return Excess(metric, value, float("nan"), float("nan"), float("nan"), num_permutations)
-    # Sums of the same counts in another order differ in the last bit; equal arrangements must count as equal.
-    extreme = draws <= value + 1e-12 if METRICS[metric].higher_is_better else draws >= value - 1e-12
-    null_mean, p_value = float(draws.mean()), float((1 + extreme.sum()) / (1 + num_permutations))
+    # Sums of the same counts in another order differ in the last bit; equal arrangements must count as equal. What is
+    # undefined counts as extreme.
+    is_high = METRICS[metric].higher_is_better
+    milder = known > value + 1e-12 if is_high else known < value - 1e-12
+    null_mean, p_value = float(known.mean()), float((1 + num_permutations - milder.sum()) / (1 + num_permutations))
     return Excess(metric, value, null_mean, value - null_mean, p_value, num_permutations)
+
+
+def _person_codes(persons: Any, num_items: int) -> np.ndarray:
+    texts = label_texts(persons if isinstance(persons, pd.Series) else list(persons))
+    if len(texts) != num_items:
+        raise ShapeError(f"`persons` must be ({num_items},), one an item; got {len(texts)}.")
+    if texts.isna().any():
+        position = int(np.flatnonzero(texts.isna())[0])
+        raise LabelError(f"`persons` misses a name at position {position}; leave such items out first.")
+    return np.asarray(pd.factorize(texts)[0])

@@ -14,7 +14,17 @@ from einops import einsum, reduce
 
 from vlbias.errors import ConfigError, ShapeError
 
-__all__ = ["METRICS", "OVER_CLASSES", "Metric", "f1_by_class", "mean_known", "metrics_from_counts", "rates", "share"]
+__all__ = [
+    "METRICS",
+    "OVER_CLASSES",
+    "Metric",
+    "f1_by_class",
+    "gap",
+    "mean_known",
+    "metrics_from_counts",
+    "rates",
+    "share",
+]
 
 #: How the classes of a metric are joined where none is the positive one.
 OVER_CLASSES = ("worst", "mean")
@@ -78,7 +88,12 @@ METRICS: dict[str, Metric] = {
 
 
 def metrics_from_counts(
-    n: np.ndarray, *, positive: int | None = None, over_classes: str = "worst", min_cell: int = 1
+    n: np.ndarray,
+    *,
+    positive: int | None = None,
+    over_classes: str = "worst",
+    min_cell: int = 1,
+    observed: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """All metrics of many tables of counts at once.
 
@@ -88,6 +103,9 @@ def metrics_from_counts(
         over_classes: ``"worst"`` (largest difference, smallest ratio) or ``"mean"``, over the classes whose value is
             known.
         min_cell: rates that rest on fewer items are left out, >= 1.
+        observed: counts whose sizes decide what is left out, of a shape that broadcasts to that of ``n``; ``None`` for
+            ``n`` itself. With resamples of a table, give the table: all of them then compare the same groups, and a
+            resample in which one of these has no item gives NaN.
 
     Returns:
         Metric name => values of the leading shape, and ``group_f1`` (..., groups), macro F1 within each group.
@@ -100,30 +118,37 @@ def metrics_from_counts(
         raise ShapeError(f"`n` must be (..., groups, classes, classes); got {n.shape}.")
     if over_classes not in OVER_CLASSES:
         raise ConfigError(f"`over_classes` must be 'worst' or 'mean'; got {over_classes!r}.")
-    rate = rates(n, min_cell)
+    rate = rates(n, min_cell if observed is None else 0)
+    known = {name: ~np.isnan(x) for name, x in (rate if observed is None else rates(observed, min_cell)).items()}
     total = reduce(n, "... g y p -> ... y p", "sum")
     found, support = einsum(total, "... c c -> ... c"), total.sum(-1)
-    tpr_gap, fpr_gap = _gap(rate["tpr"], -2), _gap(rate["fpr"], -2)  # (..., c)
+    tpr_gap, fpr_gap = (gap(rate[name], known[name], -2) for name in ("tpr", "fpr"))  # (..., c)
 
-    def join(per_class: np.ndarray, *, worst_is_high: bool = True) -> np.ndarray:
+    def join(per_class: np.ndarray, *rests_on: str, worst_is_high: bool = True) -> np.ndarray:
+        compared = np.all([known[name].sum(-2) >= 2 for name in rests_on], axis=0)
         if positive is not None:
-            return per_class[..., positive]
+            return np.where(compared, per_class, np.nan)[..., positive]
         if over_classes == "mean":
-            return mean_known(per_class, -1)
-        return (np.fmax if worst_is_high else np.fmin).reduce(per_class, -1)
+            return share(np.sum(per_class, -1, initial=0, where=compared), compared.sum(-1))
+        extreme = np.max(per_class, -1, initial=-np.inf, where=compared)
+        if not worst_is_high:
+            extreme = np.min(per_class, -1, initial=np.inf, where=compared)
+        return np.where(compared.any(-1), extreme, np.nan)
 
     return {
         "accuracy": share(found.sum(-1), support.sum(-1)),
         "balanced_accuracy": mean_known(share(found, support), -1),
         "macro_f1": mean_known(f1_by_class(total), -1),
-        "worst_group_accuracy": np.fmin.reduce(rate["accuracy"], -1),
-        "worst_cell_accuracy": np.fmin.reduce(np.fmin.reduce(rate["tpr"], -1), -1),
-        "accuracy_gap": _gap(rate["accuracy"], -1),
-        "equal_opportunity_difference": join(tpr_gap),
+        "worst_group_accuracy": _least(rate["accuracy"], known["accuracy"], (-1,)),
+        "worst_cell_accuracy": _least(rate["tpr"], known["tpr"], (-2, -1)),
+        "accuracy_gap": gap(rate["accuracy"], known["accuracy"], -1),
+        "equal_opportunity_difference": join(tpr_gap, "tpr"),
         # maximum, not fmax: the larger of two gaps is not known where one of them is not
-        "equalized_odds_difference": join(np.maximum(tpr_gap, fpr_gap)),
-        "demographic_parity_difference": join(_gap(rate["selection"], -2)),
-        "demographic_parity_ratio": join(_ratio(rate["selection"], -2), worst_is_high=False),
+        "equalized_odds_difference": join(np.maximum(tpr_gap, fpr_gap), "tpr", "fpr"),
+        "demographic_parity_difference": join(gap(rate["selection"], known["selection"], -2), "selection"),
+        "demographic_parity_ratio": join(
+            _ratio(rate["selection"], known["selection"], -2), "selection", worst_is_high=False
+        ),
         "group_f1": mean_known(f1_by_class(n), -1),
     }
 
@@ -167,14 +192,31 @@ def mean_known(x: np.ndarray, axis: int) -> np.ndarray:
     return share(np.where(known, x, 0).sum(axis), known.sum(axis))
 
 
-def _gap(x: np.ndarray, axis: int) -> np.ndarray:
-    """Largest minus smallest known value along an axis; NaN with fewer than two."""
-    gap = np.fmax.reduce(x, axis) - np.fmin.reduce(x, axis)
-    return np.where((~np.isnan(x)).sum(axis) >= 2, gap, np.nan)
+def gap(x: np.ndarray, known: np.ndarray, axis: int) -> np.ndarray:
+    """Largest minus smallest of the values to compare; NaN with fewer than two of them, or where one has no value.
+
+    Args:
+        x: values.
+        known: which of them to compare, of a shape that broadcasts to that of ``x``.
+        axis: of the groups.
+    """
+    high, low = _extremes(x, known, axis)
+    return high - low
 
 
-def _ratio(x: np.ndarray, axis: int) -> np.ndarray:
-    """Smallest divided by largest known value; NaN with fewer than two. Where all are 0 they are equal: 1."""
-    high, low = np.fmax.reduce(x, axis), np.fmin.reduce(x, axis)
-    ratio = np.where(high == 0, 1.0, share(low, high))
-    return np.where((~np.isnan(x)).sum(axis) >= 2, ratio, np.nan)
+def _ratio(x: np.ndarray, known: np.ndarray, axis: int) -> np.ndarray:
+    """Smallest divided by largest, else as :func:`gap`. Where all are 0 they are equal: 1."""
+    high, low = _extremes(x, known, axis)
+    return np.where(high == 0, 1.0, share(low, high))
+
+
+def _extremes(x: np.ndarray, known: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    enough = known.sum(axis) >= 2
+    high = np.max(x, axis, initial=-np.inf, where=known)  # NaN where one of them is
+    low = np.min(x, axis, initial=np.inf, where=known)
+    return np.where(enough, high, np.nan), np.where(enough, low, np.nan)
+
+
+def _least(x: np.ndarray, known: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    """Smallest of the values to compare; NaN where there is none, or where one has no value."""
+    return np.where(known.any(axis), np.min(x, axis, initial=np.inf, where=known), np.nan)

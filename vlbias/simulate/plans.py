@@ -246,7 +246,7 @@ def plan(
 
     Raises:
         PlanError: a run needs more images than there are; names the group (and label) and the largest n.
-        LabelError: missing labels; a group without test images, or of one image.
+        LabelError: missing labels; a group without test images, or of one image or person.
         UnknownNameError, ConfigError: a name or setting that does not exist.
 
     Source: the design questions of Fan, Xiao, Washington, 2023 (racial balance in emotion recognition), whose grid,
@@ -314,11 +314,15 @@ def _check(
     if len(groups) < 2 or len(classes) < 2:
         raise LabelError(f"Needs two groups and two classes; `{protected}` has {groups}, `{target}` has {classes}.")
     for split, frame in (("train", train), ("test", test)):
-        counts = frame["group"].value_counts().reindex(list(groups), fill_value=0)
-        if counts.min() < 2:
+        # Without a column of people each image is its own person.
+        people = frame.groupby("group")["subject"].nunique().reindex(list(groups), fill_value=0)
+        if people.min() < 2:
+            name = people.idxmin()
+            num_images = int((frame["group"] == name).sum())
+            has = f"{num_images} image(s)" if num_images < 2 else "one person"
             raise LabelError(
-                f"Group '{counts.idxmin()}' of `{protected}` has {counts.min()} image(s) in split '{split}'. "
-                "Merge small groups or leave them out."
+                f"Group '{name}' of `{protected}` has {has} in split '{split}', so nothing tells how its people "
+                "differ. Merge small groups or leave them out."
             )
     if unseen := sorted(set(test["group"]) - set(groups)) + sorted(set(test["label"]) - set(classes)):
         raise LabelError(f"'{unseen[0]}' is in the test split but not in the training split.")

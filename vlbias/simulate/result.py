@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.errors import PlanError, unknown
-from vlbias.fairness import person_weights, tally
+from vlbias.fairness import permuted_groups, person_weights, tally
 from vlbias.files import AnyPath, make_folder, write_file
 from vlbias.shown import printable
 from vlbias.simulate.plans import SimulationPlan
@@ -61,42 +61,31 @@ class SimulationResult:
     # -- values --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _test(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """True class and group codes of the test images, and bootstrap weights (1 + b, n), the first row ones."""
+    def _test(self) -> _TestSet:
         plan = self.plan
         classes = {name: code for code, name in enumerate(plan.classes)}
         groups = {name: code for code, name in enumerate(plan.groups)}
         true = np.asarray([classes[plan.labels[item][1]] for item in plan.test])
         group = np.asarray([groups[plan.labels[item][0]] for item in plan.test])
-        people = pd.factorize(pd.Series([plan.subjects[item] for item in plan.test]))[0]
-        drawn = person_weights(np.asarray(people), group, self.num_resamples, [plan.settings.seed, 2])
-        return true, group, np.vstack([np.ones(len(true)), drawn])
+        people = np.asarray(pd.factorize(pd.Series([plan.subjects[item] for item in plan.test]))[0])
+        drawn = person_weights(people, group, self.num_resamples, [plan.settings.seed, 2])
+        dealt = permuted_groups(group, true, people, self.num_permutations, [plan.settings.seed, 3])
+        return _TestSet(true, group, np.vstack([np.ones(len(true)), drawn]), dealt)
 
     @cached_property
     def _values(self) -> dict[str, dict[str, np.ndarray]]:
         """Job -> metric -> (1 + b,)."""
-        true, group, weights = self._test
+        test = self._test
+        count = partial(tally, num_groups=len(self.plan.groups), num_classes=len(self.plan.classes))
         values: dict[str, dict[str, np.ndarray]] = {}
         names = list(self.records)
         # Together, for speed; in parts, for memory.
         for start in range(0, len(names), _RUNS_AT_ONCE):
             part = names[start : start + _RUNS_AT_ONCE]
-            counts = np.stack(
-                [
-                    tally(
-                        group,
-                        true,
-                        self.records[name]["predicted"],
-                        num_groups=len(self.plan.groups),
-                        num_classes=len(self.plan.classes),
-                        weights=weights,
-                    )
-                    for name in part
-                ]
-            )
-            found = curve_values(
-                counts, self.plan.groups, min_cell=self.min_cell, num_permutations=self.num_permutations
-            )
+            answers = [self.records[name]["predicted"] for name in part]
+            counts = np.stack([count(test.group, test.true, one, weights=test.weights) for one in answers])
+            permuted = np.stack([count(test.dealt, test.true, one) for one in answers])
+            found = curve_values(counts, permuted, self.plan.groups, min_cell=self.min_cell)
             for i, name in enumerate(part):
                 values[name] = {metric: of_runs[i] for metric, of_runs in found.items()}
         return values
@@ -185,9 +174,10 @@ class SimulationResult:
     def summary(self, *, parity: str = "equalized_odds_excess") -> pd.DataFrame:
         """One row per fill and focal group.
 
-        Columns: own_slope with low, high, p (one-sided, Holm over groups): change of the group's macro F1 per unit of
-        its own share; parity_gain with low, high, p: improvement of ``parity`` from the smallest share to 1/K (NaN if
-        1/K lies outside the shares); exchange_rate with low, high (edited fills beside a real one); verdict.
+        Columns: own_slope with low, high, p (two-sided, Holm over groups): change of the group's macro F1 per unit of
+        its own share; parity_gain with low, high, p (one-sided, Holm): improvement of ``parity`` from the smallest
+        share to 1/K (NaN if 1/K lies outside the shares); exchange_rate with low, high (edited fills beside a real
+        one); verdict.
 
         Args:
             parity: a name of :data:`vlbias.simulate.statistics.PARITY`.
@@ -197,17 +187,9 @@ class SimulationResult:
         rows = []
         for fill in self.fills:
             found = {name: self._one(fill, name, parity) for name in dict.fromkeys(self.plan.runs["focal"]) if name}
-            up = holm({name: one.slope.p_greater for name, one in found.items()})
-            down = holm({name: one.slope.p_less for name, one in found.items()})
-            # A measure that is NaN (cells too small) is no claim and no test to correct for.
-            fair = holm(
-                {
-                    name: one.parity.p_greater
-                    for name, one in found.items()
-                    if one.parity is not None and np.isfinite(one.parity.value)
-                }
-            )
-            rows += [one.row(up[name], down[name], fair.get(name), self) for name, one in found.items()]
+            own = holm({name: one.slope.p_either for name, one in found.items()})
+            fair = holm({name: one.parity.p_greater for name, one in found.items() if one.parity is not None})
+            rows += [one.row(own[name], fair.get(name, float("nan")), self) for name, one in found.items()]
         return pd.DataFrame(rows)
 
     def verdicts(self) -> list[str]:
@@ -221,10 +203,7 @@ class SimulationResult:
         gain = None
         if min(shares) < 1 / len(self.plan.groups) <= max(shares) + 1e-12:
             gain = self.contrast(parity, focal, "gain", fill=fill)
-            if not PARITY[parity]:
-                gain = Contrast(
-                    -gain.value, -gain.high, -gain.low, gain.p_less, gain.p_greater, gain.standard_error, gain.freedom
-                )
+            gain = gain if PARITY[parity] else -gain
         rate = (float("nan"),) * 3
         real = next((name for name in self.fills if name != fill and self._is_real(name)), None)
         if real is not None and not self._is_real(fill):
@@ -293,6 +272,22 @@ class SimulationResult:
 
 
 @dataclass(frozen=True)
+class _TestSet:
+    """The test images as codes.
+
+    Attributes:
+        true, group: class and group codes (n,).
+        weights: bootstrap weights (1 + b, n) of people, the first row ones.
+        dealt: group codes (permutations, n) with people's groups dealt anew.
+    """
+
+    true: np.ndarray
+    group: np.ndarray
+    weights: np.ndarray
+    dealt: np.ndarray
+
+
+@dataclass(frozen=True)
 class _Finding:
     """What one focal group's curve says."""
 
@@ -303,49 +298,55 @@ class _Finding:
     parity: Contrast | None
     rate: tuple[float, ...]
 
-    def row(self, up: float, down: float, fair: float | None, result: SimulationResult) -> dict[str, Any]:
-        nan = float("nan")
-        parity = self.parity
+    def row(self, own: float, fair: float, result: SimulationResult) -> dict[str, Any]:
+        parity = self.parity or Contrast(*[float("nan")] * 6)
         return {
             "fill": self.fill,
             "focal": self.focal,
             "own_slope": self.slope.value,
             "own_slope_low": self.slope.low,
             "own_slope_high": self.slope.high,
-            "own_p": up,
+            "own_p": own,
             "parity": self.parity_name,
-            "parity_gain": parity.value if parity else nan,
-            "parity_gain_low": parity.low if parity else nan,
-            "parity_gain_high": parity.high if parity else nan,
-            "parity_p": fair if fair is not None else nan,
+            "parity_gain": parity.value,
+            "parity_gain_low": parity.low,
+            "parity_gain_high": parity.high,
+            "parity_p": fair,
             "exchange_rate": self.rate[0],
             "exchange_rate_low": self.rate[1],
             "exchange_rate_high": self.rate[2],
-            "verdict": self._sentence(up, down, fair, result),
+            "verdict": f"{self.focal}: {self._of_slope(own, result)}{self._of_parity(fair, result)}{self._of_edits()}.",
         }
 
-    def _sentence(self, up: float, down: float, fair: float | None, result: SimulationResult) -> str:
+    def _of_slope(self, p: float, result: SimulationResult) -> str:
         s, level = self.slope, result.level
-        interval = f"{level:.0%} interval {s.low / 10:+.3f} to {s.high / 10:+.3f}"
-        numbers = f"{s.value / 10:+.3f} F1 per 10 points of share, {interval}"
-        source = "images" if self.fill == "real" else f"images ({self.fill})"
-        if up < 1 - level:
-            text = f"{self.focal}: more of its own training {source} raise its F1 ({numbers})"
-        elif down < 1 - level:
-            text = f"{self.focal}: more of its own training {source} lower its F1 ({numbers})"
-        else:
-            share = "share" if self.fill == "real" else f"share ({self.fill})"
-            text = f"{self.focal}: no effect of its own {share} on its F1 is shown ({numbers})"
-        what = self.parity_name.replace("_", " ")
-        if self.parity is not None and fair is not None:
-            change = "improves" if fair < 1 - level else "is not shown to improve"
-            text += f"; at balance {what} {change} (by {self.parity.value:+.3f})"
-        elif self.parity is not None:
-            text += f"; {what} is undefined, too few test images (a cell needs {result.min_cell})"
-        if np.isfinite(self.rate[0]):
-            text += f"; one edited image is worth {self.rate[0]:.2f} real ones"
-            if np.isfinite(self.rate[1]):
-                text += f" ({self.rate[1]:.2f} to {self.rate[2]:.2f})"
+        of_fill = "" if self.fill == "real" else f" ({self.fill})"
+        numbers = f"{s.value / 10:+.3f} F1 per 10 points of share"
         if result.plan.settings.repeats == 1:
-            text += "; one repeat, so intervals leave out the luck of the draw and of the seed"
-        return text + "."
+            return (
+                f"one repeat cannot tell an effect of its own share{of_fill} on its F1 from the luck of the draw and "
+                f"of the seed ({numbers}); ask for more repeats"
+            )
+        if not np.isfinite(p):
+            return f"an effect of its own share{of_fill} on its F1 cannot be known, it has too few test images"
+        numbers += f", {level:.0%} interval {s.low / 10:+.3f} to {s.high / 10:+.3f}"
+        if p < 1 - level:
+            verb = "raise" if s.value > 0 else "lower"
+            return f"more of its own training images{of_fill} {verb} its F1 ({numbers})"
+        return f"no effect of its own share{of_fill} on its F1 is shown ({numbers})"
+
+    def _of_parity(self, p: float, result: SimulationResult) -> str:
+        what = self.parity_name.replace("_", " ")
+        if self.parity is None:
+            return ""
+        if not np.isfinite(self.parity.value):
+            return f"; {what} is undefined, too few test images (a cell needs {result.min_cell})"
+        change = "improves" if p < 1 - result.level else "is not shown to improve"
+        return f"; at balance {what} {change} (by {self.parity.value:+.3f})"
+
+    def _of_edits(self) -> str:
+        rate, low, high = self.rate
+        if not np.isfinite(rate):
+            return ""
+        between = f" ({low:.2f} to {high:.2f})" if np.isfinite(low) else ""
+        return f"; one edited image is worth {rate:.2f} real ones{between}"

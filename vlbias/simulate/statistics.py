@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from vlbias.errors import ShapeError
-from vlbias.fairness import metrics_from_counts, permuted_counts
+from vlbias.fairness import metrics_from_counts
+from vlbias.fairness.metrics import gap, mean_known
 
 __all__ = ["PARITY", "Contrast", "contrast", "curve_values", "exchange_rate", "gain_weights", "holm", "slope_weights"]
 
@@ -30,36 +33,37 @@ PARITY = {
 }
 
 
-#: Degrees of freedom at which Student's t is the normal distribution.
-_MANY = 1e9
-
-
 def curve_values(
-    counts: np.ndarray, group_names: Sequence[str], *, min_cell: int = 5, num_permutations: int = 200, seed: int = 0
+    counts: np.ndarray, permuted: np.ndarray, group_names: Sequence[str], *, min_cell: int = 5
 ) -> dict[str, np.ndarray]:
-    """Counts (runs, b, g, c, c), the first of each run unweighted => name -> values (runs, b).
+    """Counts of runs and their resamples => name -> values (runs, b).
 
     Names: accuracy, f1, worst_f1, ``f1[group]``, and those of :data:`PARITY`. Means over classes; cells of fewer than
-    ``min_cell`` images are left out. The chance level of an excess is that of the run's unweighted table.
+    ``min_cell`` test images are left out, the same ones in every resample.
+
+    Args:
+        counts: (runs, b, g, c, c), the first of each run unweighted.
+        permuted: counts (runs, permutations, g, c, c) with groups dealt anew, whose mean is the chance level.
+        group_names: (g,).
+        min_cell: see above.
     """
-    metrics = metrics_from_counts(counts, over_classes="mean", min_cell=min_cell)
-    worst = metrics_from_counts(counts, over_classes="worst", min_cell=min_cell)
+    options: dict[str, Any] = {"min_cell": min_cell, "observed": counts[:, :1]}
+    metrics = metrics_from_counts(counts, over_classes="mean", **options)
+    worst = metrics_from_counts(counts, over_classes="worst", **options)
+    null = metrics_from_counts(permuted, over_classes="mean", **options)
     f1 = metrics["group_f1"]
-    permuted = np.stack([permuted_counts(one[0], num_permutations, seed) for one in counts])
-    null = metrics_from_counts(permuted, over_classes="mean", min_cell=min_cell)
-    low, high = np.fmin.reduce(f1, axis=-1), np.fmax.reduce(f1, axis=-1)
     values = {
         "accuracy": metrics["accuracy"],
         "f1": metrics["macro_f1"],
-        "worst_f1": low,
-        "f1_gap": high - low,
+        "worst_f1": f1.min(-1),
+        "f1_gap": gap(f1, ~np.isnan(f1[:, :1]), -1),
         "demographic_parity_ratio": metrics["demographic_parity_ratio"],
         "demographic_parity_ratio_min": worst["demographic_parity_ratio"],
         "demographic_parity_difference": metrics["demographic_parity_difference"],
         "equalized_odds_difference": metrics["equalized_odds_difference"],
     }
     for name in ("demographic_parity", "equalized_odds"):
-        chance = null[f"{name}_difference"].mean(axis=1, keepdims=True)
+        chance = mean_known(null[f"{name}_difference"], 1)[:, None]
         values[f"{name}_excess"] = values[f"{name}_difference"] - chance
     return values | {f"f1[{group}]": f1[..., i] for i, group in enumerate(group_names)}
 
@@ -90,10 +94,10 @@ class Contrast:
 
     Attributes:
         value: mean over repeats.
-        low, high: t interval.
+        low, high: its interval; NaN where one repeat does not allow one.
         p_greater: one-sided p-value against "not above 0".
         p_less: one-sided p-value against "not below 0".
-        standard_error, freedom: of the t distribution (Satterthwaite).
+        standard_error: of ``value``, from repeats and test people together.
     """
 
     value: float
@@ -102,11 +106,18 @@ class Contrast:
     p_greater: float
     p_less: float
     standard_error: float
-    freedom: float
+
+    def __neg__(self) -> Contrast:
+        return Contrast(-self.value, -self.high, -self.low, self.p_less, self.p_greater, self.standard_error)
+
+    @property
+    def p_either(self) -> float:
+        """Two-sided p-value against 0."""
+        return float(np.minimum(1.0, 2 * np.minimum(self.p_greater, self.p_less)))
 
 
 def contrast(points: np.ndarray, resampled: np.ndarray, weights: np.ndarray, *, level: float = 0.95) -> Contrast:
-    """Estimate a contrast from repeats that are judged on one test set.
+    """Estimate a contrast from repeats that are tested on one test set.
 
     Args:
         points: values (r, s) by repeat and share.
@@ -114,61 +125,96 @@ def contrast(points: np.ndarray, resampled: np.ndarray, weights: np.ndarray, *, 
         weights: (s,).
         level: of the interval.
 
+    Returns:
+        The contrast. With one repeat nothing is known of the luck of its draw and seed, so there is no interval and
+        no p-value.
+
     The variance of the mean over repeats is V_repeat / r + V_test - V_both / r: repeats differ by their draw of
     images, by their seed, and by how these meet the test set; the bootstrap of the mean over repeats sees the test
-    set and that meeting once more, which is taken off (two-way clustering: Cameron, Gelbach, Miller, 2011). Degrees of
-    freedom are Satterthwaite's: r - 1 for what repeats show, b - 1 for what b draws of the bootstrap show.
+    set and that meeting once more, which is taken off (two-way clustering: Cameron, Gelbach, Miller, 2011). The error
+    is a sum of two, each of Student's t distribution: r - 1 degrees of freedom for what repeats show, b - 1 for what b
+    draws show (Behrens and Fisher). One t with Satterthwaite's degrees of freedom claims too often with few repeats,
+    as repeats that agree by chance make the test set look like the only source.
     """
-    from scipy.special import stdtr, stdtrit
-
+    if resampled.shape[1:] != points.shape:
+        raise ShapeError(f"`resampled` must be (b, {points.shape[0]}, {points.shape[1]}); got {resampled.shape}.")
     per_repeat = points @ weights  # (r,)
     draws = resampled @ weights  # (b, r)
     r = len(per_repeat)
-    if resampled.shape[1:] != points.shape:
-        raise ShapeError(f"`resampled` must be (b, {points.shape[0]}, {points.shape[1]}); got {resampled.shape}.")
     value = float(per_repeat.mean())
     of_mean = float(draws.mean(1).var(ddof=1)) if len(draws) > 1 else 0.0
-    drawn = float(max(len(draws) - 1, 1))
     if r == 1:
-        variance, freedom = of_mean, drawn
-    else:
-        repeats = float(per_repeat.var(ddof=1)) / r
-        of_each = float(draws.var(axis=0, ddof=1).mean()) if len(draws) > 1 else 0.0
-        meeting = max(of_each - of_mean, 0.0) / (r - 1)
-        test = max(of_mean - meeting, 0.0)
-        variance = repeats + test
-        spread = repeats**2 / (r - 1) + test**2 / drawn
-        freedom = variance**2 / spread if spread > 0 else _MANY
-    error = float(np.sqrt(variance))
-    if error == 0:
-        certain = (0.0 if value > 0 else 1.0), (0.0 if value < 0 else 1.0)
-        return Contrast(value, value, value, *certain, 0.0, freedom)
-    half = float(stdtrit(freedom, (1 + level) / 2)) * error
-    statistic = value / error
-    return Contrast(
-        value,
-        value - half,
-        value + half,
-        float(stdtr(freedom, -statistic)),
-        float(stdtr(freedom, statistic)),
-        error,
-        freedom,
-    )
+        nan = float("nan")
+        return Contrast(value, nan, nan, nan, nan, float(np.sqrt(of_mean)))
+    repeats = float(per_repeat.var(ddof=1)) / r
+    of_each = float(draws.var(axis=0, ddof=1).mean()) if len(draws) > 1 else 0.0
+    test = max(of_mean - max(of_each - of_mean, 0.0) / (r - 1), 0.0)
+    error = _Error(np.sqrt(repeats), r - 1, np.sqrt(test), max(len(draws) - 1, 1))
+    half = error.quantile((1 + level) / 2)
+    p_greater, p_less = error.beyond(value), error.beyond(-value)
+    return Contrast(value, value - half, value + half, p_greater, p_less, float(np.hypot(error.repeats, error.test)))
+
+
+@lru_cache(maxsize=64)
+def _middles(freedom: int, num: int = 1000) -> np.ndarray:
+    """Student's t at the middles of ``num`` equally likely pieces."""
+    from scipy.special import stdtrit
+
+    return np.asarray(stdtrit(freedom, (np.arange(num) + 0.5) / num))
+
+
+@dataclass(frozen=True)
+class _Error:
+    """The distribution of an error that is the sum of two, each its scale times a Student's t."""
+
+    repeats: float
+    repeats_freedom: int
+    test: float
+    test_freedom: int
+
+    def beyond(self, x: float) -> float:
+        """P(error >= x)."""
+        from scipy.special import stdtr
+
+        if not np.isfinite(x + self.repeats + self.test):
+            return float("nan")
+        if self.repeats == 0:
+            return float(x <= 0) if self.test == 0 else float(stdtr(self.test_freedom, -x / self.test))
+        # The error of the test set has the shorter tail, so it is the one that is taken at points.
+        rest = x - self.test * _middles(self.test_freedom)
+        return float(stdtr(self.repeats_freedom, -rest / self.repeats).mean())
+
+    def quantile(self, p: float) -> float:
+        """The x >= 0 with P(error <= x) = p, for p >= 1/2."""
+        from scipy.optimize import brentq
+        from scipy.special import stdtrit
+
+        if not np.isfinite(self.repeats + self.test):
+            return float("nan")
+        largest = sum(
+            scale * float(stdtrit(freedom, p))
+            for scale, freedom in ((self.repeats, self.repeats_freedom), (self.test, self.test_freedom))
+        )
+        if 0 in (self.repeats, self.test):
+            return largest
+        return float(brentq(lambda x: self.beyond(x) - (1 - p), 0.0, 1.001 * largest))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's correction: asking several groups must not make a chance finding more likely.
 
+    What is NaN was not tested: it stays NaN and is not corrected for.
+
     Example:
-        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
-        {'a': 0.03, 'b': 0.06, 'c': 0.06}
+        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": float("nan")})
+        {'a': 0.03, 'b': 0.06, 'c': 0.06, 'd': nan}
     """
     corrected, running = {}, 0.0
-    ordered = sorted(p_values.items(), key=lambda item: item[1])
-    for place, (name, p) in enumerate(ordered):
+    ordered = sorted((p, name) for name, p in p_values.items() if not np.isnan(p))
+    for place, (p, name) in enumerate(ordered):
         running = max(running, min(1.0, p * (len(ordered) - place)))
         corrected[name] = running
-    return {name: corrected[name] for name in p_values}
+    return {name: corrected.get(name, float("nan")) for name in p_values}
 
 
 def exchange_rate(
