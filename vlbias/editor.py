@@ -22,6 +22,7 @@ from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
 from vlbias.originals import Original
 from vlbias.paths import Dipole, PathSet, Probes, learn_path
 from vlbias.rendering import Renderer, RenderSettings
+from vlbias.shown import Glance, Shown
 
 __all__ = ["Code", "Editor"]
 
@@ -47,7 +48,7 @@ class Code:
         return len(self.z_sem)
 
 
-class Editor:
+class Editor(Shown):
     """A diffusion autoencoder, a CLIP and a set of paths, ready to edit faces.
 
     Args:
@@ -124,6 +125,13 @@ class Editor:
         return other
 
     # -- what it is ---------------------------------------------------------------------------------------------------
+
+    def _glance(self) -> Glance:
+        poles = {name: self.dipoles[name] for name in self.attributes}
+        names = ", ".join(poles) or "no paths yet"
+        rows = [(name, dipole.negative[0], dipole.positive[0]) for name, dipole in poles.items()]
+        line = f"'{self.name}', {self.image_size} px, moves {names}"
+        return Glance(line, ("attribute", "strength -1", "strength +1"), rows)
 
     @property
     def name(self) -> str:

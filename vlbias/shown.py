@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
+from typing import NamedTuple
 
-__all__ = ["in_code", "in_markdown", "plain_text", "printable"]
+__all__ = ["Glance", "Shown", "in_code", "in_markdown", "plain_text", "printable"]
 
 #: Categories that move the cursor, turn the direction of writing, or show nothing: controls, formats, separators of
 #: lines and paragraphs, and half characters from names that are not UTF-8.
@@ -59,6 +61,50 @@ def in_code(text: object) -> str:
     """
     # nothing can be escaped inside a code span, so what would end it or its table cell is replaced
     return f"`{_one_line(text).translate({ord('`'): chr(39), ord('|'): '/'})}`"
+
+
+class Glance(NamedTuple):
+    """What an object shows of itself at a glance.
+
+    Attributes:
+        line: what it is, in one line.
+        head: titles of a small table; empty for none.
+        rows: its rows, as many values each; more than :data:`MAX_ROWS` are cut.
+    """
+
+    line: str
+    head: Sequence[object] = ()
+    rows: Sequence[Sequence[object]] = ()
+
+
+#: Rows that a table in a notebook shows; a glance is no listing.
+MAX_ROWS = 12
+
+
+class Shown:
+    """An object that a prompt shows as one line, and a notebook as a line and a small table."""
+
+    def _glance(self) -> Glance:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return printable(f"<{type(self).__name__}: {self._glance().line}>")
+
+    def _repr_html_(self) -> str:
+        line, head, rows = self._glance()
+        rest = f"<p>{len(rows) - MAX_ROWS} more</p>" if len(rows) > MAX_ROWS else ""
+        text = f"<p><b>{type(self).__name__}</b> {_cell(line)}</p>"
+        if not rows:
+            return text
+        titles = "".join(f'<th scope="col">{_cell(title)}</th>' for title in head)
+        cells = ("".join(f"<td>{_cell(value)}</td>" for value in row) for row in rows[:MAX_ROWS])
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"{text}<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>{rest}"
+
+
+def _cell(value: object) -> str:
+    """A value as HTML shows it: real numbers short, nothing hidden, nothing acted on."""
+    return escape(f"{value:.3f}" if isinstance(value, float) else _one_line(value))
 
 
 @contextmanager

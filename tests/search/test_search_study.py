@@ -157,6 +157,8 @@ def test_the_held_out_front_is_made_once(searched):
         f"{len(front.table)} candidate(s) of the validation front on test (2 refits each)"
     )
     assert front.groups["images"].dtype.kind == "i"
+    assert repr(front).startswith(f"<Front: {len(front.table)} candidates on test, ") and "<td>" in front._repr_html_()
+    assert repr(study).startswith("<Study: 5 trials (") and "rank_gap" in study._repr_html_()
     written = study.write(folder / "out", front)
     assert {p.name for p in written.iterdir()} == {
         "trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png"

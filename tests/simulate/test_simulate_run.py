@@ -40,6 +40,9 @@ def test_a_planted_slope_is_recovered_and_its_verdict_says_so(faces, plan, make_
     assert (summary["own_p"] < 0.05).all()
     assert "raise its F1" in summary.loc["z", "verdict"] and len(result.verdicts()) == 3
     assert (summary["parity_gain"] > 0).all()
+    assert repr(result) == f"<SimulationResult: emotion by race, {len(plan)} runs finished>"
+    assert result._repr_html_().count("<tr>") == 1 + len(summary) and "raise its F1" in result._repr_html_()
+    assert repr(plan) == f"<SimulationPlan: {plan.describe()}>" and "<td>120</td>" in plan._repr_html_()
 
 
 def test_no_effect_is_not_found(faces, plan, make_stub):

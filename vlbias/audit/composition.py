@@ -12,12 +12,13 @@ from scipy.stats.contingency import association
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError
 from vlbias.labels import group_texts, in_order, label_texts
+from vlbias.shown import Glance, Shown
 
 __all__ = ["Composition", "composition", "labels_of", "protected_columns"]
 
 
-@dataclass(frozen=True)
-class Composition:
+@dataclass(frozen=True, repr=False)
+class Composition(Shown):
     """Who is in a dataset.
 
     Attributes:
@@ -47,6 +48,11 @@ class Composition:
         table = self.counts.to_numpy()
         table = table[table.sum(1) > 0]
         return float((table.min(1) / table.max(1)).min()) if len(table) else 0.0
+
+    def _glance(self) -> Glance:
+        line = f"'{self.name}', {self.target} by {' x '.join(self.protected)}, balance {self.balance:.2f}"
+        rows = [(label, *row) for label, row in zip(self.counts.index, self.counts.to_numpy(), strict=True)]
+        return Glance(line, (self.target, *self.counts.columns), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

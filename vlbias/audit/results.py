@@ -13,7 +13,7 @@ from vlbias import classify
 from vlbias.errors import ConfigError
 from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, permuted_counts, tally
 from vlbias.fairness.metrics import share
-from vlbias.shown import printable
+from vlbias.shown import Glance, Shown
 
 __all__ = ["CHANCE_GAPS", "AuditResult", "TrainingSummary"]
 
@@ -46,7 +46,7 @@ class TrainingSummary:
 
 
 @dataclass(frozen=True, repr=False)
-class AuditResult:
+class AuditResult(Shown):
     """Predictions of every classifier on the common test set, and what follows from them.
 
     Attributes:
@@ -75,9 +75,12 @@ class AuditResult:
     evaluation: EvaluationSettings
     num_test_missing: int
 
-    def __repr__(self) -> str:
-        sets = ", ".join(self.predictions)
-        return printable(f"<AuditResult: {self.target} by {'+'.join(self.protected)}; {sets}; {len(self.seeds)} seeds>")
+    def _glance(self) -> Glance:
+        sets = list(self.predictions)
+        means = [(metric.title, [self.per_seed[name][key].mean() for name in sets]) for key, metric in METRICS.items()]
+        rows = [(title, *map(float, values)) for title, values in means]
+        line = f"{self.target} by {' x '.join(self.protected)}; {', '.join(sets)}; {len(self.seeds)} seeds"
+        return Glance(line, ("metric, mean over seeds", *sets), rows)
 
     # -- computed once ------------------------------------------------------------------------------------------------
 

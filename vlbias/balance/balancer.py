@@ -26,12 +26,13 @@ from vlbias.data import FaceDataset
 from vlbias.editor import Editor
 from vlbias.errors import ConfigError, PlanError
 from vlbias.settings import with_changes
+from vlbias.shown import Glance, Shown
 from vlbias.types import Backend
 
 __all__ = ["Balancer"]
 
 
-class Balancer:
+class Balancer(Shown):
     """Balance a labelled face dataset by verified edits.
 
     Args:
@@ -90,6 +91,14 @@ class Balancer:
         self.leak = leak_settings(settings.leak, seed)
         self.identity = resolve_identity(backend, settings.identity)
         self.scorers = resolve_scorers(backend, settings.scorers, [target, *self.protected])
+
+    def _glance(self) -> Glance:
+        roles = {self.target: "target, stays", **dict.fromkeys(self.protected, "protected, is edited")}
+        places = {column: f"{poles.name} {dict(poles.positions)}" for column, poles in self.poles.items()}
+        rows = [(column, role, places.get(column, "by the name of the column")) for column, role in roles.items()]
+        protected = " x ".join(self.protected)
+        line = f"{self.target} by {protected}, mode {self.mode}, source {self.source}, editor '{self.backend.name}'"
+        return Glance(line, ("column", "role", "place on a path"), rows)
 
     def changed(self, *, mode: str, source: str, **options: Unpack[BalanceOptions]) -> Balancer:
         """The same balancer with another mode, source or other :class:`BalanceSettings`."""

@@ -20,7 +20,7 @@ import pandas as pd
 from vlbias.balance.poles import Poles, column_labels, spelled
 from vlbias.errors import PlanError
 from vlbias.labels import group_name
-from vlbias.shown import printable
+from vlbias.shown import Glance, Shown, printable
 
 __all__ = [
     "Cost",
@@ -28,6 +28,7 @@ __all__ = [
     "Plan",
     "check_settings",
     "count_cells",
+    "counts_table",
     "item_seed",
     "make_plan",
     "walks",
@@ -66,8 +67,15 @@ class Cost:
         )
 
 
-@dataclass(frozen=True)
-class Plan:
+def counts_table(target: str, before: Counts, after: Counts) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of class x group counts before and after."""
+    groups = list(next(iter(before.values()), {}))
+    rows = [[name, *(f"{cells[g]:,} → {after[name][g]:,}" for g in groups)] for name, cells in before.items()]
+    return [target, *groups], rows
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """A table of edits with the counts they lead to.
 
     Attributes:
@@ -118,6 +126,12 @@ class Plan:
         return "\n".join(map(printable, lines))
 
     __str__ = describe
+
+    def _glance(self) -> Glance:
+        chunks = "1 chunk" if self.num_chunks == 1 else f"{self.num_chunks} chunks"
+        line = f"{len(self)} edits in {chunks}" + (f", {self.cost}" if self.cost else "")
+        target = str(self.settings.get("target", "target"))
+        return Glance(line, *counts_table(target, self.counts_before, self.counts_after))
 
 
 def item_seed(*parts: Any) -> int:

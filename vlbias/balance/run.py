@@ -23,7 +23,7 @@ from vlbias.balance.calibration import Scorers, calibrated_scorers, sampled_scor
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.export import assemble, write_report
 from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, identity_name, identity_scorer
-from vlbias.balance.plan import Plan
+from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.poles import Poles
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.round_trip import run_trips, trips_of
@@ -39,7 +39,7 @@ from vlbias.files import read_json, sha256_file, writing
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
-from vlbias.shown import printable
+from vlbias.shown import Glance, Shown, printable
 from vlbias.types import Backend
 from vlbias.version import __version__
 
@@ -74,8 +74,8 @@ class Task:
     scorers: Mapping[str, FaceNetwork]
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """What a run came to.
 
     Attributes:
@@ -96,6 +96,13 @@ class Result:
     def unet_evaluations(self) -> int:
         """Single-image evaluations of the UNet, of all chunks."""
         return int(self.report.get("unet_evaluations", 0))
+
+    def _glance(self) -> Glance:
+        if not self.complete:
+            return Glance(f"{self.report['chunks_done']} of {self.report['chunks']} chunks done, in {self.out_dir}")
+        edits, report = self.report["edits"], self.report
+        line = f"{edits['kept']} of {edits['planned']} edits kept, {len(self.table):,} pictures in {self.out_dir}"
+        return Glance(line, *counts_table(report["target"], report["counts_before"], report["counts_after"]))
 
     def summary(self) -> str:
         """Two or three lines for people."""

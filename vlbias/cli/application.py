@@ -41,7 +41,7 @@ app = Application(
     name="vlbias",
     help="Measure and mitigate bias in face datasets.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

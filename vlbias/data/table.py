@@ -25,7 +25,7 @@ from vlbias.images import open_image, picture_size, to_tensor
 from vlbias.labels import typed_labels
 from vlbias.originals import Original
 from vlbias.progress import track
-from vlbias.shown import printable
+from vlbias.shown import Glance, Shown, printable
 
 __all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "StoredSize", "hash_split", "join"]
 
@@ -104,7 +104,7 @@ def hash_split(name: str) -> str:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class FaceDataset:
+class FaceDataset(Shown):
     """Faces with labels.
 
     Attributes:
@@ -159,11 +159,19 @@ class FaceDataset:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __repr__(self) -> str:
+    def _glance(self) -> Glance:
         counts = self.table["split"].value_counts()
         splits = ", ".join(f"{counts[split]} {split}" for split in SPLITS if split in counts)
-        text = f"<{type(self).__name__} '{self.name}': {len(self)} faces ({splits}), {len(self.problems)} problems>"
-        return printable(text)
+        line = f"'{self.name}', {len(self)} faces ({splits}), {len(self.problems)} problems"
+        rows = [self._column(name) for name in self.attributes]
+        return Glance(line, ("column", "most frequent values", "missing"), rows)
+
+    def _column(self, name: str) -> tuple[str, str, int]:
+        """A label column at a glance: its most frequent values, and how many faces have none."""
+        counts = self.table[name].value_counts()
+        some = ", ".join(f"{value} {count:,}" for value, count in counts.head(4).items())
+        rest = f", ... ({len(counts):,} values)" if len(counts) > 4 else ""
+        return name, some + rest, int(self.table[name].isna().sum())
 
     @property
     def ids(self) -> list[str]:

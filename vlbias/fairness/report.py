@@ -78,6 +78,12 @@ class FairnessReport(Mapping[str, float]):
     def __repr__(self) -> str:
         return printable(f"FairnessReport({', '.join(f'{name}={value:.3f}' for name, value in self.items())})")
 
+    def _repr_html_(self) -> str:
+        return str(self.table.round(3).to_html())
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     @property
     def table(self) -> pd.DataFrame:
         """One row a metric: value, low, high."""

@@ -33,6 +33,7 @@ from vlbias.search.plots import plot_front
 from vlbias.search.spaces import Configuration
 from vlbias.search.task import Task
 from vlbias.search.trainer import Recipe
+from vlbias.shown import Glance, Shown
 
 __all__ = ["Candidate", "Front", "Refits", "compare", "held_out_front"]
 
@@ -50,8 +51,8 @@ class Candidate:
     checkpoint: Path | None
 
 
-@dataclass(frozen=True)
-class Front:
+@dataclass(frozen=True, repr=False)
+class Front(Shown):
     """Candidates on held-out data.
 
     Attributes:
@@ -73,6 +74,11 @@ class Front:
     refits: int
     split: str
     groups: pd.DataFrame
+
+    def _glance(self) -> Glance:
+        columns = ["label", *self.objectives, "on_front", "p_dominated"]
+        line = f"{len(self.table)} candidates on {self.split}, {int(self.table['on_front'].sum())} on the front"
+        return Glance(line, columns, self.table[columns].to_numpy().tolist())
 
     def winners_curse(self) -> pd.Series:
         """Held-out mean minus validation value, averaged over candidates, per objective; positive = flattered."""

@@ -26,6 +26,7 @@ from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, attem
 from vlbias.search.task import Task, make_task
 from vlbias.search.trainer import Recipe, Trainer, TrainSettings
 from vlbias.settings import Settings, number, with_changes
+from vlbias.shown import Glance, Shown
 
 __all__ = ["SearchSettings", "Study", "open_study", "run"]
 
@@ -101,7 +102,7 @@ class SearchSettings(Settings):
         return HalvingSettings(names, tuple(budgets), self.eta, self.max_error)
 
 
-class Study:
+class Study(Shown):
     """A search with its trials; made by :func:`run`, reopened by :func:`open_study`.
 
     Attributes:
@@ -111,6 +112,16 @@ class Study:
     def __init__(self, study: optuna.Study, storage: Storage, settings: HalvingSettings, recipe: Recipe | None = None):
         self._study, self._storage, self._recipe = study, storage, recipe
         self.settings = settings
+
+    def _glance(self) -> Glance:
+        table, objectives = self.table(), self.settings.objectives
+        if table.empty:
+            return Glance(f"no trial yet, objectives {', '.join(objectives)}")
+        states = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
+        best = table[table["on_front"]]
+        columns = ["trial", "backbone", "head", "epochs", *objectives]
+        line = f"{len(table)} trials ({states}), {len(best)} on the front of {' and '.join(objectives)}"
+        return Glance(line, columns, best.reset_index()[columns].to_numpy().tolist())
 
     @property
     def task(self) -> Task | None:

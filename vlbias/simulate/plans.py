@@ -30,7 +30,7 @@ from vlbias.errors import ConfigError, LabelError, PlanError, unknown
 from vlbias.files import read_object, write_json
 from vlbias.labels import label_texts
 from vlbias.settings import Settings, number, with_changes
-from vlbias.shown import printable
+from vlbias.shown import Glance, Shown, printable
 from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
 
 __all__ = ["MODES", "PlanSettings", "SimulationPlan", "plan"]
@@ -119,8 +119,8 @@ class PlanSettings(Settings):
         return [dict(one) for one in self.shares if isinstance(one, Mapping)]
 
 
-@dataclass(frozen=True, eq=False)
-class SimulationPlan:
+@dataclass(frozen=True, eq=False, repr=False)
+class SimulationPlan(Shown):
     """Runs with their exact training lists, and the test list all are tested on.
 
     Attributes:
@@ -204,6 +204,10 @@ class SimulationPlan:
         )
 
     __str__ = describe
+
+    def _glance(self) -> Glance:
+        sizes = self.runs.groupby(["focal", "mode", "share"], sort=False)["n"].max().reset_index()
+        return Glance(self.describe(), ("focal group", "mode", "share", "images"), sizes.to_numpy().tolist())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the plan, every list in it, as JSON."""

@@ -15,7 +15,7 @@ import pandas as pd
 from vlbias.errors import PlanError, unknown
 from vlbias.fairness import permuted_groups, person_weights, tally
 from vlbias.files import AnyPath, make_folder, write_file
-from vlbias.shown import printable
+from vlbias.shown import Glance, Shown, printable
 from vlbias.simulate.plans import SimulationPlan
 from vlbias.simulate.plots import Curve, plot_curves
 from vlbias.simulate.statistics import (
@@ -34,7 +34,7 @@ __all__ = ["SimulationResult"]
 _RUNS_AT_ONCE = 64
 
 
-class SimulationResult:
+class SimulationResult(Shown):
     """Finished runs of a plan.
 
     Attributes:
@@ -57,6 +57,13 @@ class SimulationResult:
         self.plan, self.records, self.fills = plan, dict(records), list(fills)
         self.level, self.num_resamples = level, num_resamples
         self.min_cell, self.num_permutations = min_cell, num_permutations
+
+    def _glance(self) -> Glance:
+        line = f"{self.plan.target} by {self.plan.protected}, {len(self.records)} runs finished"
+        if len(self.records) < len(self.plan) or not any(self.plan.runs["focal"]):
+            return Glance(line)
+        columns = ["fill", "focal", "own_slope", "own_slope_low", "own_slope_high", "own_p", "verdict"]
+        return Glance(line, columns, self.summary()[columns].to_numpy().tolist())
 
     # -- values --------------------------------------------------------------------------------------------------------
 
