@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import unicodedata
+from html.parser import HTMLParser
+
+import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from vlbias import errors
+from vlbias.balance import Plan
 from vlbias.balance.card import dataset_card
+from vlbias.cli.terminal import _Safe
+from vlbias.data import FaceDataset
 from vlbias.report.page import render
 from vlbias.report.plots import Estimate, counts_plot, estimates_plot
 from vlbias.shown import in_code, in_markdown, printable
 
+#: Texts that act somewhere: on a terminal, in Markdown, in HTML, in a formula, and what stands between them.
+ACTING = st.sampled_from(
+    [
+        *("\x1b[2J", "\x1b]0;x\x07", "\x9b", "\u202e", "\u2066", "\u200b", "\x00", "\r", "\n", "\u2028", "\ud800"),
+        *("# ", "- ", "+ ", "12. ", "3) ", "---", "===", "> ", "    ", "\t", "```", "~~~", "|", "`", "*", "_", "\\"),
+        *("$", "<b>", "</p>", "<!--", "-->", "<script>", "&lt;", "&#60;", "'", '"', "{{", "}}", "![](", "]("),
+    ]
+)
+TEXTS = st.lists(st.one_of(ACTING, st.text(max_size=4)), min_size=1, max_size=6).map("".join)
 HOSTILE = [
     "$$",
     r"$\frac{$",
@@ -85,6 +105,97 @@ def test_plots_and_pages_show_labels_as_they_stand(text):
 
 def _empty() -> dict:
     return {"version": "0", "tiles": [], "contents": [], "footer": []}
+
+
+def is_seen(text: str) -> bool:
+    """Whether nothing in a text is hidden or moves the cursor, line ends aside."""
+    signs = set(text) - set("\n\u200c\u200d")
+    return not any(unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp", "Cs") for sign in signs)
+
+
+@given(TEXTS)
+def test_any_text_is_one_line_that_is_seen(text):
+    for shown in (printable(text), in_markdown(text), in_code(text)):
+        assert is_seen(shown) and "\n" not in shown
+
+
+@given(TEXTS)
+def test_any_text_leaves_markdown_as_it_was(text):
+    """Behind each sign that a card puts before a text, and in a table."""
+    shown, code = in_markdown(text), in_code(text)
+    for around in ("- {}\n- b", "# {}\n\nb", "- licence: {}\n", "a\n{}\nb", "| a | b |\n|---|---|\n| {} | c |\n"):
+        for inside, plain in ((shown, "x"), (code, "`x`")):
+            found = tokens(around.format(inside))
+            assert found == tokens(around.format(plain if inside else "")) or not inside
+
+
+@given(TEXTS)
+def test_any_text_leaves_a_card_as_it_was(text):
+    assume(in_markdown(text))  # an item of a list that says nothing is another thing
+    card = dataset_card(report_of(text), _Plan())
+    assert card.startswith("---\nlicense: other\ntags: [faces, fairness, synthetic]\n---\n# ")
+    assert tokens(card.split("---\n", 2)[2]) == tokens(dataset_card(report_of("plain"), _Plan()).split("---\n", 2)[2])
+    assert is_seen(card)
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[object] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, sorted(name for name, _ in attrs)))
+
+    def handle_endtag(self, tag):
+        self.found.append(tag)
+
+    def handle_comment(self, data):
+        self.found.append("comment")
+
+
+def structure(page: str) -> list[object]:
+    parser = _Tags()
+    parser.feed(page)
+    return parser.found
+
+
+@given(TEXTS)
+def test_any_text_leaves_a_page_as_it_was(text):
+    def page(text):
+        return render("base.html.j2", {"title": text, "eyebrow": text, "lede": [text], **_empty()})
+
+    assert structure(page(text)) == structure(page("plain")) and is_seen(page(text).replace("\t", ""))
+
+
+@given(TEXTS)
+def test_any_text_in_an_error_is_one_line(text):
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.VlbiasError)]
+    assert len(kinds) > 10
+    for kind in kinds:
+        error = errors.FaceError(text, code="x", remedy=text) if kind is errors.FaceError else kind(text)
+        assert is_seen(str(error)) and "\n" not in str(error)
+    assert is_seen(str(errors.unknown(text, text, [text], where=text)))
+
+
+@given(TEXTS)
+def test_any_text_in_what_objects_say_of_themselves_is_seen(text):
+    text = text.encode(errors="replace").decode()  # tables hold no halves of characters
+    plan = Plan(pd.DataFrame(), {text: {text: 1}}, {text: {text: 2}}, {text: (text,)}, {"target": text}, notes=(text,))
+    faces = FaceDataset(text, pd.DataFrame({"file_name": [text], "split": ["train"]}))
+    for said, lines in ((str(plan), 3), (repr(faces), 1)):
+        assert is_seen(said) and said.count("\n") == lines - 1
+
+
+@given(TEXTS)
+def test_any_text_in_a_terminal_is_seen(text):
+    stream = io.StringIO()
+    _Safe(stream).write(text)
+    assert is_seen(stream.getvalue().removesuffix("\r").replace("\t", ""))
+
+
+@pytest.mark.parametrize("text", ["\x00", "\x1b[2J", "\n\n", "\u202e", "\uffff", " ", "x" * 300, "\U0010ffff"])
+def test_plots_draw_any_text(text):
+    assert is_seen(counts_plot({text: {text: 3}}, {text: {text: 4}}, text).replace("\t", ""))
 
 
 def test_dollars_are_no_formula():

@@ -21,7 +21,7 @@ from vlbias.data import FaceDataset, join, load_dataset
 from vlbias.data.synthfaces import SynthFaces
 from vlbias.editor import Editor
 from vlbias.errors import ConfigError
-from vlbias.files import AnyPath
+from vlbias.files import AnyPath, refuse_links
 
 __all__ = ["PLANTED", "biased_faces", "oracle_faces", "run_demo"]
 
@@ -89,6 +89,7 @@ def run_demo(
         Path of the report.
     """
     out = Path(out)
+    refuse_links(out)
     started = time.monotonic()
     _say("1/4  drawing a biased dataset: smiling goes with light skin")
     faces = biased_faces(num_faces, seed=seed)

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ except ImportError:  # Windows: drafts are not locked there
 __all__ = [
     "AnyPath",
     "draft_folder",
+    "is_text",
     "links_below",
     "make_folder",
     "new_file",
@@ -288,7 +290,10 @@ def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
         if status.st_size > max_bytes:
             raise CheckpointError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read.")
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        if _HALF.search(text) and not is_text(json.dumps(value, ensure_ascii=False)):
+            raise ValueError("half a character stands in a text")
+        return value
     except FileNotFoundError as error:
         raise CheckpointNotFoundError(f"{path} does not exist.") from error
     except RecursionError as error:
@@ -309,6 +314,18 @@ def read_object(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, 
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}.")
     return value
+
+
+#: How JSON can spell half of a pair of UTF-16.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written: none of it is half a character, as in names that are not UTF-8."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _kind(value: Any) -> str:

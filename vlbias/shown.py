@@ -19,6 +19,8 @@ _UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 _JOINERS = "\u200c\u200d"
 #: What Markdown or HTML would act on inside a line.
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+#: What stands before the sign that would begin a list, a rule or a heading: nothing, or the number of an item.
+_BEGINNING = re.compile(r"^(?=[-+=]+(?:[-=\s]|$))|^\d{1,9}(?=[.)](?:\s|$))")
 _LINE_ENDS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
 
@@ -49,7 +51,9 @@ def in_markdown(text: object) -> str:
         >>> in_markdown("![](https://a.b/c.gif)\\n- licence: MIT")
         '!\\\\[\\\\](https://a.b/c.gif) - licence: MIT'
     """
-    return _MARKED.sub(r"\\\1", _one_line(text))
+    line = _one_line(text).strip()
+    # at its beginning, a list or a rule could begin as well
+    return _BEGINNING.sub(r"\g<0>\\", _MARKED.sub(r"\\\1", line), count=1)
 
 
 def in_code(text: object) -> str:
@@ -60,7 +64,7 @@ def in_code(text: object) -> str:
         "`a'b/c`"
     """
     # nothing can be escaped inside a code span, so what would end it or its table cell is replaced
-    return f"`{_one_line(text).translate({ord('`'): chr(39), ord('|'): '/'})}`"
+    return f"`{_one_line(text).translate({ord('`'): chr(39), ord('|'): '/'}) or ' '}`"
 
 
 class Glance(NamedTuple):

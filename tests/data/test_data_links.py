@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -94,3 +96,14 @@ def test_utkface_and_celebahq_leave_links_out(tmp_path, private):
     faces = load_dataset("utkface", utk)
     assert len(faces) == 2 and [problem.code for problem in faces.problems] == ["link"]
     assert len(load_dataset("utkface", utk, follow_links=True)) == 3
+
+
+def test_names_that_are_no_text_are_refused(root, tmp_path):
+    """Tables are UTF-8; a name of other bytes would end in a traceback when a run is written."""
+    name = os.fsdecode(b"\xff.png")
+    picture(tmp_path / "other" / name)
+    with pytest.raises(DatasetError, match=r"\\udcff\.png: the name is no text in UTF-8.*Rename it"):
+        open_dataset(tmp_path / "other")
+    (root / "metadata.jsonl").write_text('{"file_name": "a/0.png", "smile": "\\ud800"}\n')
+    with pytest.raises(DatasetError, match="line 1: half a character"):
+        open_dataset(root)

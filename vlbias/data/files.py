@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vlbias.data.table import Problem
 from vlbias.errors import ConfigError, DatasetError
+from vlbias.files import is_text
 from vlbias.images import IMAGE_SUFFIXES
 
 __all__ = [
@@ -117,7 +118,7 @@ def list_pictures(
         left_out: takes the links that were not.
 
     Raises:
-        DatasetError: a folder cannot be listed.
+        DatasetError: a folder cannot be listed, or a name is no text.
     """
     found: list[str] = []
     waiting, visited = [(str(root), "")], {os.path.realpath(root)}
@@ -132,6 +133,8 @@ def list_pictures(
             is_folder = not is_picture and not entry.name.startswith("__") and os.path.isdir(entry)
             if entry.name.startswith(".") or not (is_picture or is_folder):
                 continue
+            if not is_text(entry.name):
+                raise DatasetError(f"{entry.path}: the name is no text in UTF-8, which tables need. Rename it.")
             if entry.is_symlink() and not follow_links:
                 if left_out is not None:
                     left_out.append(prefix + entry.name)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlbias.errors import DatasetError
-from vlbias.files import read_json
+from vlbias.files import is_text, read_json
 from vlbias.labels import typed_labels
 
 __all__ = [
@@ -221,6 +221,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
             raise DatasetError(f"{path}, line {number}: not JSON ({detail}).") from error
+        if not is_text(json.dumps(row, ensure_ascii=False)):
+            raise DatasetError(f"{path}, line {number}: half a character stands in a text.")
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, line {number}: expected an object {{...}}, got {type(row).__name__}.")
         yield row
