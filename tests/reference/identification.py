@@ -16,6 +16,7 @@ def naive_ranks(embeddings, identities):
             ranks.append((math.nan, math.nan))
             continue
         nearest = min(mates)
-        closer = [j for j in range(n) if identities[j] != identities[i] and distance[j] < nearest]
+        limit = nearest + 1e-9  # a tie counts against the probe
+        closer = [j for j in range(n) if identities[j] != identities[i] and distance[j] <= limit]
         ranks.append((float(len({identities[j] for j in closer})), float(len(closer))))
     return ranks

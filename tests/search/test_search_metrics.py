@@ -25,7 +25,7 @@ def _same(ranks, expected):
 def test_hand_counted():
     # a at 0 and 3, b at 1 and 9, c alone at 20. Probe a0: its mate is at 3, b1 is closer. Probe b1: mate at 9, both a
     # are closer.
-    ranks = identification_ranks([[0.0], [3.0], [1.0], [9.0], [20.0]], list("aabbc"))
+    ranks = identification_ranks([[0.0], [3.0], [1.0], [9.0], [20.0]], list("aabbc"), normalize=False)
     np.testing.assert_array_equal(ranks.by_id, [1, 1, 1, 1, np.nan])
     np.testing.assert_array_equal(ranks.by_image, [1, 1, 2, 1, np.nan])
     assert ranks.num_singletons == 1
@@ -46,7 +46,7 @@ def test_equals_the_definition_with_many_ties():
     generator = np.random.default_rng(1)
     z = generator.integers(-2, 3, size=(200, 2)).astype(float)  # a small lattice: most distances tie
     identities = generator.choice(list("abcdefghij"), 200).tolist()
-    _same(identification_ranks(z, identities), naive_ranks(z.tolist(), identities))
+    _same(identification_ranks(z, identities, normalize=False), naive_ranks(z.tolist(), identities))
 
 
 def test_rows_in_another_order_give_the_same_ranks():
@@ -86,9 +86,9 @@ def test_two_groups_equal_the_published_formulas():
 
 
 def test_all_right_and_all_wrong():
-    ranks = identification_ranks([[0.0], [0.1], [5.0], [5.1]], list("aabb"))
+    ranks = identification_ranks([[0.0], [0.1], [5.0], [5.1]], list("aabb"), normalize=False)
     assert group_table(ranks, list("xxyy"))["accuracy"].tolist() == [1.0, 1.0]
-    crossed = identification_ranks([[0.0], [5.0], [0.1], [5.1]], list("aabb"))
+    crossed = identification_ranks([[0.0], [5.0], [0.1], [5.1]], list("aabb"), normalize=False)
     assert group_table(crossed, list("xxyy"))["error"].tolist() == [1.0, 1.0]
     assert summarize_groups(np.zeros(2), "rank")["rank_ratio"] == 1.0
 
@@ -112,3 +112,57 @@ def test_errors_name_what_is_wrong():
         group_table(ranks, list("xxy"))
     with pytest.raises(LabelError, match="No group 'z'"):
         published_two_group(pd.DataFrame(index=["x"]), "z", "x")
+
+
+def _two_groups(seed=4, people=16):
+    generator = np.random.default_rng(seed)
+    identities = np.repeat(np.arange(people), 4)
+    z = generator.normal(size=(people, 8))[identities] + 0.3 * generator.normal(size=(4 * people, 8))
+    return z, identities, np.where(identities % 2, "b", "a")
+
+
+def test_a_group_that_is_one_point_is_served_worst():
+    z, identities, groups = _two_groups()
+    z[groups == "b"] = [1.0, 2, 3, 4, 5, 6, 7, 8]  # detection failed: one embedding for all
+    table = group_table(identification_ranks(z, identities, groups), groups, identities)
+    assert table.loc["b", "error"] == 1.0 and table.loc["b", "rank_by_id"] == 7 and table.loc["b", "tied"] == 32
+    assert table.loc["a", "error"] < 0.1 and table.loc["a", "tied"] == 0
+    z[groups == "b"] = 0.0
+    assert group_table(identification_ranks(z, identities), groups)["error"].tolist() == [table.loc["a", "error"], 1.0]
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, torch.float32])
+def test_a_collapsed_network_has_error_one(kind):
+    generator = np.random.default_rng(5)
+    identities = np.repeat(np.arange(10), 3)
+    z = generator.normal(size=(1, 64)) * (1 + generator.random(size=(30, 1)))  # one direction, rounded apart
+    z = torch.tensor(z, dtype=kind) if kind is torch.float32 else z.astype(kind)
+    ranks = identification_ranks(z, identities)
+    assert (ranks.by_id == 9).all() and (ranks.by_image == 27).all() and ranks.num_ties == 30
+
+
+def test_only_directions_count():
+    z, identities, _ = _two_groups()
+    scaled = z * np.random.default_rng(6).uniform(0.1, 10, size=(len(z), 1))
+    np.testing.assert_array_equal(
+        identification_ranks(scaled, identities).by_id, identification_ranks(z, identities).by_id
+    )
+    far = identification_ranks(scaled, identities, normalize=False)
+    assert (far.by_id != identification_ranks(z, identities).by_id).any()
+
+
+def test_impostors_are_what_a_missing_person_would_change():
+    generator = np.random.default_rng(7)
+    identities, groups = np.repeat(np.arange(12), 3), np.repeat(np.arange(12) % 2, 3)
+    z = generator.normal(size=(12, 3))[identities] + 0.7 * generator.normal(size=(36, 3))
+    ranks = identification_ranks(z, identities, groups, chunk_size=10)
+    for person in (0, 7):
+        left = identities != person
+        without = identification_ranks(z[left], identities[left])
+        for group in (0, 1):
+            here = groups[left] == group
+            people = ranks.by_id[left][here].sum() - ranks.impostors.people[group, person]
+            images = ranks.by_image[left][here].sum() - ranks.impostors.images[group, person]
+            wrong = (ranks.by_id[left][here] > 0).sum() - ranks.impostors.sole[group, person]
+            assert without.by_id[here].sum() == people and without.by_image[here].sum() == images
+            assert (without.by_id[here] > 0).sum() == wrong

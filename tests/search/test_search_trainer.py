@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from vlbias.errors import CheckpointError, ConfigError, LabelError, TrainingError, UnknownNameError
-from vlbias.fairness import person_weights
 from vlbias.search.evaluation import Evaluation
+from vlbias.search.metrics import identification_ranks
 from vlbias.search.spaces import Configuration, laptop_space, space
 from vlbias.search.task import make_task
 from vlbias.search.trainer import Trainer, TrainSettings, embed
@@ -96,33 +96,35 @@ def test_objectives_of_a_classifier_equal_scikit_learn_and_hand_counts():
     )
 
 
-def test_weights_are_repeated_images():
+def test_rates_without_each_person_are_those_of_the_others():
     generator = np.random.default_rng(1)
-    groups, persons = np.repeat([0, 0, 1, 1], 10), np.repeat(np.arange(8), 5)
-    ranks = np.where(generator.random((2, 40)) < 0.1, np.nan, generator.integers(0, 4, (2, 40)))
-    ranks[1] = np.where(np.isnan(ranks[0]), np.nan, np.nan_to_num(ranks[1]))
-    ranks[0] = np.where(np.isnan(ranks[0]), np.nan, ranks[0])
-    evaluation = Evaluation("identify", ("a", "b"), groups, persons, ranks, diversity=1.0)
-    weights = person_weights(persons, groups, 5, seed=0)
-    assert (weights[:, groups == 0].sum(1) == 20).all()
-    assert all(len(np.unique(row[persons == p])) == 1 for row in weights for p in range(8))
-    chosen = np.repeat(np.arange(40), weights[3].astype(int))
-    repeated = dataclasses.replace(
-        evaluation, groups=groups[chosen], persons=persons[chosen], outcome=evaluation.outcome[:, chosen]
-    )
-    together = evaluation.objectives(weights)
-    for name, value in repeated.objectives().items():
-        assert together[name][3] == pytest.approx(value, nan_ok=True), name
-    table = evaluation.table()
-    assert evaluation.objectives()["rank_gap"] == pytest.approx(np.ptp(table["rank_by_id"]))
-    assert evaluation.objectives()["worst_error"] == pytest.approx(table["error"].max())
+    persons, groups = np.repeat(np.arange(8), 5), np.repeat(np.arange(8) % 2, 5)
+    z = generator.normal(size=(8, 3))[persons] + 0.8 * generator.normal(size=(40, 3))
+
+    def evaluation(rows):
+        ranks = identification_ranks(z[rows], persons[rows], groups[rows])
+        outcome = np.stack([ranks.by_id, ranks.by_image])
+        return Evaluation("identify", ("a", "b"), groups[rows], persons[rows], outcome, 0, 1.0, ranks.impostors)
+
+    whole = evaluation(np.arange(40))
+    without = whole.rates_without_each()
+    for person in range(8):
+        np.testing.assert_allclose(without[person], evaluation(np.flatnonzero(persons != person)).rates)
+    table = whole.table()
+    assert whole.objectives()["rank_gap"] == pytest.approx(np.ptp(table["rank_by_id"]))
+    assert whole.objectives()["worst_error"] == pytest.approx(table["error"].max())
+    true, predicted = generator.integers(0, 2, (2, 40))
+    classified = Evaluation("classify", ("a", "b"), groups, persons, np.stack([true, predicted]), 2, 2.0)
+    rest = persons != 3
+    others = Evaluation("classify", ("a", "b"), groups[rest], persons[rest], np.stack([true, predicted])[:, rest], 2, 2)
+    np.testing.assert_allclose(classified.rates_without_each()[3], others.rates)
 
 
 def test_edits_enter_training_only_and_keep_the_number_of_steps(make_tiny, tiny, small_space):
     edits = make_tiny(
         tiny.table.assign(origin="edited", source_id=tiny.table.index).rename(index=lambda name: "edit_" + name[6:])
     )
-    task = make_task(tiny, protected="gender", image_size=16, edits=edits)
+    task = make_task(tiny, protected="gender", image_size=16, edits=edits, balance_gallery=False)
     assert (
         task.has_edits and len(task.edited) == len(task.train) and len(task.val) == (tiny.table["split"] == "val").sum()
     )

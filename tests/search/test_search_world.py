@@ -28,7 +28,9 @@ def test_drawn_people_are_a_task():
     table = people.table
     assert (table.groupby("identity").size() == 4).all() and table.groupby("identity")["skin"].nunique().max() == 1
     task = search.make_task(people, protected="skin", image_size=16)
-    assert task.groups == ("dark", "light") and len(task.train) + len(task.val) + len(task.test) == 80
+    assert task.groups == ("dark", "light") and len(task.val) == len(task.test), "galleries are of one size"
+    natural = search.make_task(people, protected="skin", image_size=16, balance_gallery=False)
+    assert len(natural.train) + len(natural.val) + len(natural.test) == 80
     with pytest.raises(ConfigError, match="two pictures"):
         search.drawn_people(80, 1)
 
@@ -68,8 +70,12 @@ def test_the_pruning_study_replays_a_table(table, tmp_path, capsys):
 
 def test_claims_of_a_world(capsys):
     script = _script("search_front")
-    truth, mean, dominance, interval = script.one_world(0, 50)
-    assert truth.shape == mean.shape == (6, 2) and dominance.shape == (6, 6) and interval.shape == (6, 2, 2)
+    truth, found = script.one_world(0, 50, num_groups=3)
+    assert truth.shape == found.mean.shape == (6, 2) and found.dominance.shape == (7, 6)
+    assert found.interval.shape == (6, 2, 2) and not found.withheld and script.one_world(0, 50, refits=1)[1].withheld
+    intervals = _script("search_intervals")
+    right = intervals.truth(12, 2, "equal")
+    assert right["rank_gap"] == 0 < right["error"] and len(intervals.holds(0, 12, 2, "equal", right, 50)) == 5
     # The quadrature is the expectation over people and refits.
     generator = np.random.default_rng(0)
     noise = np.hypot(script.OF_PERSON, script.OF_REFIT) * generator.normal(size=200000)

@@ -14,6 +14,7 @@ from vlbias.errors import MissingDependencyError
 from vlbias.search.cell import PUBLISHED_DPN, Skeleton, dpn_cell
 from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
 from vlbias.search.heads import MagFaceHead, make_head
+from vlbias.search.inference import Comparison, compare, intervals
 from vlbias.search.metric_table import evaluate
 from vlbias.search.metrics import group_table, identification_ranks, published_two_group
 from vlbias.search.pareto import dominates, front_ranks, hypervolume, should_stop
@@ -23,7 +24,7 @@ from vlbias.search.trainer import Trainer, TrainSettings, embed
 
 if TYPE_CHECKING:
     from vlbias.search.export import load_model
-    from vlbias.search.front import Candidate, Front, compare
+    from vlbias.search.front import Candidate, Front
     from vlbias.search.study import SearchSettings, Study, open_study, run
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "IDENTIFY_OBJECTIVES",
     "PUBLISHED_DPN",
     "Candidate",
+    "Comparison",
     "Configuration",
     "Evaluation",
     "Front",
@@ -52,6 +54,7 @@ __all__ = [
     "group_table",
     "hypervolume",
     "identification_ranks",
+    "intervals",
     "laptop_space",
     "load_model",
     "make_head",
@@ -70,7 +73,6 @@ _LATE = {
     "Front": "front",
     "SearchSettings": "study",
     "Study": "study",
-    "compare": "front",
     "load_model": "export",
     "open_study": "study",
     "run": "study",

@@ -1,16 +1,15 @@
-"""The objective table: error and gaps of one model on one split, also for reweighted people (bootstrap)."""
+"""The objective table: error and gaps of one model on one split, also of what it would be without a person."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from vlbias.errors import LabelError
-from vlbias.fairness import metrics_from_counts, tally
-from vlbias.search.metrics import IdentificationRanks, group_table
+from vlbias.fairness import metrics_from_counts
+from vlbias.search.metrics import IdentificationRanks, Impostors, group_table
 
 __all__ = ["CLASSIFY_OBJECTIVES", "IDENTIFY_OBJECTIVES", "Evaluation"]
 
@@ -43,6 +42,9 @@ CLASSIFY_OBJECTIVES = (
 )
 
 
+_FINE = 1e9
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one model did on each image of a split.
@@ -56,6 +58,7 @@ class Evaluation:
         num_classes: of the target; 0 in "identify".
         diversity: how far embeddings lie apart (mean standard deviation of unit vectors), or the number of distinct
             predictions: a collapsed model is recognised by it.
+        impostors: who stood in the way, in "identify". Without them intervals take the gallery as given.
     """
 
     kind: str
@@ -65,6 +68,7 @@ class Evaluation:
     outcome: np.ndarray
     num_classes: int = 0
     diversity: float = float("nan")
+    impostors: Impostors | None = None
 
     @property
     def num_singletons(self) -> int:
@@ -78,54 +82,85 @@ class Evaluation:
             return not self.diversity > 1e-4
         return self.diversity < 2
 
-    def objectives(self, weights: np.ndarray | None = None) -> dict[str, Any]:
-        """Name -> value, or -> (b,) for weights (b, n) of the images. NaN where a group has no weight at all."""
-        w = np.ones((1, len(self.groups))) if weights is None else np.atleast_2d(np.asarray(weights, dtype=float))
-        if w.shape[1] != len(self.groups):
-            raise LabelError(f"`weights` must be (b, {len(self.groups)}); got {w.shape}.")
+    @cached_property
+    def mass(self) -> np.ndarray:
+        """Images that count in each group (g,): those with a mate in "identify", all in "classify"."""
+        return self.sums[:, :, 0].sum(0)
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Sums over the images of each person within each group (p, g, 1 + s); the first is their number.
+
+        The others are errors, ranks and image ranks in "identify", counts of each true and predicted class (row by
+        row) in "classify".
+        """
+        _, person = np.unique(self.persons, return_inverse=True)
+        if self.kind == "identify":
+            known = ~np.isnan(self.outcome[0])
+            by_id, by_image = np.nan_to_num(self.outcome)
+            values = np.stack([known, by_id > 0, by_id, by_image], axis=1).astype(float)
+        else:
+            cell = self.outcome[0] * self.num_classes + self.outcome[1]
+            values = np.c_[np.ones(len(cell)), np.eye(self.num_classes**2)[cell]]
+        sums = np.zeros((int(person.max()) + 1, len(self.group_names), values.shape[1]))
+        np.add.at(sums, (person, self.groups), values)
+        return sums
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Means within each group (g, s) of what :attr:`sums` adds up: all that objectives are made of."""
+        return _shares(self.sums.sum(0))
+
+    def rates_without_each(self) -> np.ndarray:
+        """The rates (p, g, s) if a person had not been there: neither as a probe nor in the gallery."""
+        absent = self.sums.copy()
+        if self.impostors is not None:
+            absent[:, :, 1] += self.impostors.sole.T
+            absent[:, :, 2] += self.impostors.people.T
+            absent[:, :, 3] += self.impostors.images.T
+        return _shares(self.sums.sum(0) - absent)
+
+    def objectives(self) -> dict[str, float]:
+        """Name -> value; NaN where a group has no image that counts."""
+        return {name: float(value[0]) for name, value in self.objectives_of(self.rates[None]).items()}
+
+    def objectives_of(self, rates: np.ndarray) -> dict[str, np.ndarray]:
+        """Objectives (b,) of other rates (b, g, s) in groups of these sizes."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = self._identify(w) if self.kind == "identify" else self._classify(w)
-        return {name: float(value[0]) if weights is None else value for name, value in values.items()}
+            if self.kind == "classify":
+                c = self.num_classes
+                shape = (-1, len(self.group_names), c, c)
+                # Cells without images stay unknown whatever is added to their rates. Metrics are ratios: on this scale
+                # a fraction of an image is not mistaken for an empty cell.
+                known = self.sums[:, :, 1:].sum(0).reshape(shape).any(3, keepdims=True)
+                counts = np.maximum(rates * self.mass[:, None], 0).reshape(shape) * known * _FINE
+                return classification_objectives(counts)
+            error, rank, image_rank = np.moveaxis(rates, 2, 0)
+            share = self.mass / self.mass.sum()
+            return {
+                **_errors(error @ share, error),
+                "rank": rank @ share,
+                "worst_rank": rank.max(1),
+                "rank_gap": _gap(rank),
+                "rank_ratio_gap": 1 - _ratio(rank),
+                "image_rank": image_rank @ share,
+                "image_rank_gap": _gap(image_rank),
+            }
 
     def table(self) -> pd.DataFrame:
         """One row per group."""
         names = np.asarray(self.group_names)[self.groups]
         if self.kind == "identify":
-            return group_table(IdentificationRanks(*self.outcome), names, self.persons)
+            by_id, by_image = self.outcome
+            return group_table(IdentificationRanks(by_id, by_image, self.impostors), names, self.persons)
         frame = pd.DataFrame({"group": names, "right": self.outcome[0] == self.outcome[1]})
         grouped = frame.groupby("group", sort=True)["right"]
         return pd.DataFrame({"images": grouped.size(), "accuracy": grouped.mean(), "error": 1 - grouped.mean()})
 
-    def _group_sums(self, w: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """(b, n) weights and (n,) values => (b, g) weighted sums."""
-        members = np.zeros((len(self.groups), len(self.group_names)))
-        members[np.arange(len(self.groups)), self.groups] = values
-        return w @ members
 
-    def _identify(self, w: np.ndarray) -> dict[str, np.ndarray]:
-        by_id, by_image = self.outcome
-        known = ~np.isnan(by_id)
-        mass = self._group_sums(w, known.astype(float))
-        wrong = self._group_sums(w, np.where(known, by_id > 0, 0).astype(float))
-        rank = self._group_sums(w, np.nan_to_num(by_id))
-        image = self._group_sums(w, np.nan_to_num(by_image))
-        total = mass.sum(1)
-        error, ranks, images = wrong / mass, rank / mass, image / mass
-        return {
-            **_errors(wrong.sum(1) / total, error),
-            "rank": rank.sum(1) / total,
-            "worst_rank": ranks.max(1),
-            "rank_gap": _gap(ranks),
-            "rank_ratio_gap": 1 - _ratio(ranks),
-            "image_rank": image.sum(1) / total,
-            "image_rank_gap": _gap(images),
-        }
-
-    def _classify(self, w: np.ndarray) -> dict[str, np.ndarray]:
-        true, predicted = self.outcome
-        g, c = len(self.group_names), self.num_classes
-        counts = tally(self.groups, true, predicted, num_groups=g, num_classes=c, weights=w)
-        return classification_objectives(counts)
+def _shares(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return sums[..., 1:] / sums[..., :1]
 
 
 def classification_objectives(counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -53,6 +53,8 @@ def save_model(
 def load_model(folder: str | os.PathLike[str]) -> Embedder:
     """The embedding network of a saved model, in evaluation mode: image in [-1, 1] (b, 3, h, w) => (b, d).
 
+    Its ``image_size`` is that which it was trained at; :func:`vlbias.search.evaluate` brings images to it.
+
     Raises:
         CheckpointError: not a folder that :meth:`Study.save` wrote.
     """

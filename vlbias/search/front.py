@@ -1,10 +1,8 @@
 """The held-out front: refits from new seeds, one look at the test data, intervals, and who is really dominated.
 
 Validation gaps are noise at their size (a published winner's rank disparity was 24 times larger on test), so the
-candidates of a search are trained again and evaluated on people that neither training nor choosing has seen. Two
-sources of chance are carried along: which people are in the test set (bootstrap over people, the same draw for every
-candidate, so that comparisons are paired), and which seed training had (Student t noise of the refits' covariance,
-pooled over candidates because three refits alone say little about it).
+candidates of a search are trained again and evaluated on people that neither training nor choosing has seen;
+:mod:`vlbias.search.inference` says how sure the numbers are.
 """
 
 from __future__ import annotations
@@ -15,19 +13,20 @@ import time
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vlbias.errors import ConfigError, ShapeError
-from vlbias.fairness import person_weights
+from vlbias.errors import ConfigError
 from vlbias.files import write_file
 from vlbias.locks import FileLock
 from vlbias.progress import track
 from vlbias.search.evaluation import Evaluation
+from vlbias.search.inference import Comparison, compare
+from vlbias.search.metrics import Impostors
 from vlbias.search.pareto import front_ranks
 from vlbias.search.plots import plot_front
 from vlbias.search.spaces import Configuration
@@ -35,7 +34,7 @@ from vlbias.search.task import Task
 from vlbias.search.trainer import Recipe
 from vlbias.shown import Glance, Shown
 
-__all__ = ["Candidate", "Front", "Refits", "compare", "held_out_front"]
+__all__ = ["Candidate", "Front", "Refits", "held_out_front"]
 
 #: Seconds between two looks at refits that other workers hold.
 _POLL_S = 0.5
@@ -56,15 +55,18 @@ class Front(Shown):
     """Candidates on held-out data.
 
     Attributes:
-        table: one row per trial: label, then per objective its mean over refits, low, high and the validation value
-            (``val_``) the search saw; ``on_front`` by the means; ``p_dominated``, the probability that some other
-            candidate dominates it.
-        dominance: P(row dominates column), trial by trial.
+        table: one row per trial: label, then per objective its value for rates averaged over refits, low, high and the
+            validation value (``val_``) the search saw; ``on_front`` by the values; ``p_dominated``, how sure it is
+            that some other candidate dominates it.
+        dominance: how sure it is that the row dominates the column, trial by trial; NaN if ``withheld``.
         objectives: their names, in order.
         level: of the intervals.
         refits: per candidate.
         split: what it was evaluated on.
         groups: one row per trial and group, means over refits.
+        curse: held-out minus validation per objective, averaged over candidates and refits; positive = flattered. NaN
+            where the two galleries do not have equally many people: a larger one makes everything worse.
+        withheld: why nothing is said of dominance, or "".
     """
 
     table: pd.DataFrame
@@ -74,29 +76,28 @@ class Front(Shown):
     refits: int
     split: str
     groups: pd.DataFrame
+    curse: pd.Series
+    withheld: str = ""
 
     def _glance(self) -> Glance:
         columns = ["label", *self.objectives, "on_front", "p_dominated"]
         line = f"{len(self.table)} candidates on {self.split}, {int(self.table['on_front'].sum())} on the front"
         return Glance(line, columns, self.table[columns].to_numpy().tolist())
 
-    def winners_curse(self) -> pd.Series:
-        """Held-out mean minus validation value, averaged over candidates, per objective; positive = flattered."""
-        return pd.Series(
-            {name: float((self.table[name] - self.table[f"val_{name}"]).mean()) for name in self.objectives}
-        )
-
     def verdict(self) -> str:
         """What held-out data say of the validation front, in one sentence."""
-        doubtful = int((self.table["p_dominated"] >= self.level).sum())
-        flattered = ", ".join(
-            f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in self.winners_curse().items()
-        )
+        count = int((self.table["p_dominated"] >= self.level).sum())
+        doubtful = f"{count} dominated with probability >= {self.level:g}"
+        if self.withheld:
+            doubtful = f"nothing is said of which dominates which ({self.withheld})"
+        flattered = ", ".join(f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in self.curse.items())
+        if self.curse.isna().all():
+            flattered = "not compared, the galleries have different sizes"
         trained = f"{self.refits} refits each" if self.refits else "the search's own weights"
         return (
             f"{len(self.table)} candidate(s) of the validation front on {self.split} ({trained}): "
-            f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful} dominated with "
-            f"probability >= {self.level:g}. Held-out minus validation, on average: {flattered}."
+            f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful}. "
+            f"Held-out minus validation, on average: {flattered}."
         )
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
@@ -155,73 +156,6 @@ class Refits:
         return trainer.evaluate(self.split)
 
 
-def compare(
-    evaluations: Sequence[Sequence[Evaluation]],
-    objectives: Sequence[str],
-    *,
-    level: float = 0.95,
-    num_resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates x refits of evaluations on the same images => values with intervals, and dominance.
-
-    Args:
-        evaluations: k candidates, r refits each; all of the same images in the same order.
-        objectives: m names.
-        level: of the intervals, in (0, 1).
-        num_resamples: bootstrap draws over people.
-        seed: of the draws.
-
-    Returns:
-        mean (k, m); interval (k, m, 2); dominance (k + 1, k). Row i holds P(candidate i dominates the column), its
-        diagonal is 0. The last row holds P(somebody dominates the column).
-
-    Raises:
-        ShapeError: numbers of refits differ, or the images do.
-    """
-    k, r, m = len(evaluations), len(evaluations[0]), len(objectives)
-    first = evaluations[0][0]
-    for runs in evaluations:
-        if len(runs) != r:
-            raise ShapeError(f"Every candidate needs {r} refits; one has {len(runs)}.")
-        for one in runs:
-            if not (np.array_equal(one.groups, first.groups) and np.array_equal(one.persons, first.persons)):
-                raise ShapeError("Evaluations must be of the same images in the same order.")
-    weights = person_weights(first.persons, first.groups, num_resamples, seed)
-    points, draws = np.empty((k, r, m)), np.empty((k, num_resamples, m))
-    for i, runs in enumerate(evaluations):
-        over_refits = np.zeros((num_resamples, m))
-        for j, one in enumerate(runs):
-            values, resampled = one.objectives(), one.objectives(weights)
-            points[i, j] = [values[name] for name in objectives]
-            over_refits += np.stack([resampled[name] for name in objectives], axis=1)
-        draws[i] = over_refits / r
-    mean = points.mean(1)
-    # A gap resampled from noisy data is larger than the gap itself by about as much as that is larger than the truth.
-    draws += (mean - draws.mean(1))[:, None]
-    if r > 1:
-        draws += _refit_noise(points, num_resamples, seed)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    interval = np.moveaxis(np.quantile(draws, tails, axis=1), 0, -1)
-    not_worse = (draws[:, None] <= draws[None]).all(3)
-    better = (draws[:, None] < draws[None]).any(3)
-    wins = not_worse & better  # (k, k, b)
-    return mean, interval, np.vstack([wins.mean(2), wins.any(0).mean(1)[None]])
-
-
-def _refit_noise(points: np.ndarray, num_draws: int, seed: int) -> np.ndarray:
-    """Noise (k, b, m) of a mean of r refits: multivariate Student t with the covariance pooled over candidates."""
-    k, r, m = points.shape
-    residual = (points - points.mean(1, keepdims=True)).reshape(-1, m)
-    freedom = k * (r - 1)
-    covariance = residual.T @ residual / freedom / r
-    generator = np.random.default_rng([seed, 1])
-    normal = generator.multivariate_normal(np.zeros(m), covariance, size=(k, num_draws), method="svd")
-    # One scale for all candidates of a draw: it is their common covariance that is uncertain.
-    scale = np.sqrt(freedom / generator.chisquare(freedom, size=num_draws))
-    return np.asarray(normal * scale[None, :, None])
-
-
 def held_out_front(
     candidates: Sequence[Candidate],
     objectives: tuple[str, ...],
@@ -234,17 +168,32 @@ def held_out_front(
     """Refit, evaluate and compare candidates; see :meth:`vlbias.search.Study.front`."""
     runs = _evaluate_all(candidates, refits, show_progress)
     seed = refits.recipe.seed
-    mean, interval, dominance = compare(runs, objectives, level=level, num_resamples=num_resamples, seed=seed)
+    found = compare(runs, objectives, level=level, num_resamples=num_resamples, seed=seed)
     numbers = [candidate.number for candidate in candidates]
     return Front(
-        _front_table(candidates, objectives, mean, interval, dominance),
-        pd.DataFrame(dominance[:-1], index=numbers, columns=numbers),
+        _front_table(candidates, objectives, found),
+        pd.DataFrame(found.dominance[:-1], index=numbers, columns=numbers),
         objectives,
         level,
         refits.num_refits,
         refits.split,
         _group_table(candidates, runs),
+        _curse(candidates, objectives, runs, refits),
+        found.withheld,
     )
+
+
+def _curse(
+    candidates: Sequence[Candidate], objectives: Sequence[str], runs: Sequence[Sequence[Evaluation]], refits: Refits
+) -> pd.Series:
+    task = refits.recipe.task
+    sizes = {len(np.unique(task.sample(split).persons)) for split in ("val", refits.split)}
+    if task.kind == "identify" and len(sizes) > 1:
+        return pd.Series(np.nan, index=list(objectives))
+    # Of each refit by itself: validation saw single trainings too.
+    held_out = [np.mean([[one.objectives()[name] for name in objectives] for one in each], axis=0) for each in runs]
+    chosen = [[candidate.values[name] for name in objectives] for candidate in candidates]
+    return pd.Series(np.mean(np.array(held_out) - chosen, axis=0), index=list(objectives))
 
 
 def _evaluate_all(candidates: Sequence[Candidate], refits: Refits, show_progress: bool) -> list[list[Evaluation]]:
@@ -267,21 +216,16 @@ def _evaluate_all(candidates: Sequence[Candidate], refits: Refits, show_progress
     return [[found[candidate.number, refit] for refit in refits.numbers] for candidate in candidates]
 
 
-def _front_table(
-    candidates: Sequence[Candidate],
-    objectives: Sequence[str],
-    mean: np.ndarray,
-    interval: np.ndarray,
-    dominance: np.ndarray,
-) -> pd.DataFrame:
-    ranks = front_ranks(mean)
+def _front_table(candidates: Sequence[Candidate], objectives: Sequence[str], found: Comparison) -> pd.DataFrame:
+    ranks = front_ranks(found.mean)
     rows = []
     for i, candidate in enumerate(candidates):
         row: dict[str, Any] = {"trial": candidate.number, "label": candidate.configuration.label()}
         for j, name in enumerate(objectives):
-            row |= {name: mean[i, j], f"{name}_low": interval[i, j, 0], f"{name}_high": interval[i, j, 1]}
+            low, high = found.interval[i, j]
+            row |= {name: found.mean[i, j], f"{name}_low": low, f"{name}_high": high}
             row[f"val_{name}"] = candidate.values[name]
-        rows.append({**row, "on_front": ranks[i] == 0, "p_dominated": dominance[-1, i]})
+        rows.append({**row, "on_front": ranks[i] == 0, "p_dominated": found.dominance[-1, i]})
     return pd.DataFrame(rows).set_index("trial").sort_values(objectives[0])
 
 
@@ -299,7 +243,8 @@ def _group_table(candidates: Sequence[Candidate], runs: Sequence[Sequence[Evalua
 def _save(path: Path, evaluation: Evaluation) -> None:
     buffer = io.BytesIO()
     rows = _rows_crc(evaluation.groups, evaluation.persons)
-    np.savez(buffer, outcome=evaluation.outcome, diversity=evaluation.diversity, rows=rows)
+    impostors = {} if evaluation.impostors is None else vars(evaluation.impostors)
+    np.savez(buffer, outcome=evaluation.outcome, diversity=evaluation.diversity, rows=rows, **impostors)
     write_file(path, buffer.getvalue())
 
 
@@ -310,7 +255,9 @@ def _load(path: Path, task: Task, split: str) -> Evaluation | None:
         with np.load(path, allow_pickle=False) as file:
             if int(file["rows"]) != _rows_crc(sample.groups, sample.persons):
                 return None
-            return task.evaluation(sample, file["outcome"], float(file["diversity"]))
+            names = [field.name for field in fields(Impostors)] if task.kind == "identify" else []
+            impostors = Impostors(**{name: file[name] for name in names}) if names else None
+            return task.evaluation(sample, file["outcome"], float(file["diversity"]), impostors)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

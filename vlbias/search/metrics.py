@@ -1,9 +1,10 @@
 """Leave-one-out identification ranks and the gaps of K groups.
 
 The gallery is the whole evaluation set. For probe i, j* is the nearest *other* image of the same person;
-``rank_by_id`` counts the other people who have an image strictly closer than j*, ``rank_by_image`` counts those
+``rank_by_id`` counts the other people who have an image at least as close as j*, ``rank_by_image`` counts those
 images. The probe is identified when its rank is 0. Source: Dooley, Sukthanker et al., "Rethinking Bias Mitigation:
-Fairer Architectures Make for Fairer Face Recognition", NeurIPS 2023, section 3 and its released code.
+Fairer Architectures Make for Fairer Face Recognition", NeurIPS 2023, section 3 and its released code. There ties go in
+favour of the probe, so that a network that maps every face to one point identifies everybody; here they go against it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,34 @@ from torch import Tensor
 
 from vlbias.errors import LabelError, ShapeError
 
-__all__ = ["IdentificationRanks", "group_table", "identification_ranks", "published_two_group", "summarize_groups"]
+__all__ = [
+    "IdentificationRanks",
+    "Impostors",
+    "group_table",
+    "identification_ranks",
+    "published_two_group",
+    "summarize_groups",
+]
+
+#: Cosines that differ by less are equal, in float64 and in units of the machine epsilon of shorter types.
+_TIE, _TIE_EPSILONS = 1e-12, 8
+
+
+@dataclass(frozen=True)
+class Impostors:
+    """Who stands between probes and their own people; what a person's absence from the gallery would change.
+
+    Attributes:
+        tied: bool (n,), probes for which somebody else is exactly as close as the nearest image of the same person.
+        sole: float64 (g, p), probes of a group whose only impostor is that person (persons in sorted order).
+        people: float64 (g, p), probes of a group for which that person is at least as close.
+        images: float64 (g, p), images of that person at least as close, summed over the probes of a group.
+    """
+
+    tied: np.ndarray
+    sole: np.ndarray
+    people: np.ndarray
+    images: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,22 +55,33 @@ class IdentificationRanks:
     """Ranks of n probes; NaN where a person has a single image, so that nothing can be found.
 
     Attributes:
-        by_id: float64 (n,), number of other people closer than the nearest image of the same person.
-        by_image: float64 (n,), number of other people's images closer than it.
-        num_singletons: probes without a second image of the same person (NaN above, left out of every mean).
+        by_id: float64 (n,), number of other people at least as close as the nearest image of the same person.
+        by_image: float64 (n,), number of other people's images at least as close.
+        impostors: who they are; None if only the ranks are known.
     """
 
     by_id: np.ndarray
     by_image: np.ndarray
+    impostors: Impostors | None = None
 
     @property
     def num_singletons(self) -> int:
         """Probes without a second image of the same person."""
         return int(np.isnan(self.by_id).sum())
 
+    @property
+    def num_ties(self) -> int:
+        """Probes that a tie counted against."""
+        return 0 if self.impostors is None else int(self.impostors.tied.sum())
+
 
 def identification_ranks(
-    embeddings: ArrayLike | Tensor, identities: Sequence[Any] | np.ndarray, *, chunk_size: int = 256
+    embeddings: ArrayLike | Tensor,
+    identities: Sequence[Any] | np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    *,
+    normalize: bool = True,
+    chunk_size: int = 256,
 ) -> IdentificationRanks:
     """Rank every image against all others without sorting and without the full distance matrix.
 
@@ -52,59 +91,85 @@ def identification_ranks(
     Args:
         embeddings: (n, d) array or tensor, any real dtype; distances are Euclidean, in float64.
         identities: (n,) person of each image, any hashable values.
+        groups: (n,) group of each image, for the counts of :class:`Impostors`; None makes all one group.
+        normalize: bring embeddings to unit length first (zero stays zero), as every margin loss assumes; False takes
+            distances as they are.
         chunk_size: probes handled at once; memory is ``2 * 8 * n * chunk_size`` bytes.
 
     Returns:
-        Ranks (n,). Equal distances are not closer: a probe whose copy is filed under another name keeps rank 0 only
-        if its own second image is as close.
+        Ranks (n,). A tie counts against the probe: where all embeddings are equal, nobody is identified.
 
     Raises:
         ShapeError: embeddings not (n, d), or not finite.
-        LabelError: identities are not n values, or some are missing.
+        LabelError: identities or groups are not n values, or some are missing.
 
     Example:
-        >>> identification_ranks([[0.0], [3.0], [1.0], [9.0]], ["a", "a", "b", "b"]).by_id.tolist()
+        >>> faces = [[0.0], [3.0], [1.0], [9.0]]
+        >>> identification_ranks(faces, ["a", "a", "b", "b"], normalize=False).by_id.tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
-    z = np.asarray(embeddings.detach().cpu() if isinstance(embeddings, Tensor) else embeddings, dtype=np.float64)
+    z, tie = _checked(embeddings, normalize)
+    codes = _codes(identities, len(z), "identities")
+    members = np.eye(1)[[0] * len(z)] if groups is None else _one_hot(_codes(groups, len(z), "groups"))
+
+    order = np.argsort(codes, kind="stable")
+    sorted_codes, gallery, members = codes[order], z[order], members[order]
+    starts = np.flatnonzero(np.r_[True, sorted_codes[1:] != sorted_codes[:-1]])
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab: with |b|^2 fixed for a probe, closeness is ab - |a|^2 / 2. Among unit vectors it
+    # is the cosine; that of a zero vector (a failed detection) is 0, so it is nobody's double.
+    half_norm = np.zeros((1, 1)) if normalize else 0.5 * np.einsum("nd,nd->n", gallery, gallery)[:, None]
+    slack = tie * max(1.0, float(half_norm.max()))
+
+    by_id, by_image, tied = np.empty(len(z)), np.empty(len(z)), np.zeros(len(z), dtype=bool)
+    sole, people = np.zeros((2, len(starts), members.shape[1]))
+    image_counts = np.zeros((len(z), members.shape[1]))
+    for start in range(0, len(z), chunk_size):
+        chunk = slice(start, min(start + chunk_size, len(z)))
+        persons = sorted_codes[chunk]
+        columns = np.arange(len(persons))
+        closeness = gallery @ gallery[chunk].T - half_norm
+        closeness[start + columns, columns] = -np.inf
+        nearest = np.maximum.reduceat(closeness, starts, axis=0)
+        mate = nearest[persons, columns]
+        lonely = np.isneginf(mate)
+        # A lonely probe has no rank: nobody is counted as its impostor.
+        limit = np.where(lonely, np.inf, mate - slack)
+        nearest[persons, columns] = -np.inf
+        for person in np.unique(persons):
+            own = slice(starts[person], starts[person + 1] if person + 1 < len(starts) else None)
+            closeness[own, persons == person] = -np.inf
+        before, images = nearest >= limit, closeness >= limit
+        ranks = before.sum(axis=0).astype(float)
+        by_id[chunk] = np.where(lonely, np.nan, ranks)
+        by_image[chunk] = np.where(lonely, np.nan, images.sum(axis=0))
+        tied[chunk] = (before & (nearest <= mate + slack)).any(axis=0)
+        people += before @ members[chunk]
+        sole += before[:, ranks == 1] @ members[chunk][ranks == 1]
+        image_counts += images @ members[chunk]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    impostors = Impostors(tied[back], sole.T, people.T, np.add.reduceat(image_counts, starts, axis=0).T)
+    return IdentificationRanks(by_id[back], by_image[back], impostors)
+
+
+def _checked(embeddings: ArrayLike | Tensor, normalize: bool) -> tuple[np.ndarray, float]:
+    """Embeddings as float64 (n, d), and how far apart equal cosines may lie for their type."""
+    given = np.asarray(embeddings.detach().cpu() if isinstance(embeddings, Tensor) else embeddings)
+    z = given.astype(np.float64)
     if z.ndim != 2 or z.shape[0] == 0:
         raise ShapeError(f"`embeddings` must be (n, d) with n >= 1; got {z.shape}.")
     if not np.isfinite(z).all():
         row = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
         raise ShapeError(f"`embeddings` must be finite; row {row} is not. Did training diverge?")
-    codes = _codes(identities, z.shape[0], "identities")
+    if normalize:
+        length = np.linalg.norm(z, axis=1, keepdims=True)
+        z = np.divide(z, length, out=np.zeros_like(z), where=length > 0)
+    is_short = given.dtype.kind == "f" and given.dtype.itemsize < 8
+    return z, max(_TIE, _TIE_EPSILONS * float(np.finfo(given.dtype).eps)) if is_short else _TIE
 
-    order = np.argsort(codes, kind="stable")
-    sorted_codes = codes[order]
-    starts = np.flatnonzero(np.r_[True, sorted_codes[1:] != sorted_codes[:-1]])
-    gallery = z[order]
-    # Copies of one picture must tie exactly; a matrix product may round them apart, so each distinct row is
-    # multiplied once and its result is shared.
-    distinct, which = _distinct_rows(gallery)
-    half_norm = 0.5 * np.einsum("nd,nd->n", distinct, distinct)[:, None]
 
-    by_id, by_image = np.empty(len(z)), np.empty(len(z))
-    for start in range(0, len(z), chunk_size):
-        stop = min(start + chunk_size, len(z))
-        columns = np.arange(stop - start)
-        # |a - b|^2 = |a|^2 + |b|^2 - 2ab: with |b|^2 fixed for a probe, closeness is ab - |a|^2 / 2.
-        closeness = distinct @ gallery[start:stop].T
-        closeness -= half_norm
-        if which is not None:
-            closeness = closeness[which]
-        closeness[np.arange(start, stop), columns] = -np.inf
-        best_of_person = np.maximum.reduceat(closeness, starts, axis=0)
-        persons = sorted_codes[start:stop]
-        mate = best_of_person[persons, columns]
-        lonely = np.isneginf(mate)
-        by_id[start:stop] = (best_of_person > mate).sum(axis=0)
-        closer = closeness > mate
-        images = closer.sum(axis=0)
-        by_image[start:stop] = images  # images of the same person are never closer than its nearest one
-        by_id[start:stop][lonely] = by_image[start:stop][lonely] = np.nan
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return IdentificationRanks(by_id[back], by_image[back])
+def _one_hot(codes: np.ndarray) -> np.ndarray:
+    return np.eye(int(codes.max()) + 1)[codes]
 
 
 def group_table(
@@ -119,7 +184,7 @@ def group_table(
 
     Returns:
         One row per group (sorted): images, probes (images that have a mate), identities, accuracy, error,
-        rank_by_id, rank_by_image.
+        rank_by_id, rank_by_image, and ``tied``, the probes that a tie counted against, where that is known.
 
     Raises:
         LabelError: a group has no probe at all, or labels are missing.
@@ -142,6 +207,8 @@ def group_table(
     table["error"] = 1.0 - table["accuracy"]
     table["rank_by_id"] = grouped["by_id"].mean()
     table["rank_by_image"] = grouped["by_image"].mean()
+    if ranks.impostors is not None:
+        table["tied"] = pd.Series(ranks.impostors.tied).groupby(np.asarray(groups)).sum().astype(int)
     return table
 
 
@@ -195,13 +262,3 @@ def _codes(values: Sequence[Any] | np.ndarray, length: int, name: str) -> np.nda
     if missing := int(array.isna().sum()):
         raise LabelError(f"`{name}` is missing for {missing} of {length} images. Leave those images out first.")
     return np.asarray(pd.factorize(array, sort=True)[0])
-
-
-def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Distinct rows and, if any row repeats, the index that rebuilds the input from them."""
-    # -0.0 and 0.0 are the same number but not the same bytes.
-    view = np.ascontiguousarray(rows + 0.0).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, inverse = np.unique(view, return_index=True, return_inverse=True)
-    if len(first) == len(rows):
-        return rows, None
-    return rows[first], inverse

@@ -74,9 +74,9 @@ def plot_front(table: pd.DataFrame, objectives: Sequence[str], label: str, path:
     for number, row in table.iterrows():
         start = (row[f"val_{x}"], row[f"val_{y}"])
         axes.annotate("", (row[x], row[y]), start, arrowprops={"arrowstyle": "->", "color": "0.7"})
-        bars = [np.maximum([[row[n] - row[f"{n}_low"]], [row[f"{n}_high"] - row[n]]], 0) for n in (x, y)]
-        # What is probably dominated fades.
-        strength = float(np.clip(1.0 - row["p_dominated"], 0.15, 1.0))
+        bars = [np.nan_to_num([[row[n] - row[f"{n}_low"]], [row[f"{n}_high"] - row[n]]]) for n in (x, y)]
+        # What is probably dominated fades; where that is not known nothing does.
+        strength = float(np.clip(1.0 - np.nan_to_num(row["p_dominated"]), 0.15, 1.0))
         axes.errorbar(row[x], row[y], xerr=bars[0], yerr=bars[1], fmt="o", color="tab:red", alpha=strength)
         axes.annotate(str(number), (row[x], row[y]), xytext=(5, 5), textcoords="offset points", fontsize=8)
     # Arrow-only annotations do not widen the limits, so the validation points are drawn as well.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +18,10 @@ from vlbias.data.synthfaces import MAX_N, SynthFaces, drawn_dataset
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
 from vlbias.images import load_pixels
-from vlbias.labels import label_texts
+from vlbias.labels import group_texts, label_texts
 from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
+from vlbias.search.gallery import balanced_gallery
+from vlbias.search.metrics import Impostors
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
 
@@ -109,10 +112,14 @@ class Task:
         found: Sample = getattr(self, split)
         return found
 
-    def evaluation(self, sample: Sample, outcome: np.ndarray, diversity: float) -> Evaluation:
+    def evaluation(
+        self, sample: Sample, outcome: np.ndarray, diversity: float, impostors: Impostors | None = None
+    ) -> Evaluation:
         """What a model did on a sample, with the names and codes of this task; see :class:`Evaluation`."""
         num_classes = 0 if self.kind == "identify" else len(self.classes)
-        return Evaluation(self.kind, self.groups, sample.groups, sample.persons, outcome, num_classes, diversity)
+        return Evaluation(
+            self.kind, self.groups, sample.groups, sample.persons, outcome, num_classes, diversity, impostors
+        )
 
     def _load(self, split: str, edited: bool = False) -> Sample:
         rows = self.table[(self.table["split"] == split) & (self.table["edited"] == edited)]
@@ -125,7 +132,7 @@ class Task:
             images=load_pixels(source, list(rows["id"]), self.image_size),
             labels=labels,
             groups=np.searchsorted(np.asarray(self.groups), rows["group"].to_numpy(str)).astype(np.int64),
-            persons=np.asarray(pd.factorize(rows["person"])[0], dtype=np.int64),
+            persons=np.asarray(pd.factorize(rows["person"], sort=True)[0], dtype=np.int64),
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -145,24 +152,28 @@ class Task:
 def make_task(
     dataset: LabelledImages,
     *,
-    protected: str,
+    protected: str | Sequence[str],
     task: str = "identify",
     target: str | None = None,
     identity: str = "identity",
     edits: LabelledImages | None = None,
     image_size: int = 64,
+    balance_gallery: bool = True,
 ) -> Task:
     """Check a dataset and lay out its splits.
 
     Args:
         dataset: anything ``load_dataset`` returns. Rows whose ``origin`` is "edited" are edits, never evaluated on.
-        protected: column of the groups.
+        protected: column of the groups; of several, every combination of values is a group.
         task: "identify" or "classify".
         target: column to predict, for "classify".
         identity: column of the person; needed by "identify". "classify" uses it where it exists, so that intervals
             resample people and not images.
         edits: a second dataset of edited images (columns like the first, ``source_id`` their donors).
         image_size: side in pixels that images are brought to.
+        balance_gallery: for "identify", cut the validation and the test split to galleries of equally many people of
+            each group and images of each, the same in both splits, so that groups and splits can be compared; see
+            :func:`vlbias.search.gallery.balanced_gallery`. False keeps all images.
 
     Splits: the dataset's own if no person is in two of them; otherwise people are dealt out 60 / 20 / 20 by a hash of
     their name, whole (stored in ``Task.table``; the same on every machine).
@@ -179,32 +190,42 @@ def make_task(
             f"`target` is the column to predict in task 'classify' and only there; got target={target!r}."
         )
     columns = list(dataset.table.columns)
-    for name in (protected, target, identity if task == "identify" else None):
+    protected_columns = [protected] if isinstance(protected, str) else list(protected)
+    for name in (*protected_columns, target, identity if task == "identify" else None):
         if name is not None and name not in columns:
             raise unknown("column", name, columns, where=str(getattr(dataset, "name", "the dataset")))
     person = identity if identity in columns else None
     label = target or identity
-    table = _rows(dataset, protected, label, person)
+    table = _rows(dataset, protected_columns, label, person)
     if edits is not None:
-        if missing := [name for name in (protected, label) if name not in edits.table.columns]:
+        if missing := [name for name in (*protected_columns, label) if name not in edits.table.columns]:
             raise LabelError(f"`edits` lacks column {missing[0]!r} of the dataset.")
-        extra = _rows(edits, protected, label, person if person in edits.table.columns else None)
+        extra = _rows(edits, protected_columns, label, person if person in edits.table.columns else None)
         table = pd.concat([table, extra.assign(edited=True)], ignore_index=True)
-    _refuse_missing(table, protected, label)
+    joined = " & ".join(protected_columns)
+    _refuse_missing(table, joined, label)
     table = _split_by_person(table, by_person=person is not None)
     table = _edits_follow_their_donors(table, task)
 
     groups = tuple(sorted(table["group"].unique()))
     if len(groups) < 2:
-        raise LabelError(f"`{protected}` has the single value {groups[0]!r}; gaps need at least two groups.")
+        raise LabelError(f"`{joined}` has the single value {groups[0]!r}; gaps need at least two groups.")
     real = table[~table["edited"]]
     classes = tuple(sorted(real.loc[real["split"] == "train", "label"].unique()))
-    made = Task(dataset, task, protected, target, image_size, groups, classes, table, edits)
+    made = Task(dataset, task, joined, target, image_size, groups, classes, table, edits)
     _check_splits(made, real)
-    return made
+    return replace(made, table=_balanced(table)) if balance_gallery and task == "identify" else made
 
 
-def _rows(dataset: LabelledImages, protected: str, label: str, person: str | None) -> pd.DataFrame:
+def _balanced(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without what is too much of some group in the validation and test splits."""
+    judged = table[table["split"].isin(_SPLITS[1:])]
+    cells = [f"{split} {group}" for split, group in zip(judged["split"], judged["group"], strict=True)]
+    kept = balanced_gallery(list(judged["id"]), list(judged["person"]), cells)
+    return table.drop(judged.index[~kept]).reset_index(drop=True)
+
+
+def _rows(dataset: LabelledImages, protected: Sequence[str], label: str, person: str | None) -> pd.DataFrame:
     table = dataset.table
     source = table["source_id"] if "source_id" in table.columns else pd.Series(None, index=table.index, dtype=object)
     return pd.DataFrame(
@@ -212,7 +233,7 @@ def _rows(dataset: LabelledImages, protected: str, label: str, person: str | Non
             "id": table.index.astype(str),
             "split": table["split"].astype(str).to_numpy(),
             "label": label_texts(table[label]).to_numpy(),
-            "group": label_texts(table[protected]).to_numpy(),
+            "group": group_texts(table, protected).to_numpy(),
             "person": label_texts(table[person]).to_numpy() if person else table.index.astype(str),
             "edited": (origins(table) == "edited").to_numpy(),
             "source": source.astype(object).to_numpy(),

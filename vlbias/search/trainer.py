@@ -54,10 +54,15 @@ class TrainSettings(Settings):
 
 
 class Embedder(nn.Module):
-    """Backbone, linear layer and batch norm: image in [-1, 1] (b, 3, h, w) => embedding (b, embedding_size)."""
+    """Backbone, linear layer and batch norm: image in [-1, 1] (b, 3, h, w) => embedding (b, embedding_size).
+
+    Attributes:
+        image_size: side in pixels of the images it is built for.
+    """
 
     def __init__(self, configuration: Configuration, space: Space, image_size: int):
         super().__init__()
+        self.image_size = image_size
         if configuration.backbone == DPN_CELL:
             assert configuration.cell is not None
             self.backbone = dpn_cell(configuration.cell, space.skeleton)
@@ -267,8 +272,9 @@ def evaluate_model(
         z = embed(model, sample.images, device=device)
         if not torch.isfinite(z).all():
             raise TrainingError("The embeddings are not finite; training diverged.")
-        ranks = identification_ranks(z, sample.persons)
-        return task.evaluation(sample, np.stack([ranks.by_id, ranks.by_image]), float(z.std(dim=0).mean()))
+        ranks = identification_ranks(z, sample.persons, sample.groups)
+        outcome = np.stack([ranks.by_id, ranks.by_image])
+        return task.evaluation(sample, outcome, float(z.std(dim=0).mean()), ranks.impostors)
     predicted = _predict(model, head, sample.images, device)
     return task.evaluation(sample, np.stack([sample.labels, predicted]), float(len(np.unique(predicted))))
 
