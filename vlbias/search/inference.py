@@ -41,7 +41,8 @@ class Comparison:
         mean: (k, m), objectives of the rates averaged over refits.
         interval: (k, m, 2); NaN where the uncertainty cannot be known.
         dominance: (k + 1, k). Row i holds how sure it is that candidate i dominates the column: 1 minus the p-value
-            of "i is worse in some objective" times the number of objectives. The last row is that of the surest row. The diagonal is 0.
+            of "i is worse in some objective" times the number of objectives. The last row is that of the surest row.
+            The diagonal is 0.
         withheld: why ``dominance`` is NaN, or "".
     """
 
