@@ -66,3 +66,9 @@ def test_groups_of_several_columns():
 
 def test_numbers_come_by_size_and_before_words():
     assert in_order(["b", "10", "9", "-1", "a", "9", "nan"]) == ["-1", "9", "10", "a", "b", "nan"]
+
+
+def test_labels_of_other_libraries():
+    assert label_value(b"light") == label_value(np.bytes_(b"light ")) == "light"
+    assert label_value(np.datetime64("2020-01-01", "ns")) == label_value(pd.Timestamp("2020-01-01"))
+    assert label_value(np.datetime64("NaT")) is None

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from vlbias.errors import CheckpointError, TrainingError
-from vlbias.optim import TrainingState, WeightAverage, flush_denormals, is_flushing, set_learning_rate
+from vlbias.errors import CheckpointError, ConfigError, TrainingError
+from vlbias.optim import TrainingState, WeightAverage, device_of, flush_denormals, is_flushing, set_learning_rate
 
 
 def rate_of(optimizer):
@@ -116,3 +116,13 @@ def test_states_are_saved_when_due(tmp_path, monkeypatch):
     monkeypatch.setattr("vlbias.optim.SAVE_INTERVAL_S", -math.inf)
     state.save_when_due(step=2)
     assert state.load() == {"step": 2}
+
+
+def test_devices_that_there_are():
+    assert device_of("cpu") == device_of(torch.device("cpu")) and device_of(None).type in ("cpu", "cuda")
+    for wrong in ("nosuch", 3.5, "cuda:x"):
+        with pytest.raises(ConfigError, match="`device` must be 'cpu', 'cuda'"):
+            device_of(wrong)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="finds no graphics card"):
+            device_of("cuda")

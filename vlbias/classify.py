@@ -25,7 +25,7 @@ from vlbias.checkpoints import check_tensors, fill, load_tensors, save_tensors, 
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
 from vlbias.images import Pictures, load_pixels, to_float
-from vlbias.optim import WeightAverage, flush_denormals, set_learning_rate
+from vlbias.optim import WeightAverage, device_of, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
 from vlbias.settings import Settings, number, with_changes
 
@@ -91,7 +91,7 @@ class FitSettings(Settings):
     image_size: int = number(64, 16, 2048)
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: float = number(2.0, 0, 100)
-    class_weights: Mapping[Any, float] | str | None = None
+    class_weights: Mapping[Any, float] | str | None = number(None, 0)
     label_smoothing: float = number(0.0, 0, 0.999)
     num_steps: int = number(600, 1)
     batch_size: int = number(32, 2)
@@ -386,14 +386,10 @@ def _augment(x: Tensor, settings: FitSettings, generator: torch.Generator) -> Te
     return x
 
 
-def _device(settings: FitSettings) -> torch.device:
-    return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
 def _place(module: nn.Module, settings: FitSettings) -> nn.Module:
     # Convolutions of narrow networks run about twice as fast on the CPU with channels last.
     module.to(memory_format=torch.channels_last)
-    return module.to(_device(settings))
+    return module.to(device_of(settings.device))
 
 
 def fit(
@@ -430,8 +426,8 @@ def fit(
         labels = images.table[labels].to_numpy(dtype=object)
         _labels(labels, len(labels))  # a missing label is found before images are read
         images = load_pixels(images, list(images.table.index), settings.image_size)
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError(f"`images` must be (n, 3, h, w); got {tuple(images.shape)}.")
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ShapeError(f"`images` must be (n, 3, h, w) with n >= 1; got {tuple(images.shape)}.")
     values = _labels(labels, len(images))
     names = list(classes) if classes is not None else sorted(set(values), key=lambda item: (str(type(item)), item))
     index = {label: code for code, label in enumerate(names)}
@@ -447,7 +443,7 @@ def fit(
 def _train(
     images: Tensor, codes: Tensor, classes: list[Any], settings: FitSettings, progress: Progress | None
 ) -> Classifier:
-    device = _device(settings)
+    device = device_of(settings.device)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), flush_denormals():
         warnings.filterwarnings("ignore", category=UserWarning, module="timm")
         torch.manual_seed(settings.seed)

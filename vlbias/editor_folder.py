@@ -16,6 +16,7 @@ from vlbias.clip import load as load_clip
 from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError
 from vlbias.files import draft_folder, read_json, write_json
+from vlbias.optim import device_of
 from vlbias.paths import PathSet, Probes
 from vlbias.rendering import Renderer, RenderSettings
 
@@ -30,7 +31,7 @@ def read_editor(
     device: str | torch.device | None = None,
 ) -> Renderer:
     """Load an editor's networks; the arguments and errors are those of ``Editor.from_pretrained``."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_of(device)
     place = find_checkpoint(name_or_path)
     info: dict[str, object] = {"name": place.stem}
     settings = RenderSettings()

@@ -32,6 +32,7 @@ __all__ = [
     "links_below",
     "make_folder",
     "new_file",
+    "once",
     "read_json",
     "read_object",
     "refuse_links",
@@ -290,7 +291,7 @@ def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
         if status.st_size > max_bytes:
             raise CheckpointError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read.")
         text = path.read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=once, parse_constant=_no_constant)
         if _HALF.search(text) and not is_text(json.dumps(value, ensure_ascii=False)):
             raise ValueError("half a character stands in a text")
         return value
@@ -334,7 +335,12 @@ def _kind(value: Any) -> str:
     return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (``object_pairs_hook``) whose keys differ.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

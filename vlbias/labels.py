@@ -32,11 +32,15 @@ def label_value(value: Any) -> bool | int | float | str | None:
         >>> label_value(np.float32("nan")), label_value("light "), label_value(np.bool_(True)), label_value("None")
         (None, 'light', True, 'None')
     """
-    if isinstance(value, np.generic):
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        value = pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
+    elif isinstance(value, np.generic):
         # a float32 of 0.1 is 0.1, not the double next to it
         value = float(str(value)) if isinstance(value, np.floating) else value.item()
     if value is None or value is pd.NA or value is pd.NaT:
         return None
+    if isinstance(value, bytes):
+        value = value.decode(errors="backslashreplace")  # text as HDF5 and TFRecord files hold it
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value).strip() or None
     if isinstance(value, bool | int):

@@ -16,10 +16,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vlbias.errors import CheckpointError, TrainingError, VlbiasError
+from vlbias.errors import CheckpointError, ConfigError, TrainingError, VlbiasError
 from vlbias.files import AnyPath, new_file
 
-__all__ = ["Resumable", "TrainingState", "WeightAverage", "flush_denormals", "set_learning_rate"]
+__all__ = ["Resumable", "TrainingState", "WeightAverage", "device_of", "flush_denormals", "set_learning_rate"]
 
 _FORMAT = "vlbias-training-1"
 #: Seconds between two saved states: what a kill can cost.
@@ -40,6 +40,25 @@ _DAMAGE = (
 )
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+def device_of(name: str | torch.device | None) -> torch.device:
+    """Where networks live.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", ...; ``None`` takes CUDA where there is one, else the processor.
+
+    Raises:
+        ConfigError: no such device, or it is not in this machine.
+    """
+    has_cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if has_cuda else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"`device` must be 'cpu', 'cuda', 'cuda:1' or the like; got {name!r:.60}.") from error
+    if device.type == "cuda" and not has_cuda:
+        raise ConfigError(f"`device` is '{device}', but PyTorch finds no graphics card here. Use 'cpu'.")
+    return device
 
 
 def set_learning_rate(

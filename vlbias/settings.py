@@ -31,7 +31,7 @@ from typing import Any, Literal, Self, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["Settings", "number", "with_changes"]
+__all__ = ["Settings", "checked_number", "number", "with_changes"]
 
 Own = TypeVar("Own", bound="Settings")
 
@@ -179,9 +179,36 @@ def _checked(value: Any, hint: Any, bounds: _Range) -> Any:
     return value
 
 
+def checked_number(
+    name: str, value: Any, kind: type = int, *, low: float = -math.inf, high: float = math.inf
+) -> Any:
+    """One argument that is a number, as :class:`Settings` would check it.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        kind: ``int`` or ``float``.
+        low, high: its range; both belong to it.
+
+    Raises:
+        ConfigError: another type, NaN, true or false, or out of range.
+
+    Example:
+        >>> checked_number("limit", 3.5, low=1)
+        Traceback (most recent call last):
+        vlbias.errors.ConfigError: `limit` must be a whole number >= 1; got 3.5.
+    """
+    try:
+        return _number(value, kind, _Range(low, high, False, False))
+    except _WrongError as wrong:
+        raise ConfigError(f"`{name}` must be {wrong}; got {_shown(value)}.") from None
+
+
 def _number(value: Any, kind: type, bounds: _Range) -> int | float:
     accepted = numbers.Integral if kind is int else numbers.Real
     good = isinstance(value, accepted) and not isinstance(value, bool)
+    if good and kind is int and abs(value) >= 2**63:
+        raise _WrongError(f"a whole number of 64 bits{bounds}")
     if not good or (kind is float and not _is_finite(value)) or not bounds.holds(value):
         raise _WrongError(f"{'a whole number' if kind is int else 'a number'}{bounds}")
     if kind is int:

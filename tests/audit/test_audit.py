@@ -194,11 +194,11 @@ def test_bad_requests_fail_before_any_training(sets, monkeypatch):
         compare(sets, protected=[])
     with pytest.raises(UnknownNameError, match="Unknown attribute 'skn'.*Did you mean 'skin'"):
         compare(sets, protected="skn")
-    with pytest.raises(ConfigError, match="`seeds` must be a number >= 1 or different seeds"):
+    with pytest.raises(ConfigError, match="`seeds` must be a whole number >= 1; got 0"):
         compare(sets, seeds=0)
     with pytest.raises(ConfigError, match="different seeds; got \\[1, 1\\]"):
         compare(sets, seeds=[1, 1])
-    with pytest.raises(ConfigError, match="`training_sets` is empty"):
+    with pytest.raises(ConfigError, match="`training_sets` must be a mapping"):
         audit.measure({}, target="smile", protected="skin")
     with pytest.raises(LabelError, match=r"cell \('1', 'dark'\) has no item"):
         compare(sets | {"test": drawn("test", {**EVEN, (1, "dark"): 0}, first_key=5000)})
@@ -329,3 +329,15 @@ def test_the_same_predictions_give_the_same_numbers():
     one = result_from({"baseline": cells(0.6), "balanced": cells(0.7)}).to_dict()
     two = result_from({"baseline": cells(0.6), "balanced": cells(0.7)}).to_dict()
     assert one == two
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, "3", [None], [1, 1], 0])
+def test_seeds_are_numbers(wrong):
+    with pytest.raises(ConfigError, match="`seeds` must be"):
+        audit.measure({"a": "synthfaces:20"}, target="smile", protected="skin", seeds=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_a_training_set_is_a_dataset(wrong):
+    with pytest.raises(ConfigError, match="'a' must be a dataset, its folder, or a list of these"):
+        audit.measure({"a": wrong}, target="smile", protected="skin")

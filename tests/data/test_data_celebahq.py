@@ -57,7 +57,7 @@ def test_missing_pictures_are_reported_up_to_a_share(celebahq_root):
     assert [(problem.file, problem.code) for problem in faces.problems] == [("CelebA-HQ-img/4.jpg", "missing_image")]
     with pytest.raises(DatasetError, match="lacks 1 of 10 pictures, the first is CelebA-HQ-img/4.jpg"):
         load_dataset("celebahq", celebahq_root, max_missing=0.05)
-    with pytest.raises(ConfigError, match="`max_missing` is a share and must lie in 0..1; got 2"):
+    with pytest.raises(ConfigError, match="`max_missing` must be a number in 0..1; got 2"):
         load_dataset("celebahq", celebahq_root, max_missing=2)
     for path in (celebahq_root / "CelebA-HQ-img").iterdir():
         path.unlink()

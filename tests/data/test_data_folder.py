@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -309,3 +311,30 @@ def test_equal_files_and_people_go_to_one_split(tmp_path, picture):
     assert (faces.table["split"].groupby(faces.table["person"]).nunique() == 1).all()
     with pytest.raises(UnknownNameError, match="Unknown attribute 'people'"):
         load_dataset("folder", tmp_path, person="people")
+
+
+def test_letters_with_accents_are_one_name_in_two_spellings(tmp_path, picture):
+    picture(tmp_path / unicodedata.normalize("NFD", "é.png"))
+    picture(tmp_path / "b.png")
+    write_csv(tmp_path, "file_name,x\né.png,1\nb.png,0\n")
+    faces = load_dataset("folder", tmp_path)
+    assert faces.table["x"].tolist() == [1, 0] and faces.problems == [] and faces.image(faces.ids[0]).size == (20, 20)
+
+
+def test_a_table_of_pandas_keeps_its_index_as_columns(tmp_path, picture):
+    picture(tmp_path / "a.png")
+    pd.DataFrame({"x": [1]}, index=pd.Index(["a.png"], name="file_name")).to_parquet(tmp_path / "metadata.parquet")
+    assert load_dataset("folder", tmp_path).table["x"].tolist() == [1]
+
+
+def test_a_key_of_json_lines_stands_once(photos):
+    (photos / "metadata.jsonl").write_text('{"file_name": "0.png", "x": 1, "x": 2}\n')
+    with pytest.raises(DatasetError, match="line 1: not JSON .the key 'x' stands twice"):
+        load_dataset("folder", photos)
+
+
+@pytest.mark.parametrize("wrong", [None, "x", math.nan, True, -0.1, 2])
+def test_a_share_is_a_share(photos, wrong):
+    write_csv(photos, "file_name\n0.png\n")
+    with pytest.raises(ConfigError, match=r"`max_missing` must be a number in 0\.\.1"):
+        load_dataset("folder", photos, max_missing=wrong)

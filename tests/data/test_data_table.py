@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -134,7 +136,7 @@ def test_with_column_adds_and_replaces_by_index(faces):
     assert "rank" not in faces.table  # the given dataset is not changed
     with pytest.raises(ConfigError, match="must hold 8 labels; got 1"):
         faces.with_column("rank", [1])
-    with pytest.raises(ConfigError, match="'split' is no label"):
+    with pytest.raises(ConfigError, match="'split' is no name of a label"):
         faces.with_column("split", ["train"] * 8)
 
 
@@ -196,3 +198,31 @@ def test_hash_split_gives_a_tenth_each():
     assert np.allclose([counts["val"], counts["test"]], 0.1, atol=0.02)
 
 
+
+
+def test_ids_are_text_whatever_index_a_table_has():
+    plain = pd.DataFrame({"file_name": ["a.png", "b.png"], "split": ["train", "test"]})
+    faces = FaceDataset("plain", plain, root="/photos")
+    assert faces.ids == ["0", "1"] and faces.path("1") == Path("/photos/b.png") and plain.index.tolist() == [0, 1]
+    with pytest.raises(ConfigError, match="ids of 'plain' are text; got 0"):
+        faces.path(0)
+    with pytest.raises(DatasetError, match="`table` must be a pandas DataFrame; got dict"):
+        FaceDataset("plain", {})
+
+
+def test_joined_columns_keep_their_type(faces):
+    rows = {"file_name": ["x", "y"], "split": ["train"] * 2, "person": [2**60 + 1, 3], "age": ["12", "old"]}
+    other = FaceDataset("other", pd.DataFrame(rows, index=["x", "y"]))
+    joined = join(part for part in (faces, other.select(other.ids)))
+    assert joined.table["person"].dropna().tolist() == [2**60 + 1, 3] and joined.values("person") == [3, 2**60 + 1]
+    assert set(map(type, joined.table["age"])) == {str} and len(joined) == len(faces) + 2
+
+
+def test_a_column_from_a_generator(faces):
+    assert faces.with_column("even", (row % 2 for row in range(len(faces)))).values("even") == [0, 1]
+    for values in ("a", 3):
+        with pytest.raises(ConfigError, match="`values` must hold"):
+            faces.with_column("even", values)
+    for name in ("", None, "split"):
+        with pytest.raises(ConfigError, match="is no name of a label"):
+            faces.with_column(name, ["a"] * len(faces))

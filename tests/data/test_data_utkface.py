@@ -66,7 +66,7 @@ def test_age_split_is_an_option(utkface_root):
     faces = load_dataset("utkface", utkface_root, age_split=25)
     assert faces.table.loc["26_1_2_20170116184024662.jpg.chip.jpg", "age_group"] == "old"
     assert faces.descriptions["age_group"] == "young below 25 years, old from 25 on"
-    with pytest.raises(ConfigError, match="`age_split` must lie in 1..116 years; got 0"):
+    with pytest.raises(ConfigError, match="`age_split` must be a whole number in 1..116; got 0"):
         load_dataset("utkface", utkface_root, age_split=0)
 
 

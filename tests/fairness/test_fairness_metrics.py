@@ -1,6 +1,7 @@
 """Group metrics: hand-counted tables, agreement with scikit-learn and fairlearn, and laws."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -454,3 +455,32 @@ def test_permutation_test_rejects_bad_settings():
 def test_groups_cannot_be_passed_by_position():
     with pytest.raises(TypeError):
         fairness.evaluate([1], [1], ["a"])
+
+
+def test_series_in_another_order_are_not_matched_by_position():
+    y = pd.Series([0, 1, 1, 0], index=["a", "b", "c", "d"])
+    turned = y[::-1].rename("turned")
+    groups = list("xxyy")
+    with pytest.raises(LabelError, match=r"`y_true` and `y_pred` have the same index in another order.*reindex"):
+        fairness.evaluate(y, turned, groups=groups, bootstrap=0, min_cell=1)
+    assert fairness.evaluate(y, turned.reindex(y.index), groups=groups, bootstrap=0, min_cell=1)["accuracy"] == 1
+    assert fairness.evaluate(y, y.to_numpy(), groups=groups, bootstrap=0, min_cell=1)["accuracy"] == 1
+    with pytest.raises(LabelError, match="`y_true` and `groups` have the same index"):
+        fairness.evaluate(y, y.to_list(), groups=pd.Series(groups, index=turned.index), bootstrap=0, min_cell=1)
+
+
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_labels_are_lists(wrong):
+    with pytest.raises(ShapeError, match="`y_true` must be a list or an array of labels"):
+        fairness.evaluate(wrong, [0, 1], groups=["a", "b"])
+    with pytest.raises(ShapeError, match="`y_true` must be a list or an array of labels"):
+        fairness.accuracy(wrong, [0, 1])
+
+
+def test_an_interval_has_a_level_and_arrangements_are_counted():
+    assert fairness.interval([1.0, 2.0, 3.0], 1) == (1.0, 3.0)
+    for wrong in (2, math.nan, None, True):
+        with pytest.raises(ConfigError, match="`level` must be a number in 0..1"):
+            fairness.interval(np.arange(3.0), wrong)
+    with pytest.raises(ConfigError, match="`num_permutations` must be a whole number >= 1"):
+        fairness.permutation_test([0, 1, 0, 1], [0, 1, 1, 1], groups=list("aabb"), num_permutations=True)

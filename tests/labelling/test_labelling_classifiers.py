@@ -88,8 +88,8 @@ def test_unsure_and_unreadable_faces_have_a_reason_and_no_label(photos):
         ({"classes": ["a", "a"]}, "two or more different labels"),
         ({"output": "scores"}, "`output` must be one of probabilities, logits; got 'scores'"),
         ({"mean": [0.5] * 3}, "`mean` and `std` go together"),
-        ({"min_confidence": 2}, "`min_confidence` must lie in 0..1; got 2"),
-        ({"size": 0}, "`size` and `batch_size` must be >= 1; got 0 and 64"),
+        ({"min_confidence": 2}, "`min_confidence` must be a number in 0..1; got 2"),
+        ({"size": 0}, "`size` must be a whole number in 1..4096; got 0"),
     ],
 )
 def test_wrong_options(options, message):
@@ -114,7 +114,7 @@ def test_labels_need_their_columns(photos):
     with pytest.raises(ConfigError, match="lacks the column confidence, reason"):
         Labels("toy", pd.DataFrame({"label": [1]}))
     table = pd.DataFrame({"label": ["dim"], "confidence": [0.5], "reason": None}, index=["0.png"])
-    with pytest.raises(ConfigError, match="`min_confidence` must lie in 0..1; got 7"):
+    with pytest.raises(ConfigError, match="`min_confidence` must be a number in 0..1; got 7"):
         Labels("toy", table).apply(photos, "seen", min_confidence=7)
 
 

@@ -73,7 +73,7 @@ def test_wrong_columns_and_words(faces):
         label_column(faces, "tone", Fixed(["light"] * 6), against="skim")
     with pytest.raises(LabelError, match="are none of the given"):
         label_column(faces, "skin", Fixed(["pale"] * 6))
-    with pytest.raises(ConfigError, match="`min_confidence` must lie in 0..1"):
+    with pytest.raises(ConfigError, match="`min_confidence` must be a number in 0..1"):
         label_column(faces, "skin", Fixed(["light"] * 6), min_confidence=2)
 
 

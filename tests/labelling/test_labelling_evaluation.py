@@ -139,3 +139,11 @@ def test_separation_wants_faces():
         separation(series([1.0] * 6), series(["w"] * 5 + ["b"]), upper="w", lower="b")
     with pytest.raises(ConfigError, match="`num_resamples` must be >= 1; got 0"):
         separation(series([1.0]), series(["w"]), upper="w", lower="b", num_resamples=0)
+
+
+def test_one_label_a_face():
+    table = pd.DataFrame({"label": ["a"], "confidence": [0.9], "reason": None}, index=["1"])
+    with pytest.raises(LabelError, match="`given` has the id '1' twice"):
+        evaluate(Labels("toy", table), pd.Series(["a", "b"], index=["1", "1"]))
+    with pytest.raises(LabelError, match="`given` must be a Series"):
+        evaluate(Labels("toy", table), ["a"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import load_pixels
 from vlbias.labels import in_order
 from vlbias.progress import track
-from vlbias.settings import with_changes
+from vlbias.settings import checked_number, with_changes
 
 __all__ = ["compare", "measure"]
 
@@ -102,13 +102,11 @@ def measure(
         LabelError: a cell of the test set is empty (unless ``min_cell``), or a class that the test set lacks.
         UnknownNameError, ConfigError: a column or setting that does not exist.
     """
-    if not training_sets:
-        raise ConfigError("`training_sets` is empty; expected at least one.")
+    if not isinstance(training_sets, Mapping) or not training_sets:
+        raise ConfigError(f"`training_sets` must be a mapping name -> dataset; got {training_sets!r:.60}.")
     columns = protected_columns(target, protected)
     evaluation, settings = _split_settings(settings, changes)
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ConfigError(f"`seeds` must be a number >= 1 or different seeds; got {seeds!r}.")
+    numbers = _seeds(seeds)
     opened = {name: _open(value, name) for name, value in training_sets.items()}
     tested, num_test_missing = _test_set(test, opened, target, columns)
     y_text, g_text = labels_of(tested, target, columns)
@@ -160,6 +158,16 @@ def measure(
     )
 
 
+def _seeds(given: Any) -> list[int]:
+    """A number of seeds, or the seeds themselves, as a list."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        return list(range(checked_number("seeds", given, low=1)))
+    numbers = [checked_number("seeds", seed) for seed in given]
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"`seeds` must be a number >= 1 or different seeds; got {numbers}.")
+    return numbers
+
+
 def _split_settings(
     settings: classify.FitSettings | None, changes: Mapping[str, Any]
 ) -> tuple[EvaluationSettings, classify.FitSettings]:
@@ -175,6 +183,8 @@ def _open(value: Datasets, name: str) -> FaceDataset:
         return value
     if isinstance(value, (str, os.PathLike)):
         return open_dataset(value)
+    if not isinstance(value, Iterable):
+        raise ConfigError(f"'{name}' must be a dataset, its folder, or a list of these; got {value!r:.60}.")
     return join([_open(part, name) for part in value], name=name)
 
 

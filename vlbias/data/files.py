@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vlbias.data.table import Problem
-from vlbias.errors import ConfigError, DatasetError
+from vlbias.errors import DatasetError
 from vlbias.files import is_text
 from vlbias.images import IMAGE_SUFFIXES
+from vlbias.settings import checked_number
 
 __all__ = [
     "DEFAULT_MAX_MISSING",
@@ -201,8 +202,7 @@ def drop_missing(names: list[str], is_there: list[bool], *, max_missing: float, 
         ConfigError: ``max_missing`` out of range.
         DatasetError: more are missing, or all.
     """
-    if not 0 <= max_missing <= 1:
-        raise ConfigError(f"`max_missing` is a share and must lie in 0..1; got {max_missing}.")
+    checked_number("max_missing", max_missing, float, low=0, high=1)
     missing = [name for name, there in zip(names, is_there, strict=True) if not there]
     if missing and (len(missing) == len(names) or len(missing) > max_missing * len(names)):
         raise DatasetError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -160,12 +161,15 @@ def _file_names(path: Path, table: pd.DataFrame, folder: PurePosixPath, on_disk:
     """The names in a metadata file as clean paths below the root; the column they stand in leaves the table."""
     column = _file_column(path, table)
     prefix = "" if folder == PurePosixPath(".") else f"{folder}/"
+    composed = {unicodedata.normalize("NFC", name): name for name in on_disk if not name.isascii()}
     first_row: dict[str, int] = {}
     for row, name in enumerate(table[column].tolist(), start=1):
         where = f"{path}, row {row}"
         if not isinstance(name, str):
             raise DatasetError(f"{where}: no file name in column '{column}'.")
         clean = prefix + name if prefix + name in on_disk else inside_root(name, folder)
+        if clean is not None and clean not in on_disk:  # composed and decomposed letters: one name in two spellings
+            clean = composed.get(unicodedata.normalize("NFC", clean), clean)
         if clean is None:
             raise DatasetError(f"{where}: '{name}' leaves the folder of its metadata file. Use names inside it.")
         if clean in first_row:

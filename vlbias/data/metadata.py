@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlbias.errors import DatasetError
-from vlbias.files import is_text, read_json
+from vlbias.files import is_text, once, read_json
 from vlbias.labels import typed_labels
 
 __all__ = [
@@ -93,6 +93,8 @@ def read_metadata(path: Path) -> pd.DataFrame:
             table = pd.DataFrame(_columns(list(_json_lines(path))))
         else:
             table = pd.read_parquet(path)
+            if any(table.index.names):  # columns that pandas keeps as an index
+                table = table.reset_index()
     except DatasetError:
         raise
     except pd.errors.EmptyDataError as error:
@@ -217,9 +219,9 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            row = json.loads(line, object_pairs_hook=once)
+        except (ValueError, RecursionError) as error:
+            detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise DatasetError(f"{path}, line {number}: not JSON ({detail}).") from error
         if not is_text(json.dumps(row, ensure_ascii=False)):
             raise DatasetError(f"{path}, line {number}: half a character stands in a text.")

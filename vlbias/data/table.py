@@ -10,6 +10,7 @@ import difflib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 
 from vlbias.alignment import Similarity
-from vlbias.errors import ConfigError, DatasetError, ImageError, unknown
+from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, unknown
 from vlbias.images import open_image, picture_size, to_tensor
 from vlbias.labels import typed_labels
 from vlbias.originals import Original
@@ -135,6 +136,12 @@ class FaceDataset(Shown):
     alignment: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.table, pd.DataFrame):
+            raise DatasetError(f"`table` must be a pandas DataFrame; got {type(self.table).__name__}.")
+        if isinstance(self.root, str):
+            object.__setattr__(self, "root", Path(self.root))
+        if pd.api.types.is_integer_dtype(self.table.index.dtype):  # ids are text everywhere
+            object.__setattr__(self, "table", self.table.set_axis(self.table.index.map(str)))
         table = self.table
         for column in ("file_name", "split"):
             if column not in table.columns:
@@ -356,11 +363,14 @@ class FaceDataset(Shown):
         Raises:
             ConfigError: another number of values, or the name of a column that is no label.
         """
-        if column in ("file_name", "split"):
-            raise ConfigError(f"'{column}' is no label; choose another name for the column.")
+        if not isinstance(column, str) or not column or column in ("file_name", "split"):
+            raise ConfigError(f"{column!r} is no name of a label; choose another one for the column.")
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise ConfigError(f"`values` must hold {len(self)} labels; got {values!r:.60}.")
+        values = values if isinstance(values, pd.Series) else list(values)
         if len(values) != len(self):
             raise ConfigError(f"`values` must hold {len(self)} labels; got {len(values)}.")
-        given = values if isinstance(values, pd.Series) else pd.Series(list(values), self.table.index, dtype=object)
+        given = values if isinstance(values, pd.Series) else pd.Series(values, self.table.index, dtype=object)
         aligned = typed_labels(given.reindex(self.table.index))
         attributes = self.attributes if column in self.attributes else [*self.attributes, column]
         descriptions = dict(self.descriptions) | ({column: description} if description else {})
@@ -372,6 +382,8 @@ class FaceDataset(Shown):
 
     def _require(self, items: Iterable[str]) -> None:
         for item in items:
+            if not isinstance(item, str):
+                raise ConfigError(f"ids of '{self.name}' are text; got {item!r:.60}.")
             if item not in self.table.index:
                 # a list of thousands of ids helps nobody: show those that look alike
                 near = difflib.get_close_matches(str(item), self.ids[:5000], n=5) or self.ids[:5]
@@ -459,7 +471,7 @@ class JoinedDataset(FaceDataset):
         return next(part for part in self.parts if item in part.table.index)
 
 
-def join(datasets: Sequence[FaceDataset], name: str = "") -> FaceDataset:
+def join(datasets: Iterable[FaceDataset], name: str = "") -> FaceDataset:
     """Put datasets together; a column that one of them lacks is missing there.
 
     Args:
@@ -470,6 +482,7 @@ def join(datasets: Sequence[FaceDataset], name: str = "") -> FaceDataset:
         ConfigError: no dataset.
         DatasetError: an id in two of them.
     """
+    datasets = list(datasets)
     if not datasets:
         raise ConfigError("`datasets` is empty; expected at least one.")
     attributes = list(dict.fromkeys(column for dataset in datasets for column in dataset.attributes))
@@ -480,7 +493,7 @@ def join(datasets: Sequence[FaceDataset], name: str = "") -> FaceDataset:
     alignments = {dataset.name: dict(dataset.alignment) for dataset in datasets if dataset.alignment is not None}
     return JoinedDataset(
         name=name or "+".join(dataset.name for dataset in datasets),
-        table=pd.concat([dataset.table for dataset in datasets]),
+        table=_joined([dataset.table for dataset in datasets]),
         attributes=attributes,
         problems=[problem for dataset in datasets for problem in dataset.problems],
         license="; ".join(sorted(licenses)) or None,
@@ -488,3 +501,15 @@ def join(datasets: Sequence[FaceDataset], name: str = "") -> FaceDataset:
         alignment=alignments or None,
         parts=tuple(datasets),
     )
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all tables; a column keeps whole numbers whole where a table lacks it, and mixed labels are text."""
+    joined = pd.concat(tables)
+    for column in joined.columns:
+        dtypes = {table[column].dtype if column in table else None for table in tables}
+        if len(dtypes) > 1:
+            parts = [table[column] if column in table else pd.Series(None, table.index, object) for table in tables]
+            with suppress(LabelError):  # lists are no labels and stay as they are
+                joined[column] = typed_labels(pd.concat([part.astype(object) for part in parts])).array
+    return joined

@@ -11,7 +11,8 @@ import pandas as pd
 from vlbias.attributes import OLD_FROM, SKIN_OF_RACE, age_group
 from vlbias.data.files import leave_out_links, list_images, refuse_link
 from vlbias.data.table import FaceDataset, Problem, hash_split
-from vlbias.errors import ConfigError, DatasetError
+from vlbias.errors import DatasetError
+from vlbias.settings import checked_number
 
 __all__ = ["UTKFACE_LICENSE", "load_utkface", "parse_utkface_name"]
 
@@ -88,17 +89,16 @@ def load_utkface(
         DatasetError: no folder, or none of its names carries labels.
         ConfigError: ``age_split`` out of range.
     """
-    if not 1 <= age_split <= MAX_AGE:
-        raise ConfigError(f"`age_split` must lie in 1..{MAX_AGE} years; got {age_split}.")
+    checked_number("age_split", age_split, low=1, high=MAX_AGE)
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder. Give the folder of UTKFace photographs.")
     if (root / "UTKFace").is_dir():
         root = refuse_link(root / "UTKFace", follow_links=follow_links)
     rows: list[tuple[str, int, int, int]] = []
-    problems: list[Problem] = []
     seen: dict[str, str] = {}
     links: list[str] = []
+    problems: list[Problem] = []
     for path in list_images(root, follow_links=follow_links, left_out=links):
         name = path.rsplit("/", 1)[-1]
         labels = parse_utkface_name(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,7 @@ def count(
         )
     class_names = _in_order(true, "y_true") if classes is None else _named(classes, "classes")
     names = _in_order(group, "groups") if group_names is None else _named(group_names, "group_names")
+    _check_order(y_true=y_true, y_pred=y_pred, groups=groups)
     items = _codes(group, names, "groups"), _codes(true, class_names, "y_true"), _codes(pred, class_names, "y_pred")
     n = tally(*items, num_groups=len(names), num_classes=len(class_names))
     return Counts(n, class_names, names, items, columns)
@@ -135,6 +137,17 @@ def check_cells(counts: Counts, min_cell: int | None) -> None:
 # Labels
 
 
+def _check_order(**given: Any) -> None:
+    """Items are matched by position. The same index in another order would match them wrongly without a word."""
+    indexes = {name: item.index for name, item in given.items() if isinstance(item, pd.Series | pd.DataFrame)}
+    for (name, index), (other, its) in itertools.pairwise(indexes.items()):
+        if not index.equals(its) and index.is_unique and len(index.intersection(its)) == len(index):
+            raise LabelError(
+                f"`{name}` and `{other}` have the same index in another order. Bring them into one order, "
+                f"`{other}.reindex({name}.index)`, or give arrays, `{other}.to_numpy()`, if they belong as they stand."
+            )
+
+
 def _groups(values: Any) -> tuple[list[Any], tuple[str, ...]]:
     """Group labels and, of a table of several columns, the columns' names."""
     if isinstance(values, pd.DataFrame):
@@ -149,6 +162,8 @@ def _labels(values: Any, name: str) -> list[Any]:
         values = values.detach().cpu().numpy()
     if getattr(values, "ndim", 1) != 1:
         raise ShapeError(f"`{name}` must be (n,), one label an item; got shape {np.shape(values)}.")
+    if not isinstance(values, Iterable):
+        raise ShapeError(f"`{name}` must be a list or an array of labels; got {values!r:.60}.")
     found = []
     for position, value in enumerate(values):
         if isinstance(value, (list, np.ndarray)):

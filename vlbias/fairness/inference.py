@@ -15,7 +15,7 @@ from vlbias.fairness.counts import check_cells, count, tally
 from vlbias.fairness.metrics import METRICS, metrics_from_counts
 from vlbias.fairness.settings import EvaluationSettings
 from vlbias.labels import label_texts
-from vlbias.settings import with_changes
+from vlbias.settings import checked_number, with_changes
 
 __all__ = [
     "Excess",
@@ -38,6 +38,8 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         >>> interval(np.arange(101.0), 0.5), interval(np.array([1.0, np.nan]))
         ((25.0, 75.0), (nan, nan))
     """
+    checked_number("level", level, float, low=0, high=1)
+    draws = np.asarray(draws, dtype=float)
     known = draws[~np.isnan(draws)]
     if not len(known) or len(known) < (1 - MAX_UNDEFINED) * len(draws):
         return float("nan"), float("nan")
@@ -171,8 +173,7 @@ def permutation_test(
     if not METRICS[metric].compares_groups:
         able = ", ".join(name for name, known in METRICS.items() if known.compares_groups)
         raise ConfigError(f"'{metric}' does not compare groups, so nothing can be permuted. Choose one of: {able}.")
-    if num_permutations < 1:
-        raise ConfigError(f"`num_permutations` must be >= 1; got {num_permutations}.")
+    num_permutations = checked_number("num_permutations", num_permutations, low=1)
     settings = with_changes(EvaluationSettings, settings, changes)
     counts = count(y_true, y_pred, groups, settings.classes, settings.group_names)
     how = settings.for_counts(counts.classes)

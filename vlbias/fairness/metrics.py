@@ -114,7 +114,8 @@ def metrics_from_counts(
         ShapeError: ``n`` is not of that shape.
         ConfigError: an option out of range.
     """
-    if n.ndim < 3 or n.shape[-1] != n.shape[-2]:
+    n = np.asarray(n)
+    if n.ndim < 3 or n.shape[-1] != n.shape[-2] or 0 in n.shape[-3:]:
         raise ShapeError(f"`n` must be (..., groups, classes, classes); got {n.shape}.")
     if over_classes not in OVER_CLASSES:
         raise ConfigError(f"`over_classes` must be 'worst' or 'mean'; got {over_classes!r}.")

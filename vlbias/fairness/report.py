@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -183,7 +183,8 @@ def _one(name: str, y_true: Any, y_pred: Any, groups: Any, **changes: Any) -> fl
 
 
 def _ungrouped(name: str, y_true: Any, y_pred: Any) -> float:
-    counts = count(y_true, y_pred, [0] * len(y_true))
+    y_true = list(y_true) if isinstance(y_true, Iterable) else y_true
+    counts = count(y_true, y_pred, [0] * len(y_true) if isinstance(y_true, list) else [])
     return float(metrics_from_counts(counts.n)[name])
 
 

@@ -11,6 +11,7 @@ from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, ShapeError
 from vlbias.labelling.labels import Labels, batches, table_of
 from vlbias.progress import track
+from vlbias.settings import checked_number
 
 if TYPE_CHECKING:
     from vlbias.clip import Clip, Prompts
@@ -57,10 +58,9 @@ class ClassifierLabeller:
             raise ConfigError(f"`output` must be one of {', '.join(OUTPUTS)}; got '{output}'.")
         if (mean is None) != (std is None):
             raise ConfigError("`mean` and `std` go together; give both or neither.")
-        if not 0 <= min_confidence <= 1:
-            raise ConfigError(f"`min_confidence` must lie in 0..1; got {min_confidence}.")
-        if size < 1 or batch_size < 1:
-            raise ConfigError(f"`size` and `batch_size` must be >= 1; got {size} and {batch_size}.")
+        checked_number("min_confidence", min_confidence, float, low=0, high=1)
+        checked_number("size", size, low=1, high=4096)
+        checked_number("batch_size", batch_size, low=1)
         self.predict, self.classes, self.size, self.output = predict, list(classes), size, output
         self.mean = None if mean is None else torch.tensor(list(mean)).view(1, 3, 1, 1)
         self.std = None if std is None else torch.tensor(list(std)).view(1, 3, 1, 1)

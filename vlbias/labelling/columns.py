@@ -144,6 +144,8 @@ def labeller_of(text: str, *, column: str = "", clip: Clip | None = None, layout
         >>> labeller_of("ita:28", layout="utkface").split_ita
         28.0
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"a labeller is named by a text, such as 'ita:28'; got {text!r:.60}.")
     kind, _, rest = text.partition(":")
     if kind == "monk":
         if rest:

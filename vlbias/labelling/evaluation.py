@@ -95,6 +95,11 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
         >>> evaluate(Labels("toy", table), pd.Series(["a", "a"], index=["1", "2"])).accuracy
         0.5
     """
+    if not isinstance(given, pd.Series):
+        raise LabelError(f"`given` must be a Series of labels, indexed by face id; got {type(given).__name__}.")
+    if given.index.has_duplicates:
+        twice = given.index[given.index.duplicated()][0]
+        raise LabelError(f"`given` has the id {twice!r} twice. Keep one label a face.")
     given = label_texts(given).dropna()
     table = labels.table.reindex(given.index)
     if len(given) == 0 or not labels.table.index.isin(given.index).any():

@@ -11,6 +11,7 @@ import torch
 
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, ImageError
+from vlbias.settings import checked_number
 
 __all__ = ["Labeller", "Labels"]
 
@@ -48,8 +49,7 @@ class Labels:
         Raises:
             ConfigError: ``min_confidence`` out of range.
         """
-        if not 0 <= min_confidence <= 1:
-            raise ConfigError(f"`min_confidence` must lie in 0..1; got {min_confidence}.")
+        checked_number("min_confidence", min_confidence, float, low=0, high=1)
         # not >= : a label without a confidence is unsure too
         unsure = self.table["label"].notna() & ~(self.table["confidence"] >= min_confidence)
         table = self.table.assign(

@@ -110,7 +110,7 @@ def monk_of(lab: np.ndarray) -> np.ndarray:
 
 
 def measure_skin_tone(
-    image: Image.Image | torch.Tensor,
+    image: Image.Image | np.ndarray | torch.Tensor,
     *,
     layout: str = "ffhq",
     landmarks: np.ndarray | Sequence[Sequence[float]] | None = None,
@@ -118,7 +118,7 @@ def measure_skin_tone(
     """Measure one aligned face.
 
     Args:
-        image: the crop, RGB or (3, h, w) / (1, 3, h, w) in [-1, 1].
+        image: the crop: a PIL image, an array (h, w, 3) uint8, or a tensor (3, h, w) or (1, 3, h, w) in [-1, 1].
         layout: kind of crop, a key of :data:`LAYOUTS`.
         landmarks: (5, 2) in pixels of this crop, in place of the layout's usual ones.
 
@@ -129,6 +129,10 @@ def measure_skin_tone(
     Three round patches (both cheeks, forehead) are read. Clipped pixels are left out, then those that differ from the
     patches' median colour by more than three robust deviations: hair, shadow, glare, spectacle frames.
     """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image | torch.Tensor) or (isinstance(image, torch.Tensor) and image.ndim < 3):
+        raise ShapeError(f"`image` must be a picture or a tensor (3, h, w); got {type(image).__name__}.")
     x = to_tensor(image) if isinstance(image, Image.Image) else image if image.ndim == 4 else image[None]
     if x.shape[:2] != (1, 3):
         raise ShapeError(f"`image` must be one picture, (3, h, w); got {tuple(image.shape)}.")  # type: ignore[union-attr]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vlbias.classify import create_backbone
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
 from vlbias.images import to_float
-from vlbias.optim import Resumable, TrainingState, set_learning_rate
+from vlbias.optim import Resumable, TrainingState, device_of, set_learning_rate
 from vlbias.search.cell import dpn_cell
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.heads import Head, make_head
@@ -50,7 +50,7 @@ class TrainSettings(Settings):
 
     def resolved_device(self) -> torch.device:
         """``device``, or CUDA where there is one, else the processor."""
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return device_of(self.device)
 
 
 class Embedder(nn.Module):

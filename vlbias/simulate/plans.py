@@ -72,7 +72,7 @@ class PlanSettings(Settings):
     rest: Literal["natural", "uniform"] = "natural"
     stratify: Literal["label"] | None = "label"
     subject: str | None = None
-    repeats: int = number(5, 1)
+    repeats: int = number(5, 1, 10_000)
     nested: bool = True
     seed: int = number(0, 0)
 
