@@ -12,12 +12,12 @@ from torch import nn
 
 from vlbias.classify import LabelledImages
 from vlbias.errors import LabelError, ShapeError, unknown
-from vlbias.images import load_pixels
 from vlbias.labels import group_texts, label_texts
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.gallery import balanced_gallery
 from vlbias.search.inference import intervals
 from vlbias.search.metrics import identification_ranks, published_two_group
+from vlbias.search.streaming import hold
 from vlbias.search.trainer import embed
 
 __all__ = ["evaluate"]
@@ -73,7 +73,7 @@ def evaluate(
     if isinstance(z, nn.Module):
         device = next((p.device for p in z.parameters()), None)
         size = image_size or getattr(z, "image_size", None) or 64
-        z = embed(z, load_pixels(dataset, list(table.index[kept]), size), batch_size=batch_size, device=device)
+        z = embed(z, hold(dataset, list(table.index[kept]), size), batch_size=batch_size, device=device)
     else:
         z = z if isinstance(z, torch.Tensor) else np.asarray(z)
         if len(z) != len(table):

@@ -386,7 +386,7 @@ def _header(task: Task, halving: HalvingSettings, space: Space, settings: Search
         "eta": halving.eta,
         "max_error": halving.max_error,
         "space": space.to_dict(),
-        "training": {key: value for key, value in vars(settings.training).items() if key != "device"},
+        "training": {k: value for k, value in vars(settings.training).items() if k not in ("device", "num_workers")},
         "sampler": settings.sampler if isinstance(settings.sampler, str) else type(settings.sampler).__name__,
         "seed": settings.seed,
     }

@@ -1,4 +1,4 @@
-"""What a trial is trained and judged on: images in memory, split by person, with one evaluation for both tasks."""
+"""What a trial is trained and judged on: images split by person, with one evaluation for both tasks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
 from vlbias.data.synthfaces import MAX_N, SynthFaces, drawn_dataset
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
-from vlbias.images import load_pixels
 from vlbias.labels import group_texts, label_texts
 from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
 from vlbias.search.gallery import balanced_gallery
 from vlbias.search.metrics import Impostors
+from vlbias.search.streaming import IN_MEMORY_BYTES, Images, hold
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
 
@@ -34,14 +33,14 @@ class Sample:
 
     Attributes:
         ids: item ids of the dataset, n of them.
-        images: uint8 (n, 3, size, size).
+        images: uint8 (n, 3, size, size), in memory or on disk.
         labels: int64 (n,), class to learn: the person's number in "identify", the target's in "classify".
         groups: int64 (n,) into ``Task.groups``.
         persons: int64 (n,), who is shown (each image its own person if the dataset does not say).
     """
 
     ids: tuple[str, ...]
-    images: Tensor
+    images: Images
     labels: np.ndarray
     groups: np.ndarray
     persons: np.ndarray
@@ -59,6 +58,7 @@ class Task:
         groups: names of the protected groups, sorted.
         classes: what the head is trained on: people of the training split, or values of the target.
         table: one row per image: split, label, group, person, edited; the exact composition of the study.
+        in_memory_bytes: a split of more bytes is read from disk as it is used; results are the same.
     """
 
     dataset: LabelledImages
@@ -70,6 +70,7 @@ class Task:
     classes: tuple[str, ...]
     table: pd.DataFrame
     edits: LabelledImages | None = None
+    in_memory_bytes: int = IN_MEMORY_BYTES
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -129,7 +130,7 @@ class Task:
         labels = np.asarray([known.get(str(label), -1) for label in rows["label"]], dtype=np.int64)
         return Sample(
             ids=tuple(rows["id"]),
-            images=load_pixels(source, list(rows["id"]), self.image_size),
+            images=hold(source, list(rows["id"]), self.image_size, self.in_memory_bytes),
             labels=labels,
             groups=np.searchsorted(np.asarray(self.groups), rows["group"].to_numpy(str)).astype(np.int64),
             persons=np.asarray(pd.factorize(rows["person"], sort=True)[0], dtype=np.int64),

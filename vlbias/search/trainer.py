@@ -21,6 +21,7 @@ from vlbias.search.evaluation import Evaluation
 from vlbias.search.heads import Head, make_head
 from vlbias.search.metrics import identification_ranks
 from vlbias.search.spaces import DPN_CELL, Configuration, Space
+from vlbias.search.streaming import Images, batches
 from vlbias.search.task import Sample, Task
 from vlbias.settings import Settings, number
 
@@ -39,6 +40,9 @@ class TrainSettings(Settings):
             inside the warm-up.
         flip: mirror each training image with probability one half.
         device: "cpu", "cuda", ...; None takes CUDA where there is one.
+        amp: run the backbone in bfloat16 while training; heads, losses and evaluations stay in float32.
+        num_workers: processes that decode images which are too many for memory; results do not hang on it. None for one
+            a processor, 8 at most; 0 for none.
     """
 
     batch_size: int = number(64, 2)
@@ -47,6 +51,8 @@ class TrainSettings(Settings):
     warmup_epochs: float = number(3.0, 0)
     flip: bool = True
     device: str | None = None
+    amp: bool = False
+    num_workers: int | None = number(None, 0)
 
     def resolved_device(self) -> torch.device:
         """``device``, or CUDA where there is one, else the processor."""
@@ -81,16 +87,28 @@ class Embedder(nn.Module):
 
 
 @torch.no_grad()
-def embed(model: nn.Module, images: Tensor, *, batch_size: int = 256, device: torch.device | None = None) -> Tensor:
+def embed(
+    model: nn.Module,
+    images: Images,
+    *,
+    batch_size: int = 256,
+    device: torch.device | None = None,
+    num_workers: int | None = None,
+) -> Tensor:
     """uint8 (n, 3, h, w) => unit vectors (n, d): the sum of both mirror images, normalised (as published)."""
     was_training = model.training
     model.eval()
     parts = []
-    for start in range(0, len(images), batch_size):
-        x = to_float(images[start : start + batch_size].to(device))
+    for batch in batches([images], _in_order(images, batch_size), num_workers):
+        x = to_float(batch.to(device))
         parts.append(F.normalize(model(x) + model(x.flip(3))).cpu())
     model.train(was_training)
     return torch.cat(parts)
+
+
+def _in_order(images: Images, batch_size: int) -> list[np.ndarray]:
+    numbers = np.arange(len(images))
+    return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
 
 
 @dataclass(frozen=True)
@@ -187,7 +205,8 @@ class Trainer:
         Raises:
             TrainingError: embeddings are not finite.
         """
-        return evaluate_model(self.model, self.head, self.task, self.task.sample(split), self.device)
+        sample, workers = self.task.sample(split), self.settings.num_workers
+        return evaluate_model(self.model, self.head, self.task, sample, self.device, num_workers=workers)
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, whole or not at all."""
@@ -219,24 +238,27 @@ class Trainer:
 
     def _one_epoch(self) -> float:
         generator = np.random.default_rng((_mix(*self.seed), self.epoch))
-        train, batch_size = self.task.train, self.settings.batch_size
         order, from_edits = self._draw(generator)
+        parts = [self.task.train, self.task.edited] if from_edits.any() else [self.task.train]
+        labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
+        numbers = order + len(parts[0]) * from_edits
         # The last batch may hold one image, and batch norm needs two: it joins the batch before it.
-        num_steps = max(1, len(order) // batch_size)
+        num_steps = max(1, len(order) // self.settings.batch_size)
+        chunks = np.array_split(numbers, num_steps)
+        loaded = batches([part.images for part in parts], chunks, self.settings.num_workers)
         self.model.train()
         self.head.train()
         total = 0.0
-        for step, chosen in enumerate(np.array_split(np.arange(len(order)), num_steps)):
+        for step, (chosen, images) in enumerate(zip(chunks, loaded, strict=True)):
             self._set_rate(self.epoch + step / num_steps)
-            images, labels = _gather(
-                train, self.task.edited if from_edits.any() else train, order[chosen], from_edits[chosen]
-            )
             x = to_float(images.to(self.device))
             if self.settings.flip:
                 mirrored = torch.from_numpy(generator.random(len(x)) < 0.5).to(self.device)
                 x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self.head(self.model(x), labels.to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp):
+                z = self.model(x)
+            loss = self.head(z.float(), labels[torch.from_numpy(chosen)].to(self.device))
             loss.backward()
             self.optimizer.step()
             total += float(loss.detach())
@@ -265,45 +287,39 @@ class Trainer:
 
 
 def evaluate_model(
-    model: nn.Module, head: Head, task: Task, sample: Sample, device: torch.device | None = None
+    model: nn.Module,
+    head: Head,
+    task: Task,
+    sample: Sample,
+    device: torch.device | None = None,
+    *,
+    num_workers: int | None = None,
 ) -> Evaluation:
     """Evaluate a model (and its head, for "classify") on a sample of a task."""
     if task.kind == "identify":
-        z = embed(model, sample.images, device=device)
+        z = embed(model, sample.images, device=device, num_workers=num_workers)
         if not torch.isfinite(z).all():
             raise TrainingError("The embeddings are not finite; training diverged.")
         ranks = identification_ranks(z, sample.persons, sample.groups)
         outcome = np.stack([ranks.by_id, ranks.by_image])
         return task.evaluation(sample, outcome, float(z.std(dim=0).mean()), ranks.impostors)
-    predicted = _predict(model, head, sample.images, device)
+    predicted = _predict(model, head, sample.images, device, num_workers)
     return task.evaluation(sample, np.stack([sample.labels, predicted]), float(len(np.unique(predicted))))
 
 
 @torch.no_grad()
 def _predict(
-    model: nn.Module, head: Head, images: Tensor, device: torch.device | None, batch_size: int = 256
+    model: nn.Module, head: Head, images: Images, device: torch.device | None, num_workers: int | None = None
 ) -> np.ndarray:
     model.eval()
     head.eval()
     parts = []
-    for start in range(0, len(images), batch_size):
-        logits = head.logits(model(to_float(images[start : start + batch_size].to(device))))
+    for batch in batches([images], _in_order(images, 256), num_workers):
+        logits = head.logits(model(to_float(batch.to(device))))
         if not torch.isfinite(logits).all():
             raise TrainingError("The logits are not finite; training diverged.")
         parts.append(logits.argmax(1).cpu())
     return torch.cat(parts).numpy()
-
-
-def _gather(train: Sample, edited: Sample, order: np.ndarray, from_edits: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Images uint8 (b, 3, h, w) and labels (b,), each from the real or the edited images."""
-    images = torch.empty(len(order), *train.images.shape[1:], dtype=torch.uint8)
-    labels = torch.empty(len(order), dtype=torch.int64)
-    for source, mask in ((train, ~from_edits), (edited, from_edits)):
-        if mask.any():
-            chosen = torch.from_numpy(order[mask])
-            images[torch.from_numpy(mask)] = source.images[chosen]
-            labels[torch.from_numpy(mask)] = torch.from_numpy(source.labels)[chosen]
-    return images, labels
 
 
 def _mix(*parts: int) -> int:
