@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,50 @@ def _celebahq(name: str, target: str = "table.csv") -> Change:
     return change
 
 
+def _celeba(name: str, target: str) -> Change:
+    def change(root: Path, trap: Path) -> None:
+        home = root / "celeba"
+        for number in range(3):
+            picture(home / "Img" / "img_align_celeba" / f"{number:06d}.jpg", number)
+        names = [f"{number:06d}.jpg" for number in range(3)]
+        (home / "Anno").mkdir()
+        (home / "Eval").mkdir()
+        (home / "Anno" / "list_attr_celeba.txt").write_text(
+            "\n".join(["3", "Smiling Young", *(f"{name} 1 -1" for name in names)])
+        )
+        (home / "Anno" / "identity_CelebA.txt").write_text("\n".join(f"{name} 7" for name in names))
+        (home / "Eval" / "list_eval_partition.txt").write_text("\n".join(f"{name} 0" for name in names))
+        aside = shutil.move(root / name, trap.parent / "aside")
+        if target:
+            (root / name).symlink_to(trap / target)
+        else:  # the very same, in another place
+            shutil.move(aside, trap / "moved")
+            (root / name).symlink_to(trap / "moved")
+
+    return change
+
+
+def _vggface2(root: Path, trap: Path) -> None:
+    picture(root / "n000001" / "0001_01.jpg")
+    (trap / "meta").mkdir()
+    (trap / "meta" / "identity_meta.csv").write_text('n000001, "A",1,0, m,\n')
+    (root / "meta").symlink_to(trap / "meta")
+
+
+def _records(name: str) -> Change:
+    def change(root: Path, trap: Path) -> None:
+        (root / "train.idx").write_text("0\t0\n")
+        (root / "train.rec").write_bytes(struct.pack("<II", 0xCED7230A, 24) + struct.pack("<IfQQ", 0, 7, 0, 0))
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(trap / "note.txt")
+
+    return change
+
+
+def _people(text: str) -> Change:
+    return lambda root, trap: (root / "identities.csv").write_text(text.format(trap=trap))
+
+
 DATASETS: dict[str, Change] = {
     "file, absolute": lambda root, trap: (root / "a" / "me.png").symlink_to(trap / "me.png"),
     "file, relative": lambda root, trap: (root / "a" / "me.png").symlink_to("../../trap/me.png"),
@@ -155,6 +200,19 @@ DATASETS: dict[str, Change] = {
     "celebahq, the pictures": _celebahq("CelebAMask-HQ/CelebA-HQ-img", "faces"),
     "celebahq, one picture": _celebahq("CelebAMask-HQ/CelebA-HQ-img/2.jpg", "me.png"),
     "celebahq, the labels": _celebahq("CelebAMask-HQ/CelebAMask-HQ-attribute-anno.txt"),
+    "celeba, its own folder": _celeba("celeba", ""),
+    "celeba, the folder of its lists": _celeba("celeba/Anno", ""),
+    "celeba, the folder of its splits": _celeba("celeba/Eval", ""),
+    "celeba, the folder around its pictures": _celeba("celeba/Img", ""),
+    "celeba, its pictures": _celeba("celeba/Img/img_align_celeba", ""),
+    "celeba, one picture": _celeba("celeba/Img/img_align_celeba/000001.jpg", "me.png"),
+    "celeba, its people": _celeba("celeba/Anno/identity_CelebA.txt", ""),
+    "vggface2, the folder of its list": _vggface2,
+    "records": _records("train.rec"),
+    "the index of records": _records("train.idx"),
+    "what records say of themselves": _records("property"),
+    "a list of people": lambda root, trap: (root / "identities.csv").symlink_to(trap / "table.csv"),
+    "a list of people elsewhere": _people("path,identity\na/0.png,1\n../trap/me.png,2\n{trap}/me.png,3\n"),
     "celebahq, the mapping": _celebahq("CelebAMask-HQ/CelebA-HQ-to-CelebA-mapping.txt"),
     **{f"a name: {kind}": _named(name) for kind, name in NAMES.items()},
 }

@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 
 from vlbias.data.celebahq import parse_attributes, parse_partition
-from vlbias.data.files import DEFAULT_MAX_MISSING, drop_missing, fields_of, leave_out_links, read_text, refuse_link
+from vlbias.data.files import (
+    DEFAULT_MAX_MISSING,
+    drop_missing,
+    fields_of,
+    is_file,
+    leave_out_links,
+    read_text,
+    refuse_link,
+)
 from vlbias.data.people import compare_counts, one_split_each
 from vlbias.data.table import FaceDataset, Problem
 from vlbias.errors import DatasetError
@@ -86,11 +94,11 @@ def load_celeba(
         raise DatasetError(f"{root} has no {ATTRIBUTES}.txt. Give the folder of CelebA's lists and pictures.")
     folder = attribute_file.parent if attribute_file.parent.name != "Anno" else attribute_file.parent.parent
     problems: list[Problem] = []
-    table = parse_attributes(_text(attribute_file, follow_links), attribute_file.name, problems=problems)
+    table = parse_attributes(_text(attribute_file, root, follow_links), attribute_file.name, problems=problems)
     partition_file = _find(folder, PARTITION)
     if partition_file is None:
         raise DatasetError(f"{folder} has no {PARTITION}.txt, CelebA's split. Put it beside {attribute_file.name}.")
-    partition = parse_partition(_text(partition_file, follow_links), partition_file.name, problems=problems)
+    partition = parse_partition(_text(partition_file, root, follow_links), partition_file.name, problems=problems)
     table = _keep(table, [name in partition for name in table.index], partition_file.name, problems)
     files, more = _pictures(folder, table.index.tolist(), max_missing, follow_links)
     problems += more
@@ -99,7 +107,7 @@ def load_celeba(
     found = {"images": len(table)} | {split: int((table["split"] == split).sum()) for split in ("train", "val", "test")}
     problems += compare_counts(partition_file.name, found, _PUBLISHED)
     if (identity_file := _find(folder, IDENTITIES)) is not None:
-        people, more = parse_identities(_text(identity_file, follow_links), identity_file.name)
+        people, more = parse_identities(_text(identity_file, root, follow_links), identity_file.name)
         problems += more
         table = _keep(table, [name in people for name in table.index], identity_file.name, problems)
         table["identity"] = pd.array([people[name] for name in table.index], dtype="str")
@@ -115,9 +123,9 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _text(path: Path, follow_links: bool) -> str:
+def _text(path: Path, root: Path, follow_links: bool) -> str:
     """A list; its copies as CSV have commas where it has spaces, and "image_id" above the names."""
-    text = read_text(refuse_link(path, follow_links=follow_links))
+    text = read_text(refuse_link(path, follow_links=follow_links, root=root))
     return text.replace(",", " ").removeprefix("image_id ") if path.suffix == ".csv" else text
 
 
@@ -141,7 +149,8 @@ def _pictures(
         raise DatasetError(
             f"{folder} has no folder {IMAGE_FOLDER}/ with the pictures. Unpack {IMAGE_FOLDER}.zip there."
         )
-    pictures = [entry for entry in os.scandir(folder / place) if entry.is_file()]
+    refuse_link(folder / place, follow_links=follow_links, root=folder)
+    pictures = [entry for entry in os.scandir(folder / place) if is_file(entry)]
     links = set() if follow_links else {entry.name for entry in pictures if entry.is_symlink()}
     on_disk = {entry.name for entry in pictures} - links
     # the aligned pictures also come as PNG, under the same numbers

@@ -166,13 +166,19 @@ def linked(root: Path, names: Iterable[str]) -> set[str]:
     return {name for name in names if is_linked(name)}
 
 
-def refuse_link(path: Path, *, follow_links: bool) -> Path:
+def refuse_link(path: Path, *, follow_links: bool, root: Path | None = None) -> Path:
     """A label file that is no link, so that nothing of another place is taken for a label.
 
+    Args:
+        path: the file, or a folder of pictures.
+        follow_links: whether it may be one.
+        root: the dataset's folder, above which links are the user's own; ``None`` for the folder of ``path``.
+
     Raises:
-        DatasetError: it is one.
+        DatasetError: it is one, or stands behind one.
     """
-    if path.is_symlink() and not follow_links:
+    root = path.parent if root is None else root
+    if not follow_links and linked(root, [path.relative_to(root).as_posix()]):
         raise DatasetError(f"{path} is a link. {_REMEDY}")
     return path
 

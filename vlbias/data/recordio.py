@@ -24,6 +24,7 @@ from vlbias.data.people import split_of_person
 from vlbias.data.table import FaceDataset, Problem
 from vlbias.errors import DatasetError, ImageError
 from vlbias.images import decode_image
+from vlbias.shown import printable
 
 __all__ = ["RecordDataset", "find_records", "load_recordio"]
 
@@ -50,6 +51,11 @@ class RecordDataset(FaceDataset):
         """``None``: a picture has no file of its own."""
         self._require([item])
         return None
+
+    def reason(self, item: str, error: Exception) -> str:
+        """What is wrong with a record, without where on the disk its file lies."""
+        assert self.record_file is not None
+        return str(error).replace(printable(self.record_file), printable(self.record_file.name))
 
     def image(self, item: str) -> Image.Image:
         """One face, upright RGB in its own size.
@@ -113,7 +119,7 @@ def load_recordio(root: str | os.PathLike[str], *, follow_links: bool = False) -
         },
         index=pd.Index(keys, name="id"),
     )
-    problems += _compare_people(root / "property", len(set(people)))
+    problems += _compare_people(refuse_link(root / "property", follow_links=follow_links), len(set(people)))
     return RecordDataset(
         root.resolve().name, table, attributes=["identity"], problems=problems, record_file=record_file
     )

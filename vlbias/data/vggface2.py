@@ -94,7 +94,7 @@ def load_vggface2(root: str | os.PathLike[str], *, follow_links: bool = False) -
     meta = find_vggface2(root)
     if meta is None:
         raise DatasetError(f"{root} has no {META_FILE}. Put it there: it says who is test, and everybody's gender.")
-    people, problems = parse_people(read_text(refuse_link(meta, follow_links=follow_links)), meta.name)
+    people, problems = parse_people(read_text(refuse_link(meta, follow_links=follow_links, root=root)), meta.name)
     links: list[str] = []
     files: list[str] = []
     found: list[str] = []
