@@ -115,7 +115,7 @@ def test_writing_again_gives_the_same_bytes_and_needs_no_audit(tmp_path):
     assert (out / "report.json").read_bytes() == numbers
     page = Page(first.decode())
     assert "Classifiers before and after" not in page.text
-    assert "vlbias balance synthfaces OUT --target smile --protected skin" in page.text
+    assert "vlbias balance DATASET OUT --target smile --protected skin" in page.text
 
 
 def test_a_title_is_escaped_and_shown(tmp_path):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shlex
 import sys
 from collections.abc import Callable
+from enum import Enum
 from typing import Annotated, Any
 
+import click
 import typer
+from click.core import ParameterSource
 from typer.core import TyperCommand
 
 from vlbias.cli.terminal import safe_terminal
@@ -15,7 +21,7 @@ from vlbias.processors import share_processors
 from vlbias.shown import printable
 from vlbias.version import __version__
 
-__all__ = ["Application", "app", "main"]
+__all__ = ["Application", "app", "main", "typed_command"]
 
 
 class _Command(TyperCommand):
@@ -60,6 +66,42 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+#: What a page does not repeat: it would write elsewhere, or do a part.
+_UNREPEATED = frozenset({"overwrite", "shard", "dry_run"})
+
+
+def typed_command(out: str = "out") -> str:
+    """The running command as it can be typed again from the same folder; OUT stands for the folder of results.
+
+    A page may travel, so an absolute place is written relative to the folder that the command was started in.
+
+    Args:
+        out: the parameter that names the results.
+    """
+    context = click.get_current_context()
+    words = ["vlbias", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name in _UNREPEATED:
+            continue
+        value = context.params[name]
+        values = value if isinstance(value, list | tuple) else [value]
+        texts = ["OUT"] if name == out else [_retyped(item) for item in values]
+        if isinstance(parameter, click.Argument):
+            words += texts
+        elif isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            words += itertools.chain.from_iterable((parameter.opts[0], text) for text in texts)
+    return shlex.join(words)
+
+
+def _retyped(value: Any) -> str:
+    text = str(value.value if isinstance(value, Enum) else value)
+    return os.path.relpath(text) if os.path.isabs(text) else text
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlbias.cli.application import app
+from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import FollowLinksOption, ProtectedOption, SeedOption, TargetOption, open_faces
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of
@@ -63,4 +63,4 @@ def audit(
         from vlbias import report
 
         compositions = [audits.composition(faces, target=target, protected=columns) for faces in opened.values()]
-        typer.echo(f"Open {report.write_audit(out, result, compositions=compositions)}")
+        typer.echo(f"Open {report.write_audit(out, result, compositions=compositions, command=typed_command())}")

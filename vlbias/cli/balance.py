@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlbias.cli.application import app
+from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
     DEFAULT_EDITOR,
     EditorOption,
@@ -308,7 +308,7 @@ def balance(
         if labelled:
             write_reports(out, labelled)
         # the links of this run are its own
-        page = report.write(out, follow_links=originals.value == "link")
+        page = report.write(out, follow_links=originals.value == "link", command=typed_command())
         typer.echo(f"{result.summary()}\nOpen {page}")
     else:
         typer.echo(result.summary())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlbias.cli.application import app
+from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import FollowLinksOption, SeedOption, TiedProtectedOption, open_faces, or_drawn
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: What ``Study.write`` and ``Study.save`` write.
 FILES = ("trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png", "best")
+FILES += ("report.html",)
 
 
 def _faces_asked_for(spec: str, default: int) -> int:
@@ -63,6 +64,7 @@ def search(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
+    from vlbias import report
     from vlbias import search as searches
 
     if dataset.partition(":")[0] == "synthfaces" and not Path(dataset).exists() and task == "identify":
@@ -105,4 +107,5 @@ def search(
     study.save(study.best(), out / "best", front)
     typer.echo(front.table.round(4).to_string())
     typer.echo(front.verdict())
-    typer.echo(f"Open {out / 'front.png'}; the best model is in {out / 'best'}")
+    page = report.write_search(out, study, front, command=typed_command())
+    typer.echo(f"Open {page}; the best model is in {out / 'best'}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlbias.cli.application import app
+from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
     DatasetArgument,
     FollowLinksOption,
@@ -22,7 +22,7 @@ from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of, numbers_of, poles_of
 
 #: What ``SimulationResult.write`` writes.
-FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "curves.png")
+FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "curves.png", "report.html")
 
 
 @app.command(
@@ -55,6 +55,7 @@ def simulate(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
+    from vlbias import report
     from vlbias import simulate as simulations
 
     places = poles_of(poles)
@@ -92,4 +93,4 @@ def simulate(
     result.write(out)
     for sentence in result.verdicts():
         typer.echo(sentence)
-    typer.echo(f"Open {out / 'curves.png'}")
+    typer.echo(f"Open {report.write_simulation(out, result, command=typed_command())}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from vlbias.shown import plain_text, printable
 
-__all__ = ["Estimate", "counts_plot", "estimates_plot"]
+__all__ = ["Estimate", "Line", "Panel", "Spot", "counts_plot", "curves_plot", "estimates_plot", "front_plot"]
 
 # Stand-ins that matplotlib draws with; each is replaced by a CSS variable of the page.
 _COLORS = {
@@ -43,6 +43,50 @@ class Estimate:
     high: float | None = None
     points: tuple[float, ...] = ()
     chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve with its band.
+
+    Attributes:
+        name: what it is, for its colour.
+        x: ascending.
+        value, low, high: at each x; a band that is NaN is not drawn.
+    """
+
+    name: str
+    x: Sequence[float]
+    value: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes of a figure of curves."""
+
+    title: str
+    x_title: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A candidate in a plane of two objectives, both better when low.
+
+    Attributes:
+        name: short, written beside it.
+        x, y: on held-out data.
+        before: where validation had put it.
+        is_front: whether nobody is better in both by the means.
+    """
+
+    name: str
+    x: Estimate
+    y: Estimate
+    before: tuple[float, float]
+    is_front: bool
 
 
 def color_of(name: str, position: int) -> str:
@@ -223,4 +267,82 @@ def estimates_plot(
     axes.set_yticks([])
     axes.grid(axis="x", color=_COLORS["rule"], linewidth=0.6)
     axes.set_axisbelow(True)
+    return _svg(figure, title)
+
+
+@plain_text()
+def curves_plot(panels: Sequence[Panel], title: str, *, columns: int = 3) -> str:
+    """Curves with bands and a zero line, all panels on one scale.
+
+    Args:
+        panels: row by row.
+        title: what the plot shows, for readers that cannot see it.
+        columns: panels in a row.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, whole = _figure(WIDTH_IN, 2.5 * rows)
+    whole.set_axis_off()
+    low, high = _range_of([line for panel in panels for line in panel.lines])
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        width = 1 / columns
+        axes = figure.add_axes(
+            (column * width + 0.055, 1 - (row + 1) / rows + 0.5 / (2.5 * rows), width - 0.085, 1.6 / (2.5 * rows))
+        )
+        axes.axhline(0, color=_COLORS["ink"], linewidth=0.9)
+        for number, line in enumerate(panel.lines):
+            color = _COLORS[color_of(line.name, number + 1)]
+            axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.18, linewidth=0)
+            axes.plot(line.x, line.value, marker="o", markersize=4, linewidth=1.6, color=color)
+        axes.set_ylim(low, high)
+        _clean(axes)
+        axes.grid(axis="y", color=_COLORS["rule"], linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_title(_short(panel.title, 34), fontsize=9.5, color=_COLORS["ink"], loc="left")
+        axes.set_xlabel(_short(panel.x_title, 34), fontsize=9, color=_COLORS["muted"])
+    return _svg(figure, title)
+
+
+def _range_of(lines: Sequence[Line]) -> tuple[float, float]:
+    """A scale that holds every curve with its band, and zero."""
+    import numpy as np
+
+    values = np.concatenate([np.ravel([0.0, *line.value, *line.low, *line.high]) for line in lines] or [np.zeros(1)])
+    values = values[np.isfinite(values)]
+    pad = 0.06 * max(float(np.ptp(values)), 0.02)
+    return float(values.min()) - pad, float(values.max()) + pad
+
+
+@plain_text()
+def front_plot(spots: Sequence[Spot], x_title: str, y_title: str, title: str) -> str:
+    """Candidates with their intervals, those on the front filled, and where validation had put them.
+
+    Args:
+        spots: the candidates.
+        x_title, y_title: the objectives.
+        title: what the plot shows, for readers that cannot see it.
+    """
+    figure, axes = _figure(WIDTH_IN, 4.6)
+    axes.set_position((0.075, 0.11, 0.9, 0.86))
+    for spot in spots:
+        color = _COLORS["balanced" if spot.is_front else "baseline"]
+        x, y = spot.x, spot.y
+        axes.plot([spot.before[0], x.value], [spot.before[1], y.value], color=_COLORS["soft"], linewidth=1)
+        axes.plot(*spot.before, "o", markersize=4, color=_COLORS["soft"])
+        if x.low is not None and y.low is not None:
+            axes.plot([x.low, x.high], [y.value] * 2, color=color, linewidth=1.3)
+            axes.plot([x.value] * 2, [y.low, y.high], color=color, linewidth=1.3)
+        face = color if spot.is_front else _COLORS["paper"]
+        axes.plot(x.value, y.value, "o", markersize=7, markerfacecolor=face, markeredgecolor=color, markeredgewidth=1.5)
+        axes.annotate(
+            spot.name, (x.value, y.value), (6, 5), textcoords="offset points", fontsize=9, color=_COLORS["ink"]
+        )
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    _clean(axes)
+    axes.grid(color=_COLORS["rule"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(x_title, fontsize=9.5, color=_COLORS["ink"])
+    axes.set_ylabel(y_title, fontsize=9.5, color=_COLORS["ink"])
     return _svg(figure, title)

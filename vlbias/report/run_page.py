@@ -425,7 +425,7 @@ def _originals(report: Mapping[str, Any]) -> str | None:
 
 
 def _command(report: Mapping[str, Any]) -> str:
-    words = ["vlbias", "balance", str(report.get("dataset", "DATASET")), "OUT"]
+    words = ["vlbias", "balance", "DATASET", "OUT"]
     words += ["--target", report["target"], "--protected", ",".join(report["protected"])]
     for name in ("editor", "mode", "source", "limit", "originals", "seed"):
         if report.get(name) is not None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, OutputError
-from vlbias.files import make_folder, read_json, write_file, write_json
+from vlbias.files import AnyPath, make_folder, read_json, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
-from vlbias.report.page import render
+from vlbias.report.page import plural, render
 from vlbias.report.run_page import run_values
+from vlbias.report.studies import search_values, simulation_values
 from vlbias.version import __version__
 
-__all__ = ["write", "write_audit"]
+if TYPE_CHECKING:
+    from vlbias.search import Front, Study  # needs the extra "search"
+    from vlbias.simulate import SimulationResult
+
+__all__ = ["write", "write_audit", "write_search", "write_simulation"]
 
 
 def write(
@@ -126,6 +131,63 @@ def write_audit(
     numbers: dict[str, Any] = {"datasets": [item.to_dict() for item in compositions]}
     write_json(out / "report.json", numbers | (audit.to_dict() if audit is not None else {}))
     return page
+
+
+def write_simulation(
+    out_dir: AnyPath, result: SimulationResult, *, title: str | None = None, command: str | None = None
+) -> Path:
+    """Write ``report.html`` of a simulation beside its tables (:meth:`vlbias.simulate.SimulationResult.write`).
+
+    Args:
+        out_dir: folder, made if need be.
+        result: all its runs are finished.
+        title: heading; ``None`` makes one.
+        command: what to type to make it again, or ``None``.
+
+    Raises:
+        PlanError: a run is missing.
+        OutputError: the folder cannot be written.
+    """
+    plan = result.plan
+    contents = [("own", "The group itself"), ("parity", "Parity"), ("numbers", "Numbers"), ("limits", "Limits")]
+    values = {
+        "title": title or f"{plan.target.capitalize()} by {plan.protected}: what the composition of training does",
+        "eyebrow": "vlbias simulation report",
+        "tiles": [],
+        "contents": contents if any(plan.runs["focal"]) else contents[2:],
+        "facts": _facts(),
+        "command": command,
+        "files": [("runs.csv", "every run"), ("summary.csv", "the slopes"), ("plan.json", "every training list")],
+    }
+    return _write_page(make_folder(out_dir), "simulation.html.j2", values | simulation_values(result))
+
+
+def write_search(
+    out_dir: AnyPath, study: Study, front: Front, *, title: str | None = None, command: str | None = None
+) -> Path:
+    """Write ``report.html`` of an architecture search beside its tables (:meth:`vlbias.search.Study.write`).
+
+    Args:
+        out_dir: folder, made if need be.
+        study: the search.
+        front: its candidates on held-out data.
+        title: heading; ``None`` makes one.
+        command: what to type to make it again, or ``None``.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    words = " and ".join(name.replace("_", " ") for name in front.objectives)
+    values = {
+        "title": title or f"Architectures by {words}: {plural(len(front.table), 'candidate')} on held-out data",
+        "eyebrow": "vlbias search report",
+        "tiles": [],
+        "contents": [("front", "Front"), ("groups", "Groups"), ("limits", "Limits")],
+        "facts": _facts(),
+        "command": command,
+        "files": [("front.csv", "this front"), ("trials.csv", "every trial"), ("groups.csv", "group by group")],
+    }
+    return _write_page(make_folder(out_dir), "search.html.j2", values | search_values(study, front))
 
 
 def _facts() -> list[tuple[str, str]]:
