@@ -43,7 +43,8 @@ def front(low=-0.04):
         table[f"{name}_low"], table[f"{name}_high"] = low, [value + 0.05 for value in values]
     index = pd.MultiIndex.from_product([[3, 7], ["dark", "light"]], names=["trial", "group"])
     groups = pd.DataFrame({"images": [40, 41, 40, 41], "error": [0.1, 0.3, 0.1, 0.1]}, index=index)
-    return Front(table.set_index("trial"), pd.DataFrame(), ("error", "rank_gap"), 0.95, 2, "test", groups)
+    curse = pd.Series({"error": 0.075, "rank_gap": 0.08})
+    return Front(table.set_index("trial"), pd.DataFrame(), ("error", "rank_gap"), 0.95, 2, "test", groups, curse)
 
 
 STUDY = SimpleNamespace(table=lambda: pd.DataFrame({"state": ["complete", "complete", "stopped"]}))
@@ -102,7 +103,14 @@ def test_the_command_of_a_page_works_as_printed(tmp_path, monkeypatch):
     told = []
 
     @app.command()
-    def measure(data: list[str], out: Path, steps: int = 3, tag: list[str] = [], quick: bool = True, overwrite: bool = False):  # noqa: B006
+    def measure(
+        data: list[str],
+        out: Path,
+        steps: int = 3,
+        tag: list[str] = [],  # noqa: B006
+        quick: bool = True,
+        overwrite: bool = False,
+    ):
         told.append((typed_command(), data, steps, tag, quick))
 
     @app.command()

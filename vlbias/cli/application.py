@@ -7,12 +7,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from enum import Enum
 from typing import Annotated, Any
 
-import click
 import typer
-from click.core import ParameterSource
 from typer.core import TyperCommand
 
 from vlbias.cli.terminal import safe_terminal
@@ -24,6 +23,10 @@ from vlbias.version import __version__
 __all__ = ["Application", "app", "main", "typed_command"]
 
 
+#: The call of the command that is running, as Click describes it.
+_RUNNING: ContextVar[Any] = ContextVar("_RUNNING")
+
+
 class _Command(TyperCommand):
     """Runs with safe output, denormal numbers flushed and processors shared. PyTorch is loaded here, not for help."""
 
@@ -31,8 +34,12 @@ class _Command(TyperCommand):
         share_processors()
         from vlbias.optim import flush_denormals
 
-        with safe_terminal(), flush_denormals():
-            return super().invoke(ctx)
+        token = _RUNNING.set(ctx)
+        try:
+            with safe_terminal(), flush_denormals():
+                return super().invoke(ctx)
+        finally:
+            _RUNNING.reset(token)
 
 
 class Application(typer.Typer):
@@ -80,17 +87,16 @@ def typed_command(out: str = "out") -> str:
     Args:
         out: the parameter that names the results.
     """
-    context = click.get_current_context()
+    context = _RUNNING.get()
     words = ["vlbias", str(context.info_name)]
     for parameter in context.command.params:
         name = str(parameter.name)
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not typed or name in _UNREPEATED:
+        if context.get_parameter_source(name).name != "COMMANDLINE" or name in _UNREPEATED:
             continue
         value = context.params[name]
         values = value if isinstance(value, list | tuple) else [value]
         texts = ["OUT"] if name == out else [_retyped(item) for item in values]
-        if isinstance(parameter, click.Argument):
+        if parameter.param_type_name == "argument":
             words += texts
         elif isinstance(value, bool):
             words.append((parameter.opts if value else parameter.secondary_opts)[0])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: What ``Study.write`` and ``Study.save`` write.
 FILES = ("trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png", "best")
-FILES += ("report.html",)
+PAGE = "report.html"
 
 
 def _faces_asked_for(spec: str, default: int) -> int:
@@ -84,7 +84,7 @@ def search(
     }
     job |= {"edits": None if edits is None else str(edits), "objectives": objectives, "max_error": max_error}
     job |= {"sampler": sampler, "image_size": image_size, "epochs": epochs, "published": published, "seed": seed}
-    claim_folder(out, "search", job, FILES, overwrite=overwrite)
+    claim_folder(out, "search", job, (*FILES, PAGE), overwrite=overwrite)
     study = searches.run(
         faces,
         protected=protected,

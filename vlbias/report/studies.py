@@ -22,6 +22,10 @@ __all__ = ["search_values", "simulation_values"]
 _PARITY = "equalized_odds_excess"
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(map(str, table.columns), row, strict=True)) for row in table.itertuples(index=False, name=None)]
+
+
 def _p_value(p: float) -> str:
     return "–" if not math.isfinite(p) else "< 0.001" if p < 0.001 else number(p)
 
@@ -48,7 +52,7 @@ def simulation_values(result: SimulationResult) -> dict[str, Any]:
         "parity_plot": _curves(result, focal, _PARITY) if focal else None,
         "parity": _PARITY.replace("_", " "),
         "level": result.level,
-        "findings": [_finding(row) for row in result.summary().to_dict("records")] if focal else [],
+        "findings": [_finding(row) for row in _records(result.summary())] if focal else [],
         "compositions": [] if focal else _compositions(result),
         "limits": _simulation_limits(result, bool(focal)),
     }
@@ -116,12 +120,13 @@ def _compositions(result: SimulationResult) -> list[dict[str, str]]:
 
 
 def _simulation_limits(result: SimulationResult, has_curves: bool) -> list[str]:
-    repeats = result.plan.settings.repeats
+    plan = result.plan
+    repeats = plan.settings.repeats
     limits = [
         f"Each point is the mean of {plural(repeats, 'repeat')}, each with its own draw of training images and its own "
         "seed." + (" One repeat has no interval: its luck cannot be told from an effect." if repeats == 1 else ""),
         "Classifiers are small and trained briefly; a larger one may need a group's images less, or more.",
-        f"All are tested on the same {len(result.plan.test):,} images; smaller cells than {result.min_cell} are left out.",
+        f"All are tested on the same {len(plan.test):,} images; smaller cells than {result.min_cell} are left out.",
     ]
     if has_curves:
         limits.append(
@@ -150,7 +155,7 @@ def search_values(study: Study, front: Front) -> dict[str, Any]:
             (row[f"val_{x}"], row[f"val_{y}"]),
             bool(row["on_front"]),
         )
-        for row in table.to_dict("records")
+        for row in _records(table)
     ]
     words = [name.replace("_", " ") for name in front.objectives]
     title = f"Candidates by {words[0]} and {words[1]} on {front.split}, with intervals; the table below has the numbers"
@@ -162,7 +167,7 @@ def search_values(study: Study, front: Front) -> dict[str, Any]:
         "plot": front_plot(spots, f"{words[0]} (lower is better)", f"{words[1]} (lower is better)", title),
         "objectives": words,
         "level": front.level,
-        "rows": [_candidate(row, front, plain) for row in table.to_dict("records")],
+        "rows": [_candidate(row, front, plain) for row in _records(table)],
         "groups": _groups(front.groups),
         "limits": _search_limits(front),
     }
@@ -198,7 +203,9 @@ def _groups(groups: pd.DataFrame) -> dict[str, Any]:
 
 
 def _search_limits(front: Front) -> list[str]:
-    flattered = ", ".join(f"{str(name).replace('_', ' ')} {signed(v)}" for name, v in front.winners_curse().items())
+    flattered = ", ".join(f"{str(name).replace('_', ' ')} {signed(float(v))}" for name, v in front.curse.items())
+    if front.curse.isna().all():
+        flattered = "not compared, the galleries have different sizes"
     refits = (
         f"Each candidate was trained {plural(front.refits, 'time')} anew"
         if front.refits
@@ -210,5 +217,7 @@ def _search_limits(front: Front) -> list[str]:
         f"{refits}. Intervals hold which people are in the test set"
         + (", and the seed of training." if front.refits else "; not the seed."),
         "A front is the best of what was tried in this space with these budgets; something better may exist.",
-        "Who is dominated with a probability of about a half is not distinguished by this test set.",
+        f"Nothing is said of which candidate dominates which ({front.withheld})."
+        if front.withheld
+        else "Who is dominated with a probability of about a half is not distinguished by this test set.",
     ]
