@@ -15,12 +15,13 @@ from vlbias.balance.identity import resolve_identity
 from vlbias.balance.originals import ORIGINALS, label_columns
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.pictures import check_size, resolution_note
-from vlbias.balance.plan import Plan, check_settings, make_plan
+from vlbias.balance.plan import Plan, PlanSettings, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.pseudonyms import check_pseudonyms
 from vlbias.balance.round_trip import check_round_trip, trips_of
-from vlbias.balance.run import Result, Run, Task
+from vlbias.balance.run import Result, Run
 from vlbias.balance.settings import BalanceOptions, BalanceSettings
+from vlbias.balance.task import Task
 from vlbias.balance.traces import leak_settings
 from vlbias.data import FaceDataset
 from vlbias.editor import Editor
@@ -71,15 +72,7 @@ class Balancer(Shown):
         if not isinstance(protected, str | Sequence):
             raise PlanError(f"`protected` must name a column or several; got {protected!r}.")
         self.protected = [protected] if isinstance(protected, str) else list(protected)
-        check_settings(
-            target=target,
-            protected=self.protected,
-            mode=mode,
-            to=settings.to,
-            source=source,
-            seed=seed,
-            chunk_size=settings.chunk_size,
-        )
+        self._plan_settings()  # refused before any dataset is opened
         check_round_trip(settings.round_trip, source=source)
         self.poles = given_poles(
             settings.poles,
@@ -144,17 +137,10 @@ class Balancer(Shown):
         self._check_scorers(table, target_poles, poles)
         plan = make_plan(
             table,
-            target=self.target,
-            poles=poles,
-            mode=self.mode,
-            to=self.settings.to,
-            source=self.source,
-            splits=self.settings.splits,
-            seed=self.seed,
-            chunk_size=self.settings.chunk_size,
-            limit=limit,
+            self._plan_settings(limit),
+            poles,
             open_groups=any(column in self.poles for column in self.protected),
-            target_values=target_poles.ordered if target_poles is not None else None,
+            target_values=target_poles.ordered if target_poles is not None else (),
             num_images=num_images,
         )
         trips = []
@@ -170,6 +156,19 @@ class Balancer(Shown):
             trips=sum(map(len, trips)),
         )
         return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
+
+    def _plan_settings(self, limit: int | None = None) -> PlanSettings:
+        return PlanSettings(
+            self.target,
+            tuple(self.protected),
+            mode=self.mode,
+            to=self.settings.to,
+            source=self.source,
+            splits=self.settings.splits,
+            seed=self.seed,
+            chunk_size=self.settings.chunk_size,
+            limit=limit,
+        )
 
     def _check_scorers(self, table: pd.DataFrame | None, target_poles: Poles | None, poles: Sequence[Poles]) -> None:
         """Refuse the user's classifiers that do not know the labels of their columns."""
@@ -268,6 +267,7 @@ class Balancer(Shown):
         table = None if faces is None else faces.table
         task = Task(
             backend=self.backend,
+            faces=faces,
             target=self.target,
             protected=self.protected,
             target_poles=self._target_poles(table),
@@ -279,4 +279,4 @@ class Balancer(Shown):
             identity=self.identity,
             scorers=self.scorers,
         )
-        return Run(task, faces, plan, out_dir, originals=originals, shard=shard, show=progress).go()
+        return Run(task, plan, out_dir, originals=originals, shard=shard, show=progress).go()

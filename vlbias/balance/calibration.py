@@ -18,11 +18,11 @@ from vlbias.balance.fitting import (
     through_tensor,
     uncalibrated,
 )
-from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, fit_scale
+from vlbias.balance.identity import IdentityScale, LatentIdentity, fit_scale
 from vlbias.balance.plan import item_seed
 from vlbias.balance.poles import Poles, spelled
 from vlbias.balance.scoring import AttributeScorer, Reading, read
-from vlbias.balance.verification import Checks
+from vlbias.balance.task import Task
 from vlbias.data import FaceDataset
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
@@ -30,7 +30,7 @@ from vlbias.labels import group_name, label_text
 from vlbias.networks import FaceNetwork
 from vlbias.types import Backend
 
-__all__ = ["Scorers", "calibrated_scorers", "sampled_scorers"]
+__all__ = ["Scorers", "calibrated_scorers"]
 
 #: Originals of each cell (class x group) that the judges are calibrated on.
 CALIBRATION_FACES = 48
@@ -65,32 +65,27 @@ class Scorers:
         return cls(attributes, IdentityScale.from_dict(values["identity"]), values["unet_evaluations"])
 
 
-def sampled_scorers(
-    backend: Backend,
-    target: Poles,
-    poles: Sequence[Poles],
-    *,
-    steps: int,
-    checks: Checks,
-    identity: str | FaceNetwork | Identity,
-    networks: Mapping[str, FaceNetwork],
-) -> Scorers:
-    """Scorers where there is no labelled face: calibrated on faces from the prior, each named by its latent probe.
+def calibrated_scorers(task: Task) -> Scorers:
+    """Scorers fitted to labelled originals; without a dataset, to faces from the prior.
 
-    Args:
-        backend: its probes name the faces.
-        target, poles: dipoles of the target and of the protected attributes.
-        steps: network evaluations of a decode; ``SAMPLED_FACES`` faces are decoded to calibrate those who see pictures.
-        checks: what an edit must pass.
-        identity: the judge of identity, see ``identity.resolve_identity``.
-        networks: column -> network of the user's own.
+    Raises:
+        PlanError: an attribute that no scorer can read here, or only with the poles swapped, no readable picture, or a
+            network that gives NaN.
+        ConfigError: a network's classes are not the labels of its column.
     """
+    return _sampled(task) if task.faces is None else _from_originals(task, task.faces)
+
+
+def _sampled(task: Task) -> Scorers:
+    """Scorers where there is no labelled face: calibrated on faces from the prior, each named by its latent probe."""
+    backend, poles = task.backend, task.poles
+    assert task.target_poles is not None  # a plan without a dataset needs a known target
     before = backend.evaluations
     z_sem = backend.sample_codes(range(SAMPLED_CODES))
     few, x_T = z_sem[:SAMPLED_FACES], backend.noise(range(SAMPLED_FACES))
-    x_0 = backend.decode(few, x_T, num_steps=steps)
+    x_0 = backend.decode(few, x_T, num_steps=task.settings.prior_steps)
     judges = []
-    for pole in (target, *poles):
+    for pole in (task.target_poles, *poles):
         plain = uncalibrated(pole.column, pole)
         assert plain.latent is not None and plain.image is not None
         raw = read(backend, plain.latent, "latent", z_sem)
@@ -100,9 +95,9 @@ def sampled_scorers(
         seen = raw[: len(x_0)]
         image = _sampled_clip(backend, plain.image, pole, x_0, seen) if backend.can_read_pictures else None
         judge = AttributeScorer(pole.column, latent, image)
-        if (network := networks.get(pole.column)) is not None:
+        if (network := task.scorers.get(pole.column)) is not None:
             reading = _sampled_network(network, pole, x_0, seen, backend.layout)
-            judge = judge.with_network(network, reading, min_skill=checks.min_skill)
+            judge = judge.with_network(network, reading, min_skill=task.settings.checks.min_skill)
             # measured against the probes' own words, which is no accuracy
             judge = replace(judge, image=judge.image and replace(judge.image, accuracy=None))
         judges.append(judge)
@@ -111,7 +106,9 @@ def sampled_scorers(
     cells = ["/".join(words) for words in zip(*(column[: len(x_0)] for column in labels), strict=True)]
     order = sorted(range(len(x_0)), key=lambda index: cells[index])
     through, cells = through_tensor(x_0[order], backend.batch_size), sorted(cells)
-    scale = fit_scale(backend, identity, latent_identity, through, cells, least=checks.identity)
+    scale = fit_scale(
+        backend, task.identity, latent_identity, through, cells, least=task.settings.checks.identity
+    )
     return Scorers(judges, scale, backend.evaluations - before)
 
 
@@ -149,38 +146,10 @@ def _spread(reading: Reading, pole: Poles, middle: float, half: float) -> Readin
     return replace(reading, anchors=tuple(middle + half * pole.positions[label] for label in pole.ordered))
 
 
-def calibrated_scorers(
-    backend: Backend,
-    faces: FaceDataset,
-    *,
-    target: tuple[str, Poles | None],
-    poles: Sequence[Poles],
-    splits: Sequence[str],
-    seed: int,
-    checks: Checks,
-    identity: str | FaceNetwork | Identity,
-    networks: Mapping[str, FaceNetwork],
-) -> Scorers:
-    """Calibrate on labelled originals, as many from each cell.
-
-    Args:
-        backend: the judges.
-        faces: the dataset.
-        target: label column, and its dipole where the editor has one.
-        poles: of the protected columns.
-        splits: whose originals may be looked at.
-        seed: of the draw.
-        checks: what an edit must pass; a judge below ``min_skill`` is not used.
-        identity: the judge of identity, see ``identity.resolve_identity``.
-        networks: column -> network of the user's own, which takes CLIP's place.
-
-    Raises:
-        PlanError: an attribute that no judge can read here, or only with the poles swapped, no readable picture, or a
-            network that gives NaN.
-        ConfigError: a network's classes are not the labels of its column.
-    """
-    table = faces.table[faces.table["split"].isin(list(splits))]
-    columns = [target[0], *(pole.column for pole in poles)]
+def _from_originals(task: Task, faces: FaceDataset) -> Scorers:
+    """Scorers calibrated on labelled originals, as many from each cell."""
+    backend, poles, columns = task.backend, task.poles, task.columns
+    table = faces.table[faces.table["split"].isin(list(task.settings.splits))]
     labels = [[label_text(value) for value in table[column]] for column in columns]
     of_item: dict[str, list[str]] = {}
     for item, klass, *groups in zip(table.index, *labels, strict=True):
@@ -188,7 +157,7 @@ def calibrated_scorers(
         if klass is not None and placed:
             of_item[str(item)] = [klass, *(str(group) for group in groups)]
     cells = [(item, (values[0], group_name(values[1:]))) for item, values in of_item.items()]
-    ids = _drawn_ids(cells, CALIBRATION_FACES, seed)
+    ids = _drawn_ids(cells, CALIBRATION_FACES, task.seed)
     x_faces: dict[str, torch.Tensor] = {}
     failures = []
     for item in ids:
@@ -203,14 +172,14 @@ def calibrated_scorers(
     names = ["/".join(of_item[item]) for item in ids]
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
     through = through_faces(faces, ids, x_0, backend.batch_size)
-    min_skill = checks.min_skill
+    min_skill = task.settings.checks.min_skill
     judges = []
-    for place, (column, pole) in enumerate(zip(columns, [target[1], *poles], strict=True)):
+    for place, (column, pole) in enumerate(zip(columns, [task.target_poles, *poles], strict=True)):
         judge = calibrate(backend, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
         given = pole if place > 0 else None  # the target may stand either way: nothing walks along its dipole
         if given and reads_backwards(backend, judge, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
             raise _turned_round(given, backend)
-        if (network := networks.get(column)) is not None:
+        if (network := task.scorers.get(column)) is not None:
             reading = network_reading(network, through, values[place], backend.layout, column=column)
             reading = _filled(reading, pole) if reading is not None and pole is not None else reading
             judge = judge.with_network(network, reading, min_skill=min_skill)
@@ -224,7 +193,8 @@ def calibrated_scorers(
         judges.append(judge)
     effects = backend.effects([pole.name for pole in poles])
     latent = LatentIdentity.fit(backend.normalize(z_sem), values[1:], effects=effects)
-    return Scorers(judges, fit_scale(backend, identity, latent, through, names, least=checks.identity))
+    scale = fit_scale(backend, task.identity, latent, through, names, least=task.settings.checks.identity)
+    return Scorers(judges, scale)
 
 
 def _turned_round(pole: Poles, backend: Backend) -> PlanError:

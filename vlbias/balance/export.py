@@ -23,6 +23,7 @@ from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES, Reason
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import metadata_files, typed_table
@@ -95,12 +96,9 @@ def _natural_values(faces: FaceDataset | None, columns: Sequence[str]) -> Natura
 
 def assemble(
     run: RunFolder,
-    faces: FaceDataset | None,
+    task: Task,
     plan: Plan,
-    poles: Sequence[Poles],
     *,
-    originals: str,
-    image_size: int,
     details: Mapping[str, Any],
     bar: Progress,
     trips: Sequence[int] = (),
@@ -110,12 +108,9 @@ def assemble(
 
     Args:
         run: the output folder; all its chunks are finished.
-        faces: the dataset, or ``None`` for a new one.
+        task: the dataset, and where its values stand.
         plan: what was asked for.
-        poles: one for each protected attribute.
-        originals: one of ``originals.ORIGINALS``.
-        image_size: of the edits, in pixels.
-        details: what else the report says (editor, checks, judges, ...).
+        details: what else the report says (editor, checks, scorers, ...), ``originals`` and ``size`` among it.
         bar: progress.
         trips: numbers of the finished chunks whose originals passed through the editor.
         measure: metadata table => further entries of the report; called once all pictures are in place.
@@ -123,6 +118,7 @@ def assemble(
     Returns:
         (metadata table, rejected table, report).
     """
+    faces, poles, originals = task.faces, task.poles, details["originals"]
     chunks = [run.read_chunk(number) for number in range(plan.num_chunks)]
     passed = {number: run.read_chunk(number) for number in trips}
     kept = [record for chunk in chunks for record in chunk["kept"]]
@@ -131,11 +127,12 @@ def assemble(
     real: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
     if faces is not None and originals != "omit":
-        real, unreadable = write_originals(run, faces, replaced, originals, image_size, bar, remade_of(passed))
+        real, unreadable = write_originals(
+            run, faces, replaced, originals, task.backend.image_size, bar, remade_of(passed)
+        )
     made = _made_rows(run, faces, plan, chunks, poles)
     attributes = [] if faces is None else label_columns(faces)
-    names = [plan.settings["target"], *(pole.column for pole in poles)]
-    attributes += [name for name in names if name not in attributes]
+    attributes += [name for name in task.columns if name not in attributes]
     # objects first: whole numbers beside a blank must not become floating point
     rows = pd.DataFrame([*real, *made], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS], dtype=object)
     table = typed_table(rows).astype({"source_id": "str", "path": "str", "seed": "Int64"})
@@ -155,7 +152,7 @@ def assemble(
 
     lost = set(unreadable) | replaced
     after = _counts_after(plan, kept, faces, poles, lost)
-    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details, originals)
+    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details)
     report["round_trip"] = summary_of(passed)
     report["unet_evaluations"] += sum(chunk["unet_evaluations"] for chunk in passed.values())
     report |= measure(table)
@@ -218,7 +215,6 @@ def _report(
     after: Counts,
     unreadable: list[str],
     details: Mapping[str, Any],
-    originals: str,
 ) -> dict[str, Any]:
     unfilled = int((rejects["reason"] == str(Reason.NO_DONOR_LEFT)).sum())
     turned_down = rejects[rejects["slot"].notna() & (rejects["reason"] != str(Reason.NO_DONOR_LEFT))]
@@ -229,7 +225,6 @@ def _report(
     return {
         **plan.settings,
         **details,
-        "originals": originals,
         "counts_before": plan.counts_before,
         "counts_planned": plan.counts_after,
         "counts_after": after,

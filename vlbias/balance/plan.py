@@ -25,8 +25,9 @@ from vlbias.shown import Glance, Shown, printable
 __all__ = [
     "Cost",
     "Counts",
+    "Level",
     "Plan",
-    "check_settings",
+    "PlanSettings",
     "count_cells",
     "counts_table",
     "item_seed",
@@ -37,6 +38,8 @@ __all__ = [
 
 #: class -> group -> number of faces
 Counts = dict[str, dict[str, int]]
+#: How far a plan goes: a level by name, a number of faces, or group -> share.
+Level = str | int | Mapping[str, float]
 
 MODES = ("reduce", "amplify")
 SOURCES = ("real", "prior")
@@ -156,7 +159,7 @@ def count_cells(targets: Sequence[str], groups: Sequence[str], all_groups: Seque
 
 
 def wanted_counts(
-    counts: Mapping[str, int], *, to: str | int | Mapping[str, float] = "max", mode: str = "reduce"
+    counts: Mapping[str, int], *, to: Level = "max", mode: str = "reduce"
 ) -> dict[str, int]:
     """How many faces each group of one class is to have.
 
@@ -237,34 +240,94 @@ class _Stream:
         return [*self.spare, *others]
 
 
-def make_plan(
-    table: pd.DataFrame | None,
-    *,
-    target: str,
-    poles: Sequence[Poles],
-    mode: str = "reduce",
-    to: str | int | Mapping[str, float] = "max",
-    source: str = "real",
-    splits: Sequence[str] = ("train",),
-    seed: int = 0,
-    chunk_size: int = 32,
-    limit: int | None = None,
-    open_groups: bool = False,
-    target_values: Sequence[str] | None = None,
-    num_images: int | None = None,
-) -> Plan:
-    """Plan the edits that balance (or unbalance) a label table.
+@dataclass(frozen=True)
+class PlanSettings:
+    """What is planned, checked before any dataset is seen.
 
-    Args:
-        table: labels, indexed by item id, with a ``split`` column; ``None`` plans a new dataset of sampled faces.
+    Attributes:
         target: column whose classes stay as they are.
-        poles: one for each protected column.
+        protected: columns whose groups are made equal.
         mode, to: see :func:`wanted_counts`.
         source: ``real`` edits the table's own faces; ``prior`` edits faces drawn from the latent prior.
         splits: splits that are balanced; a donor and its edits stay in one.
         seed: draws donors and gives each edit its own seed.
         chunk_size: edits in one chunk, the unit of resuming and of shards.
         limit: at most so many edits, spread evenly over the cells.
+
+    Raises:
+        PlanError: names the setting, its value and what it may be.
+    """
+
+    target: str
+    protected: Sequence[str]
+    mode: str = "reduce"
+    to: Level = "max"
+    source: str = "real"
+    splits: Sequence[str] = ("train",)
+    seed: int = 0
+    chunk_size: int = 32
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_columns()
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise PlanError(f"`seed` must be a whole number; got {self.seed!r}.")
+        _check_level(self.to, self.mode)
+        if self.source not in SOURCES:
+            raise PlanError(f"`source` must be one of {', '.join(SOURCES)}; got {self.source!r}.")
+        if self.source == "prior" and self.to == "mean":
+            raise PlanError("`to`='mean' puts edits in the place of their donors, which source='prior' does not have.")
+        if self.source == "prior" and self.mode == "amplify":
+            raise PlanError("`mode`='amplify' edits the dataset's own minority members. Use source='real'.")
+        if self.chunk_size < 1:
+            raise PlanError(f"`chunk_size` must be >= 1; got {self.chunk_size}.")
+        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+            raise PlanError(f"`limit` must be a whole number >= 1; got {self.limit!r}.")
+
+    def _check_columns(self) -> None:
+        target, protected = self.target, self.protected
+        if not isinstance(target, str) or not target:
+            raise PlanError(f"`target` must be the name of a column; got {target!r}.")
+        if not all(isinstance(name, str) for name in protected):
+            raise PlanError(f"`protected` must name a column or several; got {list(protected)!r}.")
+        if not protected:
+            raise PlanError("`protected` names no attribute. Name at least one, such as protected='age_group'.")
+        if len(set(protected)) != len(protected):
+            raise PlanError(f"`protected` names an attribute twice: {', '.join(protected)}.")
+        if target in protected:
+            raise PlanError(f"`target` and `protected` are both '{target}'. Balancing needs two different attributes.")
+
+    def to_dict(self, poles: Sequence[Poles]) -> dict[str, Any]:
+        """Plain values, with where the values of each protected column stand."""
+        return {
+            "target": self.target,
+            "protected": list(self.protected),
+            "poles": {pole.column: {"path": pole.name, "places": dict(pole.positions)} for pole in poles},
+            "mode": self.mode,
+            "to": dict(self.to) if isinstance(self.to, Mapping) else self.to,
+            "source": self.source,
+            "splits": list(self.splits),
+            "seed": self.seed,
+            "chunk_size": self.chunk_size,
+            "limit": self.limit,
+        }
+
+
+def make_plan(
+    table: pd.DataFrame | None,
+    settings: PlanSettings,
+    poles: Sequence[Poles],
+    *,
+    open_groups: bool = False,
+    target_values: Sequence[str] = (),
+    num_images: int | None = None,
+) -> Plan:
+    """Plan the edits that balance (or unbalance) a label table.
+
+    Args:
+        table: labels, indexed by item id, with a ``split`` column; ``None`` plans a new dataset of sampled faces.
+        settings: what is wanted.
+        poles: one for each protected column of ``settings``, in that order.
         open_groups: plan for every value of ``poles`` also where it does not occur (the user named the groups).
         target_values: classes of a new dataset (``table=None``).
         num_images: size of a new dataset, or ``None``.
@@ -273,86 +336,36 @@ def make_plan(
         The plan; empty where nothing is missing.
 
     Raises:
-        PlanError: names what is wrong: an unknown attribute, target equal to protected, a single group, a cell
-            without enough donors.
+        PlanError: names what is wrong: an unknown attribute, a single group, a cell without enough donors.
     """
-    columns = [pole.column for pole in poles]
-    check_settings(
-        target=target, protected=columns, mode=mode, to=to, source=source, seed=seed, chunk_size=chunk_size
-    )
-    _check_paths(poles)
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise PlanError(f"`limit` must be a whole number >= 1; got {limit!r}.")
-    settings = {
-        "target": target,
-        "protected": columns,
-        "poles": {pole.column: {"path": pole.name, "places": dict(pole.positions)} for pole in poles},
-        "mode": mode,
-        "to": dict(to) if isinstance(to, Mapping) else to,
-        "source": source,
-        "splits": list(splits),
-        "seed": seed,
-        "chunk_size": chunk_size,
-        "limit": limit,
-    }
+    _check_poles(settings, poles)
     if table is None:
-        return _plan_new(poles, target_values or (), num_images, settings)
-    unknown_splits = sorted(set(splits) - set(table["split"]))
-    if unknown_splits:
+        return _plan_new(poles, target_values, num_images, settings)
+    target, splits = settings.target, list(settings.splits)
+    if unknown_splits := sorted(set(splits) - set(table["split"])):
         raise PlanError(
             f"`splits` names '{unknown_splits[0]}', which this dataset does not have. "
             f"Available: {', '.join(sorted(set(table['split'])))}."
         )
     cells, groups = _cells(table, target, poles, open_groups)
-    cells = cells[cells["split"].isin(list(splits))]
+    cells = cells[cells["split"].isin(splits)]
+    columns = ", ".join(settings.protected)
     if cells.empty:
-        raise PlanError(f"No face of split {', '.join(splits)} has both '{target}' and {', '.join(columns)}.")
-    names = list(groups)
-    before = count_cells(list(cells["target"]), list(cells["group"]), names)
+        raise PlanError(f"No face of split {', '.join(splits)} has both '{target}' and {columns}.")
+    before = count_cells(list(cells["target"]), list(cells["group"]), list(groups))
     streams = []
     for split in splits:
         part = cells[cells["split"] == split]
         for klass, members in sorted(part.groupby("target").groups.items()):
-            streams += _streams(split, str(klass), part.loc[members], groups, poles, mode, to, source, seed)
-    if mode == "amplify" and not streams:
+            streams += _streams(split, str(klass), part.loc[members], list(groups), settings)
+    if settings.mode == "amplify" and not streams:
         raise PlanError(
-            f"Nothing to amplify: no class of '{target}' has a largest group of {', '.join(columns)} and a smaller "
-            "one with a member to edit."
+            f"Nothing to amplify: no class of '{target}' has a largest group of {columns} and a smaller one with a "
+            "member to edit."
         )
-    rows = _rows(streams, groups, poles, seed, chunk_size, limit)
-    notes = _notes(table[table["split"].isin(list(splits))], poles, open_groups)
-    return Plan(_frame(rows), before, _after(before, rows), groups, settings, notes=notes)
-
-
-def check_settings(
-    *, target: str, protected: Sequence[str], mode: str, to: Any, source: str, seed: int, chunk_size: int
-) -> None:
-    """Check what can be checked before any dataset is seen.
-
-    Raises:
-        PlanError: names the setting, its value and what it may be.
-    """
-    if not isinstance(target, str) or not target:
-        raise PlanError(f"`target` must be the name of a column; got {target!r}.")
-    if not all(isinstance(name, str) for name in protected):
-        raise PlanError(f"`protected` must name a column or several; got {list(protected)!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise PlanError(f"`seed` must be a whole number; got {seed!r}.")
-    if not protected:
-        raise PlanError("`protected` names no attribute. Name at least one, such as protected='age_group'.")
-    if len(set(protected)) != len(protected):
-        raise PlanError(f"`protected` names an attribute twice: {', '.join(protected)}.")
-    if target in protected:
-        raise PlanError(f"`target` and `protected` are both '{target}'. Balancing needs two different attributes.")
-    _check_level(to, mode)
-    if source not in SOURCES:
-        raise PlanError(f"`source` must be one of {', '.join(SOURCES)}; got {source!r}.")
-    if source == "prior" and to == "mean":
-        raise PlanError("`to`='mean' puts edits in the place of their donors, which source='prior' does not have.")
-    if source == "prior" and mode == "amplify":
-        raise PlanError("`mode`='amplify' edits the dataset's own minority members. Use source='real'.")
-    if chunk_size < 1:
-        raise PlanError(f"`chunk_size` must be >= 1; got {chunk_size}.")
+    rows = _rows(streams, groups, poles, settings)
+    notes = _notes(table[table["split"].isin(splits)], poles, open_groups)
+    return Plan(_frame(rows), before, _after(before, rows), groups, settings.to_dict(poles), notes=notes)
 
 
 def _check_level(to: Any, mode: str) -> None:
@@ -379,11 +392,12 @@ def _check_shares(shares: Mapping[Any, Any]) -> None:
         raise PlanError(f"`to` holds shares that are not >= 0 with a positive sum: {dict(shares)}.")
 
 
-def _check_paths(poles: Sequence[Poles]) -> None:
-    names = [pole.name for pole in poles]
+def _check_poles(settings: PlanSettings, poles: Sequence[Poles]) -> None:
+    columns, names = [pole.column for pole in poles], [pole.name for pole in poles]
+    if columns != list(settings.protected):
+        raise PlanError(f"`poles` must be those of {', '.join(settings.protected)}; got {', '.join(columns)}.")
     if len(set(names)) != len(names):
-        columns = ", ".join(pole.column for pole in poles)
-        raise PlanError(f"Protected {columns} share a path ({', '.join(names)}). Name one of them.")
+        raise PlanError(f"Protected {', '.join(columns)} share a path ({', '.join(names)}). Name one of them.")
 
 
 def _cells(
@@ -440,32 +454,24 @@ def _notes(table: pd.DataFrame, poles: Sequence[Poles], open_groups: bool) -> tu
 
 
 def _streams(
-    split: str,
-    klass: str,
-    rows: pd.DataFrame,
-    groups: Mapping[str, tuple[str, ...]],
-    poles: Sequence[Poles],
-    mode: str,
-    to: Any,
-    source: str,
-    seed: int,
+    split: str, klass: str, rows: pd.DataFrame, groups: Sequence[str], settings: PlanSettings
 ) -> list[_Stream]:
     """The edits that one class of one split needs."""
-    counts = count_cells(list(rows["target"]), list(rows["group"]), list(groups))[klass]
-    wanted = wanted_counts(counts, to=to, mode=mode)
+    counts = count_cells(list(rows["target"]), list(rows["group"]), groups)[klass]
+    wanted = wanted_counts(counts, to=settings.to, mode=settings.mode)
     by_size = sorted(groups, key=lambda group: (-counts[group], group))
     members = {
-        group: sorted(rows.index[rows["group"] == group], key=lambda item: item_seed(seed, "donor", item))
+        group: sorted(rows.index[rows["group"] == group], key=lambda item: item_seed(settings.seed, "donor", item))
         for group in groups
     }
     short = [group for group in by_size if wanted[group] > counts[group]]
-    if to == "mean":
+    if settings.to == "mean":
         return _replacing(split, klass, counts, wanted, short, members, by_size)
     streams = []
     for group in short:
         needed = wanted[group] - counts[group]
         givers = [giver for giver in by_size if giver != group]
-        if source == "prior":
+        if settings.source == "prior":
             # faces are drawn as they are needed, as members of the largest other group of the class
             streams.append(_Stream(split, klass, group, [("", givers[0])] * needed))
             continue
@@ -518,9 +524,7 @@ def _rows(
     streams: Sequence[_Stream],
     groups: Mapping[str, tuple[str, ...]],
     poles: Sequence[Poles],
-    seed: int,
-    chunk_size: int,
-    limit: int | None,
+    settings: PlanSettings,
 ) -> list[dict[str, Any]]:
     """Interleave the streams, cut them into chunks, and deal each stream's spare donors to its edits."""
     order = [
@@ -528,7 +532,7 @@ def _rows(
         for index in range(max((len(stream.donors) for stream in streams), default=0))
         for number, stream in enumerate(streams)
         if index < len(stream.donors)
-    ][:limit]
+    ][: settings.limit]
     used = [sum(1 for number, _ in order if number == wanted) for wanted in range(len(streams))]
     spares = [stream.spare_beyond(count) for stream, count in zip(streams, used, strict=True)]
     rows = []
@@ -540,7 +544,7 @@ def _rows(
         rows.append(
             {
                 "slot": slot,
-                "chunk": slot // chunk_size,
+                "chunk": slot // settings.chunk_size,
                 "split": stream.split,
                 "target": stream.target,
                 "donor": donor,
@@ -549,7 +553,7 @@ def _rows(
                 "path": ";".join(moves),
                 "direction": ";".join("+" if strength > 0 else "-" for strength in moves.values()),
                 "strength": ";".join(f"{strength:g}" for strength in moves.values()),
-                "seed": item_seed(seed, "edit", stream.split, stream.target, giver, stream.to, index),
+                "seed": item_seed(settings.seed, "edit", stream.split, stream.target, giver, stream.to, index),
                 "replaces_donor": stream.replaces_donor,
                 "keep_donor": stream.keep_donor,
                 "reserves": json.dumps(reserves),
@@ -583,18 +587,18 @@ def _after(before: Counts, rows: Sequence[Mapping[str, Any]]) -> Counts:
 
 
 def _plan_new(
-    poles: Sequence[Poles], classes: Sequence[str], num_images: int | None, settings: dict[str, Any]
+    poles: Sequence[Poles], classes: Sequence[str], num_images: int | None, settings: PlanSettings
 ) -> Plan:
     """A new, balanced dataset of pairs: a sampled face and its edit to another group, both kept.
 
     Each group gives as many donors as it receives edits, so the cells come out equal and edits stand in all of them:
     the traces of editing say nothing about the group.
     """
-    if settings["source"] != "prior" or settings["mode"] != "reduce" or settings["to"] != "max":
+    if (settings.source, settings.mode, settings.to) != ("prior", "reduce", "max"):
         raise PlanError("Without a dataset only source='prior', mode='reduce', to='max' can make one. Give a dataset.")
     if len(classes) < 2:
         raise PlanError(
-            f"Without a dataset `target` must be an attribute the editor has a dipole for; '{settings['target']}' is "
+            f"Without a dataset `target` must be an attribute the editor has a dipole for; '{settings.target}' is "
             "not. Give a dataset that is labelled with it."
         )
     groups = {group_name(c): c for c in itertools.product(*[pole.ordered for pole in poles])}
@@ -615,5 +619,6 @@ def _plan_new(
                 if share:
                     streams.append(_Stream("train", klass, wanted, [("", giver)] * share, keep_donor=True))
     before: Counts = {klass: dict.fromkeys(names, 0) for klass in sorted(classes)}
-    rows = _rows(streams, groups, poles, settings["seed"], settings["chunk_size"], settings["limit"])
-    return Plan(_frame(rows), before, _after(before, rows), groups, {**settings, "num_images": num_images})
+    rows = _rows(streams, groups, poles, settings)
+    values = {**settings.to_dict(poles), "num_images": num_images}
+    return Plan(_frame(rows), before, _after(before, rows), groups, values)

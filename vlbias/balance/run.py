@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,59 +19,28 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.attempt import ChunkResult, Job
-from vlbias.balance.calibration import Scorers, calibrated_scorers, sampled_scorers
+from vlbias.balance.calibration import Scorers, calibrated_scorers
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.export import assemble, write_report
-from vlbias.balance.identity import Identity, IdentityScale, LatentIdentity, identity_name, identity_scorer
+from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_name, identity_scorer
 from vlbias.balance.plan import Plan, counts_table
-from vlbias.balance.poles import Poles
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.round_trip import run_trips, trips_of
 from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
-from vlbias.balance.settings import BalanceSettings
+from vlbias.balance.task import Task
 from vlbias.balance.traces import measured, needs_measuring, summary_lines
 from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import read_metadata
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import read_json, sha256_file, writing
-from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
-from vlbias.types import Backend
 from vlbias.version import __version__
 
-__all__ = ["Result", "Run", "Task"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a balancer is asked for, once a dataset has said where its values stand.
-
-    Attributes:
-        backend: edits and reads faces.
-        target, protected: the label columns.
-        target_poles: where the target's values stand on a dipole; ``None`` where no dipole reads it.
-        poles: of the protected columns.
-        source, seed, settings: of the balancer.
-        leak: how it is measured what gives edits away.
-        identity: who says that a face is still the same person.
-        scorers: column -> network of the user's own.
-    """
-
-    backend: Backend
-    target: str
-    protected: Sequence[str]
-    target_poles: Poles | None
-    poles: Sequence[Poles]
-    source: str
-    seed: int
-    settings: BalanceSettings
-    leak: LeakSettings
-    identity: str | FaceNetwork | Identity
-    scorers: Mapping[str, FaceNetwork]
+__all__ = ["Result", "Run"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,8 +115,7 @@ class Run:
     """One plan carried out in one folder.
 
     Args:
-        task: what was asked for.
-        faces: the dataset that was planned for; ``None`` where faces are drawn.
+        task: what was asked for, of the dataset that was planned for.
         plan: the edits.
         out_dir: the output folder: new, empty, or of this same job.
         originals: what happens to the pictures that are not edited.
@@ -162,7 +130,6 @@ class Run:
     def __init__(
         self,
         task: Task,
-        faces: FaceDataset | None,
         plan: Plan,
         out_dir: str | Path,
         *,
@@ -171,10 +138,11 @@ class Run:
         show: bool,
     ):
         out, self.part = Path(out_dir), _shard(shard)
+        faces = task.faces
         root = None if faces is None or faces.root is None else Path(faces.root).resolve()
         if root is not None and root in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
-        self.task, self.faces, self.plan, self.originals, self.show = task, faces, plan, originals, show
+        self.task, self.plan, self.originals, self.show = task, plan, originals, show
         self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
         if faces is not None and task.settings.pseudonymise:
             self._rename(faces)
@@ -210,9 +178,10 @@ class Run:
     def _rename(self, faces: FaceDataset) -> None:
         """From here on the donors have other names; of a finished run nobody knows them any more."""
         if self.folder.has("done.json"):
-            self.faces = None
+            self.task = replace(self.task, faces=None)
         else:
-            self.faces = renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
+            renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
+            self.task = replace(self.task, faces=renamed)
             self.plan = renamed_plan(self.plan, renamed)
 
     # -- chunks -------------------------------------------------------------------------------------------------------
@@ -224,8 +193,8 @@ class Run:
             chunks[int(row["chunk"])].append({str(name): value for name, value in row.items()})
         work = [Work(partial(run_chunk, job, rows), rows, "edits") for rows in chunks]
         trips = []
-        if self.task.settings.round_trip and self.faces is not None:
-            trips = trips_of(self.faces.table, self.plan, job.poles, self.task.settings.chunk_size)
+        if self.task.settings.round_trip and self.task.faces is not None:
+            trips = trips_of(self.task.faces.table, self.plan, job.poles, self.task.settings.chunk_size)
         return work + [Work(partial(run_trips, job, rows), rows, "originals") for rows in trips]
 
     def _run_chunks(self, work: Mapping[int, Work]) -> None:
@@ -257,7 +226,7 @@ class Run:
 
     def _job(self) -> Job:
         """What all chunks share; the scorers are calibrated once for all shards."""
-        columns = [self.task.target, *self.task.protected]
+        columns = self.task.columns
         if not self.task.backend.can_read_pictures and not set(columns) <= set(self.task.scorers):
             raise PlanError(
                 f"Editor '{self.task.backend.name}' has no CLIP to judge edits with. Load it with clip=..., or give "
@@ -267,12 +236,12 @@ class Run:
             judges = Scorers([AttributeScorer(name, None, None) for name in columns], None)
         else:
             if not self.folder.has("judges.json"):
-                self.folder.first_wins("judges.json", self._calibrated().to_dict())
+                self.folder.first_wins("judges.json", calibrated_scorers(self.task).to_dict())
             judges = self._read_scorers()
         scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
         return Job(
             backend=self.task.backend,
-            faces=self.faces,
+            faces=self.task.faces,
             groups=self.plan.groups,
             poles=self.task.poles,
             target=judges.attributes[0],
@@ -288,29 +257,11 @@ class Run:
             calibration_evaluations=judges.unet_evaluations,
         )
 
-    def _calibrated(self) -> Scorers:
-        """Fit the scorers to labelled originals; without a dataset, to faces from the prior."""
-        target, poles, faces = self.task.target_poles, self.task.poles, self.faces
-        task = self.task
-        who: dict[str, Any] = {"checks": task.settings.checks, "identity": task.identity, "networks": task.scorers}
-        if faces is None:
-            assert target is not None  # a plan without a dataset needs a known target
-            return sampled_scorers(self.task.backend, target, poles, steps=self.task.settings.prior_steps, **who)
-        return calibrated_scorers(
-            self.task.backend,
-            faces,
-            target=(self.task.target, target),
-            poles=poles,
-            splits=self.task.settings.splits,
-            seed=self.task.seed,
-            **who,
-        )
-
     def _read_scorers(self) -> Scorers:
         values = self.folder.read("judges.json")
         try:
             scorers = Scorers.from_dict(values, self.task.scorers)
-            if [scorer.column for scorer in scorers.attributes] != [self.task.target, *self.task.protected]:
+            if [scorer.column for scorer in scorers.attributes] != self.task.columns:
                 raise ValueError("other columns")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             path = self.folder.state / "judges.json"
@@ -323,15 +274,12 @@ class Run:
 
     def _export(self, job: Job, trips: range) -> None:
         """Write the dataset from its finished chunks."""
-        total = 0 if self.faces is None or self.originals == "omit" else len(self.faces.table)
+        total = 0 if self.task.faces is None or self.originals == "omit" else len(self.task.faces.table)
         with track(total, "writing", "originals", show=self.show and total > 0) as bar:
             assemble(
                 self.folder,
-                self.faces,
+                self.task,
                 self.plan,
-                job.poles,
-                originals=self.originals,
-                image_size=job.backend.image_size,
                 details=self._details(job),
                 bar=bar,
                 trips=trips,
@@ -343,7 +291,7 @@ class Run:
         return measured(
             table,
             self.folder.out,
-            self.faces,
+            self.task.faces,
             target=self.task.target,
             protected=self.task.protected,
             splits=self.plan.settings["splits"],
@@ -366,7 +314,7 @@ class Run:
         return Result(run.out, True, table, rejected, read_json(run.out / "report.json"))
 
     def _details(self, job: Job) -> dict[str, Any]:
-        faces = self.faces
+        faces = self.task.faces
         return {
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
             "license": None if faces is None else faces.license,
@@ -385,6 +333,7 @@ class Run:
             "size": self.task.settings.size,
             **({"pseudonymised": True} if self.task.settings.pseudonymise else {}),
             "warnings": [*self.plan.notes, *self._warnings(job)],
+            "originals": self.originals,
         }
 
     def _identity_details(self, job: Job) -> dict[str, Any]:
@@ -405,7 +354,7 @@ class Run:
 
     def _job_facts(self) -> dict[str, Any]:
         """What must be equal for a folder to be resumed."""
-        faces, plan = self.faces, self.plan
+        faces, plan = self.task.faces, self.plan
         identity = self.task.identity
         face = identity.fingerprint if isinstance(identity, FaceNetwork) else identity_name(identity)
         labels = "" if faces is None else faces.table.to_csv()

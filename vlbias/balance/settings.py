@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from vlbias.balance.identity import Identity
 from vlbias.balance.own_scorers import OwnScorer
+from vlbias.balance.plan import Level
 from vlbias.balance.verification import Checks
 from vlbias.errors import ConfigError, PlanError
 from vlbias.leak import LeakSettings
@@ -16,9 +17,6 @@ from vlbias.networks import FaceNetwork
 from vlbias.settings import Settings, number
 
 __all__ = ["BalanceOptions", "BalanceSettings"]
-
-#: How far a plan goes: a level by name, a number of faces, or group -> share.
-Level = str | int | Mapping[str, float]
 
 
 @dataclass(frozen=True)
