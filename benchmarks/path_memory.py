@@ -57,7 +57,7 @@ def one_step(way: str, image_size: int, clip_name: str, faces: int) -> None:
     settings = PathTrainingSettings(batch_size=faces, walk_steps=4, identity=0.0, perceptual=0.0, **WAYS[way])
     paths = _new_paths(diffae, dipoles, settings).requires_grad_(True)
     known = _Faces(images, z, z, features, None)
-    trainer = _Trainer(diffae, judge, paths, known, dipoles, torch.ones(2), settings, None, None)
+    trainer = _Trainer(diffae, judge, paths, known, dipoles, torch.ones(2), settings, None)
     start = time.perf_counter()
     trainer.accumulate(trainer.draw(torch.Generator().manual_seed(0)))
     seconds = time.perf_counter() - start

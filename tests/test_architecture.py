@@ -8,6 +8,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,34 @@ def test_what_is_imported_is_declared(repository):
     for library in used - set(sys.stdlib_module_names) - {"vlbias"}:
         names = {name.lower().replace("_", "-") for name in providers.get(library, PACKAGES.get(library, [library]))}
         assert names & declared, f"{library} is imported, but {sorted(names)} is not in setup.cfg"
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The public functions of a module, and the public methods and constructors of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and (item.name == "__init__" or not item.name.startswith("_")):
+                    yield f"{node.name}.{item.name}", item
+
+
+def is_command(function: ast.FunctionDef) -> bool:
+    """What is typed on the command line: its parameters are options, which stand in groups of ``--help``."""
+    return any("command(" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def test_public_callables_take_eight_parameters_at_most():
+    """More belong into a settings object."""
+    too_many = {}
+    for path in FILES:
+        for name, function in functions(ast.parse(path.read_text(encoding="utf-8"))):
+            given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+            names = [argument.arg for argument in given if argument.arg not in ("self", "cls")]
+            if len(names) > 8 and not is_command(function):
+                too_many[f"{module_name(path)}.{name}"] = len(names)
+    assert too_many == {}
 
 
 def test_importing_vlbias_is_light():

@@ -20,7 +20,7 @@ from vlbias.errors import ConfigError, ImageError, unknown
 from vlbias.given import Answer, Given, Images, Pictures, given_faces, given_photos
 from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
 from vlbias.originals import Original
-from vlbias.paths import Dipole, PathSet, Probes, learn_path
+from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
 from vlbias.rendering import Renderer, RenderSettings
 from vlbias.shown import Glance, Shown
 
@@ -351,17 +351,16 @@ class Editor(Shown):
         for guard in guards or ():
             if guard not in others:
                 raise unknown("dipole", guard, others, where=self.name)
-        paths, probes = learn_path(
+        network = "rbf" if known.paths is None else known.paths.network
+        paths, probes = extend_paths(
             known.diffae,
             known.need_clip(),
-            name,
-            dipole,
+            {name: dipole},
             given_faces(images, self.image_size).to_tensor(self.image_size).to(known.device),
             paths=known.paths,
             probes=known.probes,
             guards=others if guards is None else {key: others[key] for key in guards},
-            seed=seed,
-            **settings,
+            settings=PathTrainingSettings.from_dict({"network": network, **settings, "seed": seed}),
         )
         self.renderer = known.changed(paths=paths, probes=probes)
 

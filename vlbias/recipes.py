@@ -371,8 +371,7 @@ def build_paths(
         images[: settings.path_faces],
         guards=guards,
         probes=probes,
-        settings=PathTrainingSettings(steps=settings.path_steps),
-        seed=seed,
+        settings=PathTrainingSettings(steps=settings.path_steps, seed=seed),
     )
     return paths, probes
 

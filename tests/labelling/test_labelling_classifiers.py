@@ -30,7 +30,7 @@ def brightness(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_any_function_labels(photos, capsys):
-    labels = ClassifierLabeller(brightness, ["dim", "bright"], size=16, batch_size=3).label(photos)
+    labels = ClassifierLabeller(brightness, ["dim", "bright"], size=16).label(photos, batch_size=3)
     assert "labelling: 10/10 images" in capsys.readouterr().err
     assert labels.table.index.tolist() == photos.ids
     # level 125 is 0.49 of white: called dim although it is given as bright
@@ -45,7 +45,8 @@ def test_any_function_labels(photos, capsys):
 
 def test_the_batch_size_changes_nothing(photos):
     def table(batch_size: int) -> pd.DataFrame:
-        return ClassifierLabeller(brightness, ["dim", "bright"], size=16, batch_size=batch_size).label(photos).table
+        labeller = ClassifierLabeller(brightness, ["dim", "bright"], size=16)
+        return labeller.label(photos, batch_size=batch_size).table
 
     assert table(64).equals(table(1))
 
@@ -71,7 +72,7 @@ def test_a_torch_module_is_a_function(photos):
 
 def test_unsure_and_unreadable_faces_have_a_reason_and_no_label(photos):
     (photos.root / "3.png").write_bytes(b"")
-    labels = ClassifierLabeller(brightness, ["dim", "bright"], size=16, min_confidence=0.6, batch_size=4).label(photos)
+    labels = ClassifierLabeller(brightness, ["dim", "bright"], size=16, min_confidence=0.6).label(photos, batch_size=4)
     assert labels.unlabelled() == {"low_confidence": 2, "unreadable_image": 1}
     assert labels.table.loc[["3.png", "5.png"], "label"].isna().all()
     assert labels.coverage == pytest.approx(0.7)

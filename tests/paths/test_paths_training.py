@@ -22,12 +22,14 @@ from vlbias.paths import (
     FeatureConstraint,
     LpipsConstraint,
     PathTrainingSettings,
+    Preservation,
     Probes,
+    Sight,
     arc_length,
     calibrate,
     drift_matrix,
+    extend_paths,
     fit_probes,
-    learn_path,
     measure_paths,
     train_paths,
 )
@@ -42,7 +44,7 @@ QUICK = PathTrainingSettings(steps=40, perceptual=0.0, identity=0.1, batch_size=
 def learned(diffae, clip, dipoles, images):
     two = {name: dipoles[name] for name in ("age", "tone")}
     guards = {name: dipoles[name] for name in ("smile", "glasses")}
-    return train_paths(diffae, clip, two, images, guards=guards, settings=QUICK, seed=0)
+    return train_paths(diffae, clip, two, images, guards=guards, settings=QUICK)
 
 
 def test_paths_point_where_clip_sees_the_attribute(learned, diffae, z_sem):
@@ -67,7 +69,7 @@ def test_strength_one_carries_one_pole_to_the_other(learned, z_sem):
 def test_the_same_seed_gives_the_same_paths(learned, diffae, clip, dipoles, images):
     two = {name: dipoles[name] for name in ("age", "tone")}
     guards = {name: dipoles[name] for name in ("smile", "glasses")}
-    again = train_paths(diffae, clip, two, images, guards=guards, settings=QUICK, seed=0)
+    again = train_paths(diffae, clip, two, images, guards=guards, settings=QUICK)
     for name, value in learned.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     assert diffae.evaluations > 0
@@ -93,7 +95,6 @@ def test_training_lowers_the_contrast(diffae, clip, dipoles, images, network, st
             torch.tensor([3.0]),
             settings,
             None,
-            None,
         )
         with torch.no_grad():
             lines.append(float(trainer.terms(trainer.draw(torch.Generator().manual_seed(0)))["contrast"]))
@@ -109,24 +110,23 @@ def test_regression_holds_the_other_readings():
     torch.testing.assert_close(effect_directions(z, readings), effects, atol=0.02, rtol=0)
 
 
-def test_learn_path_joins_a_further_one(learned, diffae, clip, dipoles, images, z_sem):
+def test_extended_paths_join_a_further_one(learned, diffae, clip, dipoles, images, z_sem):
     probes = fit_probes(clip, diffae, images, dipoles)
     guards = {name: dipoles[name] for name in ("age", "tone", "glasses")}
-    paths, all_probes = learn_path(
-        diffae, clip, "smile", dipoles["smile"], images, paths=learned, probes=probes, guards=guards,
-        steps=20, perceptual=0.0, identity=0.1,
+    paths, all_probes = extend_paths(
+        diffae, clip, {"smile": dipoles["smile"]}, images, paths=learned, probes=probes, guards=guards,
+        settings=PathTrainingSettings(steps=20, perceptual=0.0, identity=0.1),
     )  # fmt: skip
     assert paths.names == ("age", "tone", "smile")
     assert set(all_probes.names) == set(dipoles)
     report = drift_matrix(paths, all_probes, z_sem)
     assert report.summary.loc["smile +1", "success"] > 0.9
     assert report.changed.loc["smile +1", "age"] < 0.05
-    alone, own_probes = learn_path(
-        diffae, clip, "smile", dipoles["smile"], images, steps=0, perceptual=0.0, network="linear"
-    )
+    alone, own_probes = extend_paths(
+        diffae, clip, {"smile": dipoles["smile"]}, images,
+        settings=PathTrainingSettings(steps=0, perceptual=0.0, network="linear"),
+    )  # fmt: skip
     assert alone.names == own_probes.names == ("smile",)
-    with pytest.raises(ConfigError, match="Unknown setting 'step' for learning a path. Did you mean 'steps'?"):
-        learn_path(diffae, clip, "smile", dipoles["smile"], images, step=3)
 
 
 def test_probes_may_come_from_given_labels(diffae, dipoles, images, z_sem):
@@ -150,13 +150,13 @@ def test_drift_and_measure(learned, diffae, clip, dipoles, images, z_sem):
 
 def test_calibration_by_probe_alone_and_by_clip_alone(learned, diffae, clip, dipoles, images, z_sem):
     by_probe = calibrate(learned, z_sem, probes=fit_probes(clip, diffae, images, dipoles)).lengths.clone()
-    by_clip = calibrate(learned, z_sem, diffae=diffae, clip=clip, images=images, num_faces=32).lengths.clone()
+    by_clip = calibrate(learned, z_sem, sight=Sight(diffae, clip, images, num_faces=32)).lengths.clone()
     # Both judges read the same truth here, so they agree on what a strength of 1 is.
     torch.testing.assert_close(by_probe, by_clip, rtol=0.2, atol=0)
     with pytest.raises(ConfigError, match="Calibration needs `probes`"):
         calibrate(learned, z_sem)
     with pytest.raises(ShapeError, match="must be the same faces"):
-        calibrate(learned, z_sem[:5], diffae=diffae, clip=clip, images=images)
+        calibrate(learned, z_sem[:5], sight=Sight(diffae, clip, images))
 
 
 def test_a_path_that_goes_nowhere_is_recorded_as_such(linear_paths, z_sem, dipoles):
@@ -208,7 +208,7 @@ def trainer_of(real, **settings):
     paths = _new_paths(diffae, dipoles, options)
     probes = fit_probes(clip, diffae, images, dipoles)
     distances = _start(paths, faces, probes, list(dipoles), options)
-    return _Trainer(diffae, clip, paths, faces, dipoles, distances, options, None, None)
+    return _Trainer(diffae, clip, paths, faces, dipoles, distances, options, None)
 
 
 def gradients(trainer):
@@ -269,7 +269,7 @@ def test_any_function_is_a_judge(learned, diffae, clip, dipoles, images):
         return x.flatten(1)
 
     train_paths(diffae, clip, {"age": dipoles["age"]}, images,
-                identity=FeatureConstraint(features), perceptual=FeatureConstraint(features),
+                preserve=Preservation(FeatureConstraint(features), FeatureConstraint(features)),
                 settings=PathTrainingSettings(steps=1, batch_size=4, calibration_faces=2))  # fmt: skip
     assert calls == [4] * 4
 
@@ -319,7 +319,7 @@ def test_nan_stops_training(diffae, clip, dipoles, images):
             return (after * float("nan")).sum()
 
     with pytest.raises(TrainingError, match="The loss became NaN"):
-        train_paths(diffae, clip, {"age": dipoles["age"]}, images, identity=Broken(), settings=QUICK)
+        train_paths(diffae, clip, {"age": dipoles["age"]}, images, preserve=Preservation(Broken()), settings=QUICK)
 
 
 @pytest.mark.parametrize(

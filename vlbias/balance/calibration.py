@@ -106,9 +106,7 @@ def _sampled(task: Task) -> Scorers:
     cells = ["/".join(words) for words in zip(*(column[: len(x_0)] for column in labels), strict=True)]
     order = sorted(range(len(x_0)), key=lambda index: cells[index])
     through, cells = through_tensor(x_0[order], backend.batch_size), sorted(cells)
-    scale = fit_scale(
-        backend, task.identity, latent_identity, through, cells, least=task.settings.checks.identity
-    )
+    scale = fit_scale(backend, task.identity, latent_identity, through, cells, least=task.settings.checks.identity)
     return Scorers(judges, scale, backend.evaluations - before)
 
 

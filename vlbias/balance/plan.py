@@ -158,9 +158,7 @@ def count_cells(targets: Sequence[str], groups: Sequence[str], all_groups: Seque
     return counts
 
 
-def wanted_counts(
-    counts: Mapping[str, int], *, to: Level = "max", mode: str = "reduce"
-) -> dict[str, int]:
+def wanted_counts(counts: Mapping[str, int], *, to: Level = "max", mode: str = "reduce") -> dict[str, int]:
     """How many faces each group of one class is to have.
 
     Args:
@@ -514,9 +512,7 @@ def _replacing(
         mine = [move for move in moves if move[1] == giver]
         for index, (group, _, donors) in enumerate(mine):
             spare = [(item, giver) for item in staying[index :: len(mine)]]
-            streams.append(
-                _Stream(split, klass, group, [(item, giver) for item in donors], spare, replaces_donor=True)
-            )
+            streams.append(_Stream(split, klass, group, [(item, giver) for item in donors], spare, replaces_donor=True))
     return streams
 
 
@@ -586,9 +582,7 @@ def _after(before: Counts, rows: Sequence[Mapping[str, Any]]) -> Counts:
     return after
 
 
-def _plan_new(
-    poles: Sequence[Poles], classes: Sequence[str], num_images: int | None, settings: PlanSettings
-) -> Plan:
+def _plan_new(poles: Sequence[Poles], classes: Sequence[str], num_images: int | None, settings: PlanSettings) -> Plan:
     """A new, balanced dataset of pairs: a sampled face and its edit to another group, both kept.
 
     Each group gives as many donors as it receives edits, so the cells come out equal and edits stand in all of them:

@@ -36,6 +36,7 @@ MAX_LOG_ODDS = 14.0
 #: Edge in pixels => the faces at hand at that size, (b, 3, size, size) in [-1, 1].
 Look = Callable[[int], torch.Tensor]
 
+
 @dataclass(frozen=True)
 class Seen:
     """A batch of faces as scorers see it.

@@ -20,6 +20,7 @@ from vlbias.data.table import FaceDataset
 from vlbias.data.utkface import load_utkface, looks_like_utkface
 from vlbias.data.vggface2 import find_vggface2, load_vggface2
 from vlbias.errors import ConfigError, DatasetError, unknown
+from vlbias.world.joint import JointOptions
 
 __all__ = ["KINDS", "load_dataset", "open_dataset", "recognise"]
 
@@ -55,7 +56,7 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     if not isinstance(kind, str) or kind not in KINDS:
         raise unknown("dataset kind", str(kind), KINDS)
     loader = KINDS[kind]
-    known = [name for name in inspect.signature(loader).parameters if name != "root"]
+    known = _options(loader)
     wrong = sorted(set(options) - set(known))
     if wrong:
         raise ConfigError(f"`{wrong[0]}` is no option of '{kind}'. It has: {', '.join(known)}.")
@@ -78,7 +79,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
         DatasetError: no such folder, or nothing in it that is known.
         ConfigError: N is no number >= 1, or an option that no kind has.
     """
-    known = {name for loader in KINDS.values() for name in inspect.signature(loader).parameters} - {"root"}
+    known = {name for loader in KINDS.values() for name in _options(loader)}
     if wrong := sorted(set(options) - known):
         raise ConfigError(f"`{wrong[0]}` is no option of any dataset. There are: {', '.join(sorted(known))}.")
     if not isinstance(spec, (str, os.PathLike)):
@@ -141,7 +142,15 @@ def _inner(root: Path, kind: str, options: Mapping[str, Any]) -> Path:
 
 
 def _only(loader: Callable[..., FaceDataset], options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in inspect.signature(loader).parameters}
+    return {name: value for name, value in options.items() if name in _options(loader)}
+
+
+def _options(loader: Callable[..., FaceDataset]) -> list[str]:
+    """What a loader can be given beside the root."""
+    parameters = inspect.signature(loader).parameters.values()
+    collected = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    return [name for name in named if name != "root"] + (list(JointOptions.__annotations__) if collected else [])
 
 
 def _refuse_archive(root: Path) -> None:

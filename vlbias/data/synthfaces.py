@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
-from vlbias.data.table import FaceDataset, check_tensor, hash_split
+from vlbias.data.table import FaceDataset, Selection, check_tensor, hash_split
 from vlbias.errors import ConfigError
 from vlbias.images import to_pil, to_tensor
-
-if TYPE_CHECKING:
-    from vlbias.world import Faces
+from vlbias.world import Faces, render, sample
+from vlbias.world.joint import JointOptions
 
 __all__ = ["SynthFaces", "drawn_dataset", "load_synthfaces"]
 
@@ -54,12 +53,12 @@ class SynthFaces(FaceDataset):
         """The dataset itself: a drawn picture is never damaged."""
         return self
 
-    def select(self, which: Any) -> Self:
+    def select(self, which: Selection) -> Self:
         """Some of the faces, by ids or a mask."""
         ids = self._resolve(which)
         return replace(self, table=self.table.loc[ids], faces=self.faces[self._rows(ids)])
 
-    def counterfactual(self, items: Sequence[str] | None = None, /, **attributes: Any) -> Self:
+    def counterfactual(self, items: Sequence[str] | None = None, /, **attributes: object) -> Self:
         """The same faces with some attributes changed and all else equal: what a perfect edit would give.
 
         Args:
@@ -91,12 +90,10 @@ class SynthFaces(FaceDataset):
         return self.table.index.get_indexer(pd.Index(items))
 
     def _draw(self, items: Sequence[str]) -> torch.Tensor:
-        from vlbias.world import render
-
         return render(self.faces[self._rows(items)], self.image_size)
 
 
-def _at(value: Any, row: int) -> str:
+def _at(value: object, row: int) -> str:
     if isinstance(value, (list, tuple, np.ndarray, torch.Tensor, pd.Series)):
         value = list(value)[row]
     if isinstance(value, torch.Tensor):
@@ -118,12 +115,9 @@ def load_synthfaces(
     n: int | None = None,
     seed: int = 0,
     start: int = 0,
-    bias: Any = None,
-    cells: Any = None,
-    rates: Any = None,
-    expressions: Sequence[str] | None = None,
     setting: str = "varied",
     image_size: int = 64,
+    **labels: Unpack[JointOptions],
 ) -> SynthFaces:
     """Faces of the embedded world.
 
@@ -132,30 +126,21 @@ def load_synthfaces(
         n: how many, 1 to 1,000,000; ``None`` for the total of the counts in ``cells``, else 1000.
         seed: of the world; face i depends on ``(seed, start + i)`` alone.
         start: number of the first face: sets with other starts have other faces.
-        bias, cells, rates, expressions, setting: how faces are distributed, as for ``vlbias.world.sample``.
+        setting: ``"varied"`` or ``"posed"``, as for ``vlbias.world.sample``.
         image_size: edge in pixels, 16..1024.
+        **labels: ``bias``, ``cells``, ``rates`` and ``expressions``: how labels are distributed, as for
+            ``vlbias.world.sample``.
 
     Raises:
         ConfigError: a value out of range.
     """
-    from vlbias.world import sample
-
     if root is not None:
         raise ConfigError(f"synthfaces are drawn, they have no folder; got root={str(root)!r}. Leave it out.")
     if n is not None and not 1 <= n <= MAX_N:
         raise ConfigError(f"`n` must be in 1..{MAX_N:,}, the number of faces to draw; got {n:,}.")
-    if n is None and not cells:
+    if n is None and not labels.get("cells"):
         n = DEFAULT_N
-    faces = sample(
-        n,
-        bias=bias,
-        cells=cells,
-        rates=rates,
-        expressions=expressions,
-        setting=setting,
-        seed=seed,
-        start=start,
-    )
+    faces = sample(n, setting=setting, seed=seed, start=start, **labels)
     ids = [f"synth-{seed}-{start + row:06d}" for row in range(len(faces))]
     return drawn_dataset(faces, ids, image_size=image_size)
 

@@ -39,6 +39,9 @@ ORIGINS = ("real", "edited", "sampled", "round-trip", "counterfactual")
 PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed", "face_box"})
 
 # Decoding releases the interpreter, so a few threads help; more only fight over memory.
+#: Faces by their ids, or by a boolean mask.
+Selection = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
+
 _NUM_THREADS = 4
 
 
@@ -308,7 +311,7 @@ class FaceDataset(Shown):
 
     # -- selections ---------------------------------------------------------------------------------------------------
 
-    def select(self, which: Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index) -> Self:
+    def select(self, which: Selection) -> Self:
         """Some of the faces, as a dataset of the same kind.
 
         Args:
@@ -389,7 +392,7 @@ class FaceDataset(Shown):
                 near = difflib.get_close_matches(str(item), self.ids[:5000], n=5) or self.ids[:5]
                 raise unknown("id", str(item), near, where=f"'{self.name}' ({len(self)} faces; the nearest are listed)")
 
-    def _resolve(self, which: Any) -> list[str]:
+    def _resolve(self, which: Selection) -> list[str]:
         if isinstance(which, pd.Series) and pd.api.types.is_bool_dtype(which.dtype):
             if not which.index.equals(self.table.index):
                 if len(which) != len(self) or set(which.index) != set(self.table.index):

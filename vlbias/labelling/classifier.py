@@ -33,7 +33,6 @@ class ClassifierLabeller:
             trained on ImageNet do; ``None`` to pass pictures in [-1, 1].
         min_confidence: a face whose likeliest class is less likely has no label (reason ``low_confidence``).
         source: who gives the labels; ``None`` for "a classifier".
-        batch_size: pictures at a time; it changes speed and memory alone.
 
     The confidence is the probability of the likeliest class as the classifier states it. It is not calibrated: score
     the labeller against given labels with :func:`vlbias.labelling.evaluate`, which shows accuracy by confidence.
@@ -50,7 +49,6 @@ class ClassifierLabeller:
         std: Sequence[float] | None = None,
         min_confidence: float = 0.0,
         source: str | None = None,
-        batch_size: int = 64,
     ):
         if len(classes) < 2 or len(set(classes)) < len(classes):
             raise ConfigError(f"`classes` must be two or more different labels; got {list(classes)}.")
@@ -60,11 +58,10 @@ class ClassifierLabeller:
             raise ConfigError("`mean` and `std` go together; give both or neither.")
         checked_number("min_confidence", min_confidence, float, low=0, high=1)
         checked_number("size", size, low=1, high=4096)
-        checked_number("batch_size", batch_size, low=1)
         self.predict, self.classes, self.size, self.output = predict, list(classes), size, output
         self.mean = None if mean is None else torch.tensor(list(mean)).view(1, 3, 1, 1)
         self.std = None if std is None else torch.tensor(list(std)).view(1, 3, 1, 1)
-        self.min_confidence, self.batch_size = min_confidence, batch_size
+        self.min_confidence = min_confidence
         self.source = source or "labels of a classifier, not of a person"
 
     @torch.no_grad()
@@ -90,15 +87,23 @@ class ClassifierLabeller:
             raise ShapeError("the classifier's rows do not sum to one; pass output='logits' if they are logits.")
         return scores
 
-    def label(self, dataset: FaceDataset) -> Labels:
+    def label(self, dataset: FaceDataset, *, batch_size: int = 64) -> Labels:
         """Label every face, with progress on stderr.
+
+        Args:
+            dataset: the faces.
+            batch_size: pictures at a time; it changes speed and memory alone.
 
         Returns:
             Also columns ``p_<class>``, the probability of each class.
+
+        Raises:
+            ConfigError: ``batch_size`` is below 1.
         """
+        checked_number("batch_size", batch_size, low=1)
         rows: dict[str, dict[str, object]] = {}
         with track(len(dataset), "labelling", "images") as progress:
-            for ids, x, broken in batches(dataset, self.size, self.batch_size):
+            for ids, x, broken in batches(dataset, self.size, batch_size):
                 rows |= {item: {"reason": reason} for item, reason in broken.items()}
                 for item, row in zip(ids, self.probabilities(x) if ids else [], strict=True):
                     rows[item] = self._row(row)
@@ -124,18 +129,16 @@ def zero_shot(
     temperature: float | None = None,
     templates: Sequence[str] | None = None,
     min_confidence: float = 0.0,
-    batch_size: int = 64,
 ) -> ClassifierLabeller:
     """A labeller that compares pictures with texts.
 
     Args:
-        clip: the judge, see ``vlbias.clip.load``.
+        clip: compares them, see ``vlbias.clip.load``.
         classes: label => prompt or prompts, at least two, such as ``{"glasses": "a person who wears glasses", ...}``.
             Say what is absent too: "a person without glasses" rather than "a person".
         temperature: of the softmax over similarities; ``None`` for the one that the model learned.
         templates: sentences with one ``{}`` that every prompt is put in; ``None`` for the prompts alone.
         min_confidence: faces below it get no label.
-        batch_size: pictures at a time.
 
     Raises:
         ConfigError: fewer than two classes.
@@ -155,5 +158,4 @@ def zero_shot(
         size=max(clip.preprocess.size),
         min_confidence=min_confidence,
         source=f"zero-shot labels of the CLIP '{clip.name}' ({shown}), not of a person",
-        batch_size=batch_size,
     )

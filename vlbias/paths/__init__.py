@@ -1,6 +1,6 @@
 """Paths: learned directions through the semantic space, one for each dipole of texts."""
 
-from vlbias.paths.calibration import arc_length, calibrate
+from vlbias.paths.calibration import Sight, arc_length, calibrate
 from vlbias.paths.dipole import Dipole, text_directions
 from vlbias.paths.fields import LinearField, RbfField
 from vlbias.paths.losses import text_dipole_loss
@@ -13,10 +13,11 @@ from vlbias.paths.preservation import (
     EncoderConstraint,
     FeatureConstraint,
     LpipsConstraint,
+    Preservation,
 )
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
-from vlbias.paths.training import PathTrainingSettings, fit_probes, learn_path, train_paths
+from vlbias.paths.training import PathTrainingSettings, extend_paths, fit_probes, train_paths
 
 __all__ = [
     "BackboneConstraint",
@@ -30,14 +31,16 @@ __all__ = [
     "PathReport",
     "PathSet",
     "PathTrainingSettings",
+    "Preservation",
     "Probes",
     "RbfField",
+    "Sight",
     "arc_length",
     "calibrate",
     "clip_log_odds",
     "drift_matrix",
+    "extend_paths",
     "fit_probes",
-    "learn_path",
     "measure_paths",
     "pseudo_labels",
     "text_dipole_loss",

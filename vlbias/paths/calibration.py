@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -15,7 +15,7 @@ from vlbias.paths.pathset import PathSet
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
 
-__all__ = ["arc_length", "calibrate"]
+__all__ = ["Sight", "arc_length", "calibrate"]
 
 
 def arc_length(lengths: torch.Tensor, readings: torch.Tensor, target: float) -> float | None:
@@ -42,20 +42,42 @@ def arc_length(lengths: torch.Tensor, readings: torch.Tensor, target: float) -> 
     return None
 
 
+@dataclass(frozen=True)
+class Sight:
+    """Calibration by looking: walked codes are decoded, and CLIP reads the pictures.
+
+    Attributes:
+        diffae, clip: the models.
+        images: the faces whose codes are calibrated on (n, 3, h, w), float in [-1, 1] or uint8.
+        num_faces: faces of each pole that are decoded.
+        num_steps: network evaluations of each decode.
+        grid: lengths that are decoded, 0 included.
+        seed: of the noise that faces are decoded from.
+    """
+
+    diffae: DiffAE
+    clip: Clip
+    images: torch.Tensor
+    num_faces: int = 24
+    num_steps: int = 6
+    grid: int = 7
+    seed: int = 0
+
+    def read(self, images: torch.Tensor, paths: PathSet, name: str) -> torch.Tensor:
+        """Pictures (b, 3, h, w) => log-odds (b,) of the positive pole of a path's dipole."""
+        dipole = {name: paths.dipoles[name]}
+        parts = [self.clip.encode_image(to_float(chunk).to(self.clip.device)) for chunk in images.split(64)]
+        return torch.cat([clip_log_odds(self.clip, part, dipole)[:, 0] for part in parts])
+
+
 @torch.no_grad()
 def calibrate(
     paths: PathSet,
     z_sem: torch.Tensor,
     *,
     probes: Probes | None = None,
-    diffae: DiffAE | None = None,
-    clip: Clip | None = None,
-    images: torch.Tensor | None = None,
-    num_faces: int = 24,
-    decode_steps: int = 6,
+    sight: Sight | None = None,
     longest: float = 3.0,
-    grid: int = 7,
-    seed: int = 0,
 ) -> PathSet:
     """Measure, for each path and direction, the arc length that carries the median face of one pole to the other.
 
@@ -68,13 +90,8 @@ def calibrate(
         paths: changed in place: ``lengths`` and ``calibration``.
         z_sem: codes (n, d) of faces of both poles, as the encoder gives them.
         probes: readings from codes; a path without a probe is calibrated by CLIP alone.
-        diffae, clip, images: to decode walked faces and read them; ``images`` are the faces of ``z_sem``, float in
-            [-1, 1] or uint8. Give all three or none.
-        num_faces: faces of each pole that are decoded.
-        decode_steps: network evaluations of each decode.
+        sight: decodes walked faces and reads them; ``None`` for the probes alone.
         longest: longest arc length tried, in units of the present ``lengths``.
-        grid: lengths that are decoded, 0 included.
-        seed: of the noise that faces are decoded from.
 
     Returns:
         ``paths``.
@@ -83,41 +100,28 @@ def calibrate(
         ConfigError: nothing that reads was given.
         ShapeError: codes and images differ in number.
     """
-    seeing = clip is not None and diffae is not None and images is not None
-    if probes is None and not seeing:
-        raise ConfigError("Calibration needs `probes`, or `diffae`, `clip` and `images`.")
-    if images is not None and len(images) != len(z_sem):
-        raise ShapeError(f"`images` ({len(images)}) and `z_sem` ({len(z_sem)}) must be the same faces.")
-    z = paths.to_own_space(z_sem)
+    if probes is None and sight is None:
+        raise ConfigError("Calibration needs `probes`, or a `sight` (autoencoder, CLIP and images).")
+    if sight is not None and len(sight.images) != len(z_sem):
+        raise ShapeError(f"`images` ({len(sight.images)}) and `z_sem` ({len(z_sem)}) must be the same faces.")
     for k, name in enumerate(paths.names):
-        record: dict[str, Any] = {}
-        labels = _labels(paths, name, z_sem, probes, clip, images)
-        for column, sign in ((0, 1), (1, -1)):
+        labels = _labels(paths, name, z_sem, probes, sight)
+        record: dict[str, object] = {}
+        for column, (key, sign) in enumerate((("+", 1), ("-", -1))):
             source = torch.nonzero(labels == (sign < 0)).flatten()
             other = torch.nonzero(labels == (sign > 0)).flatten()
+            if not len(source) or not len(other):
+                record[key] = {"faces": [len(source), len(other)], "reached": False}
+                continue
             reach = float(paths.lengths[k, column]) * longest
             found: dict[str, float | None] = {}
-            if not len(source) or not len(other):
-                record["+" if sign > 0 else "-"] = {"faces": [len(source), len(other)], "reached": False}
-                continue
             if probes is not None and name in probes.names:
-                target = _median(probes, z_sem[other], name) * sign
-                lengths = torch.linspace(0, reach, 25)
-
-                def read_code(
-                    codes: torch.Tensor, probes: Probes = probes, sign: int = sign, name: str = name
-                ) -> float:
-                    return _median(probes, paths.from_own_space(codes), name) * sign
-
-                found["probe"] = _reach(paths, z[source[:512]], k, sign, lengths, read_code, target)
-            if seeing and not found.get("probe"):
-                found["clip"] = _by_sight(
-                    paths, diffae, clip, images, z, k, sign, source[:num_faces], other[: 4 * num_faces],
-                    torch.linspace(0, reach, grid), decode_steps, seed,
-                )  # fmt: skip
+                found["probe"] = _by_probe(paths, probes, z_sem[source[:512]], z_sem[other], name, sign, reach)
+            if sight is not None and not found.get("probe"):
+                found["clip"] = _by_sight(paths, sight, z_sem[source], z_sem[other], name, sign, reach)
             length = found.get("probe") or found.get("clip")
             paths.lengths[k, column] = length or reach
-            record["+" if sign > 0 else "-"] = {"length": length or reach, "reached": bool(length), **found}
+            record[key] = {"length": length or reach, "reached": bool(length), **found}
         paths.calibration[name] = record
     return paths
 
@@ -149,58 +153,42 @@ def _reach(
     return arc_length(lengths[: len(readings)], torch.tensor(readings), target)
 
 
-def _labels(
-    paths: PathSet, name: str, z_sem: torch.Tensor, probes: Probes | None, clip: Any, images: torch.Tensor | None
-) -> torch.Tensor:
+def _labels(paths: PathSet, name: str, z_sem: torch.Tensor, probes: Probes | None, sight: Sight | None) -> torch.Tensor:
     """Which faces stand at the positive pole, bool (n,)."""
     if probes is not None and name in probes.names:
         return probes.score(z_sem, name) > 0.5
-    assert images is not None
-    return pseudo_labels(_read(clip, images, paths, name).unsqueeze(1), unsure=0.0)[:, 0] > 0.5
+    if sight is None:
+        raise ConfigError(f"Path '{name}' has no probe; calibrating it needs a `sight`.")
+    return pseudo_labels(sight.read(sight.images, paths, name).unsqueeze(1), unsure=0.0)[:, 0] > 0.5
 
 
-def _median(probes: Probes, z_sem: torch.Tensor, name: str) -> float:
-    return float(probes.logits(z_sem)[:, probes.index(name)].median())
+def _by_probe(
+    paths: PathSet, probes: Probes, source: torch.Tensor, other: torch.Tensor, name: str, sign: int, reach: float
+) -> float | None:
+    """Length at which codes of one pole read like the other pole's, to a probe."""
 
+    def read(z_sem: torch.Tensor) -> float:
+        return float(probes.logits(z_sem)[:, probes.index(name)].median()) * sign
 
-def _read(clip: Clip, images: torch.Tensor, paths: PathSet, name: str) -> torch.Tensor:
-    parts = [
-        clip_log_odds(clip, clip.encode_image(to_float(chunk).to(clip.device)), {name: paths.dipoles[name]})[:, 0]
-        for chunk in images.split(64)
-    ]
-    return torch.cat(parts)
+    z, k = paths.to_own_space(source), paths.names.index(name)
+    lengths = torch.linspace(0, reach, 25)
+    return _reach(paths, z, k, sign, lengths, lambda codes: read(paths.from_own_space(codes)), read(other))
 
 
 def _by_sight(
-    paths: PathSet,
-    diffae: Any,
-    clip: Any,
-    images: Any,
-    z: torch.Tensor,
-    k: int,
-    sign: int,
-    source: torch.Tensor,
-    other: torch.Tensor,
-    lengths: torch.Tensor,
-    decode_steps: int,
-    seed: int,
+    paths: PathSet, sight: Sight, source: torch.Tensor, other: torch.Tensor, name: str, sign: int, reach: float
 ) -> float | None:
     """Length at which decoded faces of one pole read like the other pole's, to CLIP."""
-    name = paths.names[k]
-    side = images.shape[-1]
-    generator = torch.Generator().manual_seed(seed)
-    x_T = torch.randn(len(source), 3, side, side, generator=generator).to(z.device)
-
-    def decoded(codes: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        parts = [
-            diffae.decode(paths.from_own_space(c), x, num_steps=decode_steps)
-            for c, x in zip(codes.split(32), noise.split(32), strict=True)
-        ]
-        return torch.cat(parts)
+    source, side = source[: sight.num_faces], sight.images.shape[-1]
+    generator = torch.Generator().manual_seed(sight.seed)
+    x_T = torch.randn(len(source), 3, side, side, generator=generator).to(source.device)
 
     def read_face(codes: torch.Tensor) -> float:
-        return float(_read(clip, decoded(codes, x_T[: len(codes)]), paths, name).median()) * sign
+        pairs = zip(paths.from_own_space(codes).split(32), x_T[: len(codes)].split(32), strict=True)
+        decoded = torch.cat([sight.diffae.decode(z, x, num_steps=sight.num_steps) for z, x in pairs])
+        return float(sight.read(decoded, paths, name).median()) * sign
 
     # Both poles are read from decodes, so that what the decoder does to a picture cancels.
-    target = read_face(z[other[: len(source)]])
-    return _reach(paths, z[source], k, sign, lengths, read_face, target)
+    target = read_face(paths.to_own_space(other[: len(source)]))
+    lengths = torch.linspace(0, reach, sight.grid)
+    return _reach(paths, paths.to_own_space(source), paths.names.index(name), sign, lengths, read_face, target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +53,7 @@ class Dipole:
         return [list(self.positive), list(self.negative)]
 
     @classmethod
-    def from_json(cls, value: Any) -> Dipole:
+    def from_json(cls, value: object) -> Dipole:
         """Read ``[positive, negative]``, each a text or a list of texts.
 
         Raises:
@@ -75,6 +74,9 @@ class Dipole:
         return name if name.isidentifier() else f"path_{name}"
 
 
+#: A dipole, or its two poles: each a text or several.
+DipoleLike = Dipole | Sequence[str | Sequence[str]]
+
 _FILLERS = {"a", "an", "the", "of", "with", "photo", "picture", "and", "no", "not", "person", "face"}
 
 
@@ -82,7 +84,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def read_dipoles(dipoles: Mapping[str, Any]) -> dict[str, Dipole]:
+def read_dipoles(dipoles: Mapping[str, DipoleLike]) -> dict[str, Dipole]:
     """Dipoles by name from dipoles or pairs (positive, negative).
 
     Raises:

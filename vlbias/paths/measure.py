@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: (rows of the faces, path, strength) => their readings (b, m) afterwards, and similarity (b,) to what they were.
 Walk = Callable[[torch.Tensor, str, float], tuple[torch.Tensor, torch.Tensor]]
 
+#: Pictures that go through the networks together.
+BATCH_SIZE = 32
+
 __all__ = ["PathReport", "drift_matrix", "measure_paths"]
 
 
@@ -70,7 +73,6 @@ def measure_paths(
     strength: float = 1.0,
     num_steps: int = 20,
     identity: FeatureConstraint | None = None,
-    batch_size: int = 32,
 ) -> PathReport:
     """Drift of decoded edits, read by CLIP: each face is inverted once, walked and decoded.
 
@@ -93,17 +95,17 @@ def measure_paths(
     constraint = identity or EncoderConstraint(diffae)
     watched = {**dict(paths.dipoles), **dict(dipoles)}
     codes, noises = [], []
-    for x in images.to(diffae.device).split(batch_size):
+    for x in images.to(diffae.device).split(BATCH_SIZE):
         codes.append(diffae.encode(x))
         noises.append(diffae.invert(x, codes[-1], num_steps=num_steps))
     z_sem, x_T = torch.cat(codes), torch.cat(noises)
 
     def decode(z: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        pairs = zip(z.split(batch_size), noise.split(batch_size), strict=True)
+        pairs = zip(z.split(BATCH_SIZE), noise.split(BATCH_SIZE), strict=True)
         return torch.cat([diffae.decode(a, b, num_steps=num_steps) for a, b in pairs])
 
     def read(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([clip_log_odds(clip, clip.encode_image(part), watched) for part in x.split(batch_size)])
+        return torch.cat([clip_log_odds(clip, clip.encode_image(part), watched) for part in x.split(BATCH_SIZE)])
 
     plain = decode(z_sem, x_T)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -29,6 +30,7 @@ __all__ = [
     "EncoderConstraint",
     "FeatureConstraint",
     "LpipsConstraint",
+    "Preservation",
 ]
 
 
@@ -164,6 +166,24 @@ class LpipsConstraint:
     def distance(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """Pictures (b, 3, h, w) before and after => how far they lie apart, a scalar with a gradient."""
         return self.model(before.detach().clamp(-1, 1), after.clamp(-1, 1)).mean()
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """What the paths that are learned must preserve.
+
+    Attributes:
+        identity: who it is; ``None`` for the autoencoder's encoder.
+        perceptual: what the picture looks like; ``None`` for CLIP's feature maps.
+    """
+
+    identity: Constraint | None = None
+    perceptual: Constraint | None = None
+
+    def resolved(self, diffae: DiffAE, clip: Clip, *, look: bool) -> tuple[Constraint, Constraint | None]:
+        """Identity and look with the defaults filled in; no look where nothing weighs it (``look``)."""
+        identity = self.identity or EncoderConstraint(diffae)
+        return identity, self.perceptual or (ClipConstraint(clip) if look else None)
 
 
 def _backbone(name: str) -> nn.Module:

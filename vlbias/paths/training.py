@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
-from vlbias.errors import ConfigError, ShapeError, TrainingError, unknown
+from vlbias.errors import ConfigError, ShapeError, TrainingError
 from vlbias.images import to_float
 from vlbias.optim import flush_denormals, set_learning_rate
-from vlbias.paths.calibration import calibrate
-from vlbias.paths.dipole import Dipole, read_dipoles, text_directions
+from vlbias.paths.calibration import Sight, calibrate
+from vlbias.paths.dipole import Dipole, DipoleLike, read_dipoles, text_directions
 from vlbias.paths.fields import RbfField
 from vlbias.paths.losses import guard_loss, overlap_loss, text_dipole_loss
 from vlbias.paths.pathset import PathSet
-from vlbias.paths.preservation import ClipConstraint, Constraint, EncoderConstraint
+from vlbias.paths.preservation import Preservation
 from vlbias.paths.probes import Probes, effect_directions
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
 from vlbias.progress import track
 from vlbias.settings import Settings, number
 
-__all__ = ["PathTrainingSettings", "fit_probes", "learn_path", "train_paths"]
+__all__ = ["PathTrainingSettings", "extend_paths", "fit_probes", "train_paths"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class PathTrainingSettings(Settings):
         checkpointing: recompute the network's activations in the backward pass (slower, far less memory).
         bf16: run networks in bfloat16 where the device has it.
         calibration_faces: decoded faces of each pole that calibration looks at.
+        seed: of faces, noise and lengths drawn; the same seed gives the same paths on one machine.
 
     Raises:
         ConfigError: a value is out of range.
@@ -81,6 +82,7 @@ class PathTrainingSettings(Settings):
     checkpointing: bool = False
     bf16: bool = False
     calibration_faces: int = number(24, 1)
+    seed: int = number(0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +98,7 @@ def fit_probes(
     images: torch.Tensor,
     dipoles: Mapping[str, Dipole],
     *,
-    labels: Mapping[str, Any] | None = None,
+    labels: Mapping[str, torch.Tensor] | None = None,
     seed: int = 0,
 ) -> Probes:
     """Probes of all dipoles from CLIP's readings of ``images``, or from given labels where there are any.
@@ -116,16 +118,13 @@ def fit_probes(
 def train_paths(
     diffae: DiffAE,
     clip: Clip,
-    dipoles: Mapping[str, Dipole | Any],
+    dipoles: Mapping[str, DipoleLike],
     images: torch.Tensor,
     *,
-    guards: Mapping[str, Dipole | Any] | None = None,
+    guards: Mapping[str, DipoleLike] | None = None,
     probes: Probes | None = None,
-    labels: Mapping[str, Any] | None = None,
     settings: PathTrainingSettings | None = None,
-    identity: Constraint | None = None,
-    perceptual: Constraint | None = None,
-    seed: int = 0,
+    preserve: Preservation | None = None,
 ) -> PathSet:
     """Learn one path for each dipole, and calibrate it.
 
@@ -136,11 +135,10 @@ def train_paths(
         images: faces to learn on, some hundreds or more: (n, 3, h, w) in [-1, 1], or uint8.
         guards: name => dipole, readings that the paths must leave alone; they are negatives of the contrast, their
             readings are held, and (``project``) their probes' directions are taken out of every path.
-        probes: readings of dipoles and guards from codes; ``None`` to fit them (on ``labels``, else on CLIP).
-        labels: true labels of ``images`` where there are any; see :func:`fit_probes`.
+        probes: readings of dipoles and guards from codes, see :func:`fit_probes`; those that are missing are fitted to
+            CLIP's readings.
         settings: ``None`` for the defaults.
-        identity, perceptual: what must stay; ``None`` for the autoencoder's encoder and CLIP's feature maps.
-        seed: of faces, noise and lengths drawn; the same seed gives the same paths on one machine.
+        preserve: what must stay; ``None`` for the defaults.
 
     Returns:
         A calibrated set in normalised space, frozen.
@@ -158,66 +156,54 @@ def train_paths(
         raise ConfigError(f"{', '.join(both)} cannot be both learned and guarded.")
     everything = {**learned, **held}
     faces = _Faces.read(diffae, clip, images, everything)
-    probes = _complete(probes, faces, everything, labels or {}, seed)
+    probes = _complete(probes, faces, everything, settings.seed)
     paths = _new_paths(diffae, learned, settings)
     distances = _start(paths, faces, probes, list(everything), settings)
     if settings.project:
         paths.guard_basis = _guard_basis(paths, probes, list(everything))
     paths.to(faces.z.device)
     if settings.steps:
-        trainer = _Trainer(diffae, clip, paths, faces, everything, distances, settings, identity, perceptual)
-        trainer.fit(seed)
+        trainer = _Trainer(diffae, clip, paths, faces, everything, distances, settings, preserve)
+        trainer.fit()
     paths.requires_grad_(False)
     paths.lengths[:] = distances.unsqueeze(1)
-    calibrate(paths, faces.z_sem, probes=probes, diffae=diffae, clip=clip, images=faces.images,
-              num_faces=settings.calibration_faces, seed=seed)  # fmt: skip
-    return paths
+    sight = Sight(diffae, clip, faces.images, num_faces=settings.calibration_faces, seed=settings.seed)
+    return calibrate(paths, faces.z_sem, probes=probes, sight=sight)
 
 
-def learn_path(
+def extend_paths(
     diffae: DiffAE,
     clip: Clip,
-    name: str,
-    dipole: Dipole,
+    dipoles: Mapping[str, DipoleLike],
     images: torch.Tensor,
     *,
     paths: PathSet | None = None,
     probes: Probes | None = None,
-    guards: Mapping[str, Dipole] | None = None,
-    seed: int = 0,
-    **settings: Any,
+    guards: Mapping[str, DipoleLike] | None = None,
+    settings: PathTrainingSettings | None = None,
 ) -> tuple[PathSet, Probes]:
-    """Learn one further path and join it to those that are there; see :func:`train_paths`.
+    """Learn further paths and join them to those that are there; see :func:`train_paths`.
+
+    Args:
+        paths: those that are there, which stay as they are; ``None`` for no others.
+        settings: ``None`` for the defaults, with the network that ``paths`` have.
 
     Returns:
         All paths and all probes, the new ones included.
 
     Raises:
-        ConfigError: unknown settings, or a set in another space (a published one cannot be extended).
+        ConfigError: a set of another network, or in another space (a published one cannot be extended).
     """
-    known = PathTrainingSettings.__dataclass_fields__
-    for setting in settings:
-        if setting not in known:
-            raise ConfigError(str(unknown("setting", setting, known, where="learning a path")))
-    if paths is not None:
-        if paths.space != "normalized":
-            raise ConfigError(
-                "Published paths live in raw space and cannot be joined with new ones; save the new set apart."
-            )
-        settings.setdefault("network", paths.network)
-    guards = {key: value for key, value in (guards or {}).items() if key != name}
-    everything = {name: dipole, **guards}
-    probes = _complete(probes, _Faces.read(diffae, clip, images, everything), everything, {}, seed)
-    new = train_paths(
-        diffae,
-        clip,
-        {name: dipole},
-        images,
-        guards=guards,
-        probes=probes,
-        settings=PathTrainingSettings(**settings),
-        seed=seed,
-    )
+    if paths is not None and paths.space != "normalized":
+        raise ConfigError(
+            "Published paths live in raw space and cannot be joined with new ones; save the new set apart."
+        )
+    if settings is None:
+        settings = PathTrainingSettings.from_dict({} if paths is None else {"network": paths.network})
+    learned, held = read_dipoles(dipoles), read_dipoles(guards or {})
+    everything = {**learned, **held}
+    probes = _complete(probes, _Faces.read(diffae, clip, images, everything), everything, settings.seed)
+    new = train_paths(diffae, clip, learned, images, guards=held, probes=probes, settings=settings)
     return (paths.join(new) if paths is not None else new), probes
 
 
@@ -256,7 +242,7 @@ class _Faces:
         return cls(images, z_sem, diffae.normalize(z_sem), feature, log_odds)
 
 
-def _probes(faces: _Faces, dipoles: Mapping[str, Dipole], labels: Mapping[str, Any], seed: int) -> Probes:
+def _probes(faces: _Faces, dipoles: Mapping[str, Dipole], labels: Mapping[str, torch.Tensor], seed: int) -> Probes:
     given = dict(labels)
     missing = [name for name in dipoles if name not in given]
     if missing:
@@ -267,9 +253,7 @@ def _probes(faces: _Faces, dipoles: Mapping[str, Dipole], labels: Mapping[str, A
     return Probes.fit(faces.z_sem, {name: given[name] for name in dipoles}, dipoles=dipoles, seed=seed)
 
 
-def _complete(
-    probes: Probes | None, faces: _Faces, dipoles: Mapping[str, Dipole], labels: Mapping[str, Any], seed: int
-) -> Probes:
+def _complete(probes: Probes | None, faces: _Faces, dipoles: Mapping[str, Dipole], seed: int) -> Probes:
     """``probes``, and new ones for the dipoles that they cannot read."""
     missing = {name: d for name, d in dipoles.items() if probes is None or name not in probes.names}
     if not missing:
@@ -278,7 +262,7 @@ def _complete(
     if faces.log_odds is not None:
         columns = [list(dipoles).index(name) for name in missing]
         faces = replace(faces, log_odds=faces.log_odds[:, columns])
-    fitted = _probes(faces, missing, {name: labels[name] for name in missing if name in labels}, seed)
+    fitted = _probes(faces, missing, {}, seed)
     return fitted if probes is None else probes.join(fitted)
 
 
@@ -325,8 +309,7 @@ class _Trainer:
         dipoles: Mapping[str, Dipole],
         distances: torch.Tensor,
         settings: PathTrainingSettings,
-        identity: Constraint | None,
-        perceptual: Constraint | None,
+        preserve: Preservation | None,
     ):
         self.diffae, self.clip, self.paths, self.faces, self.settings = diffae, clip, paths, faces, settings
         self.distances = distances.to(faces.z.device)
@@ -334,15 +317,15 @@ class _Trainer:
         self.num_learned = len(paths.names)
         assert faces.features is not None
         self.scale = (faces.features @ self.directions.T).std(dim=0, correction=0).clamp_min(1e-4)
-        self.identity = identity or EncoderConstraint(diffae)
-        self.perceptual = perceptual or (ClipConstraint(clip) if settings.perceptual else None)
+        preserve = preserve or Preservation()
+        self.identity, self.perceptual = preserve.resolved(diffae, clip, look=settings.perceptual > 0)
         self.T = len(diffae.alphas_cumprod)
 
-    def fit(self, seed: int) -> None:
+    def fit(self) -> None:
         settings = self.settings
         self.paths.requires_grad_(True)
         optimizer = torch.optim.Adam(self.paths.field.parameters(), lr=settings.learning_rate)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(settings.seed)
         title = f"learning {', '.join(self.paths.names)}"
         with flush_denormals(), track(settings.steps, title, "steps") as progress:
             for step in range(settings.steps):

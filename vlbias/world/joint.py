@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from vlbias.world.attributes import (
     label_position,
 )
 
-__all__ = ["Joint"]
+__all__ = ["Joint", "JointOptions"]
 
 Bias = Mapping[tuple[str, str], float]
 Cells = Mapping[tuple[str, ...], Mapping[tuple[object, ...], float]]
@@ -43,6 +44,15 @@ class _Table:
     codes: np.ndarray
     weights: np.ndarray
     exact: bool
+
+
+class JointOptions(TypedDict, total=False):
+    """The fields of :class:`Joint` as keywords of whoever draws faces; ``None`` leaves one at its default."""
+
+    bias: Bias | None
+    cells: Cells | None
+    rates: Mapping[str, float] | None
+    expressions: Sequence[str] | None
 
 
 @dataclass(frozen=True)

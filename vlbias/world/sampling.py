@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Integral
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from vlbias.errors import ConfigError
 from vlbias.world.attributes import ATTRIBUTES, CATEGORIES, NUISANCES, PICTURE_LABELS, TRAITS
 from vlbias.world.chance import picture_keys, row_keys, uniform
 from vlbias.world.faces import Faces
-from vlbias.world.joint import Bias, Cells, Joint
+from vlbias.world.joint import Joint, JointOptions
 
 __all__ = ["identities", "sample"]
 
@@ -22,13 +22,10 @@ _SETTINGS = ("varied", "posed")
 def sample(
     n: int | None = None,
     *,
-    bias: Bias | None = None,
-    cells: Cells | None = None,
-    rates: dict[str, float] | None = None,
-    expressions: Sequence[str] | None = None,
     setting: str = "varied",
     seed: int = 0,
     start: int = 0,
+    **labels: Unpack[JointOptions],
 ) -> Faces:
     """Draw the attributes of n faces; by default every two-valued label is a fair coin, independent of the others
     (but beards go with men, and hair length leans on gender).
@@ -38,13 +35,13 @@ def sample(
 
     Args:
         n: number of faces, >= 0; None takes the total of the counts in ``cells``.
-        bias: associations, ``{("smile", "skin"): 0.9}``: smiling goes with dark skin, rates unchanged;
-            see :class:`~vlbias.world.joint.Joint` for the exact meaning.
-        cells: exact counts, ``{("smile", "skin"): {(1, "dark"): 35, (1, "light"): 414, ...}}``, or proportions.
-        rates: probability of a label's positive value, ``{"glasses": 0.1}``.
-        expressions: expressions to draw evenly, e.g. :data:`EXPRESSIONS`; None: smiling or neutral faces.
         setting: ``"varied"``, or ``"posed"`` with calm pose, light and expression at full strength.
         seed: which population. start: index of the first face.
+        **labels: how labels are distributed: fields of :class:`~vlbias.world.joint.Joint`, which has their exact
+            meaning. ``bias={("smile", "skin"): 0.9}``: smiling goes with dark skin, rates unchanged.
+            ``cells={("smile", "skin"): {(1, "dark"): 35, (1, "light"): 414, ...}}``: exact counts, or proportions.
+            ``rates={"glasses": 0.1}``: probability of a label's positive value. ``expressions``: those to draw evenly,
+            e.g. :data:`EXPRESSIONS`; without them smiling or neutral faces.
 
     Raises:
         ConfigError: a number, setting or distribution out of range or contradictory.
@@ -57,7 +54,7 @@ def sample(
         >>> int((faces.table()["smile"] == 1).sum())
         4
     """
-    joint = Joint(bias or {}, cells or {}, rates or {}, expressions)
+    joint = _joint(labels)
     total = joint.num_exact
     n = total if n is None else n
     if n is None:
@@ -75,13 +72,10 @@ def identities(
     num_identities: int,
     images_per_identity: int,
     *,
-    bias: Bias | None = None,
-    cells: Cells | None = None,
-    rates: dict[str, float] | None = None,
-    expressions: Sequence[str] | None = None,
     setting: str = "varied",
     seed: int = 0,
     start: int = 0,
+    **labels: Unpack[JointOptions],
 ) -> Faces:
     """Several pictures of each person: geometry, age, skin, gender, hair, eyes, nose, lips and beard stay, while
     expression, glasses and every nuisance change. Faces come person by person; ``identity`` says who.
@@ -92,7 +86,7 @@ def identities(
     Raises:
         ConfigError: as :func:`sample`; or a person's label is planted to follow smile or glasses.
     """
-    joint = Joint(bias or {}, cells or {}, rates or {}, expressions)
+    joint = _joint(labels)
     _whole("num_identities", num_identities, 0)
     _whole("images_per_identity", images_per_identity, 1)
     _whole("seed", seed, None)
@@ -106,6 +100,15 @@ def identities(
     pictures = picture_keys(persons, images_per_identity)
     who = np.arange(start, start + num_identities)
     return _faces(joint, persons, pictures, who, setting)
+
+
+def _joint(labels: JointOptions) -> Joint:
+    known = sorted(JointOptions.__annotations__)
+    if wrong := sorted(set(labels) - set(known)):
+        raise ConfigError(f"`{wrong[0]}` says nothing about labels; there are {', '.join(known)}.")
+    return Joint(
+        labels.get("bias") or {}, labels.get("cells") or {}, labels.get("rates") or {}, labels.get("expressions")
+    )
 
 
 def _whole(name: str, value: object, low: int | None) -> None:
