@@ -38,10 +38,10 @@ ORIGINS = ("real", "edited", "sampled", "round-trip", "counterfactual")
 #: Columns that say where a row comes from; they are no attributes of the face. Scores are named ``score_*``.
 PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed", "face_box"})
 
-# Decoding releases the interpreter, so a few threads help; more only fight over memory.
 #: Faces by their ids, or by a boolean mask.
 Selection = Sequence[str] | Sequence[bool] | np.ndarray | pd.Series | pd.Index
 
+# Decoding releases the interpreter, so a few threads help; more only fight over memory.
 _NUM_THREADS = 4
 
 
