@@ -146,6 +146,7 @@ def test_every_class_of_settings_is_checked(kind: Any):
     given["DiffAETrainingSettings"] = {"max_images": 9}
     given["_ModelConfig"] = {"embed_dim": 8, "vision_cfg": {"width": 8}, "text_cfg": {}}
     given["Configuration"] = {"backbone": "resnet10t", "head": "arcface", "optimizer": "adam", "learning_rate": 1e-3}
+    given["EditPlanSettings"] = {"target": "smile", "protected": ["skin"]}
     good = kind(**given.get(kind.__name__, {}))
     hints = kind.__init__.__annotations__
     for item in dataclasses.fields(good):

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlbias.balance import PlanSettings, Poles, make_plan, wanted_counts
+from vlbias.balance import EditPlanSettings, Poles, make_plan, wanted_counts
 from vlbias.balance.plan import item_seed
-from vlbias.errors import PlanError
+from vlbias.errors import ConfigError, PlanError
 
 SKIN = Poles("skin", "skin_tone", {"light": -1, "dark": 1})
 
 
 def planned(table, poles, *, open_groups=False, target_values=(), num_images=None, **settings):
-    settings = PlanSettings(protected=[pole.column for pole in poles], **settings)
+    settings = EditPlanSettings(protected=[pole.column for pole in poles], **settings)
     return make_plan(
         table, settings, poles, open_groups=open_groups, target_values=target_values, num_images=num_images
     )
@@ -223,8 +223,9 @@ def test_errors_name_what_is_wrong():
     plan_error("`to` must be one of max, mean for mode 'amplify'", to="all", mode="amplify")
     plan_error("which source='prior' does not have", to="mean", source="prior")
     plan_error("Use source='real'", mode="amplify", source="prior")
-    plan_error("`chunk_size` must be >= 1", chunk_size=0)
-    plan_error("`limit` must be a whole number >= 1", limit=0)
+    for name in ("chunk_size", "limit"):
+        with pytest.raises(ConfigError, match=f"`{name}` of EditPlanSettings must be a whole number >= 1.*; got 0"):
+            EditPlanSettings("target", ["skin"], **{name: 0})
 
 
 def test_a_group_with_no_donor_is_named():

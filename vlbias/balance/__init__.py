@@ -2,7 +2,7 @@
 
 from vlbias.balance.balancer import Balancer
 from vlbias.balance.identity import identity_scorer
-from vlbias.balance.plan import Cost, Plan, PlanSettings, make_plan, wanted_counts
+from vlbias.balance.plan import Cost, EditPlanSettings, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
 from vlbias.balance.run import Result
 from vlbias.balance.run_folder import verify_run
@@ -14,8 +14,8 @@ __all__ = [
     "Balancer",
     "Checks",
     "Cost",
+    "EditPlanSettings",
     "Plan",
-    "PlanSettings",
     "Poles",
     "Reason",
     "Result",

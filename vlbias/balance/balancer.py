@@ -15,7 +15,7 @@ from vlbias.balance.identity import resolve_identity
 from vlbias.balance.originals import ORIGINALS, label_columns
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.pictures import check_size, resolution_note
-from vlbias.balance.plan import Plan, PlanSettings, make_plan
+from vlbias.balance.plan import EditPlanSettings, Plan, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.pseudonyms import check_pseudonyms
 from vlbias.balance.round_trip import check_round_trip, trips_of
@@ -157,8 +157,8 @@ class Balancer(Shown):
         )
         return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
 
-    def _plan_settings(self, limit: int | None = None) -> PlanSettings:
-        return PlanSettings(
+    def _plan_settings(self, limit: int | None = None) -> EditPlanSettings:
+        return EditPlanSettings(
             self.target,
             tuple(self.protected),
             mode=self.mode,

@@ -20,14 +20,15 @@ import pandas as pd
 from vlbias.balance.poles import Poles, column_labels, spelled
 from vlbias.errors import PlanError
 from vlbias.labels import group_name
+from vlbias.settings import Settings, number
 from vlbias.shown import Glance, Shown, printable
 
 __all__ = [
     "Cost",
     "Counts",
+    "EditPlanSettings",
     "Level",
     "Plan",
-    "PlanSettings",
     "count_cells",
     "counts_table",
     "item_seed",
@@ -239,7 +240,7 @@ class _Stream:
 
 
 @dataclass(frozen=True)
-class PlanSettings:
+class EditPlanSettings(Settings):
     """What is planned, checked before any dataset is seen.
 
     Attributes:
@@ -253,7 +254,7 @@ class PlanSettings:
         limit: at most so many edits, spread evenly over the cells.
 
     Raises:
-        PlanError: names the setting, its value and what it may be.
+        PlanError, ConfigError: names the setting, its value and what it may be.
     """
 
     target: str
@@ -262,14 +263,12 @@ class PlanSettings:
     to: Level = "max"
     source: str = "real"
     splits: Sequence[str] = ("train",)
-    seed: int = 0
-    chunk_size: int = 32
-    limit: int | None = None
+    seed: int = number(0)
+    chunk_size: int = number(32, 1)
+    limit: int | None = number(None, 1)
 
     def __post_init__(self) -> None:
         self._check_columns()
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise PlanError(f"`seed` must be a whole number; got {self.seed!r}.")
         _check_level(self.to, self.mode)
         if self.source not in SOURCES:
             raise PlanError(f"`source` must be one of {', '.join(SOURCES)}; got {self.source!r}.")
@@ -277,10 +276,7 @@ class PlanSettings:
             raise PlanError("`to`='mean' puts edits in the place of their donors, which source='prior' does not have.")
         if self.source == "prior" and self.mode == "amplify":
             raise PlanError("`mode`='amplify' edits the dataset's own minority members. Use source='real'.")
-        if self.chunk_size < 1:
-            raise PlanError(f"`chunk_size` must be >= 1; got {self.chunk_size}.")
-        if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
-            raise PlanError(f"`limit` must be a whole number >= 1; got {self.limit!r}.")
+        super().__post_init__()
 
     def _check_columns(self) -> None:
         target, protected = self.target, self.protected
@@ -295,7 +291,7 @@ class PlanSettings:
         if target in protected:
             raise PlanError(f"`target` and `protected` are both '{target}'. Balancing needs two different attributes.")
 
-    def to_dict(self, poles: Sequence[Poles]) -> dict[str, Any]:
+    def facts(self, poles: Sequence[Poles]) -> dict[str, Any]:
         """Plain values, with where the values of each protected column stand."""
         return {
             "target": self.target,
@@ -313,7 +309,7 @@ class PlanSettings:
 
 def make_plan(
     table: pd.DataFrame | None,
-    settings: PlanSettings,
+    settings: EditPlanSettings,
     poles: Sequence[Poles],
     *,
     open_groups: bool = False,
@@ -363,7 +359,7 @@ def make_plan(
         )
     rows = _rows(streams, groups, poles, settings)
     notes = _notes(table[table["split"].isin(splits)], poles, open_groups)
-    return Plan(_frame(rows), before, _after(before, rows), groups, settings.to_dict(poles), notes=notes)
+    return Plan(_frame(rows), before, _after(before, rows), groups, settings.facts(poles), notes=notes)
 
 
 def _check_level(to: Any, mode: str) -> None:
@@ -390,7 +386,7 @@ def _check_shares(shares: Mapping[Any, Any]) -> None:
         raise PlanError(f"`to` holds shares that are not >= 0 with a positive sum: {dict(shares)}.")
 
 
-def _check_poles(settings: PlanSettings, poles: Sequence[Poles]) -> None:
+def _check_poles(settings: EditPlanSettings, poles: Sequence[Poles]) -> None:
     columns, names = [pole.column for pole in poles], [pole.name for pole in poles]
     if columns != list(settings.protected):
         raise PlanError(f"`poles` must be those of {', '.join(settings.protected)}; got {', '.join(columns)}.")
@@ -452,7 +448,7 @@ def _notes(table: pd.DataFrame, poles: Sequence[Poles], open_groups: bool) -> tu
 
 
 def _streams(
-    split: str, klass: str, rows: pd.DataFrame, groups: Sequence[str], settings: PlanSettings
+    split: str, klass: str, rows: pd.DataFrame, groups: Sequence[str], settings: EditPlanSettings
 ) -> list[_Stream]:
     """The edits that one class of one split needs."""
     counts = count_cells(list(rows["target"]), list(rows["group"]), groups)[klass]
@@ -520,22 +516,22 @@ def _rows(
     streams: Sequence[_Stream],
     groups: Mapping[str, tuple[str, ...]],
     poles: Sequence[Poles],
-    settings: PlanSettings,
+    settings: EditPlanSettings,
 ) -> list[dict[str, Any]]:
     """Interleave the streams, cut them into chunks, and deal each stream's spare donors to its edits."""
     order = [
-        (number, index)
+        (which, index)
         for index in range(max((len(stream.donors) for stream in streams), default=0))
-        for number, stream in enumerate(streams)
+        for which, stream in enumerate(streams)
         if index < len(stream.donors)
     ][: settings.limit]
-    used = [sum(1 for number, _ in order if number == wanted) for wanted in range(len(streams))]
+    used = [sum(1 for other, _ in order if other == wanted) for wanted in range(len(streams))]
     spares = [stream.spare_beyond(count) for stream, count in zip(streams, used, strict=True)]
     rows = []
-    for slot, (number, index) in enumerate(order):
-        stream = streams[number]
+    for slot, (which, index) in enumerate(order):
+        stream = streams[which]
         donor, giver = stream.donors[index]
-        reserves = spares[number][index : index + RESERVES_PER_EDIT * used[number] : used[number]]
+        reserves = spares[which][index : index + RESERVES_PER_EDIT * used[which] : used[which]]
         moves = walks(poles, groups[giver], groups[stream.to])
         rows.append(
             {
@@ -582,7 +578,9 @@ def _after(before: Counts, rows: Sequence[Mapping[str, Any]]) -> Counts:
     return after
 
 
-def _plan_new(poles: Sequence[Poles], classes: Sequence[str], num_images: int | None, settings: PlanSettings) -> Plan:
+def _plan_new(
+    poles: Sequence[Poles], classes: Sequence[str], num_images: int | None, settings: EditPlanSettings
+) -> Plan:
     """A new, balanced dataset of pairs: a sampled face and its edit to another group, both kept.
 
     Each group gives as many donors as it receives edits, so the cells come out equal and edits stand in all of them:
@@ -614,5 +612,5 @@ def _plan_new(poles: Sequence[Poles], classes: Sequence[str], num_images: int | 
                     streams.append(_Stream("train", klass, wanted, [("", giver)] * share, keep_donor=True))
     before: Counts = {klass: dict.fromkeys(names, 0) for klass in sorted(classes)}
     rows = _rows(streams, groups, poles, settings)
-    values = {**settings.to_dict(poles), "num_images": num_images}
+    values = {**settings.facts(poles), "num_images": num_images}
     return Plan(_frame(rows), before, _after(before, rows), groups, values)
