@@ -75,7 +75,7 @@ def random_editor(image_size: int, steps: int, x_0: torch.Tensor, labels: dict[s
         for parameter in paths.field.parameters():
             parameter.copy_(normal.reshape(parameter.shape))
     paths.requires_grad_(False)
-    render = RenderSettings(invert_steps=steps, decode_steps=steps, batch_size=1, method="difference")
+    render = RenderSettings(edit_steps=steps, batch_size=1, method="difference")
     return Editor(diffae, clip=Brightness(), paths=paths, probes=probes, settings=render, info={"name": "random"})
 
 
@@ -108,12 +108,12 @@ def one_photograph(editor, path: Path) -> bool:
     settings = renderer.settings
     with stage("encode"):
         z_sem = renderer.encode(x_0)
-    with stage(f"invert, {settings.invert_steps} steps of {settings.solver}"):
-        x_T = renderer.invert(x_0, z_sem)
+    with stage(f"trace, {settings.edit_steps} steps of {settings.solver}"):
+        traced = renderer.trace(x_0, z_sem)
     with stage("walk"):
         z_edit = renderer.walk(z_sem, {"skin_tone": 1.0})
-    with stage(f"decode, {settings.decode_steps} steps, edited and unedited"):
-        edited = renderer.render(x_0, z_sem, x_T, z_edit)
+    with stage(f"edit along the trace, {settings.edit_steps} steps"):
+        edited = renderer.render(x_0, z_sem, z_edit, traced)
     with stage("carry the difference to the photograph's pixels"):
         raster = original.changed(to_pixels(x_0)[0], to_pixels(edited)[0])
     with stage("write"):

@@ -24,7 +24,7 @@ from vlbias.clip import Clip, load
 from vlbias.data import FaceDataset
 from vlbias.images import to_pil, to_tensor
 from vlbias.paths import text_directions
-from vlbias.types import Backend, Strengths
+from vlbias.types import Backend, Strengths, Traced
 
 
 class PipelineBackend(Backend):
@@ -85,15 +85,7 @@ class PipelineBackend(Backend):
             z = z + (step * self.lengths[name])[:, None] * self.directions[name]
         return z
 
-    def render(
-        self,
-        x_0: torch.Tensor,
-        z_sem: torch.Tensor,
-        x_T: torch.Tensor,
-        z_edit: torch.Tensor,
-        *,
-        x_back: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def render(self, x_0: torch.Tensor, z_sem: torch.Tensor, z_edit: torch.Tensor, traced: Traced) -> torch.Tensor:
         edited = []
         for x, moved in zip(x_0, z_edit - z_sem, strict=True):
             asked = {name: float(moved @ self.directions[name]) / self.lengths[name] for name in self.directions}

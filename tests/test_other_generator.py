@@ -75,10 +75,10 @@ def test_it_draws_what_is_asked_and_leaves_still_faces_alone(pieces):
     z = backend.encode(x)
     walked = backend.walk(z, {"skin_tone": torch.tensor([0.0, 1.0, -1.0])})
     before = backend.evaluations
-    edited = backend.render(x, z, backend.invert(x, z), walked)
+    edited = backend.render(x, z, walked, backend.trace(x, z))
     assert torch.equal(edited[0], x[0]) and backend.evaluations - before == 2 * backend.steps
     assert edited[1].mean() < x[1].mean() - 0.1 and edited[2].mean() > x[2].mean() + 0.1
-    assert torch.equal(edited, backend.render(x, z, backend.invert(x, z), walked))
+    assert torch.equal(edited, backend.render(x, z, walked, backend.trace(x, z)))
 
 
 def test_a_dataset_is_balanced_and_a_run_is_resumed(pieces, tmp_path):

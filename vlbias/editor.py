@@ -23,6 +23,7 @@ from vlbias.originals import Original
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
 from vlbias.rendering import Renderer, RenderSettings
 from vlbias.shown import Glance, Shown
+from vlbias.types import Traced
 
 __all__ = ["Code", "Editor"]
 
@@ -257,7 +258,7 @@ class Editor(Shown):
             return x_0
         z_sem = self.renderer.encode(x_0)
         if seed is None:
-            return self.renderer.edit(x_0, z_sem, self.renderer.invert(x_0, z_sem), moving)
+            return self.renderer.edit(x_0, z_sem, moving)
         fresh = self.renderer.noise(range(seed, seed + len(x_0)))
         return self.renderer.decode(self.renderer.walk(z_sem, moving), fresh)
 
@@ -305,16 +306,15 @@ class Editor(Shown):
             given.check_square()
             self.renderer.check_known(x_0)
         z_sem = self.renderer.encode(x_0)
-        x_T = self.renderer.invert(x_0, z_sem)
-        x_back = self.renderer.round_trip(z_sem, x_T)  # one face, decoded unedited once
+        traced = self.renderer.trace(x_0, z_sem)  # one face, traced once
 
         def repeated(tensor: torch.Tensor) -> torch.Tensor:
             return repeat(tensor, "1 ... -> n ...", n=steps)
 
         strengths = torch.linspace(-reach, reach, steps)
-        x_back = None if x_back is None else repeated(x_back)
-        donors = (repeated(x_0), repeated(z_sem), repeated(x_T))
-        walked = self.renderer.edit(*donors, {name: strengths}, x_back=x_back)
+        residuals = None if traced.residuals is None else repeated(traced.residuals)
+        traced = Traced(repeated(traced.x_T), residuals)
+        walked = self.renderer.edit(repeated(x_0), repeated(z_sem), {name: strengths}, traced=traced)
         captions = [f"{strength:+.2g}" for strength in strengths.tolist()]
         return contact_sheet(to_pil(walked), steps, captions=captions, scale=scale)
 

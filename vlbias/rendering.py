@@ -12,7 +12,8 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 from einops import rearrange
@@ -25,9 +26,11 @@ from vlbias.diffae.evaluation import psnr
 from vlbias.errors import CheckpointError, ImageError, unknown
 from vlbias.paths import Dipole, PathSet, Probes
 from vlbias.settings import Settings, number
-from vlbias.types import Backend, Strengths
+from vlbias.types import Backend, Strengths, Traced
 
 __all__ = ["RenderSettings", "Renderer"]
+
+Found = TypeVar("Found")
 
 #: A picture that is rebuilt worse than faces of the editor's own kind by more than this is none of them. Measured: the
 #: editor of drawn faces knows 5 of 100 photographs so, and all of 120 drawn faces; the one of photographs 98 of 100.
@@ -44,10 +47,11 @@ class RenderSettings(Settings):
     Attributes:
         invert_steps: network evaluations of the inversion x_0 -> x_T, >= 1.
         decode_steps: network evaluations of a decode, >= 1.
+        edit_steps: with ``method="difference"``, network evaluations there and as many back, >= 1.
         solver: solver of both directions, see ``DiffAE.decode``.
-        method: ``"decode"`` takes the decoded edit as it is; ``"difference"`` adds what the edit changed to the donor,
-            ``x_0 + decode(z_edit, x_T) - decode(z_sem, x_T)``, which keeps detail that the autoencoder loses and costs
-            one more decode.
+        method: ``"decode"`` inverts a donor and decodes the edited code; ``"difference"`` adds what the edit changes to
+            the donor, along the inversion (:func:`vlbias.diffae.multistep.retrace`), which keeps detail that the
+            autoencoder loses and needs fewer steps.
         corrections: how often :meth:`Renderer.edit` reads an edit back and corrects it, >= 0; each time costs one more
             decode and one encoding.
         batch_size: faces that go through the network together, >= 1; it changes speed and memory alone.
@@ -55,6 +59,7 @@ class RenderSettings(Settings):
 
     invert_steps: int = number(12, 1)
     decode_steps: int = number(12, 1)
+    edit_steps: int = number(5, 1)
     solver: Literal["ddim", "dpm++2m"] = "dpm++2m"
     method: Literal["decode", "difference"] = "difference"
     corrections: int = number(1, 0)
@@ -63,7 +68,7 @@ class RenderSettings(Settings):
     @property
     def evaluations_per_edit(self) -> int:
         """Network evaluations for one edited face, the inversion included, corrections not."""
-        return self.invert_steps + self.decode_steps * (2 if self.method == "difference" else 1)
+        return 2 * self.edit_steps if self.method == "difference" else self.invert_steps + self.decode_steps
 
 
 class Renderer(Backend):
@@ -111,8 +116,8 @@ class Renderer(Backend):
         self.dipoles: dict[str, Dipole] = known | ({} if paths is None else dict(paths.dipoles))
         self.evaluations = 0
         self.adds_difference = self.settings.method == "difference"
-        self.evaluations_to_render = self.settings.decode_steps
-        self.evaluations_to_open = self.settings.evaluations_per_edit - self.settings.decode_steps
+        self.evaluations_to_render = self.settings.edit_steps if self.adds_difference else self.settings.decode_steps
+        self.evaluations_to_open = self.settings.evaluations_per_edit - self.evaluations_to_render
         self.can_read_pictures = clip is not None
         self.can_sample = diffae.prior is not None
 
@@ -266,10 +271,9 @@ class Renderer(Backend):
         self,
         x_0: torch.Tensor,
         z_sem: torch.Tensor,
-        x_T: torch.Tensor,
         strengths: Strengths,
         *,
-        x_back: torch.Tensor | None = None,
+        traced: Traced | None = None,
     ) -> torch.Tensor:
         """Walk, render, and correct what the picture does not show as the walk meant it.
 
@@ -279,22 +283,23 @@ class Renderer(Backend):
         same way, but decides by its own scorers how far a face walks, and whether a correction is needed.
 
         Args:
-            x_0, z_sem, x_T, x_back: see :meth:`render`.
+            x_0, z_sem: see :meth:`render`.
             strengths: see :meth:`walk`.
+            traced: the :meth:`trace` of the donors, if it was made.
 
         Returns:
             Edited faces (b, 3, h, w) in [-1, 1].
         """
-        x_back = self.round_trip(z_sem, x_T) if x_back is None else x_back
+        traced = traced or self.trace(x_0, z_sem)
         walked = z_edit = self.walk(z_sem, strengths)
-        edited = self.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
+        edited = self.render(x_0, z_sem, z_edit, traced)
         for _ in range(self.settings.corrections):
             asked = [strengths.keys()] * len(z_sem)
             change = self.correction(z_sem, walked, self.encode(edited), asked, complete=True)
             if change is None:
                 break
             z_edit = z_edit + change
-            edited = self.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
+            edited = self.render(x_0, z_sem, z_edit, traced)
         return edited
 
     def walk(self, z_sem: torch.Tensor, strengths: Strengths) -> torch.Tensor:
@@ -323,38 +328,38 @@ class Renderer(Backend):
         if name not in self.attributes:
             raise unknown("attribute", name, self.attributes, where=self.name)
 
-    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor | None:
-        """What donors decode to, unedited, (b, 3, h, w); ``None`` where the settings' method does not need it."""
-        return self.decode(z_sem, x_T) if self.adds_difference else None
+    def trace(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> Traced:
+        """What :meth:`render` needs of donors, whatever it makes of them; see :class:`vlbias.types.Traced`."""
+        if not self.adds_difference:
+            return Traced(self.invert(x_0, z_sem))
+        self.evaluations += self.settings.edit_steps * len(x_0)
+        parts = self._batches(
+            partial(self.diffae.trace, num_steps=self.settings.edit_steps, order=self._order), x_0, z_sem
+        )
+        x_T, residuals = map(torch.cat, zip(*parts, strict=True))
+        return Traced(x_T, residuals)
 
-    def render(
-        self,
-        x_0: torch.Tensor,
-        z_sem: torch.Tensor,
-        x_T: torch.Tensor,
-        z_edit: torch.Tensor,
-        *,
-        x_back: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def render(self, x_0: torch.Tensor, z_sem: torch.Tensor, z_edit: torch.Tensor, traced: Traced) -> torch.Tensor:
         """Show the change from ``z_sem`` to ``z_edit`` on the donors.
 
         Args:
             x_0: donors (b, 3, h, w) in [-1, 1].
             z_sem: their semantic codes (b, d).
-            x_T: their stochastic codes (b, 3, h, w).
             z_edit: the walked codes (b, d).
-            x_back: the :meth:`round_trip` of the donors, for who edits them more than once; ``None`` computes it
-                where the method needs it.
+            traced: of :meth:`trace`.
 
         Returns:
             Edited faces (b, 3, h, w) in [-1, 1]; where a code did not move, the donor itself.
         """
-        edited = self.decode(z_edit, x_T).to(x_0.device)
-        if self.adds_difference:
-            x_back = self.decode(z_sem, x_T) if x_back is None else x_back
-            edited = (x_0 + edited - x_back.to(x_0.device)).clamp(-1, 1)
+        if traced.residuals is None:
+            edited = self.decode(z_edit, traced.x_T)
+        else:
+            self.evaluations += traced.residuals.shape[1] * len(x_0)
+            edited = self._batched(
+                partial(self.diffae.retrace, order=self._order), z_edit, traced.x_T, traced.residuals
+            )
         still = (z_edit.to(z_sem.device) == z_sem).all(dim=1)
-        return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited)
+        return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited.to(x_0.device))
 
     def correction(
         self,
@@ -438,10 +443,18 @@ class Renderer(Backend):
             raise CheckpointError(f"'{self.name}' has no CLIP to read texts with. Load it with clip=...")
         return self.clip
 
+    @property
+    def _order(self) -> int:
+        """Of the steps of an edit: DDIM is the first order of the same solver."""
+        return 1 if self.settings.solver == "ddim" else 2
+
     def _batched(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self._batches(function, *tensors))
+
+    def _batches(self, function: Callable[..., Found], *tensors: torch.Tensor) -> list[Found]:
         with torch.no_grad():
             batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
-            return torch.cat([function(*(part.to(self.device) for part in parts)) for parts in batches])
+            return [function(*(part.to(self.device) for part in parts)) for parts in batches]
 
 
 def _layout(info: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ by subclassing :class:`Backend`; ``examples/other_generator.py`` does so with a 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,10 +16,24 @@ import torch
 from vlbias.errors import CheckpointError, unknown
 from vlbias.paths import Dipole
 
-__all__ = ["Backend", "Strengths"]
+__all__ = ["Backend", "Strengths", "Traced"]
 
 #: Path -> calibrated strength, one number for all faces or one for each (b,); + moves towards the positive pole.
 Strengths = Mapping[str, float | torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a back end keeps of faces that it is about to edit, however often.
+
+    Attributes:
+        x_T: stochastic codes (b, ...): the detail that ``z_sem`` leaves open.
+        residuals: (b, ...) what is added on the way so that an unedited code shows the face itself; ``None`` for a back
+            end that needs none.
+    """
+
+    x_T: torch.Tensor
+    residuals: torch.Tensor | None = None
 
 
 class Backend(Protocol):
@@ -38,7 +53,7 @@ class Backend(Protocol):
         attributes: the paths that :meth:`walk` knows.
         dipoles: path or reading -> its two poles in words.
         evaluations: network evaluations so far, counted in single faces; it only grows.
-        evaluations_to_open: what :meth:`invert` and :meth:`round_trip` cost for one face, for the price of a plan.
+        evaluations_to_open: what one :meth:`trace` costs for one face, for the price of a plan.
         evaluations_to_render: what one :meth:`render` costs for one face.
         adds_difference: whether :meth:`render` puts the change on the donor's own pixels. Such a change can be made
             smaller or larger without another evaluation.
@@ -82,23 +97,14 @@ class Backend(Protocol):
         """
         ...
 
-    def render(
-        self,
-        x_0: torch.Tensor,
-        z_sem: torch.Tensor,
-        x_T: torch.Tensor,
-        z_edit: torch.Tensor,
-        *,
-        x_back: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def render(self, x_0: torch.Tensor, z_sem: torch.Tensor, z_edit: torch.Tensor, traced: Traced) -> torch.Tensor:
         """Show the change from ``z_sem`` to ``z_edit`` on the donors.
 
         Args:
             x_0: donors (b, 3, h, w).
             z_sem: their codes (b, d).
-            x_T: their stochastic codes, of :meth:`invert`.
             z_edit: walked codes (b, d).
-            x_back: of :meth:`round_trip`; ``None`` where it was not computed.
+            traced: of :meth:`trace`.
 
         Returns:
             Edited faces (b, 3, h, w) in [-1, 1]; where a code did not move, the donor itself.
@@ -115,13 +121,9 @@ class Backend(Protocol):
         """Codes => codes whose dimensions weigh alike, in which identity is measured."""
         return z_sem
 
-    def invert(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
-        """Stochastic codes (b, ...) of faces: the detail that ``z_sem`` leaves open. None of it, by default."""
-        return torch.zeros_like(x_0)
-
-    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor | None:
-        """What donors decode to unedited, where :meth:`render` wants it; kept for further walks."""
-        return None
+    def trace(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> Traced:
+        """What :meth:`render` needs of faces, made once for all their walks. Nothing, by default."""
+        return Traced(torch.zeros_like(x_0))
 
     def correction(
         self,

@@ -141,4 +141,4 @@ def test_a_donor_is_inverted_and_decoded_once_and_a_smaller_change_costs_nothing
     )
     result = balancer.run(faces, balancer.plan(faces, limit=1), tmp_path / "out", progress=False)
     walked = int((result.rejected["reason"] == "identity_lost").sum())
-    assert walked and result.unet_evaluations == walked * (3 + 2 + walks * 2)
+    assert walked and result.unet_evaluations == walked * (5 + walks * 5)  # edit_steps there, and as many back

@@ -18,7 +18,7 @@ import torch
 from vlbias.diffae.sampling import seeded_noise
 from vlbias.images import to_pil, to_tensor
 from vlbias.paths import Dipole
-from vlbias.types import Backend
+from vlbias.types import Backend, Traced
 
 SIZE, DIM = 8, 6
 NAMES = {"skin_tone": 0, "smile": 1, "age": 2}
@@ -96,8 +96,9 @@ class TinyEditor(Backend):
     def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
         return self.diffae.normalize(z_sem)
 
-    def invert(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
-        return self.diffae.invert(x_0, z_sem, self.invert_steps)
+    def trace(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> Traced:
+        x_T = self.diffae.invert(x_0, z_sem, self.invert_steps)
+        return Traced(x_T, x_0 - self.decode(z_sem, x_T) if self.adds_difference else None)
 
     def decode(self, z_sem: torch.Tensor, x_T: torch.Tensor, *, num_steps: int | None = None) -> torch.Tensor:
         return self.diffae.decode(z_sem, x_T, num_steps or self.decode_steps)
@@ -111,16 +112,9 @@ class TinyEditor(Backend):
                 z[:, 4] += self.drift * strength
         return z
 
-    def render(
-        self, x_0: torch.Tensor, z_sem: torch.Tensor, x_T: torch.Tensor, z_edit: torch.Tensor, *, x_back=None
-    ) -> torch.Tensor:
-        edited = self.decode(z_edit, x_T) if len(z_sem) else x_0
-        if self.adds_difference:
-            edited = (x_0 + edited - (self.decode(z_sem, x_T) if x_back is None else x_back)).clamp(-1, 1)
-        return edited
-
-    def round_trip(self, z_sem: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor | None:
-        return self.decode(z_sem, x_T) if self.adds_difference else None
+    def render(self, x_0: torch.Tensor, z_sem: torch.Tensor, z_edit: torch.Tensor, traced: Traced) -> torch.Tensor:
+        edited = self.decode(z_edit, traced.x_T) if len(z_sem) else x_0
+        return edited if traced.residuals is None else (edited + traced.residuals).clamp(-1, 1)
 
     def probe(self, z_sem: torch.Tensor, name: str) -> torch.Tensor:
         return torch.sigmoid(8 * z_sem[:, NAMES[name]] * (0 if self.blind else 1))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler
 
-from vlbias.diffae.betas import betas
-from vlbias.diffae.multistep import solve
+from vlbias.diffae.betas import Process, betas
+from vlbias.diffae.multistep import retrace, solve, trace
 
 T = 1000
 
@@ -49,7 +49,7 @@ def by_diffusers(x, num_steps, beta_schedule, prediction_type, *, to_noise):
 @pytest.mark.parametrize("num_steps", [1, 2, 6, 14, 15, 20])
 def test_steps_are_those_of_diffusers(num_steps, prediction_type, to_noise):
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(num_steps))
-    ours = solve(network, x, num_steps, T=T, beta_schedule="linear", prediction_type=prediction_type, to_noise=to_noise)
+    ours = solve(network, Process(T, "linear", prediction_type), x, num_steps, to_noise=to_noise)
     theirs = by_diffusers(x, num_steps, "linear", prediction_type, to_noise=to_noise)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
@@ -62,5 +62,43 @@ def test_the_last_steps_alone_keep_their_gradient():
         calls.append(torch.is_grad_enabled())
         return network(x, t)
 
-    solve(watched, x, 5, T=T, beta_schedule="linear", prediction_type="epsilon", to_noise=False, grad_steps=2)
+    solve(watched, Process(T, "linear"), x, 5, to_noise=False, grad_steps=2)
     assert calls == [False, False, False, True, True]
+
+
+# -- along the inversion -----------------------------------------------------------------------------------------------
+
+
+def conditioned(shift):
+    return lambda x, t: network(x + shift, t)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 7, 16])
+def test_the_same_condition_leads_back_to_the_picture(num_steps, order):
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    calls = []
+
+    def counted(x, t):
+        calls.append(len(x))
+        return network(x, t)
+
+    x_T, residuals = trace(counted, Process(T, "linear"), x, num_steps, order=order)
+    assert x_T.shape == x.shape and residuals.shape == (2, num_steps, 3, 4, 4)
+    back = retrace(counted, Process(T, "linear"), x_T, residuals, order=order)
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-4)
+    assert sum(calls) == 2 * num_steps * len(x)
+
+
+def test_an_edit_tends_to_that_of_a_fine_inversion():
+    """Inverting, then decoding with the new condition, plus what decoding with the old one loses: the plain way."""
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    process, old, new = Process(T, "linear", "v_prediction"), conditioned(0.0), conditioned(0.1)
+    x_T = solve(old, process, x, 300, to_noise=True)
+    fine = x + solve(new, process, x_T, 300, to_noise=False) - solve(old, process, x_T, 300, to_noise=False)
+    errors = []
+    for num_steps in (5, 20, 80):
+        traced = trace(old, process, x, num_steps)
+        errors.append(float((retrace(new, process, *traced) - fine).abs().mean()))
+    assert errors[2] < errors[1] < errors[0] < float((fine - x).abs().mean())
+    assert errors[2] < 0.1 * errors[0]

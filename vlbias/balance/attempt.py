@@ -93,7 +93,8 @@ class Attempt:
         donor: the item; of a drawn face, its name.
         giver: the donor's group.
         seed: of the edit; of a drawn face, what it is drawn from.
-        x_0, z_sem, x_T, x_back: the donor (3, h, w), its codes, and what they decode to; see ``Backend``.
+        x_0, z_sem: the donor (3, h, w) and its semantic code.
+        x_T, residuals: its trace, see ``vlbias.types.Traced``.
         donor_file: the donor as it is written, if it was drawn.
         strengths: path -> calibrated strength that was found for this face.
         correction: (d,) what keeps the other attributes where they are, added to the walk.
@@ -114,7 +115,7 @@ class Attempt:
     x_0: torch.Tensor | None = None
     z_sem: torch.Tensor | None = None
     x_T: torch.Tensor | None = None
-    x_back: torch.Tensor | None = None
+    residuals: torch.Tensor | None = None
     donor_file: Encoded | None = None
     strengths: dict[str, float] = field(default_factory=dict)
     correction: torch.Tensor | None = None

@@ -24,6 +24,7 @@ from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name
 from vlbias.originals import Encoded
+from vlbias.types import Traced
 
 __all__ = ["Donors", "Passed", "PriorDonors", "RealDonors", "open_donors"]
 
@@ -122,22 +123,21 @@ class RealDonors:
         return attempts
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Invert the faces that an edit can reach; what they decode to unedited is kept for further walks."""
-        backend, z_sem = self.job.backend, stack(attempts, "z_sem")
-        x_T = backend.invert(stack(attempts, "x_0"), z_sem)
-        x_back = backend.round_trip(z_sem, x_T)
+        """Trace the faces that an edit can reach, for all their walks."""
+        traced = self.job.backend.trace(stack(attempts, "x_0"), stack(attempts, "z_sem"))
         for index, attempt in enumerate(attempts):
-            attempt.x_T, attempt.x_back = x_T[index], None if x_back is None else x_back[index]
+            attempt.x_T = traced.x_T[index]
+            attempt.residuals = None if traced.residuals is None else traced.residuals[index]
         return attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
         """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1], from the stochastic codes of their donors."""
-        x_0, z_sem, x_T = (stack(attempts, name) for name in ("x_0", "z_sem", "x_T"))
-        x_back = None if attempts[0].x_back is None else stack(attempts, "x_back")
-        return self.job.backend.render(x_0, z_sem, x_T, z_edit, x_back=x_back)
+        residuals = None if attempts[0].residuals is None else stack(attempts, "residuals")
+        traced = Traced(stack(attempts, "x_T"), residuals)
+        return self.job.backend.render(stack(attempts, "x_0"), stack(attempts, "z_sem"), z_edit, traced)
 
     def may_walk_again(self, reason: Reason) -> bool:
-        """The inversion is paid for: another walk costs less than another donor."""
+        """The trace is paid for: another walk costs less than another donor."""
         return True
 
     def confirm(self, passed: list[Passed]) -> list[Passed]:

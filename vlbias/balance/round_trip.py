@@ -109,7 +109,7 @@ def _passed(job: Job, attempts: list[Attempt]) -> torch.Tensor:
     """Faces that passed through the editor, (b, 3, s, s)."""
     backend, x_0, z_sem = job.backend, stack(attempts, "x_0"), stack(attempts, "z_sem")
     if not backend.adds_difference:
-        return backend.decode(z_sem, backend.invert(x_0, z_sem))
+        return backend.decode(z_sem, backend.trace(x_0, z_sem).x_T)
     aim_at(job, attempts, job.checks.goal)
     for attempt in attempts:
         # a face that reads as the other group already would not move at all
@@ -125,8 +125,8 @@ def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.T
         name: torch.tensor([sign * attempt.strengths.get(name, 0.0) for attempt in attempts], device=z_sem.device)
         for name in names
     }
-    x_T = job.backend.invert(x_0, z_sem)
-    return job.backend.render(x_0, z_sem, x_T, job.backend.walk(z_sem, strengths))
+    traced = job.backend.trace(x_0, z_sem)
+    return job.backend.render(x_0, z_sem, job.backend.walk(z_sem, strengths), traced)
 
 
 def _write(job: Job, attempts: list[Attempt], x_back: torch.Tensor, result: ChunkResult) -> None:

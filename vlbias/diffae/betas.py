@@ -1,8 +1,9 @@
-"""Noise schedules: how much noise each time step adds."""
+"""Noise schedules: how much noise each time step adds, and the diffusion that a network was trained on."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +11,22 @@ from torch import Tensor
 
 from vlbias.errors import ConfigError
 
-__all__ = ["alphas_cumprod", "betas"]
+__all__ = ["Process", "alphas_cumprod", "betas"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """The diffusion that a network was trained on.
+
+    Attributes:
+        T: time steps.
+        beta_schedule: see :func:`betas`.
+        prediction_type: what the network predicts, "epsilon" or "v_prediction".
+    """
+
+    T: int
+    beta_schedule: str
+    prediction_type: str = "epsilon"
 
 
 def betas(schedule: str, T: int) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vlbias import checkpoints
-from vlbias.diffae.betas import alphas_cumprod
+from vlbias.diffae.betas import Process, alphas_cumprod
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.encoder import SemanticEncoder
+from vlbias.diffae.multistep import retrace, trace
 from vlbias.diffae.prior import LatentPrior
 from vlbias.diffae.published import PublishedCheckpoint
-from vlbias.diffae.sampling import Process, noise_to_sample, sample_to_noise
+from vlbias.diffae.sampling import noise_to_sample, sample_to_noise
 from vlbias.diffae.unet import UNet
 from vlbias.errors import CheckpointError, ConfigError, ShapeError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
@@ -148,6 +149,25 @@ class DiffAE(nn.Module):
         c = self.config
         clip = c.clip_denoised if c.clip_inversion is None else c.clip_inversion
         return sample_to_noise(partial(self, z_sem=z_sem), self.process, x_0, num_steps, solver=solver, clip=clip)
+
+    @torch.no_grad()
+    def trace(self, x_0: Tensor, z_sem: Tensor, num_steps: int = 5, *, order: int = 2) -> tuple[Tensor, Tensor]:
+        """Invert images and note what brings them back exactly; see :func:`vlbias.diffae.multistep.trace`.
+
+        Returns:
+            x_T (b, c, h, w), and the residuals (b, num_steps, c, h, w) of :meth:`retrace`.
+        """
+        self._check_image("x_0", x_0)
+        self._check_code(z_sem, x_0.shape[0])
+        return trace(partial(self, z_sem=z_sem), self.process, x_0, num_steps, order=order)
+
+    @torch.no_grad()
+    def retrace(self, z_sem: Tensor, x_T: Tensor, residuals: Tensor, *, order: int = 2) -> Tensor:
+        """The way back of :meth:`trace` with other semantic codes: the traced images, edited, in [-1, 1]."""
+        self._check_image("x_T", x_T)
+        self._check_code(z_sem, x_T.shape[0])
+        network = partial(self, z_sem=z_sem)
+        return retrace(network, self.process, x_T, residuals, order=order).clamp(-1, 1)
 
     # -- normalised codes -----------------------------------------------------------------------------------------
     def normalize(self, z_sem: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
-"""DPM-Solver++ (2M), the default solver of both directions, with steps of equal length in its own variable, log sigma.
+"""DPM-Solver++ (2M), the default solver, with steps of equal length in its own variable, log sigma.
 
 The same arithmetic as diffusers' ``DPMSolverMultistepScheduler``, to which a test holds it. Three things are not:
 diffusers rounds the time steps of this grid down, spends the last evaluation of an inversion on a step of length zero,
 and takes seconds to import, several times as long as one edit.
+
+Edits go along the inversion (:func:`trace`, :func:`retrace`): the way down keeps, step by step, what brings the donor
+back exactly, as the source branch of Direct Inversion does (Ju et al. 2024). The evaluations of the way up serve for
+both, so an edit of n steps costs 2 n of them, where inverting, decoding the edit and decoding the donor cost 3 n.
 """
 
 from __future__ import annotations
@@ -14,37 +18,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlbias.diffae.betas import betas
+from vlbias.diffae.betas import Process, betas
 
-__all__ = ["solve"]
+__all__ = ["Network", "retrace", "solve", "trace"]
+
+#: A network: (x_t (b, ...), integer t (b,)) => prediction like x_t.
+Network = Callable[[Tensor, Tensor], Tensor]
 
 #: Shorter runs end in a step of first order, which is steadier there; so does every run that ends at the image.
 FEW_STEPS = 15
 
 
 def solve(
-    network: Callable[[Tensor, Tensor], Tensor],
-    sample: Tensor,
-    num_steps: int,
-    *,
-    T: int,
-    beta_schedule: str,
-    prediction_type: str,
-    to_noise: bool,
-    grad_steps: int = 0,
+    network: Network, process: Process, sample: Tensor, num_steps: int, *, to_noise: bool, grad_steps: int = 0
 ) -> Tensor:
     """Integrate the probability-flow ODE (Lu et al. 2022, "DPM-Solver++", algorithm 2).
 
     Args:
-        network: (x_t (b, ...), integer t (b,)) => prediction like x_t.
+        network, process: the network and what it was trained on.
         sample: where to start, (b, ...): noise, or with ``to_noise`` a picture.
         num_steps: network evaluations, >= 1.
-        T, beta_schedule, prediction_type: what the network was trained on, see ``Process``.
         to_noise: the direction.
         grad_steps: so many of the last steps keep their gradient, the others do not.
     """
-    alphas_cumprod = torch.cumprod(1 - betas(beta_schedule, T).float(), dim=0)
-    timesteps, sigmas = _grid(alphas_cumprod, num_steps + 1 if to_noise else num_steps)
+    timesteps, sigmas = _grid(process, num_steps + 1 if to_noise else num_steps)
     if to_noise:
         timesteps, sigmas = timesteps.flip(0)[:-1], sigmas.flip(0)
     else:
@@ -52,17 +49,71 @@ def solve(
     x_0_before: Tensor | None = None
     for i, t in enumerate(timesteps):
         with torch.set_grad_enabled(torch.is_grad_enabled() and i >= num_steps - grad_steps):
-            prediction = network(sample, t.to(sample.device).expand(len(sample)))
-            x_0 = _predicted_x_0(prediction, sample, sigmas[i], prediction_type)
+            x_0 = _predicted_x_0(network, process, sample, t, sigmas[i])
             is_first_order = i == num_steps - 1 and (num_steps < FEW_STEPS or not to_noise)
             sample = _step(sample, x_0, None if is_first_order else x_0_before, sigmas[max(i - 1, 0) : i + 2])
             x_0_before = x_0
     return sample
 
 
-def _grid(alphas_cumprod: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+def trace(network: Network, process: Process, x_0: Tensor, num_steps: int, *, order: int = 2) -> tuple[Tensor, Tensor]:
+    """Invert a picture, and note what each step back must add to end at the picture itself.
+
+    Args:
+        network, process: the network and what it was trained on.
+        x_0: pictures (b, ...).
+        num_steps: network evaluations, >= 1.
+        order: 2, or 1 for the steps of DDIM.
+
+    Returns:
+        x_T (b, ...), and the residuals (b, num_steps, ...) that :func:`retrace` wants.
+    """
+    timesteps, sigmas = _grid(process, num_steps)
+    on_the_way = [x_0]
+    predicted: list[Tensor] = []
+    for i in reversed(range(num_steps)):  # from the least noise to the most
+        predicted.insert(0, _predicted_x_0(network, process, on_the_way[0], timesteps[i], sigmas[i]))
+        if i > 0:
+            before = predicted[1] if order == 2 and 1 < i < num_steps - 1 else None
+            up = sigmas[i - 1 : i + 2].flip(0)
+            on_the_way.insert(0, _step(on_the_way[0], predicted[0], before, up))
+    sigmas = torch.cat([sigmas, torch.zeros(1)])
+    residuals = []
+    for i, wanted in enumerate([*on_the_way[1:], x_0]):
+        before = predicted[i - 1] if order == 2 and 0 < i < num_steps - 1 else None
+        residuals.append(wanted - _step(on_the_way[i], predicted[i], before, sigmas[max(i - 1, 0) : i + 2]))
+    return on_the_way[0], torch.stack(residuals, dim=1)
+
+
+def retrace(network: Network, process: Process, x_T: Tensor, residuals: Tensor, *, order: int = 2) -> Tensor:
+    """The way back of :func:`trace`, with a network that is conditioned otherwise.
+
+    With the same condition it ends at the picture that was traced. What another condition changes is added to it at
+    every step, so that all that the network cannot rebuild stays as it was.
+
+    Args:
+        network, process: see :func:`trace`.
+        x_T, residuals: of :func:`trace`; as many evaluations as it made.
+        order: the same as there.
+
+    Returns:
+        The edited pictures (b, ...).
+    """
+    num_steps = residuals.shape[1]
+    timesteps, sigmas = _grid(process, num_steps)
+    sigmas = torch.cat([sigmas, torch.zeros(1)])
+    sample, x_0_before = x_T, None
+    for i, t in enumerate(timesteps):
+        x_0 = _predicted_x_0(network, process, sample, t, sigmas[i])
+        before = x_0_before if order == 2 and i < num_steps - 1 else None
+        sample = _step(sample, x_0, before, sigmas[max(i - 1, 0) : i + 2]) + residuals[:, i]
+        x_0_before = x_0
+    return sample
+
+
+def _grid(process: Process, num_points: int) -> tuple[Tensor, Tensor]:
     """Time steps (int64) and noise-to-signal ratios, evenly spaced in log sigma from the largest to the smallest."""
-    alphas = alphas_cumprod.double()
+    alphas = torch.cumprod(1 - betas(process.beta_schedule, process.T).float(), dim=0).double()
     log_sigmas = ((1 - alphas) / alphas).sqrt().log().numpy()
     grid = np.linspace(log_sigmas[-1], log_sigmas[0], num_points)
     timesteps = np.interp(grid, log_sigmas, np.arange(len(log_sigmas))).round().astype(np.int64)
@@ -75,9 +126,10 @@ def _scales(sigma: Tensor) -> tuple[Tensor, Tensor]:
     return alpha_t, sigma * alpha_t
 
 
-def _predicted_x_0(prediction: Tensor, sample: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
+def _predicted_x_0(network: Network, process: Process, sample: Tensor, t: Tensor, sigma: Tensor) -> Tensor:
+    prediction = network(sample, t.to(sample.device).expand(len(sample)))
     alpha_t, sigma_t = _scales(sigma)
-    if prediction_type == "epsilon":
+    if process.prediction_type == "epsilon":
         return (sample - sigma_t * prediction) / alpha_t
     return alpha_t * sample - sigma_t * prediction
 

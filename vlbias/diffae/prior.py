@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlbias.diffae.betas import Process
 from vlbias.diffae.blocks import timestep_features
 from vlbias.diffae.config import PriorConfig
-from vlbias.diffae.sampling import Process, noise_to_sample
+from vlbias.diffae.sampling import noise_to_sample
 from vlbias.errors import ShapeError
 
 __all__ = ["LatentPrior"]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlbias.diffae.multistep import solve
+from vlbias.diffae.betas import Process
+from vlbias.diffae.multistep import Network, solve
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["Process", "noise_to_sample", "sample_to_noise", "seeded_noise"]
+__all__ = ["noise_to_sample", "sample_to_noise", "seeded_noise"]
 
 #: First order, as published, and second order, the default.
 SOLVERS = ("ddim", "dpm++2m")
@@ -28,25 +29,6 @@ def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     """
     draws = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s) % 2**63)) for s in seeds]
     return torch.stack(draws) if draws else torch.empty(0, *shape)
-
-
-@dataclass(frozen=True)
-class Process:
-    """The diffusion that a network was trained on.
-
-    Attributes:
-        T: time steps.
-        beta_schedule: see :func:`vlbias.diffae.betas.betas`.
-        prediction_type: what the network predicts, "epsilon" or "v_prediction".
-    """
-
-    T: int
-    beta_schedule: str
-    prediction_type: str = "epsilon"
-
-
-#: A network: (x_t (b, ...), integer t (b,)) => prediction like x_t.
-Network = Callable[[Tensor, Tensor], Tensor]
 
 
 def noise_to_sample(
@@ -70,7 +52,7 @@ def noise_to_sample(
         grad_steps: so many of the last steps keep their gradient, the others do not.
     """
     if _is_multistep(solver, process, num_steps):
-        return solve(network, noise, num_steps, **asdict(process), to_noise=False, grad_steps=grad_steps)
+        return solve(network, process, noise, num_steps, to_noise=False, grad_steps=grad_steps)
     from vlbias.diffae.schedulers import decoder
 
     scheduler = decoder(**asdict(process), clip=clip)
@@ -82,7 +64,7 @@ def sample_to_noise(
 ) -> Tensor:
     """The other direction: a sample (b, ...) => the noise from which :func:`noise_to_sample` finds it."""
     if _is_multistep(solver, process, num_steps):
-        return solve(network, sample, num_steps, **asdict(process), to_noise=True)
+        return solve(network, process, sample, num_steps, to_noise=True)
     from vlbias.diffae.schedulers import inverter
 
     scheduler = inverter(**asdict(process), clip=clip)
