@@ -236,7 +236,7 @@ def test_what_is_no_judge_is_refused_before_anything_starts(editor, tmp_path, wh
         balancer(editor, scorers={"skim": who})
     with pytest.raises(ConfigError, match="`scorers` of 'skin' must be a file, a Classifier, .* got function"):
         balancer(editor, scorers={"skin": lambda x: x})
-    with pytest.raises(ConfigError, match="`scorers` must map columns to scorers"):
+    with pytest.raises(ConfigError, match="`scorers` of BalanceSettings must be a mapping"):
         balancer(editor, scorers=["skin.onnx"])
 
 

@@ -393,7 +393,7 @@ def test_bad_output_places(editor, faces, tmp_path):
     moved = {"originals": "move"}
     fails(ConfigError, "`originals` must be one of copy, exact, link", editor, faces, tmp_path / "o", run=moved)
     fails(ConfigError, r"`shard` must be \(i, n\)", editor, faces, tmp_path / "s", run={"shard": (2, 2)})
-    fails(PlanError, "`prior_steps` must be a whole number >= 1", editor, faces, tmp_path / "p", prior_steps=0)
+    fails(ConfigError, "`prior_steps` of [A-Za-z]+ must be a whole number >= 1", editor, faces, tmp_path / "p", prior_steps=0)
 
 
 def test_another_job_is_refused(balanced, tiny, faces):
