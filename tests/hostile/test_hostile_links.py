@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tiny_editor
 from corpus import DATASETS, RUNS, picture
+from doubles import tiny_editor as small_editor
 from doubles import tree_hash
 from watch import watched
 
-from vlbias import report
+from vlbias import load_dataset, report
+from vlbias.audit import Composition
 from vlbias.balance import Balancer, verify_run
-from vlbias.data import open_dataset
+from vlbias.data import FaceDataset, open_dataset
+from vlbias.demo import run_demo
 from vlbias.errors import VlbiasError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel that tells is Linux")
@@ -138,3 +143,45 @@ def test_another_name_of_a_file_is_not_written_through(tiny_faces, stages, tmp_p
     report.write(out)
     balance(tiny_faces, out)
     assert mine.read_text() == "years of work"
+
+
+def test_names_that_a_disk_confuses_or_refuses(tiny_faces, tmp_path):
+    """Names that differ by case alone, are longer than a disk takes, or mean a device on another system."""
+    names = ["X.png", "x.png", "CON.png", "a/" + "b" * 200 + "/" + "c" * 200 + ".png", "..hidden.png", "d e\nf.png"]
+    table = tiny_faces.table.iloc[: len(names)].copy()
+    for name, old in zip(names, table["file_name"], strict=True):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny_faces.root / old, tmp_path / "set" / name)
+    rest = tiny_faces.table.iloc[len(names) :]
+    for old in rest["file_name"]:
+        shutil.copy(tiny_faces.root / old, tmp_path / "set" / old)
+    table["file_name"] = names
+    table = pd.concat([table, rest])
+    table.index = pd.Index([name.removesuffix(".png") for name in table["file_name"]])
+    faces = FaceDataset("odd", table, root=tmp_path / "set")
+    result = balance(faces, tmp_path / "out")
+    written = result.table["file_name"].tolist()
+    assert len({name.lower() for name in written}) == len(written) == len(faces) + result.report["edits"]["kept"]
+    assert all(re.fullmatch(r"(train|test)/[A-Za-z0-9._-]{1,150}", name) for name in written)
+    assert not any(Path(name).stem.lower() == "con" for name in written)
+    assert len(load_dataset("folder", tmp_path / "out")) == len(written)
+
+
+@pytest.mark.parametrize("place", ["balanced", "fits", "balanced/train"])
+def test_a_demo_among_links_is_refused(place, tmp_path, trap):
+    out = tmp_path / "out"
+    (out / place).parent.mkdir(parents=True)
+    (out / place).symlink_to(trap)
+    before = tree_hash(trap)
+    with watched(out, traps=(trap,)) as seen, pytest.raises(VlbiasError, match="is a link to"):
+        run_demo(out, editor=small_editor())
+    without_harm(seen, trap, before)
+
+
+def test_an_audit_among_links_is_refused(tmp_path, trap):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").symlink_to(trap / "facts.json")
+    shown = Composition("a", "smile", ["skin"], pd.DataFrame([[1, 2], [3, 4]], ["0", "1"], ["dark", "light"]), 0)
+    with watched(tmp_path / "out", traps=(trap,)) as seen, pytest.raises(VlbiasError, match="is a link to"):
+        report.write_audit(tmp_path / "out", compositions=[shown])
+    without_harm(seen, trap, tree_hash(trap))

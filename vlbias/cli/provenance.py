@@ -52,11 +52,16 @@ def _pictures(files: list[Path]) -> list[Path]:
             item
             for item in inside
             if item == path
-            or (item.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(item.relative_to(path)) and item.is_file())
+            or (item.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(item.relative_to(path)) and _is_own(item))
         )
     if not found:
         raise ImageError(f"{files[0]} holds no picture. Give pictures, or a folder of them.")
     return found
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a picture of a folder is in it: what a link leads to is another's, and would be signed in its place."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _is_hidden(path: Path) -> bool:
