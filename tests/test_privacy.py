@@ -179,3 +179,24 @@ def test_what_is_no_picture_says_so(tmp_path):
     (tmp_path / "face.jpg").write_bytes(b"\xff\xd8\xff\xd9")
     with pytest.raises(ImageError, match=r"face\.jpg"):
         without_private_metadata(tmp_path / "face.jpg")
+
+
+def test_what_hides_behind_a_field_or_in_a_name_is_left_out(tmp_path):
+    data = jpeg("CMYK", icc_profile=None).removesuffix(b"trailing bytes")
+    adobe = b"Adobe\0\x64\0\0\0\0\x00"
+    hidden = jpeg_segment(0xEE, adobe + b"Jane Doe") + jpeg_segment(0xF3, b"secret words")
+    kept = without_private(data[:2] + hidden + data[2:])
+    assert not any(secret in kept for secret in SECRETS)
+    assert opened(kept).size == opened(data).size
+    named = png()
+    name = named.index(b"iCCP") + 4
+    length = struct.unpack(">I", named[name - 8 : name - 4])[0]
+    body = b"Monitor of Jane Doe" + named[named.index(b"\0", name) : name + length]
+    chunk = struct.pack(">I", len(body)) + b"iCCP" + body + struct.pack(">I", zlib.crc32(b"iCCP" + body))
+    palette = b"Jane Doe\0\x08" + b"\0" * 6
+    palette = struct.pack(">I", len(palette)) + b"sPLT" + palette + struct.pack(">I", zlib.crc32(b"sPLT" + palette))
+    named = named[: name - 8] + palette + chunk + named[name + length + 4 :]
+    kept = without_private(named)
+    assert b"Jane Doe" in named and b"Jane Doe" not in kept
+    assert opened(kept).info["icc_profile"] == opened(named).info["icc_profile"] == profile()
+    assert opened(kept).tobytes() == opened(named).tobytes()

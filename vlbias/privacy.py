@@ -17,8 +17,12 @@ __all__ = ["without_private"]
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Chunks of a PNG that decide what is seen; see the PNG specification, third edition, table 1.
 _PNG_KEPT = frozenset(
-    b"IHDR PLTE IDAT IEND tRNS cHRM cICP gAMA iCCP mDCV cLLI sBIT sRGB bKGD hIST pHYs sPLT acTL fcTL fdAT".split()
+    b"IHDR PLTE IDAT IEND tRNS cHRM cICP gAMA iCCP mDCV cLLI sBIT sRGB bKGD hIST pHYs acTL fcTL fdAT".split()
 )
+#: Segments of a JPEG without which it is not seen: frames, tables, scans, intervals. The Adobe one says how colours are
+#: coded, in twelve bytes.
+_JPEG_KEPT = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD}) - {0xC8}
+_ADOBE_BYTES = 12
 #: Chunks of a WebP likewise (WebP container specification).
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
@@ -93,7 +97,7 @@ def _jpeg(data: bytes, orientation: int, provenance: bytes | None, xmp: bytes) -
             raise ValueError("a segment that is cut off")
         body = data[place + 4 : end]
         if _is_kept(marker, body):
-            yield data[place:end] if marker != 0xE0 else _segment(0xE0, body[:12] + b"\0\0")  # without a thumbnail
+            yield _segment(marker, _bare(marker, body))
         place = end
         if marker == 0xDA:
             end = _end_of_scan(data, place)
@@ -107,8 +111,15 @@ def _is_kept(marker: int, body: bytes) -> bool:
     if marker == 0xE2:
         return body.startswith(b"ICC_PROFILE\0")
     if marker == 0xEE:
-        return body.startswith(b"Adobe")  # says how colours are coded
-    return marker != 0xFE and not 0xE0 <= marker <= 0xEF
+        return body.startswith(b"Adobe") and len(body) >= _ADOBE_BYTES
+    return marker in _JPEG_KEPT
+
+
+def _bare(marker: int, body: bytes) -> bytes:
+    """A segment without a thumbnail, or what stands behind its last field."""
+    if marker == 0xE0:
+        return body[:12] + b"\0\0"
+    return body[:_ADOBE_BYTES] if marker == 0xEE else body
 
 
 def _segment(marker: int, body: bytes) -> bytes:
@@ -137,7 +148,9 @@ def _png(data: bytes, orientation: int, provenance: bytes | None, xmp: bytes) ->
         end = place + 12 + length
         if end > len(data):
             raise ValueError("a chunk that is cut off")
-        if kind in _PNG_KEPT:
+        if kind == b"iCCP":  # begins with a name that somebody gave the profile
+            yield _chunk(kind, b"profile" + data[data.index(b"\0", place + 8, end - 4) : end - 4])
+        elif kind in _PNG_KEPT:
             yield data[place:end]
         if kind == b"IHDR":
             if orientation != 1:

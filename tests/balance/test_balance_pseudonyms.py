@@ -12,9 +12,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
+from typer.testing import CliRunner
 
 from vlbias import report
 from vlbias.balance import Balancer
+from vlbias.cli import app
 from vlbias.data import load_dataset
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.provenance import read_provenance
@@ -176,3 +178,17 @@ def test_no_run_says_where_it_was_made(tiny, photos, tmp_path, originals):
         assert links and all(not path.readlink().is_absolute() and path.is_file() for path in links)
         shutil.rmtree(out / ".state" / "chunks")
         assert balance(tiny, photos, out, originals="link").complete
+
+
+def test_the_command_keeps_names_where_it_is_told(tiny, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("vlbias.cli.balance.open_editor", lambda name: tiny.TinyEditor(leak=0.12))
+    out, names = tmp_path / "out", tmp_path / "names.json"
+    words = ["balance", str(photos), str(out), "--target", "smile", "--protected", "skin", "--limit", "4"]
+    refused = CliRunner().invoke(app, [*words, "--pseudonyms", str(names)])
+    assert refused.exit_code == 1 and "give that too (--pseudonymise)" in str(refused.exception)
+    done = CliRunner().invoke(app, [*words, "--pseudonymise", "--pseudonyms", str(names)])
+    assert done.exit_code == 0, done.output
+    kept = json.loads(names.read_text())["names"]
+    table = pd.read_csv(out / "metadata.csv")
+    assert set(table["source_id"]) <= set(kept) and told(out, "Mustermann", str(photos), *PRIVATE) == []
+    assert "other names here" in (out / "README.md").read_text()
