@@ -124,3 +124,7 @@ def test_the_command_of_a_page_works_as_printed(tmp_path, monkeypatch):
     assert command == "vlbias measure 'my faces' b OUT --steps 7 --tag 'x=1;2' --tag y --no-quick"
     assert CliRunner().invoke(app, shlex.split(command)[1:]).exit_code == 0
     assert told[1][0] == command and told[1][2:] == tuple(values[1:])
+    away = ["/home/jane/faces", "folder:/home/jane/others", "~/mine", "../jane", "results"]
+    assert CliRunner().invoke(app, ["measure", *away, "--tag", "COLUMN=/home/jane/n.onnx"]).exit_code == 0
+    places = "PATH/faces folder:PATH/others PATH/mine PATH/jane OUT --tag COLUMN=PATH/n.onnx"
+    assert told[2][0] == f"vlbias measure {places}"

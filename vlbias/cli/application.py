@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -82,7 +84,8 @@ _UNREPEATED = frozenset({"overwrite", "shard", "dry_run"})
 def typed_command(out: str = "out") -> str:
     """The running command as it can be typed again from the same folder; OUT stands for the folder of results.
 
-    A page may travel, so an absolute place is written relative to the folder that the command was started in.
+    A page may travel, so it does not say where on this disk something lies: a place below the folder that the command
+    was started in is written relative to it, of any other its name alone.
 
     Args:
         out: the parameter that names the results.
@@ -107,7 +110,12 @@ def typed_command(out: str = "out") -> str:
 
 def _retyped(value: Any) -> str:
     text = str(value.value if isinstance(value, Enum) else value)
-    return os.path.relpath(text) if os.path.isabs(text) else text
+    # such as folder:/home/..., or COLUMN=/home/...
+    before, place = re.fullmatch(r"((?:[^/]*[:=])?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # any text
+    if not (os.path.isabs(place) or place.startswith(("~", ".."))):
+        return text
+    relative = os.path.relpath(os.path.expanduser(place))
+    return f"{before}PATH/{Path(place).name}" if relative.startswith("..") else f"{before}{relative}"
 
 
 def main() -> None:
