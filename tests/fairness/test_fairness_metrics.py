@@ -77,7 +77,9 @@ def test_all_right_and_all_wrong():
     for report, level in ((right, 1.0), (wrong, 0.0)):
         for name in ("accuracy", "balanced_accuracy", "macro_f1", "worst_group_accuracy", "worst_cell_accuracy"):
             assert report[name] == level
-            assert report.intervals[name] == (level, level)
+            low, high = report.intervals[name]
+            assert low <= level <= high
+        assert np.ptp(report.intervals["accuracy"]) > 0.1, "four items do not make it certain"
         for name in GAPS:
             assert report[name] == 0
         assert report["demographic_parity_ratio"] == 1
@@ -320,6 +322,95 @@ def test_intervals_cover_narrow_with_size_and_repeat_by_seed():
     # The interval of a plain share agrees with the normal approximation (45 items: wide tolerance).
     low, high = small.intervals["accuracy"]
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(33 / 45 * 12 / 45 / 45), rel=0.2)
+
+
+GROUP_METRICS = [*GAPS, "demographic_parity_ratio", "worst_group_accuracy", "worst_cell_accuracy"]
+
+
+@pytest.mark.parametrize("num_groups", [2, 5])
+def test_intervals_of_gaps_hold_where_nothing_differs(num_groups):
+    """Equal groups: nearly all intervals reach 0, and the observed gap lies within; none is below 0."""
+    groups = np.repeat(np.arange(num_groups), 60)
+    reached = dict.fromkeys(GAPS, 0)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        y_true = rng.integers(0, 2, len(groups))
+        y_pred = np.where(rng.random(len(groups)) < 0.2, 1 - y_true, y_true)
+        report = fairness.evaluate(y_true, y_pred, groups=groups, bootstrap=200, seed=seed)
+        for name in GROUP_METRICS:
+            low, high = report.intervals[name]
+            assert 0 <= low <= report[name] <= high <= 1, name
+        for name in GAPS:
+            reached[name] += report.intervals[name][0] == 0
+    assert min(reached.values()) >= 33, reached
+
+
+def test_intervals_of_large_samples_close_in_on_the_gap():
+    sizes, right = [4000, 4000, 4000], [0.9, 0.85, 0.7]
+    y_true, groups, y_pred = [], [], []
+    for g, (n, share) in enumerate(zip(sizes, right, strict=True)):
+        y_true += [0, 1] * (n // 2)
+        groups += [g] * n
+        y_pred += [y if i // 2 < share * n / 2 else 1 - y for i, y in enumerate([0, 1] * (n // 2))]
+    report = fairness.evaluate(y_true, y_pred, groups=groups, bootstrap=400)
+    low, high = report.intervals["accuracy_gap"]
+    error = np.sqrt((0.9 * 0.1 + 0.7 * 0.3) / 4000)
+    assert report["accuracy_gap"] == pytest.approx(0.2)
+    assert (low, high) == pytest.approx((0.2 - 1.96 * error, 0.2 + 1.96 * error), abs=0.25 * error)
+
+
+def test_people_and_not_their_images_make_an_interval_narrow():
+    rng = np.random.default_rng(1)
+    persons = np.repeat(np.arange(60), 8)
+    groups, y_true = persons % 2, (persons // 2) % 2
+    right = rng.random(480) < rng.beta(1, 0.5, 60)[persons]
+    arguments = (y_true, np.where(right, y_true, 1 - y_true))
+    by_images = fairness.evaluate(*arguments, groups=groups, bootstrap=300)
+    by_people = fairness.evaluate(*arguments, groups=groups, persons=persons, bootstrap=300)
+    alone = fairness.evaluate(*arguments, groups=groups, persons=range(480), bootstrap=300)
+    assert dict(by_images) == dict(by_people) == dict(alone)
+
+    def width(report, name):
+        return report.intervals[name][1] - report.intervals[name][0]
+
+    assert width(by_people, "accuracy") > 1.5 * width(by_images, "accuracy")
+    assert width(alone, "accuracy") == pytest.approx(width(by_images, "accuracy"), rel=0.2)
+
+
+def test_a_group_of_one_person_has_no_interval():
+    persons = ["p", "q", "r", "s", "s", "s", "s"]
+    groups, y = ["a", "a", "a", "b", "b", "b", "b"], [0, 1, 1, 0, 1, 0, 1]
+    report = fairness.evaluate(y, [0, 1, 0, 0, 1, 1, 1], groups=groups, persons=persons, bootstrap=50)
+    assert report["accuracy_gap"] == pytest.approx(0.75 - 2 / 3)
+    assert np.isnan(list(report.intervals.values())).all()
+    # so has a group of one item
+    few = fairness.evaluate([0, 1, 0], [0, 1, 0], groups=["a", "a", "b"], min_cell=1, bootstrap=50)
+    assert np.isnan(few.intervals["accuracy_gap"]).all()
+
+
+def test_weights_are_those_of_scikit_learn_and_fairlearn(noisy):
+    import fairlearn.metrics as theirs
+    import sklearn.metrics as sk
+
+    y_true, y_pred, groups = noisy
+    weights = np.random.default_rng(2).uniform(0, 3, len(y_true))
+    ours = fairness.evaluate(y_true, y_pred, groups=groups, weights=weights, bootstrap=60)
+    options = {"sensitive_features": groups, "sample_weight": weights}
+    assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y_true, y_pred, sample_weight=weights))
+    assert ours["macro_f1"] == pytest.approx(sk.f1_score(y_true, y_pred, average="macro", sample_weight=weights))
+    assert fairness.accuracy(y_true, y_pred, weights=weights) == pytest.approx(ours["accuracy"])
+    for name in ("equal_opportunity_difference", "equalized_odds_difference", "demographic_parity_ratio"):
+        assert ours[name] == pytest.approx(getattr(theirs, name)(y_true, y_pred, **options)), name
+        assert getattr(fairness, name)(y_true, y_pred, groups=groups, weights=weights) == pytest.approx(ours[name])
+    assert ours.groups["count"].sum() == len(y_true)
+    assert ours.groups.loc["p", "accuracy"] == pytest.approx(
+        np.average((y_true == y_pred)[groups == "p"], weights=weights[groups == "p"])
+    )
+    once = fairness.evaluate(y_true, y_pred, groups=groups, weights=np.ones(len(y_true)), bootstrap=0)
+    assert dict(once) == pytest.approx(dict(fairness.evaluate(y_true, y_pred, groups=groups, bootstrap=0)))
+    for wrong in ([1.0] * 3, -weights, np.full(len(weights), np.nan), np.zeros(len(weights))):
+        with pytest.raises(ShapeError, match="`weights` must be"):
+            fairness.evaluate(y_true, y_pred, groups=groups, weights=wrong)
 
 
 def test_report_is_json_and_a_table():

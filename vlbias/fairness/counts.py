@@ -77,6 +77,19 @@ class Counts:
             return pd.MultiIndex.from_tuples(self.groups, names=self.columns)
         return pd.Index(self.groups, name="group", dtype=object, tupleize_cols=False)
 
+    def weighted(self, weights: Any) -> np.ndarray:
+        """The counts (g, y, p) with a weight for each item.
+
+        Raises:
+            ShapeError: not one finite weight >= 0 an item, or all of them 0.
+        """
+        each = np.asarray(weights, dtype=float)
+        if each.shape != self.items[0].shape or not np.isfinite(each).all() or each.min() < 0 or not each.any():
+            raise ShapeError(
+                f"`weights` must be ({len(self.items[0])},), finite, >= 0 and not all 0; got shape {each.shape}."
+            )
+        return tally(*self.items, num_groups=len(self.groups), num_classes=len(self.classes), weights=each)
+
 
 def count(
     y_true: Any,

@@ -23,8 +23,8 @@ __all__ = [
     "permutation_test",
     "permuted_counts",
     "permuted_groups",
+    "person_codes",
     "person_weights",
-    "resampled_counts",
 ]
 
 #: A number that is undefined in more resamples than this share has no interval.
@@ -45,15 +45,6 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def resampled_counts(n: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
-    """Counts (num_resamples, g, y, p): each cell's items drawn with replacement, one multinomial draw a cell."""
-    rng = np.random.default_rng(seed)
-    support = n.sum(-1, keepdims=True)
-    uniform = np.full(n.shape[-1], 1 / n.shape[-1])
-    p = np.where(support > 0, n / np.maximum(support, 1), uniform)
-    return rng.multinomial(support[..., 0].astype(np.int64), p, size=(num_resamples, *n.shape[:2])).astype(float)
 
 
 def permuted_counts(n: np.ndarray, num_permutations: int, seed: int | Sequence[int]) -> np.ndarray:
@@ -182,7 +173,7 @@ def permutation_test(
     if persons is None:
         null = permuted_counts(counts.n, num_permutations, settings.seed)
     else:
-        people = _person_codes(persons, len(counts.items[0]))
+        people = person_codes(persons, len(counts.items[0]))
         group, true, predicted = counts.items
         dealt = permuted_groups(group, true, people, num_permutations, settings.seed)
         null = tally(dealt, true, predicted, num_groups=len(counts.groups), num_classes=len(counts.classes))
@@ -198,7 +189,13 @@ def permutation_test(
     return Excess(metric, value, null_mean, value - null_mean, p_value, num_permutations)
 
 
-def _person_codes(persons: Any, num_items: int) -> np.ndarray:
+def person_codes(persons: Any, num_items: int) -> np.ndarray:
+    """Names of people, of any kind => codes (num_items,).
+
+    Raises:
+        ShapeError: another number of names.
+        LabelError: a name is missing.
+    """
     texts = label_texts(persons if isinstance(persons, pd.Series) else list(persons))
     if len(texts) != num_items:
         raise ShapeError(f"`persons` must be ({num_items},), one an item; got {len(texts)}.")

@@ -7,6 +7,7 @@ would need it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "gap",
     "mean_known",
     "metrics_from_counts",
+    "metrics_from_rates",
     "rates",
     "share",
 ]
@@ -123,7 +125,32 @@ def metrics_from_counts(
     known = {name: ~np.isnan(x) for name, x in (rate if observed is None else rates(observed, min_cell)).items()}
     total = reduce(n, "... g y p -> ... y p", "sum")
     found, support = einsum(total, "... c c -> ... c"), total.sum(-1)
+    return {
+        "accuracy": share(found.sum(-1), support.sum(-1)),
+        "balanced_accuracy": mean_known(share(found, support), -1),
+        "macro_f1": mean_known(f1_by_class(total), -1),
+        **metrics_from_rates(rate, known, positive=positive, over_classes=over_classes),
+        "group_f1": mean_known(f1_by_class(n), -1),
+    }
+
+
+def metrics_from_rates(
+    rate: Mapping[str, np.ndarray],
+    known: Mapping[str, np.ndarray],
+    *,
+    positive: int | None = None,
+    over_classes: str = "worst",
+) -> dict[str, np.ndarray]:
+    """The metrics that compare groups, from what :func:`rates` gives.
+
+    Args:
+        rate: rates, NaN where there is no value.
+        known: which of them to compare, of shapes that broadcast to those of the rates. Where one of these has no
+            value, a metric that rests on it is NaN.
+        positive, over_classes: as for :func:`metrics_from_counts`.
+    """
     tpr_gap, fpr_gap = (gap(rate[name], known[name], -2) for name in ("tpr", "fpr"))  # (..., c)
+    selection = rate["selection"], known["selection"], -2
 
     def join(per_class: np.ndarray, *rests_on: str, worst_is_high: bool = True) -> np.ndarray:
         compared = np.all([known[name].sum(-2) >= 2 for name in rests_on], axis=0)
@@ -137,20 +164,14 @@ def metrics_from_counts(
         return np.where(compared.any(-1), extreme, np.nan)
 
     return {
-        "accuracy": share(found.sum(-1), support.sum(-1)),
-        "balanced_accuracy": mean_known(share(found, support), -1),
-        "macro_f1": mean_known(f1_by_class(total), -1),
         "worst_group_accuracy": _least(rate["accuracy"], known["accuracy"], (-1,)),
         "worst_cell_accuracy": _least(rate["tpr"], known["tpr"], (-2, -1)),
         "accuracy_gap": gap(rate["accuracy"], known["accuracy"], -1),
         "equal_opportunity_difference": join(tpr_gap, "tpr"),
         # maximum, not fmax: the larger of two gaps is not known where one of them is not
         "equalized_odds_difference": join(np.maximum(tpr_gap, fpr_gap), "tpr", "fpr"),
-        "demographic_parity_difference": join(gap(rate["selection"], known["selection"], -2), "selection"),
-        "demographic_parity_ratio": join(
-            _ratio(rate["selection"], known["selection"], -2), "selection", worst_is_high=False
-        ),
-        "group_f1": mean_known(f1_by_class(n), -1),
+        "demographic_parity_difference": join(gap(*selection), "selection"),
+        "demographic_parity_ratio": join(_ratio(*selection), "selection", worst_is_high=False),
     }
 
 

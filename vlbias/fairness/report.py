@@ -11,7 +11,8 @@ import pandas as pd
 
 from vlbias.errors import unknown
 from vlbias.fairness.counts import Counts, check_cells, count
-from vlbias.fairness.inference import interval, resampled_counts
+from vlbias.fairness.inference import person_codes
+from vlbias.fairness.intervals import intervals, resampled_items, resampled_table
 from vlbias.fairness.metrics import METRICS, f1_by_class, mean_known, metrics_from_counts, rates, share
 from vlbias.fairness.settings import EvaluationSettings
 from vlbias.settings import with_changes
@@ -103,17 +104,28 @@ class FairnessReport(Mapping[str, float]):
 
 
 def evaluate(
-    y_true: Any, y_pred: Any, *, groups: Any, settings: EvaluationSettings | None = None, **changes: Any
+    y_true: Any,
+    y_pred: Any,
+    *,
+    groups: Any,
+    persons: Any = None,
+    weights: Any = None,
+    settings: EvaluationSettings | None = None,
+    **changes: Any,
 ) -> FairnessReport:
     """All metrics of one set of predictions.
 
     Items are resampled within each cell, so the intervals are about these cell sizes, and about this classifier, not
-    about training it again.
+    about training it again. With ``persons`` people are resampled within each group, with all of their items. Gaps have
+    intervals that hold for any number of groups, see :mod:`vlbias.fairness.intervals`.
 
     Args:
         y_true: true classes (n,), any labels.
         y_pred: predicted classes (n,), same labels.
         groups: protected group of each item (n,), any labels; a DataFrame of several columns means their product.
+        persons: who is in each item (n,), any labels; ``None`` where each item is another person. A group of one person
+            leaves every interval NaN.
+        weights: how often each item counts (n,), >= 0; ``None`` for once. ``min_cell`` and ``count`` are of items.
         settings: how to evaluate; ``None`` for the defaults.
         changes: single settings by name, such as ``positive="smile"``, ``min_cell=10`` or ``bootstrap=0``; see
             :class:`EvaluationSettings`.
@@ -122,7 +134,7 @@ def evaluate(
         The report. A number that cannot be known is NaN, and so is its interval.
 
     Raises:
-        ShapeError: lengths differ, or nothing given.
+        ShapeError: lengths differ, nothing given, or weights that are no weights.
         LabelError: missing labels, a predicted class that is none of the truth, an empty group or cell (see
             ``min_cell``), or fewer than two groups.
         ConfigError, UnknownNameError: a setting is out of range or names no class.
@@ -136,28 +148,34 @@ def evaluate(
     counts = count(y_true, y_pred, groups, settings.classes, settings.group_names)
     how = settings.for_counts(counts.classes)
     check_cells(counts, settings.min_cell)
-    values = metrics_from_counts(counts.n, **how)
-    intervals = {}
+    n = counts.n if weights is None else counts.weighted(weights)
+    values = metrics_from_counts(n, **how, observed=counts.n)
+    between = {}
     if settings.bootstrap:
-        resampled = metrics_from_counts(resampled_counts(counts.n, settings.bootstrap, settings.seed), **how)
-        intervals = {name: interval(resampled[name], settings.level) for name in METRICS}
+        if persons is None and weights is None:
+            resamples = resampled_table(n, settings.bootstrap, settings.seed)
+        else:
+            num_items = len(counts.items[0])
+            people = np.arange(num_items) if persons is None else person_codes(persons, num_items)
+            each = np.ones(num_items) if weights is None else np.asarray(weights, dtype=float)
+            resamples = resampled_items(counts, people, each, settings.bootstrap, settings.seed)
+        between = intervals(n, resamples, sizes=counts.n, level=settings.level, how=how)
     support = counts.n.sum(2)
     code = how["positive"]
     return FairnessReport(
         {name: float(values[name]) for name in METRICS},
-        intervals,
-        _group_table(counts),
-        _cell_table(counts, how["min_cell"]),
+        between,
+        _group_table(counts, n),
+        _cell_table(counts, n, how["min_cell"]),
         replace(settings, positive=None if code is None else counts.classes[code]),
         int((support[:, support.sum(0) > 0] < how["min_cell"]).sum()),
     )
 
 
-def _group_table(counts: Counts) -> pd.DataFrame:
-    n = counts.n
+def _group_table(counts: Counts, n: np.ndarray) -> pd.DataFrame:
     found, support = np.einsum("gcc->gc", n), n.sum(-1)
     table = {
-        "count": support.sum(-1).astype(int),
+        "count": counts.n.sum((1, 2)).astype(int),
         "accuracy": share(found.sum(-1), support.sum(-1)),
         "balanced_accuracy": mean_known(share(found, support), -1),
         "macro_f1": mean_known(f1_by_class(n), -1),
@@ -165,8 +183,9 @@ def _group_table(counts: Counts) -> pd.DataFrame:
     return pd.DataFrame(table, index=counts.group_index)
 
 
-def _cell_table(counts: Counts, min_cell: int) -> pd.DataFrame:
-    rate = rates(counts.n, min_cell)
+def _cell_table(counts: Counts, n: np.ndarray, min_cell: int) -> pd.DataFrame:
+    known = rates(counts.n, min_cell)
+    rate = {name: np.where(np.isnan(known[name]), np.nan, x) for name, x in rates(n, 0).items()}
     parts = counts.groups if counts.columns else [(group,) for group in counts.groups]
     rows = [(*part, label) for part in parts for label in counts.classes]
     table = {
@@ -182,25 +201,25 @@ def _one(name: str, y_true: Any, y_pred: Any, groups: Any, **changes: Any) -> fl
     return evaluate(y_true, y_pred, groups=groups, **{**changes, "bootstrap": 0})[name]
 
 
-def _ungrouped(name: str, y_true: Any, y_pred: Any) -> float:
+def _ungrouped(name: str, y_true: Any, y_pred: Any, weights: Any) -> float:
     y_true = list(y_true) if isinstance(y_true, Iterable) else y_true
     counts = count(y_true, y_pred, [0] * len(y_true) if isinstance(y_true, list) else [])
-    return float(metrics_from_counts(counts.n)[name])
+    return float(metrics_from_counts(counts.n if weights is None else counts.weighted(weights))[name])
 
 
-def accuracy(y_true: Any, y_pred: Any) -> float:
-    """Share of items classified correctly."""
-    return _ungrouped("accuracy", y_true, y_pred)
+def accuracy(y_true: Any, y_pred: Any, *, weights: Any = None) -> float:
+    """Share of items classified correctly; weights (n,) as for :func:`evaluate`."""
+    return _ungrouped("accuracy", y_true, y_pred, weights)
 
 
-def balanced_accuracy(y_true: Any, y_pred: Any) -> float:
+def balanced_accuracy(y_true: Any, y_pred: Any, *, weights: Any = None) -> float:
     """Mean over the classes that occur in ``y_true`` of the share of each that was found."""
-    return _ungrouped("balanced_accuracy", y_true, y_pred)
+    return _ungrouped("balanced_accuracy", y_true, y_pred, weights)
 
 
-def macro_f1(y_true: Any, y_pred: Any) -> float:
+def macro_f1(y_true: Any, y_pred: Any, *, weights: Any = None) -> float:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN)."""
-    return _ungrouped("macro_f1", y_true, y_pred)
+    return _ungrouped("macro_f1", y_true, y_pred, weights)
 
 
 def accuracy_gap(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:

@@ -25,7 +25,7 @@ class EvaluationSettings(Settings):
             than that, and counts the cells left out.
         classes: all classes in order; ``None`` takes those of the truth.
         group_names: all groups in order; ``None`` takes those that occur.
-        bootstrap: resamples for the percentile intervals; 0 for none.
+        bootstrap: resamples for the intervals; 0 for none.
         level: coverage of the intervals, in (0, 1).
         seed: of the resampling.
 

@@ -1,0 +1,312 @@
+"""Intervals of group metrics that hold for any number of groups.
+
+A largest-minus-smallest gap is above the true one by chance alone, the more so the more groups there are, and its
+resamples are above it once more. So a gap is not resampled as it is. For each gap that could be true, groups are moved
+to that gap, chance is added as the bootstrap shows it, and the gap is kept if what was observed is not unusual there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from vlbias.fairness.counts import Counts, tally
+from vlbias.fairness.inference import MAX_UNDEFINED, interval, person_weights
+from vlbias.fairness.metrics import METRICS, metrics_from_counts, metrics_from_rates, rates, share
+
+__all__ = ["Resamples", "intervals", "resampled_items", "resampled_table"]
+
+#: Rates that each metric compares.
+COMPARED = {
+    "accuracy_gap": ("accuracy",),
+    "equal_opportunity_difference": ("tpr",),
+    "equalized_odds_difference": ("tpr", "fpr"),
+    "demographic_parity_difference": ("selection",),
+    "demographic_parity_ratio": ("selection",),
+}
+WORST = ("worst_group_accuracy", "worst_cell_accuracy")
+#: Standard errors within which groups are taken to be level with the highest or lowest one, where it matters.
+LEVEL_WITH = 2.0
+#: Standard errors beyond the observed gap up to which gaps are tried.
+REACH = 5.0
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Resampled counts and what they vary about.
+
+    Attributes:
+        draws: counts (b, g, y, p).
+        centre: their expectation (g, y, p).
+        scale: by which their deviations are to be enlarged (g,); NaN for a group of one person.
+    """
+
+    draws: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+
+
+def _outcomes(n: np.ndarray) -> np.ndarray:
+    """What items of each class are predicted, all groups together (y, p); nothing is impossible."""
+    total = n.sum(0)
+    return (total + 1 / n.shape[-1]) / (total.sum(-1, keepdims=True) + 1)
+
+
+def resampled_table(n: np.ndarray, num_resamples: int, seed: int) -> Resamples:
+    """Items drawn with replacement within each group: how many of each class, and what those of a class are predicted.
+
+    One item like those of all groups is added to each cell. Without it, a cell in which all are right would have no
+    uncertainty. No cell is empty in a resample: what its items are predicted is drawn apart from how many they are.
+    """
+    rng = np.random.default_rng(seed)
+    support = n.sum(-1)
+    p = (n + _outcomes(n)) / (support + 1)[..., None]
+    predicted = rng.multinomial(support.astype(np.int64), p, size=(num_resamples, *support.shape))
+    size = support.sum(1)
+    classes = share(support, size[:, None])
+    drawn = rng.multinomial(size.astype(np.int64), np.nan_to_num(classes, nan=1 / n.shape[1]), (num_resamples, len(n)))
+    draws = share(predicted, support[..., None]) * np.maximum(drawn, 1e-9)[..., None]
+    return Resamples(np.nan_to_num(draws), support[..., None] * p, np.where(size > 1, 1.0, np.nan))
+
+
+def resampled_items(
+    counts: Counts, persons: np.ndarray, weights: np.ndarray, num_resamples: int, seed: int
+) -> Resamples:
+    """People drawn with replacement within each group, with all of their items; one person like all was added.
+
+    Args:
+        counts: with the items that were counted.
+        persons: codes (n,).
+        weights: of items (n,).
+        num_resamples, seed: of the drawing.
+    """
+    group, true, _ = counts.items
+    count = partial(tally, num_groups=len(counts.groups), num_classes=len(counts.classes))
+    n = count(*counts.items, weights=weights)
+    drawn = [  # in parts, for memory
+        count(*counts.items, weights=weights * person_weights(persons, group, size, [seed, number]))
+        for number, size in enumerate(_parts(num_resamples, len(group)))
+    ]
+    people = np.unique(np.stack([persons, group]), axis=1)[1]
+    num_people = np.bincount(people, minlength=len(n)).astype(float)
+    in_cells = np.unique(np.stack([persons, group, true]), axis=1)
+    num_in_cells = count(in_cells[1], in_cells[2], in_cells[2]).sum(-1)
+    # The items that a person has in a cell, on average, with the outcomes of one item like those of all groups.
+    size = np.nan_to_num(share(n.sum(-1), num_in_cells))[..., None]
+    p = np.broadcast_to(_outcomes(n), n.shape)
+    added = np.random.default_rng([seed, num_resamples]).multinomial(1, p, size=(num_resamples, *n.shape[:2]))
+    scale = share(num_people, num_people - 1)
+    return Resamples(np.concatenate(drawn) + size * added, n + size * p, scale)
+
+
+def _parts(num: int, num_items: int, most: int = 20_000_000) -> list[int]:
+    size = max(1, most // max(num_items, 1))
+    return [min(size, num - start) for start in range(0, num, size)]
+
+
+def intervals(
+    n: np.ndarray, resamples: Resamples, *, sizes: np.ndarray, level: float, how: Mapping[str, Any]
+) -> dict[str, tuple[float, float]]:
+    """An interval of each of :data:`METRICS`; NaN where it cannot be known.
+
+    Args:
+        n: counts (g, y, p), weighted where items are.
+        resamples: of them.
+        sizes: counts (g, y, p) of items; they decide what is left out.
+        level: coverage, in (0, 1).
+        how: options of :func:`metrics_from_counts`.
+    """
+    found = dict.fromkeys(METRICS, (float("nan"), float("nan")))
+    if not np.isfinite(resamples.scale[sizes.sum((1, 2)) > 0]).all():
+        return found
+    values = metrics_from_counts(n, **how, observed=sizes)
+    centre = metrics_from_counts(resamples.centre, **how, observed=sizes)
+    drawn = metrics_from_counts(resamples.draws, **how, observed=sizes)
+    for name in METRICS:
+        if name not in COMPARED and name not in WORST:
+            low, high = interval(drawn[name] - centre[name] + values[name], level)
+            found[name] = _within(low), _within(high)
+    family = _Family.of(n, resamples, sizes, how)
+    return found | family.intervals({name: float(values[name]) for name in (*COMPARED, *WORST)}, 1 - level)
+
+
+def _within(x: float) -> float:
+    return float(np.clip(x, 0.0, 1.0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All rates of a table as one array (..., g, r): tpr, fpr and selection of each class, then accuracy.
+
+
+def _stacked(rate: Mapping[str, np.ndarray]) -> np.ndarray:
+    parts = [rate["tpr"], rate["fpr"], rate["selection"], rate["accuracy"][..., None]]
+    return np.concatenate(parts, axis=-1)
+
+
+def _unstacked(x: np.ndarray) -> dict[str, np.ndarray]:
+    tpr, fpr, selection = np.split(x[..., :-1], 3, axis=-1)
+    return {"tpr": tpr, "fpr": fpr, "selection": selection, "accuracy": x[..., -1]}
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Rates of groups (g, r) moved along one line: from no difference over what was observed to larger differences.
+
+    Attributes:
+        pooled: rates of all groups together (1, r).
+        away: what was observed minus that.
+        error: deviations of the resampled rates (b, g, r), and their standard error (g, r).
+        variance: of one item where the deviations were drawn (g, r).
+        whole: items that each rate rests on.
+        known: rates that are not left out.
+        how: options of :func:`metrics_from_rates`.
+    """
+
+    pooled: np.ndarray
+    away: np.ndarray
+    error: np.ndarray
+    standard_error: np.ndarray
+    variance: np.ndarray
+    whole: np.ndarray
+    known: np.ndarray
+    how: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, n: np.ndarray, resamples: Resamples, sizes: np.ndarray, how: Mapping[str, Any]) -> _Family:
+        """The line through these counts."""
+        options = {key: value for key, value in how.items() if key != "min_cell"}
+        known = ~np.isnan(_stacked(rates(sizes, how["min_cell"])))
+        centre = _stacked(rates(resamples.centre, 0))
+        error = (_stacked(rates(resamples.draws, 0)) - centre) * resamples.scale[:, None]
+        pooled = _stacked(rates(n.sum(0, keepdims=True), 0))
+        whole = np.where(known, _wholes(sizes), 1.0)
+        variance = np.maximum(centre * (1 - centre), 0.25 / whole)
+        standard_error = np.where(known, np.maximum(_spread(error), 1e-9), 1.0)
+        away = np.where(known, _stacked(rates(n, 0)) - pooled, 0.0)
+        # Groups that are exactly level get a direction, too small to be seen, in which they can part.
+        sign = np.where(np.arange(len(n)) % 2 == 0, 1.0, -1.0)[:, None]
+        away = away + 1e-6 * sign * standard_error * known
+        return cls(pooled, away, error, standard_error, variance, whole, known, options)
+
+    def intervals(self, values: Mapping[str, float], alpha: float) -> dict[str, tuple[float, float]]:
+        """Those of the gaps, the ratio and the worst rates."""
+        places = self._places()
+        truth = {name: np.empty(len(places)) for name in values}
+        plain = {name: np.empty((len(places), len(self.error))) for name in values}
+        level = {name: np.empty((len(places), len(self.error))) for name in COMPARED}
+        for i, place in enumerate(places):
+            at = self._at(place)
+            of_truth, of_plain, of_level = self._metrics(at), self._drawn(at), self._drawn(self._levelled(at))
+            for name in values:
+                truth[name][i], plain[name][i] = of_truth[name], of_plain[name]
+                if name in level:
+                    level[name][i] = of_level[name]
+        found = {}
+        for name, value in values.items():
+            if np.isnan(value) or np.isnan(plain[name]).mean() > MAX_UNDEFINED:
+                found[name] = float("nan"), float("nan")
+            elif name in WORST:
+                found[name] = _about_the_median(value, truth[name], plain[name], alpha)
+            elif METRICS[name].higher_is_better:
+                kept = _kept(1 - value, 1 - truth[name], 1 - plain[name], 1 - level[name], alpha, self._step(name))
+                found[name] = 1 - kept[1], 1 - kept[0]
+            else:
+                found[name] = _kept(value, truth[name], plain[name], level[name], alpha, self._step(name))
+        return found
+
+    def _places(self) -> np.ndarray:
+        """Places on the line: 0 no difference, 1 as observed, 2 differences larger by :data:`REACH` errors."""
+        most = float(np.max(np.abs(self.away) / self.standard_error))
+        near = 1 - np.arange(1, 14) * 0.4 / max(most, 1e-9)
+        return np.unique(np.concatenate([np.linspace(0, 1, 9), near[near > 0], np.linspace(1, 2, 15)]))
+
+    def _at(self, place: float) -> np.ndarray:
+        unit = np.max(np.abs(self.away) / self.standard_error, axis=0)
+        further = max(place - 1, 0.0) * REACH / np.where(unit > 0, unit, 1.0)
+        return np.clip(self.pooled + (min(place, 1.0) + further) * self.away, 0.0, 1.0)
+
+    def _levelled(self, at: np.ndarray) -> np.ndarray:
+        """The same with groups that nearly reach the highest or the lowest one put level with it.
+
+        Where several groups share the end, chance alone makes a large gap; what looks apart may be such a case.
+        """
+        top = np.max(at, axis=0, initial=-np.inf, where=self.known)
+        bottom = np.min(at, axis=0, initial=np.inf, where=self.known)
+        near = LEVEL_WITH * np.sqrt(2) * self.standard_error
+        is_high = top - at <= at - bottom
+        raised = np.where(is_high & (top - at < near), top, at)
+        return np.where(self.known, np.where(~is_high & (at - bottom < near), bottom, raised), at)
+
+    def _drawn(self, at: np.ndarray) -> dict[str, np.ndarray]:
+        one_item = np.maximum(at * (1 - at), 0.25 / self.whole)
+        return self._metrics(np.clip(at + self.error * np.sqrt(one_item / self.variance), 0.0, 1.0))
+
+    def _metrics(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return metrics_from_rates(_unstacked(x), _unstacked(self.known), **self.how)
+
+    def _step(self, name: str) -> float:
+        """Half of the step in which the rates of a metric move."""
+        whole, known = _unstacked(self.whole), _unstacked(self.known)
+        most = [np.max(whole[rate], axis=0, initial=1.0, where=known[rate]) for rate in COMPARED[name]]
+        return 0.5 / float(min(np.min(one) for one in most))
+
+
+def _spread(x: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(x)
+    mean = share(np.where(known, x, 0).sum(0), known.sum(0))
+    return np.nan_to_num(np.sqrt(share((np.where(known, x - mean, 0) ** 2).sum(0), known.sum(0))))
+
+
+def _wholes(sizes: np.ndarray) -> np.ndarray:
+    """Items that each rate rests on (g, r)."""
+    support = sizes.sum(-1)
+    size = support.sum(-1, keepdims=True)
+    return np.maximum(np.concatenate([support, size - support, size + 0 * support, size], axis=-1), 1.0)
+
+
+def _kept(
+    value: float, truth: np.ndarray, plain: np.ndarray, level: np.ndarray, alpha: float, step: float
+) -> tuple[float, float]:
+    """Least and largest gap at which the observed one is not unusual.
+
+    Args:
+        value: observed.
+        truth: gap at each place (l,), from none to the largest.
+        plain, level: what would be observed there (l, b), without and with groups put level.
+        alpha: one minus the coverage.
+        step: half of the steps in which gaps are observed.
+    """
+    above = np.nanmean(np.where(np.isnan(level), np.nan, level >= value - 1e-12), axis=1)
+    below = np.nanmean(np.where(np.isnan(plain), np.nan, plain <= value + step), axis=1)
+    # Where a gap can hardly be told from none, nothing observed is too small for it, and all of alpha lies above.
+    none = np.sort(plain[0][~np.isnan(plain[0])])
+    rank = [np.searchsorted(none, row[~np.isnan(row)], side) for row in plain for side in ("left", "right")]
+    apart = np.array([one.mean() for one in rank]).reshape(-1, 2).mean(1) / max(len(none), 1)
+    of_below = alpha / 2 * np.clip(2 * apart - 1, 0, 1)
+    over, under = above - (alpha - of_below), below - of_below  # both above 0 where the gap is kept
+    kept = np.flatnonzero((over > 0) & (under > 0))
+    if not len(kept):
+        kept = np.array([int(np.argmax(np.minimum(over, under)))])
+    low = _crossing(truth, over, kept[0], -1)
+    high = _crossing(truth, under, kept[-1], 1)
+    return min(low, value), max(high, value)
+
+
+def _crossing(truth: np.ndarray, margin: np.ndarray, inside: int, towards: int) -> float:
+    """Where a margin reaches 0 between the last place that is kept and the next one."""
+    outside = inside + towards
+    if not 0 <= outside < len(truth) or margin[outside] >= margin[inside]:
+        return float(truth[inside])
+    part = np.clip(margin[inside] / (margin[inside] - margin[outside]), 0, 1)
+    return float(truth[inside] + part * (truth[outside] - truth[inside]))
+
+
+def _about_the_median(value: float, truth: np.ndarray, drawn: np.ndarray, alpha: float) -> tuple[float, float]:
+    """Interval of a smallest rate, from the place at which what was observed lies in the middle of what is drawn."""
+    place = int(np.argmin(np.abs(np.nanmedian(drawn, axis=1) - value)))
+    low, middle, high = np.nanquantile(drawn[place], [alpha / 2, 0.5, 1 - alpha / 2])
+    return min(_within(truth[place] + low - middle), value), max(_within(truth[place] + high - middle), value)
