@@ -129,7 +129,7 @@ def create_backbone(
     *,
     image_size: int | None = None,
     pretrained_file: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> nn.Module:
     """A timm model with a head of ``num_classes``; nothing is downloaded.
 
@@ -194,7 +194,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def check_options(options: Any) -> dict[str, Any]:
+def check_options(options: object) -> dict[str, Any]:
     """Options of an architecture out of somebody's file: numbers, true or false, and lists of numbers alone.
 
     Others would name files to be read, classes, or functions.
@@ -244,7 +244,9 @@ class Classifier:
         losses: training loss, mean of each twentieth of the steps.
     """
 
-    def __init__(self, module: nn.Module, classes: Sequence[Any], settings: FitSettings, losses: Sequence[float] = ()):
+    def __init__(
+        self, module: nn.Module, classes: Sequence[object], settings: FitSettings, losses: Sequence[float] = ()
+    ):
         self.module, self.classes, self.settings = module.eval(), list(classes), settings
         self.losses = list(losses)
 
@@ -359,7 +361,7 @@ def _labels(labels: object, count: int) -> list[Any]:
     return [item.item() if isinstance(item, np.generic) else item for item in array]
 
 
-def _class_weights(settings: FitSettings, classes: list[Any], codes: Tensor) -> Tensor | None:
+def _class_weights(settings: FitSettings, classes: list[object], codes: Tensor) -> Tensor | None:
     if settings.class_weights is None:
         return None
     if isinstance(settings.class_weights, str):
@@ -396,10 +398,10 @@ def fit(
     images: Tensor | LabelledImages,
     labels: Sequence[object] | np.ndarray | Tensor | str,
     *,
-    classes: Sequence[Any] | None = None,
+    classes: Sequence[object] | None = None,
     settings: FitSettings | None = None,
     progress: Progress | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Classifier:
     """Train a classifier.
 
@@ -441,7 +443,7 @@ def fit(
 
 
 def _train(
-    images: Tensor, codes: Tensor, classes: list[Any], settings: FitSettings, progress: Progress | None
+    images: Tensor, codes: Tensor, classes: list[object], settings: FitSettings, progress: Progress | None
 ) -> Classifier:
     device = device_of(settings.device)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), flush_denormals():
@@ -501,7 +503,7 @@ def _loss(logits: Tensor, target: Tensor, settings: FitSettings, weight: Tensor 
     return F.cross_entropy(logits, target, weight=weight, label_smoothing=settings.label_smoothing)
 
 
-def fingerprint(images: Tensor, labels: Sequence[Any], settings: FitSettings) -> str:
+def fingerprint(images: Tensor, labels: Sequence[object], settings: FitSettings) -> str:
     """Hash of all that a fit depends on, to recognise one that was made before."""
     digest = hashlib.sha256()
     digest.update(repr((FORMAT, tuple(images.shape), str(images.dtype), [str(label) for label in labels])).encode())

@@ -204,7 +204,7 @@ def write_file(path: AnyPath, data: bytes | str) -> None:
         handle.write(data.encode() if isinstance(data, str) else data)
 
 
-def write_json(path: AnyPath, value: Any) -> None:
+def write_json(path: AnyPath, value: object) -> None:
     """Write JSON, indented and with a final newline; keys keep their order.
 
     Raises:
@@ -329,13 +329,13 @@ def is_text(text: str) -> bool:
         return False
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if value is None:
         return "null"
     return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     """An object of JSON (``object_pairs_hook``) whose keys differ.
 
     Raises:

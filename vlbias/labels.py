@@ -22,7 +22,7 @@ from vlbias.errors import LabelError
 __all__ = ["group_name", "group_texts", "in_order", "label_text", "label_texts", "label_value", "typed_labels"]
 
 
-def label_value(value: Any) -> bool | int | float | str | None:
+def label_value(value: object) -> bool | int | float | str | None:
     """A label as a plain value of its own type; missing => ``None``.
 
     Raises:
@@ -52,7 +52,7 @@ def label_value(value: Any) -> bool | int | float | str | None:
     return str(value)
 
 
-def label_text(value: Any) -> str | None:
+def label_text(value: object) -> str | None:
     """A label as text, the same whatever type it came in: 1, 1.0, True => "1"; missing => ``None``.
 
     Raises:
@@ -68,7 +68,7 @@ def label_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def label_texts(values: pd.Series | Sequence[Any]) -> pd.Series:
+def label_texts(values: pd.Series | Sequence[object]) -> pd.Series:
     """A column of labels as text, ``None`` where missing; dtype object, the index of ``values``.
 
     Raises:

@@ -152,14 +152,14 @@ class TrainingState:
         parts: name => what has a state.
     """
 
-    def __init__(self, path: AnyPath | None, identity: Mapping[str, Any], parts: Mapping[str, Resumable]):
+    def __init__(self, path: AnyPath | None, identity: Mapping[str, object], parts: Mapping[str, Resumable]):
         self.path = None if path is None else Path(path)
         # through JSON, so that tuples and lists compare equal
         self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
         self.parts = dict(parts)
         self._last_save = time.monotonic()
 
-    def save(self, **counters: Any) -> None:
+    def save(self, **counters: object) -> None:
         """Write the state, whole or not at all, with plain values such as the number of steps.
 
         Raises:
@@ -172,7 +172,7 @@ class TrainingState:
             torch.save({"format": _FORMAT, "identity": self.identity, "counters": counters, "parts": states}, file)
         self._last_save = time.monotonic()
 
-    def save_when_due(self, **counters: Any) -> None:
+    def save_when_due(self, **counters: object) -> None:
         """:meth:`save` if the last one is a minute ago."""
         if time.monotonic() - self._last_save > SAVE_INTERVAL_S:
             self.save(**counters)
@@ -205,7 +205,7 @@ class TrainingState:
             raise CheckpointError(f"{self.path} is damaged ({text}). {remedy}") from error
 
 
-def _differences(mine: Any, theirs: Any, name: str = "") -> list[str]:
+def _differences(mine: object, theirs: object, name: str = "") -> list[str]:
     """Names (``settings.learning_rate``) of what is not the same in two tables of plain values."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         keys = sorted(mine.keys() | theirs.keys())

@@ -34,7 +34,7 @@ class Progress:
         """Start counting at ``done``: work that an earlier run did, which must not enter the rate."""
         self.done = self._resumed_at = done
 
-    def update(self, n: float = 1, **fields: Any) -> None:
+    def update(self, n: float = 1, **fields: object) -> None:
         """Count ``n`` more units; ``fields`` (say ``loss=0.12``) are shown behind the rate."""
         self.done += n
         self.fields.update(fields)

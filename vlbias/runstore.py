@@ -35,7 +35,7 @@ def files_beside(path: AnyPath) -> Path:
     return path.with_name(f"{path.name}.files")
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> list[str]:
+def differences(found: Mapping[str, object], wanted: Mapping[str, object], within: str = "") -> list[str]:
     """Settings in which two jobs differ, as phrases; values are compared as they come back from JSON.
 
     Example:
@@ -87,8 +87,8 @@ class RunStore:
         self,
         path: AnyPath | None,
         kind: str,
-        job: Mapping[str, Any],
-        decode: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        job: Mapping[str, object],
+        decode: Callable[[dict[str, object]], dict[str, object]] = dict,
     ):
         self.path = Path(path) if path is not None else None
         self._decode = decode
@@ -126,7 +126,7 @@ class RunStore:
             return None
         return lock
 
-    def add(self, key: str, record: Mapping[str, Any]) -> None:
+    def add(self, key: str, record: Mapping[str, object]) -> None:
         """Store what became of a key, as plain values; on return it is on the disk.
 
         Raises:
@@ -161,11 +161,11 @@ class RunStore:
         return files_beside(self.path) / "locks" / f"{name}.lock"
 
 
-def _line(values: Mapping[str, Any]) -> bytes:
+def _line(values: Mapping[str, object]) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 
-def _check_header(path: Path, kind: str, job: Mapping[str, Any]) -> None:
+def _check_header(path: Path, kind: str, job: Mapping[str, object]) -> None:
     try:
         with path.open("rb") as file:
             stored = json.loads(file.readline())

@@ -63,7 +63,7 @@ _ANY_NUMBER = _Range(-math.inf, math.inf, False, False)
 
 
 def number(
-    default: Any = dataclasses.MISSING,
+    default: object = dataclasses.MISSING,
     low: float = -math.inf,
     high: float = math.inf,
     *,
@@ -95,7 +95,7 @@ class Settings:
             class.
     """
 
-    def __new__(cls, *given: Any, **values: Any) -> Self:
+    def __new__(cls, *given: object, **values: object) -> Self:
         """A misspelt name is an error like any other: it says which names there are."""
         known = [item.name for item in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
@@ -123,7 +123,7 @@ class Settings:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
-    def from_dict(cls: type[Own], values: Mapping[str, Any]) -> Own:
+    def from_dict(cls: type[Own], values: Mapping[str, object]) -> Own:
         """The inverse of :meth:`to_dict`.
 
         Raises:
@@ -180,7 +180,7 @@ def _checked(value: Any, hint: Any, bounds: _Range) -> Any:
 
 
 def checked_number(
-    name: str, value: Any, kind: type = int, *, low: float = -math.inf, high: float = math.inf
+    name: str, value: object, kind: type = int, *, low: float = -math.inf, high: float = math.inf
 ) -> Any:
     """One argument that is a number, as :class:`Settings` would check it.
 
@@ -223,14 +223,14 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     try:
         return f"{value!r:.80}"
     except ValueError:  # Python writes no number of more than 4300 digits
         return f"a {type(value).__name__}"
 
 
-def _tuple(value: Any, arguments: tuple[Any, ...], bounds: _Range) -> tuple[Any, ...]:
+def _tuple(value: object, arguments: tuple[object, ...], bounds: _Range) -> tuple[Any, ...]:
     value = _items(value)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         if len(value) > MAX_ITEMS:
@@ -241,7 +241,7 @@ def _tuple(value: Any, arguments: tuple[Any, ...], bounds: _Range) -> tuple[Any,
     return tuple(_each(value, arguments, bounds))
 
 
-def _items(value: Any) -> Sequence[Any]:
+def _items(value: object) -> Sequence[Any]:
     """The entries of a list, a tuple, a range or an array."""
     entries = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(entries, str | bytes) or not isinstance(entries, Sequence):
@@ -250,7 +250,7 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def _each(
-    entries: Iterable[Any], hints: Iterable[Any], bounds: _Range, kind: str = "list", one: str = "entry"
+    entries: Iterable[object], hints: Iterable[object], bounds: _Range, kind: str = "list", one: str = "entry"
 ) -> list[Any]:
     try:
         return [_checked(entry, hint, bounds) for entry, hint in zip(entries, hints, strict=False)]
@@ -262,7 +262,7 @@ def _each(
 MAX_ITEMS = 1000
 
 
-def _one_of(value: Any, hints: tuple[Any, ...], bounds: _Range) -> Any:
+def _one_of(value: object, hints: tuple[object, ...], bounds: _Range) -> Any:
     if value is None and type(None) in hints:
         return None
     wanted = []
@@ -275,7 +275,7 @@ def _one_of(value: Any, hints: tuple[Any, ...], bounds: _Range) -> Any:
     raise _WrongError(" or ".join([*wanted, *(["None"] if type(None) in hints else [])]))
 
 
-def with_changes(kind: type[Own], settings: Own | None, changes: Mapping[str, Any]) -> Own:
+def with_changes(kind: type[Own], settings: Own | None, changes: Mapping[str, object]) -> Own:
     """Settings with some of them changed by name; what they check is checked again.
 
     Args:

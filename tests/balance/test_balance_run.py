@@ -276,7 +276,10 @@ def test_a_path_that_does_nothing(tiny, faces, tmp_path):
     assert reasons(result) == {"out_of_reach", "no_donor_left"}
     assert result.unet_evaluations == 0  # found out before anything was decoded
     assert result.report["edits"] == {
-        "planned": 8, "kept": 0, "unfilled": 8, "rejected": len(result.rejected) - 8,
+        "planned": 8,
+        "kept": 0,
+        "unfilled": 8,
+        "rejected": len(result.rejected) - 8,
         "by_reason": {"out_of_reach": len(result.rejected) - 8},
     }
     assert result.report["counts_after"] == result.report["counts_before"]
@@ -393,14 +396,33 @@ def test_bad_output_places(editor, faces, tmp_path):
     moved = {"originals": "move"}
     fails(ConfigError, "`originals` must be one of copy, exact, link", editor, faces, tmp_path / "o", run=moved)
     fails(ConfigError, r"`shard` must be \(i, n\)", editor, faces, tmp_path / "s", run={"shard": (2, 2)})
-    fails(ConfigError, "`prior_steps` of [A-Za-z]+ must be a whole number >= 1", editor, faces, tmp_path / "p", prior_steps=0)
+    fails(
+        ConfigError,
+        "`prior_steps` of [A-Za-z]+ must be a whole number >= 1",
+        editor,
+        faces,
+        tmp_path / "p",
+        prior_steps=0,
+    )
 
 
 def test_another_job_is_refused(balanced, tiny, faces):
-    fails(OutputError, "holds another job: `plan.seed` is 0 there and 1 here", tiny.TinyEditor(leak=0.12), faces,
-          balanced.out_dir, seed=1)
-    fails(OutputError, "another job: `checks.goal` is 1.0", tiny.TinyEditor(leak=0.12), faces, balanced.out_dir,
-          checks=Checks(goal=0.9))
+    fails(
+        OutputError,
+        "holds another job: `plan.seed` is 0 there and 1 here",
+        tiny.TinyEditor(leak=0.12),
+        faces,
+        balanced.out_dir,
+        seed=1,
+    )
+    fails(
+        OutputError,
+        "another job: `checks.goal` is 1.0",
+        tiny.TinyEditor(leak=0.12),
+        faces,
+        balanced.out_dir,
+        checks=Checks(goal=0.9),
+    )
 
 
 def test_a_full_disk_keeps_the_finished_chunks(editor, faces, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def measure(
     )
 
 
-def _seeds(given: Any) -> list[int]:
+def _seeds(given: object) -> list[int]:
     """A number of seeds, or the seeds themselves, as a list."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         return list(range(checked_number("seeds", given, low=1)))

@@ -275,7 +275,7 @@ class AuditResult(Shown):
         return {"classifiers": classifiers, "audit": details}
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

@@ -190,7 +190,7 @@ class ChunkResult:
     files: dict[str, Encoded] = field(default_factory=dict)
     unet_evaluations: int = 0
 
-    def keep(self, attempt: Attempt, file: Encoded, scores: Mapping[str, Any], *, stem: str = "edit") -> None:
+    def keep(self, attempt: Attempt, file: Encoded, scores: Mapping[str, object], *, stem: str = "edit") -> None:
         """Take an edit over, with its donor where that was drawn."""
         number = f"{attempt.slot:06d}"
         self.kept.append(attempt.record() | {"suffix": file.suffix, "note": " ".join(file.notes)} | dict(scores))

@@ -97,7 +97,7 @@ def _alignment_lines(settings: Mapping[str, Any] | None) -> list[str]:
     return ["", f"Faces were found in photographs by {in_markdown(settings['detector'])}. {written[settings['write']]}"]
 
 
-def _round_trip_lines(trips: Mapping[str, Any] | None) -> list[str]:
+def _round_trip_lines(trips: Mapping[str, object] | None) -> list[str]:
     """What happened to the originals that passed through the editor; nothing where none did."""
     if not trips:
         return []

@@ -49,7 +49,7 @@ class Passed:
 class Donors(Protocol):
     """Where the edits of one chunk take their donors from."""
 
-    def next_donor(self, row: Mapping[str, Any]) -> Attempt | None:
+    def next_donor(self, row: Mapping[str, object]) -> Attempt | None:
         """The next donor for an edit; ``None`` where all were tried."""
         ...
 
@@ -171,7 +171,7 @@ class PriorDonors:
         self.num_drawn = 0
         self.cells: dict[tuple[str, str], deque[tuple[int, torch.Tensor]]] = defaultdict(deque)
 
-    def next_donor(self, row: Mapping[str, Any]) -> Attempt | None:
+    def next_donor(self, row: Mapping[str, object]) -> Attempt | None:
         """The next unused face of the cell, with its code; ``None`` where too many draws or tries found none."""
         cell = self.cells[str(row["target"]), str(row["from"])]
         while self.tries_left > 0 and not cell and self.num_drawn < self.max_drawn:

@@ -164,13 +164,13 @@ def assemble(
     return table, rejects, report
 
 
-def write_report(run: RunFolder, report: Mapping[str, Any], plan: Plan) -> None:
+def write_report(run: RunFolder, report: Mapping[str, object], plan: Plan) -> None:
     """Write ``report.json`` and the dataset card that says the same in words."""
     run.put(_json(report), run.out / "report.json")
     run.put(dataset_card(report, plan).encode(), run.out / "README.md")
 
 
-def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, Any]) -> None:
+def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, object]) -> None:
     """Add what was measured on a finished run (classifiers before and after) to its ``report.json``.
 
     Args:
@@ -244,7 +244,7 @@ def _report(
     }
 
 
-def _written_otherwise(kept: Sequence[Mapping[str, Any]]) -> list[str]:
+def _written_otherwise(kept: Sequence[Mapping[str, object]]) -> list[str]:
     """What edits could not keep of their donors' files, with how many it happened to."""
     notes = Counter(record["note"] for record in kept if record["note"])
     return [f"{count} {'edit' if count == 1 else 'edits'}: {note}" for note, count in sorted(notes.items())]
@@ -256,5 +256,5 @@ def _csv(table: pd.DataFrame) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _json(report: Mapping[str, Any]) -> bytes:
+def _json(report: Mapping[str, object]) -> bytes:
     return (json.dumps(report, indent=2) + "\n").encode()

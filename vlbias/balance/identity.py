@@ -101,7 +101,7 @@ class EmbeddingIdentity:
     strangers: float = 0.0
     image_size: int | None = None
 
-    def __call__(self, z_a: Any, x_a: torch.Tensor, z_b: Any, x_b: torch.Tensor) -> torch.Tensor:
+    def __call__(self, z_a: object, x_a: torch.Tensor, z_b: object, x_b: torch.Tensor) -> torch.Tensor:
         """Pictures (b, 3, h, w) of donors and edits => similarity (b,), 1 for the same face; codes are not read."""
         return self.of_cosines((self.embed(x_a) * self.embed(x_b)).sum(dim=1))
 

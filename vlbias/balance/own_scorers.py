@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from vlbias.classify import Classifier
 from vlbias.errors import ConfigError, unknown
@@ -47,7 +46,7 @@ def resolve_scorers(
     return found
 
 
-def _network(backend: Backend, column: str, scorer: Any) -> FaceNetwork:
+def _network(backend: Backend, column: str, scorer: object) -> FaceNetwork:
     if isinstance(scorer, (str, os.PathLike)):
         return load_network(scorer, needs=_KINDS, device=backend.device)
     if isinstance(scorer, Classifier):

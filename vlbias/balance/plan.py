@@ -138,7 +138,7 @@ class Plan(Shown):
         return Glance(line, *counts_table(target, self.counts_before, self.counts_after))
 
 
-def item_seed(*parts: Any) -> int:
+def item_seed(*parts: object) -> int:
     """A seed (0..2^52) from what an item is, not from where it stands: order and batches do not change it.
 
     52 bits survive tools that read a column with blanks as floating point.
@@ -566,7 +566,7 @@ _COLUMNS = [
 ]
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _frame(rows: list[dict[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

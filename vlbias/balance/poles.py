@@ -112,7 +112,7 @@ def resolve_poles(
     column: str,
     values: Iterable[str],
     dipoles: Mapping[str, Dipole] | Iterable[str],
-    given: tuple[str, Mapping[Any, float] | Sequence[Any]] | None = None,
+    given: tuple[str, Mapping[object, float] | Sequence[object]] | None = None,
 ) -> Poles | None:
     """Find how a column's values lie on a dipole of the editor.
 
@@ -146,7 +146,7 @@ def resolve_poles(
 
 
 def given_poles(
-    poles: Mapping[Any, Any] | Sequence[Any] | None,
+    poles: Mapping[object, object] | Sequence[object] | None,
     *,
     path: str | None = None,
     target: str,
@@ -210,7 +210,7 @@ def _evenly(values: Sequence[str]) -> dict[str, float]:
     return {value: -1 + index * step for index, value in enumerate(values)}
 
 
-def _is_placing(places: Any) -> bool:
+def _is_placing(places: object) -> bool:
     if isinstance(places, Mapping):
         return all(isinstance(place, int | float) for place in places.values())
     return isinstance(places, Sequence) and not isinstance(places, str)

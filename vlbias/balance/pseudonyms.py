@@ -114,7 +114,7 @@ def _read_names(path: Path) -> dict[str, Any]:
     return values
 
 
-def _write_names(path: Path, values: Mapping[str, Any]) -> None:
+def _write_names(path: Path, values: Mapping[str, object]) -> None:
     make_folder(path.parent)
     write_json(path, values)
     path.chmod(0o600)

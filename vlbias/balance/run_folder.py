@@ -68,7 +68,7 @@ class RunFolder:
             damaged.
     """
 
-    def __init__(self, out_dir: str | os.PathLike[str], job: Mapping[str, Any], *, links: bool = False):
+    def __init__(self, out_dir: str | os.PathLike[str], job: Mapping[str, object], *, links: bool = False):
         self.out = Path(out_dir)
         self.state = self.out / STATE
         _refuse_others(self.out)
@@ -109,7 +109,7 @@ class RunFolder:
             what = remedy.get(name, f"Remove {self.state / name}")
             raise OutputError(f"{str(error).rstrip('.')}. {what}, and run the same command again.") from error
 
-    def first_wins(self, name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    def first_wins(self, name: str, value: Mapping[str, object]) -> dict[str, Any]:
         """Write a JSON file if it is not there, and read what is there: shards that start together agree on it."""
         if not self.has(name):
             path = self.state / name
@@ -299,7 +299,7 @@ def _digests(out: Path) -> dict[str, str]:
     return found
 
 
-def _changed(out: Path, done: Mapping[str, Any]) -> list[str]:
+def _changed(out: Path, done: Mapping[str, object]) -> list[str]:
     files = done.get("files")
     if not isinstance(files, dict):
         path = out / STATE / "done.json"
@@ -322,7 +322,7 @@ def _changed(out: Path, done: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _is_sound(folder: Path, rows: Mapping[int, Mapping[str, Any]]) -> bool:
+def _is_sound(folder: Path, rows: Mapping[int, Mapping[str, object]]) -> bool:
     """Whether a chunk's result can have come of the plan's rows, by slot, and its pictures are those that were made."""
     try:
         values = read_object(folder / "result.json")
@@ -346,7 +346,7 @@ def _donors(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     return {(str(donor), str(group)) for donor, group in pairs}
 
 
-def _fits(record: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _fits(record: Mapping[str, object], row: Mapping[str, object]) -> bool:
     """Whether what a chunk says of a try can have come of a row of the plan."""
     same = all(record[name] == str(row[name]) for name in ("split", "target", "to"))
     texts = all(isinstance(record[name], str) for name in ("donor", "from", "path", "strength"))
@@ -394,7 +394,7 @@ def _refuse_others(out: Path) -> None:
             raise OutputError(f"{out} holds something else ({names}). Give a new or empty folder.")
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
     """The first setting in which two jobs differ; a digest says nothing to people."""
     phrases = [text for text in differences(found, wanted) if "digest" not in text.split("`")[1]]
     return phrases[0] if phrases else "its plan differs (other labels in the dataset)"

@@ -81,7 +81,7 @@ def _with_omitted(table: pd.DataFrame, faces: FaceDataset | None) -> pd.DataFram
     return pd.concat([table, with_face_boxes(faces, rows) if "face_box" in table else rows], ignore_index=True)
 
 
-def needs_measuring(report: Mapping[str, Any], settings: LeakSettings) -> bool:
+def needs_measuring(report: Mapping[str, object], settings: LeakSettings) -> bool:
     """Whether a finished run was measured otherwise than it is asked for now."""
     leak = _leak(report)
     return leak is None or leak.settings != settings
@@ -91,19 +91,19 @@ def _leak(report: Mapping[str, Any]) -> Leak | None:
     return Leak.from_dict(report["leak"]) if report.get("leak") else None
 
 
-def warning(report: Mapping[str, Any]) -> str | None:
+def warning(report: Mapping[str, object]) -> str | None:
     """What the report's leak warns of; ``None`` for nothing."""
     leak = _leak(report)
     return None if leak is None else leak_warning(leak, report)
 
 
-def summary_lines(report: Mapping[str, Any]) -> list[str]:
+def summary_lines(report: Mapping[str, object]) -> list[str]:
     """The leak for the command line."""
     leak, text = _leak(report), warning(report)
     return [*([] if leak is None else leak_lines(leak)), *([] if text is None else [f"warning: {text}"])]
 
 
-def card_lines(report: Mapping[str, Any]) -> list[str]:
+def card_lines(report: Mapping[str, object]) -> list[str]:
     """The leak for the dataset card."""
     leak, text = _leak(report), warning(report)
     if leak is None:

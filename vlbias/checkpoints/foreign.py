@@ -240,7 +240,7 @@ class _Machine:
                 self._step(name, argument)
         raise EOFError("the pickle has no end")
 
-    def _step(self, name: str, argument: Any) -> None:
+    def _step(self, name: str, argument: object) -> None:
         method: Callable[[Any], None] | None = getattr(self, f"do_{name.lower()}", None)
         if method is None:
             raise _Refused(f"it uses the instruction {name}, which weights do not need")
@@ -285,10 +285,10 @@ class _Machine:
         values = self._since_mark()
         self._top(set).update(_key(value) for value in values)
 
-    def _extend(self, values: list[Any]) -> None:
+    def _extend(self, values: list[object]) -> None:
         self._top(list).extend(values)
 
-    def _set_items(self, values: list[Any]) -> None:
+    def _set_items(self, values: list[object]) -> None:
         table = self._top(dict)
         for key, value in zip(values[::2], values[1::2], strict=True):
             table[_key(key)] = value

@@ -108,7 +108,7 @@ def typed_command(out: str = "out") -> str:
     return shlex.join(words)
 
 
-def _retyped(value: Any) -> str:
+def _retyped(value: object) -> str:
     text = str(value.value if isinstance(value, Enum) else value)
     # such as folder:/home/..., or COLUMN=/home/...
     before, place = re.fullmatch(r"((?:[^/]*[:=])?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # any text

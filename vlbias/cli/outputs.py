@@ -22,7 +22,7 @@ OverwriteOption = Annotated[
 
 
 def claim_folder(
-    out: Path, command: str, job: Mapping[str, Any], names: Sequence[str] | None = None, *, overwrite: bool = False
+    out: Path, command: str, job: Mapping[str, object], names: Sequence[str] | None = None, *, overwrite: bool = False
 ) -> None:
     """Make a folder for results before the work that fills it, and refuse to replace what is not this job's own.
 
@@ -56,7 +56,7 @@ def claim_folder(
     write_json(record, {"vlbias": command, "job": dict(job)})
 
 
-def _without_place(value: Any) -> Any:
+def _without_place(value: object) -> Any:
     """What a user typed, without where on the disk that is: of a path elsewhere, its name and a digest of the rest."""
     if isinstance(value, list | tuple):
         return [_without_place(item) for item in value]

@@ -51,7 +51,12 @@ def safe_terminal() -> Iterator[None]:
 
 
 def _note(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
 ) -> None:
     """Our own warnings as one line; those of other libraries speak to programmers."""
     if issubclass(category, UserWarning) and filename.startswith(PACKAGE):

@@ -88,7 +88,7 @@ class CaptionTemplates:
             if column not in table.columns:
                 raise unknown("column", column, table.columns, where="captions")
 
-    def phrases_for(self, column: str, value: Any) -> Sequence[str]:
+    def phrases_for(self, column: str, value: object) -> Sequence[str]:
         """All phrases that are true of a value; none if the value is missing.
 
         Raises:
@@ -98,7 +98,7 @@ class CaptionTemplates:
             return ()
         return [phrase for _, phrase in self._options(column, value)]
 
-    def _options(self, column: str, value: Any) -> list[tuple[str, str]]:
+    def _options(self, column: str, value: object) -> list[tuple[str, str]]:
         """Where a true phrase may stand ("noun", "before" or "after"), and the phrase."""
         sources = [
             ("before", self.adjectives),
@@ -114,7 +114,7 @@ class CaptionTemplates:
             raise LabelError(f"No phrase for the value {value!r} of column '{column}'.")
         return found
 
-    def _sentence(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[str, tuple[tuple[str, str], ...]]:
+    def _sentence(self, row: Mapping[str, object], rng: np.random.Generator) -> tuple[str, tuple[tuple[str, str], ...]]:
         known = [c for c in self.columns if not _is_missing(row[c])]
         said = [c for c in known if rng.random() < self._probability(c)]
         if not said and known:

@@ -131,7 +131,7 @@ def _load_folder(folder: Path) -> Clip:
     return Clip(model, tokenizer, preprocess, name=folder.name, model_config=config["model_cfg"], tokenizer_file=merges)
 
 
-def _build(model_config: Mapping[str, Any]) -> nn.Module:
+def _build(model_config: Mapping[str, object]) -> nn.Module:
     """open_clip's own class with random weights."""
     import open_clip
 
@@ -219,7 +219,7 @@ def _cached_weights(tag_config: Mapping[str, Any], cache_dir: AnyPath | None) ->
     return None
 
 
-def _cache_folder(tag_config: Mapping[str, Any], cache_dir: AnyPath | None) -> Path:
+def _cache_folder(tag_config: Mapping[str, object], cache_dir: AnyPath | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir)
     if tag_config.get("hf_hub"):

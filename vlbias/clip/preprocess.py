@@ -43,7 +43,7 @@ class Preprocess(Settings):
     fill_color: float = number(0, 0, 255)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
+    def from_config(cls, config: Mapping[str, object]) -> Preprocess:
         """Read open_clip's ``preprocess_cfg``; entries it does not need (``mode``) are passed over.
 
         Raises:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -374,7 +373,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
-def _age_group(text: Any) -> str | None:
+def _age_group(text: object) -> str | None:
     """An age such as "20-29", "more than 70" or "34" => "young" or "old", split at 40 years by the lower bound."""
     number = re.search(r"[0-9]{1,3}", text) if isinstance(text, str) else None
     return age_group(None if number is None else int(number.group()))

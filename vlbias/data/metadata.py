@@ -133,7 +133,7 @@ def missing_words(path: Path, table: pd.DataFrame) -> dict[str, list[str]]:
     return {name: found for name, found in words.items() if found}
 
 
-def _as_json(value: Any) -> str | None:
+def _as_json(value: object) -> str | None:
     plain = value.tolist() if isinstance(value, np.ndarray) else value
     return None if plain is None or plain is pd.NA else json.dumps(plain, ensure_ascii=False, default=list)
 
@@ -230,7 +230,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, pd.Series]:
+def _columns(rows: list[dict[str, object]]) -> dict[str, pd.Series]:
     """Rows as columns; a key that some rows lack is missing there."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}

@@ -40,7 +40,7 @@ _INNER = "CelebAMask-HQ"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 
 
-def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **options: Any) -> FaceDataset:
+def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **options: object) -> FaceDataset:
     """Open a dataset of a known kind.
 
     Args:
@@ -67,7 +67,7 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     return loader(root, **options)
 
 
-def open_dataset(spec: str | os.PathLike[str], **options: Any) -> FaceDataset:
+def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset:
     """Open ``"synthfaces"``, ``"synthfaces:N"``, or a folder whose kind is recognised from what it holds.
 
     Args:
@@ -134,14 +134,14 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     raise DatasetError(f"{root} holds no picture and no {METADATA_FILES[0]}. Expected one of: {', '.join(KINDS)}.")
 
 
-def _inner(root: Path, kind: str, options: Mapping[str, Any]) -> Path:
+def _inner(root: Path, kind: str, options: Mapping[str, object]) -> Path:
     """CelebAMask-HQ unpacks into a folder of its own name; either may be given."""
     if kind != "celebahq" or (root / ATTRIBUTE_FILE).is_file() or not (root / _INNER).is_dir():
         return root
     return refuse_link(root / _INNER, follow_links=bool(options.get("follow_links")))
 
 
-def _only(loader: Callable[..., FaceDataset], options: dict[str, Any]) -> dict[str, Any]:
+def _only(loader: Callable[..., FaceDataset], options: dict[str, object]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in _options(loader)}
 
 

@@ -355,7 +355,7 @@ class FaceDataset(Shown):
             raise unknown("attribute", column, self.attributes, where=self.name)
         return self.table[column]
 
-    def with_column(self, column: str, values: Sequence[Any] | pd.Series, description: str = "") -> Self:
+    def with_column(self, column: str, values: Sequence[object] | pd.Series, description: str = "") -> Self:
         """The dataset with one more label, say from a labeller.
 
         Args:

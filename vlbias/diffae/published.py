@@ -369,7 +369,7 @@ def _averaged(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return ema
 
 
-def _plain(hyper: Any) -> Hyper:
+def _plain(hyper: object) -> Hyper:
     """Hyper-parameters that are numbers, texts and lists; a tensor among them has nothing to say."""
     values = hyper if isinstance(hyper, Mapping) else {}
     kinds = (bool, int, float, str, list, tuple, type(None))
@@ -400,7 +400,7 @@ def _twins(weights: Mapping[str, Tensor], source: str) -> set[str]:
     return twins
 
 
-def _statistics(state: Mapping[str, Any], path: Path, config: DiffAEConfig) -> dict[str, Tensor] | None:
+def _statistics(state: Mapping[str, object], path: Path, config: DiffAEConfig) -> dict[str, Tensor] | None:
     """``z_mean`` and ``z_std`` from the state dict, or from a latent.pkl / latent.ckpt beside the file."""
     sources = [(str(path), state)]
     beside = [path.parent / name for name in ("latent.pkl", "latent.ckpt")]

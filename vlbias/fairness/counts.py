@@ -77,7 +77,7 @@ class Counts:
             return pd.MultiIndex.from_tuples(self.groups, names=self.columns)
         return pd.Index(self.groups, name="group", dtype=object, tupleize_cols=False)
 
-    def weighted(self, weights: Any) -> np.ndarray:
+    def weighted(self, weights: object) -> np.ndarray:
         """The counts (g, y, p) with a weight for each item.
 
         Raises:
@@ -92,11 +92,11 @@ class Counts:
 
 
 def count(
-    y_true: Any,
-    y_pred: Any,
-    groups: Any,
-    classes: Sequence[Any] | None = None,
-    group_names: Sequence[Any] | None = None,
+    y_true: object,
+    y_pred: object,
+    groups: object,
+    classes: Sequence[object] | None = None,
+    group_names: Sequence[object] | None = None,
 ) -> Counts:
     """Labels of any kind => counts.
 
@@ -150,7 +150,7 @@ def check_cells(counts: Counts, min_cell: int | None) -> None:
 # Labels
 
 
-def _check_order(**given: Any) -> None:
+def _check_order(**given: object) -> None:
     """Items are matched by position. The same index in another order would match them wrongly without a word."""
     indexes = {name: item.index for name, item in given.items() if isinstance(item, pd.Series | pd.DataFrame)}
     for (name, index), (other, its) in itertools.pairwise(indexes.items()):
@@ -161,7 +161,7 @@ def _check_order(**given: Any) -> None:
             )
 
 
-def _groups(values: Any) -> tuple[list[Any], tuple[str, ...]]:
+def _groups(values: object) -> tuple[list[Any], tuple[str, ...]]:
     """Group labels and, of a table of several columns, the columns' names."""
     if isinstance(values, pd.DataFrame):
         columns = tuple(map(str, values.columns))
@@ -198,7 +198,7 @@ def _in_order(labels: Sequence[Any], name: str) -> list[Any]:
     return _named(ordered, name)
 
 
-def _named(labels: Sequence[Any], name: str) -> list[Any]:
+def _named(labels: Sequence[object], name: str) -> list[Any]:
     """Different labels, checked that none reads like another."""
     seen: dict[Any, Any] = {}
     for label in labels:
@@ -211,7 +211,7 @@ def _named(labels: Sequence[Any], name: str) -> list[Any]:
     return list(labels)
 
 
-def _codes(labels: Sequence[Any], names: list[Any], name: str) -> np.ndarray:
+def _codes(labels: Sequence[object], names: list[object], name: str) -> np.ndarray:
     index = {item: code for code, item in enumerate(names)}
     for position, item in enumerate(labels):
         if item not in index:
@@ -220,7 +220,7 @@ def _codes(labels: Sequence[Any], names: list[Any], name: str) -> np.ndarray:
     return np.array([index[item] for item in labels], dtype=np.int64)
 
 
-def _remedy(item: Any, names: list[Any], name: str) -> str:
+def _remedy(item: object, names: list[object], name: str) -> str:
     twins = [known for known in names if not isinstance(known, tuple) and str(known) == str(item)]
     if twins:
         return f"It reads like {twins[0]!r}: give text or numbers on both sides."

@@ -127,15 +127,15 @@ class Excess:
 
 
 def permutation_test(
-    y_true: Any,
-    y_pred: Any,
+    y_true: object,
+    y_pred: object,
     *,
-    groups: Any,
+    groups: object,
     metric: str = "equalized_odds_difference",
-    persons: Any = None,
+    persons: object = None,
     num_permutations: int = 1000,
     settings: EvaluationSettings | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Excess:
     """How much of a gap is more than sampling noise.
 

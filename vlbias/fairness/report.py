@@ -104,14 +104,14 @@ class FairnessReport(Mapping[str, float]):
 
 
 def evaluate(
-    y_true: Any,
-    y_pred: Any,
+    y_true: object,
+    y_pred: object,
     *,
-    groups: Any,
-    persons: Any = None,
-    weights: Any = None,
+    groups: object,
+    persons: object = None,
+    weights: object = None,
     settings: EvaluationSettings | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> FairnessReport:
     """All metrics of one set of predictions.
 
@@ -201,63 +201,63 @@ def _one(name: str, y_true: Any, y_pred: Any, groups: Any, **changes: Any) -> fl
     return evaluate(y_true, y_pred, groups=groups, **{**changes, "bootstrap": 0})[name]
 
 
-def _ungrouped(name: str, y_true: Any, y_pred: Any, weights: Any) -> float:
+def _ungrouped(name: str, y_true: object, y_pred: object, weights: object) -> float:
     y_true = list(y_true) if isinstance(y_true, Iterable) else y_true
     counts = count(y_true, y_pred, [0] * len(y_true) if isinstance(y_true, list) else [])
     return float(metrics_from_counts(counts.n if weights is None else counts.weighted(weights))[name])
 
 
-def accuracy(y_true: Any, y_pred: Any, *, weights: Any = None) -> float:
+def accuracy(y_true: object, y_pred: object, *, weights: object = None) -> float:
     """Share of items classified correctly; weights (n,) as for :func:`evaluate`."""
     return _ungrouped("accuracy", y_true, y_pred, weights)
 
 
-def balanced_accuracy(y_true: Any, y_pred: Any, *, weights: Any = None) -> float:
+def balanced_accuracy(y_true: object, y_pred: object, *, weights: object = None) -> float:
     """Mean over the classes that occur in ``y_true`` of the share of each that was found."""
     return _ungrouped("balanced_accuracy", y_true, y_pred, weights)
 
 
-def macro_f1(y_true: Any, y_pred: Any, *, weights: Any = None) -> float:
+def macro_f1(y_true: object, y_pred: object, *, weights: object = None) -> float:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN)."""
     return _ungrouped("macro_f1", y_true, y_pred, weights)
 
 
-def accuracy_gap(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def accuracy_gap(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Largest minus smallest group accuracy; never signed by group order. Settings as for :func:`evaluate`."""
     return _one("accuracy_gap", y_true, y_pred, groups, **changes)
 
 
-def worst_group_accuracy(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def worst_group_accuracy(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest group accuracy. Settings as for :func:`evaluate`."""
     return _one("worst_group_accuracy", y_true, y_pred, groups, **changes)
 
 
-def worst_cell_accuracy(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def worst_cell_accuracy(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest accuracy of a cell (target class x group). Settings as for :func:`evaluate`."""
     return _one("worst_cell_accuracy", y_true, y_pred, groups, **changes)
 
 
-def equal_opportunity_difference(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def equal_opportunity_difference(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Largest minus smallest true positive rate of groups (Hardt et al., 2016). Settings as for :func:`evaluate`."""
     return _one("equal_opportunity_difference", y_true, y_pred, groups, **changes)
 
 
-def equalized_odds_difference(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def equalized_odds_difference(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """The larger of the gaps in true and in false positive rate. Settings as for :func:`evaluate`."""
     return _one("equalized_odds_difference", y_true, y_pred, groups, **changes)
 
 
-def demographic_parity_difference(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def demographic_parity_difference(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Largest minus smallest share predicted positive. Settings as for :func:`evaluate`."""
     return _one("demographic_parity_difference", y_true, y_pred, groups, **changes)
 
 
-def demographic_parity_ratio(y_true: Any, y_pred: Any, *, groups: Any, **changes: Any) -> float:
+def demographic_parity_ratio(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest divided by largest share predicted positive. Settings as for :func:`evaluate`."""
     return _one("demographic_parity_ratio", y_true, y_pred, groups, **changes)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

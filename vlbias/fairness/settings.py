@@ -42,7 +42,7 @@ class EvaluationSettings(Settings):
     level: float = number(0.95, above=0, below=1)
     seed: int = number(0, 0)
 
-    def for_counts(self, classes: Sequence[Any]) -> dict[str, Any]:
+    def for_counts(self, classes: Sequence[object]) -> dict[str, Any]:
         """The options of :func:`metrics_from_counts` for these classes.
 
         Raises:

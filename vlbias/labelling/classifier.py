@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -41,7 +41,7 @@ class ClassifierLabeller:
     def __init__(
         self,
         predict: Callable[[torch.Tensor], torch.Tensor],
-        classes: Sequence[Any],
+        classes: Sequence[object],
         *,
         size: int,
         output: str = "probabilities",

@@ -117,7 +117,7 @@ def label_column(
     return labelled, report, score
 
 
-def _in_words_of(labels: Labels, words: list[Any]) -> Labels:
+def _in_words_of(labels: Labels, words: list[object]) -> Labels:
     """Labels that read like given ones as the given ones themselves: "0" as 0 where the dataset has 0."""
     spelled: dict[str | None, Any] = {label_text(word): word for word in words}
     translated = [spelled.get(text, text) for text in label_texts(labels.table["label"])]

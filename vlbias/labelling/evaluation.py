@@ -162,7 +162,7 @@ class Separation:
 
 
 def separation(
-    measured: pd.Series, given: pd.Series, *, upper: Any, lower: Any, num_resamples: int = 500, seed: int = 0
+    measured: pd.Series, given: pd.Series, *, upper: object, lower: object, num_resamples: int = 500, seed: int = 0
 ) -> Separation:
     """Score a number such as ITA against two given groups.
 

@@ -198,7 +198,7 @@ class SkinToneLabeller:
         return row | {"label": "light" if light else "dark", "confidence": float(agree.mean())}
 
 
-def _points(layout: str, landmarks: Any, h: int, w: int) -> np.ndarray:
+def _points(layout: str, landmarks: object, h: int, w: int) -> np.ndarray:
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     if landmarks is None:

@@ -191,7 +191,7 @@ def _aucs(row: Mapping[str, Any], *names: str) -> dict[str, Auc | None]:
     return {name: None if row[name] is None else Auc(**row[name]) for name in names}
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> Any:
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
@@ -282,7 +282,7 @@ def _rows(table: pd.DataFrame, target: str, protected: Sequence[str], splits: Se
     return rows
 
 
-def _box(text: Any) -> Box | None:
+def _box(text: object) -> Box | None:
     """``face_box`` of a row, "left,top,right,bottom"; ``None`` where the picture is the face."""
     if not isinstance(text, str):
         return None
@@ -323,7 +323,7 @@ def _pictures(drawn: pd.DataFrame, folder: Path, original: Original | None) -> _
     )
 
 
-def _source(file_name: Any, source_id: Any, folder: Path, original: Original | None) -> Source:
+def _source(file_name: object, source_id: object, folder: Path, original: Original | None) -> Source:
     if isinstance(file_name, str):
         return folder / file_name
     if original is None:
@@ -382,7 +382,7 @@ def _largest_edge(sources: Iterable[_Shown]) -> int:
 def _reading(
     compared: Sequence[_Pictures],
     folds: Sequence[np.ndarray],
-    found: Mapping[Any, Mapping[int | None, Mapping[str, float]]],
+    found: Mapping[object, Mapping[int | None, Mapping[str, float]]],
     size: int | None,
     seed: int,
 ) -> Reading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from vlbias.leak.measure import MAX_AUC, MIN_IN_ALL, MIN_OF_CELL, Leak, Reading
 from vlbias.leak.probe import Auc
@@ -83,7 +82,7 @@ def _told_by(reading: Reading) -> str:
     return f"{describe(reading.statistic)} (alone {_short(reading.statistic_auc)})"
 
 
-def leak_warning(leak: Leak, report: Mapping[str, Any]) -> str | None:
+def leak_warning(leak: Leak, report: Mapping[str, object]) -> str | None:
     """What to warn of, with the remedy; ``None`` where every AUC is at most :data:`MAX_AUC`.
 
     Args:
@@ -101,7 +100,7 @@ def leak_warning(leak: Leak, report: Mapping[str, Any]) -> str | None:
     )
 
 
-def _remedy(worst: Reading, report: Mapping[str, Any]) -> str:
+def _remedy(worst: Reading, report: Mapping[str, object]) -> str:
     if worst.donors is not None and worst.donors.value >= worst.edits.value - _SAME_AS_DONORS:
         return (
             f"Their unedited donors are told as well ({_short(worst.donors.value)}): the groups' photographs differ, "

@@ -85,7 +85,7 @@ def of_classifier(classifier: Classifier, name: str = "classifier") -> FaceNetwo
     return FaceNetwork(name, classifier.logits, seen, FaceOutput(classes=classes), digest.hexdigest())
 
 
-def _as_text(label: Any) -> str:
+def _as_text(label: object) -> str:
     """A class as a dataset's tables show it: 1, 1.0 and True are "1"."""
     if isinstance(label, (bool, int, float)) and float(label).is_integer():
         return str(int(label))
@@ -136,7 +136,7 @@ def _onnx(file: Path, values: Mapping[str, Any]) -> FaceNetwork:
     return _network(file.name, graph, stated, graph.files)
 
 
-def _torch(file: Path, values: Mapping[str, Any], device: torch.device | str | None) -> FaceNetwork:
+def _torch(file: Path, values: Mapping[str, object], device: torch.device | str | None) -> FaceNetwork:
     if file.suffix not in WEIGHT_SUFFIXES:
         raise CheckpointError(f"{file} is of no kind that is read: .onnx, {', '.join(WEIGHT_SUFFIXES)}, or a folder.")
     config = file.parent / "config.json"
@@ -153,7 +153,7 @@ def _torch(file: Path, values: Mapping[str, Any], device: torch.device | str | N
     return _network(file.name, run, stated, [file])
 
 
-def _of_timm(config: Any) -> dict[str, Any]:
+def _of_timm(config: object) -> dict[str, Any]:
     """What timm's ``config.json`` says of a network, in our words."""
     if not isinstance(config, dict) or "architecture" not in config:
         return {}

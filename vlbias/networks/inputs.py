@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class FaceInput:
         if min(self.std) <= 0:
             raise ConfigError(f"`std` must be > 0; got {self.std}.")
 
-    def _check_landmarks(self, landmarks: Any) -> None:
+    def _check_landmarks(self, landmarks: object) -> None:
         if self.layout is not None:
             raise ConfigError("`layout` and `landmarks` both say how faces lie; give one of them.")
         points = np.asarray(landmarks, dtype=object)
@@ -143,7 +142,7 @@ def _padded(crop: Similarity, padding: float) -> Similarity:
     return Similarity(matrix, crop.size)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

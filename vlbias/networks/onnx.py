@@ -145,7 +145,7 @@ def _session(runtime: Any, path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {_first_line(error)}") from error
 
 
-def _weight_files(graph: Any, path: Path) -> list[Path]:
+def _weight_files(graph: object, path: Path) -> list[Path]:
     """Files beside the graph that hold its weights.
 
     Raises:

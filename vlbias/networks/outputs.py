@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -71,7 +70,7 @@ class FaceOutput:
             raise ConfigError(f"`columns` must be different whole numbers >= 0; got {list(columns)}.")
 
     @staticmethod
-    def _check_classes(classes: tuple[Any, ...]) -> None:
+    def _check_classes(classes: tuple[object, ...]) -> None:
         if not all(label is None or (isinstance(label, str) and label) for label in classes):
             raise ConfigError(f"`classes` must be words, or null for an output that is left out; got {list(classes)}.")
         if len(set(classes) - {None}) < 2:
@@ -136,5 +135,5 @@ class FaceOutput:
         return chosen
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +37,7 @@ def timm_network(
     architecture: str,
     *,
     num_classes: int,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     device: torch.device | str | None = None,
 ) -> TorchNetwork:
     """A timm network with weights from a local file.

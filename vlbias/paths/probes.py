@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +77,7 @@ class Probes(nn.Module):
     def fit(
         cls,
         z_sem: torch.Tensor,
-        labels: Mapping[str, torch.Tensor | Any],
+        labels: Mapping[str, torch.Tensor | object],
         *,
         dipoles: Mapping[str, Dipole] | None = None,
         penalty: float = 1e-3,

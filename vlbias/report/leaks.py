@@ -20,14 +20,14 @@ def leak_of(report: Mapping[str, Any]) -> Leak | None:
     return Leak.from_dict(report["leak"]) if report.get("leak") else None
 
 
-def leak_warnings(report: Mapping[str, Any]) -> list[str]:
+def leak_warnings(report: Mapping[str, object]) -> list[str]:
     """What the top of the page must say of it; nothing where there is nothing to warn of."""
     leak = leak_of(report)
     text = None if leak is None else leak_warning(leak, report)
     return [] if text is None else [f"Warning: {text}"]
 
 
-def leak_values(report: Mapping[str, Any]) -> dict[str, Any] | None:
+def leak_values(report: Mapping[str, object]) -> dict[str, Any] | None:
     """The section: a sentence, a table of readings, and a note on how it was measured."""
     leak = leak_of(report)
     if leak is None:

@@ -73,7 +73,7 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def _visible(value: Any) -> Any:
+def _visible(value: object) -> Any:
     """Nothing hidden in a label or a file's name; what is markup already stays."""
     return printable(value, keep="\n\t") if type(value) is str else value
 
@@ -94,7 +94,7 @@ def _environment() -> Any:
     return environment
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
+def render(template: str, values: Mapping[str, object]) -> str:
     """Fill a template of ``templates/``; a value that it needs and does not get is an error."""
     style = resources.files("vlbias.report").joinpath("templates/style.css").read_text("utf-8")
     return _environment().get_template(template).render(style=style, **values)

@@ -301,7 +301,7 @@ def _judges(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _judge_name(where: str, reading: Mapping[str, Any] | None) -> str:
+def _judge_name(where: str, reading: Mapping[str, object] | None) -> str:
     if where == "latent":
         return "linear probe on the semantic code"
     name = (reading or {}).get("name", "CLIP")
@@ -409,7 +409,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(term, str(text)) for term, text in rows if text is not None]
 
 
-def _alignment(settings: Mapping[str, Any] | None) -> str | None:
+def _alignment(settings: Mapping[str, object] | None) -> str | None:
     """How faces were cut out of photographs; ``None`` where they were not, or datasets were joined."""
     if settings is None or "write" not in settings:
         return None

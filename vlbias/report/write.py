@@ -199,7 +199,7 @@ def _facts() -> list[tuple[str, str]]:
     return [("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}")]
 
 
-def _write_page(out: Path, template: str, values: Mapping[str, Any]) -> Path:
+def _write_page(out: Path, template: str, values: Mapping[str, object]) -> Path:
     page = out / "report.html"
     write_file(page, render(template, {**values, "version": __version__}))
     return page

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -111,7 +110,7 @@ def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], fro
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    def cell(value: Any) -> str:
+    def cell(value: object) -> str:
         return f"{value:.4f}" if isinstance(value, float) else in_markdown(value)
 
     header = "| " + " | ".join(map(in_markdown, table.columns)) + " |"

@@ -85,7 +85,7 @@ class NumberedSampler(BaseSampler):
     The study's first trial is the default configuration: every study then holds the baseline.
     """
 
-    def __init__(self, factory: Callable[[int], BaseSampler], seed: int, first: Mapping[str, Any] | None = None):
+    def __init__(self, factory: Callable[[int], BaseSampler], seed: int, first: Mapping[str, object] | None = None):
         self._factory, self._seed, self._first = factory, seed, dict(first or {})
         self._inner = factory(seed)
         self._root: int | None = None
@@ -123,7 +123,7 @@ class NumberedSampler(BaseSampler):
         return self._root == 0 and bool(self._first)
 
 
-def make_sampler(sampler: str | BaseSampler, seed: int, first: Mapping[str, Any] | None = None) -> BaseSampler:
+def make_sampler(sampler: str | BaseSampler, seed: int, first: Mapping[str, object] | None = None) -> BaseSampler:
     """A sampler by name, or one of Optuna's as it is. Infeasible trials are known to it by their constraint.
 
     Raises:

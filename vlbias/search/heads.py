@@ -149,7 +149,7 @@ class MagFaceHead(Head):
         return self.scale * cosine.scatter(1, labels[:, None], shifted[:, None]), s.lambda_g * g
 
 
-def make_head(name: str, embedding_size: int, num_classes: int, **settings: Any) -> Head:
+def make_head(name: str, embedding_size: int, num_classes: int, **settings: object) -> Head:
     """A head by name, with its published settings unless given.
 
     Raises:

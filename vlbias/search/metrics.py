@@ -77,8 +77,8 @@ class IdentificationRanks:
 
 def identification_ranks(
     embeddings: ArrayLike | Tensor,
-    identities: Sequence[Any] | np.ndarray,
-    groups: Sequence[Any] | np.ndarray | None = None,
+    identities: Sequence[object] | np.ndarray,
+    groups: Sequence[object] | np.ndarray | None = None,
     *,
     normalize: bool = True,
     chunk_size: int = 256,
@@ -173,7 +173,9 @@ def _one_hot(codes: np.ndarray) -> np.ndarray:
 
 
 def group_table(
-    ranks: IdentificationRanks, groups: Sequence[Any] | np.ndarray, identities: Sequence[Any] | np.ndarray | None = None
+    ranks: IdentificationRanks,
+    groups: Sequence[object] | np.ndarray,
+    identities: Sequence[object] | np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Means over images within each group.
 
@@ -254,7 +256,7 @@ def published_two_group(table: pd.DataFrame, first: Any, second: Any) -> dict[st
     }
 
 
-def _codes(values: Sequence[Any] | np.ndarray, length: int, name: str) -> np.ndarray:
+def _codes(values: Sequence[object] | np.ndarray, length: int, name: str) -> np.ndarray:
     """Values -> integer codes (n,) 0..C-1 in sorted order; missing ones are refused."""
     array = pd.Series(np.asarray(values)) if not isinstance(values, pd.Series) else values
     if len(array) != length:

@@ -106,7 +106,7 @@ class Storage:
                 f"{self.path} is not a readable study ({error}). Give another file as `storage`."
             ) from error
 
-    def study(self, directions: int, header: dict[str, Any] | None) -> optuna.Study:
+    def study(self, directions: int, header: dict[str, object] | None) -> optuna.Study:
         """Make the study or join it.
 
         Args:

@@ -329,7 +329,7 @@ def run(
     storage: str | os.PathLike[str] | None = "study.log",
     settings: SearchSettings | None = None,
     show_progress: bool = True,
-    **changes: Any,
+    **changes: object,
 ) -> Study:
     """Search for configurations with a low error and a low gap; the same call elsewhere joins, after a crash resumes.
 

@@ -26,7 +26,7 @@ __all__ = ["BalancerFill", "CounterfactualFill", "Fill", "as_fill", "donors_of"]
 class Fill(Protocol):
     """Edits donors into a group."""
 
-    def __call__(self, dataset: Any, donors: Sequence[str], to: str, folder: Path | None) -> Any:
+    def __call__(self, dataset: object, donors: Sequence[str], to: str, folder: Path | None) -> Any:
         """A dataset of the edits that passed verification: ``table`` with ``source_id``, and ``tensor(ids, size)``.
 
         ``folder`` is for this group's edits, None where results are kept in memory; donors may be missing from the
@@ -47,7 +47,7 @@ class CounterfactualFill:
     attribute: str
     values: Mapping[str, Any] | None = None
 
-    def __call__(self, dataset: Any, donors: Sequence[str], to: str, folder: Path | None) -> Any:
+    def __call__(self, dataset: object, donors: Sequence[str], to: str, folder: Path | None) -> Any:
         """See :class:`Fill`; nothing is rejected."""
         if not hasattr(dataset, "counterfactual"):
             raise ConfigError("True counterfactuals exist in the embedded world alone; give a Balancer for other data.")
@@ -95,7 +95,7 @@ class BalancerFill:
         return FaceDataset("edits", made.set_index(made["file_name"].astype(str)), root=result.out_dir)
 
 
-def as_fill(source: Any) -> Fill:
+def as_fill(source: object) -> Fill:
     """A fill as it is, or a Balancer made one.
 
     Raises:

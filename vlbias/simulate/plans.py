@@ -237,7 +237,7 @@ class SimulationPlan(Shown):
 
 
 def plan(
-    dataset: LabelledImages, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: Any
+    dataset: LabelledImages, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: object
 ) -> SimulationPlan:
     """Lay out training sets in which one group's share moves.
 

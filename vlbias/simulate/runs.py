@@ -36,10 +36,10 @@ def run(
     *,
     model: Model = "resnet10t",
     storage: AnyPath | None = "sim.log",
-    fill: Mapping[str, Any] | None = None,
+    fill: Mapping[str, object] | None = None,
     settings: classify.FitSettings | None = None,
     show_progress: bool = True,
-    **changes: Any,
+    **changes: object,
 ) -> SimulationResult:
     """Fit the classifiers of a plan; the same call elsewhere shares the work, after a crash it goes on.
 
@@ -99,7 +99,7 @@ def run(
 
 
 def _options(
-    model: Model, settings: classify.FitSettings, changes: Mapping[str, Any], num_classes: int
+    model: Model, settings: classify.FitSettings, changes: Mapping[str, object], num_classes: int
 ) -> classify.FitSettings:
     if not isinstance(model, str):
         if changes:

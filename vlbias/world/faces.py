@@ -140,7 +140,7 @@ class Faces:
             return list(value)
         return [value] * len(self)
 
-    def _checked(self, name: str, values: list[Any]) -> Tensor:
+    def _checked(self, name: str, values: list[object]) -> Tensor:
         scale = ATTRIBUTES[name]
         for value in values:
             if not isinstance(value, Real) or isinstance(value, bool) or not scale.low <= float(value) <= scale.high:
