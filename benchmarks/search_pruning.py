@@ -3,6 +3,7 @@
     python benchmarks/search_pruning.py make-table             # once: 108 configurations x 9 epochs in the drawn world
     python benchmarks/search_pruning.py study --seeds 10       # random, TPE, NSGA-II, each with and without halving
     python benchmarks/search_pruning.py curse                  # what choosing on validation does to the gap
+    python benchmarks/search_pruning.py choice                 # how often the chosen trial is dominated on test
     python benchmarks/search_pruning.py speed                  # ranks of 15,000 embeddings of 500 people
 
 The table stands in ``benchmarks/search_table.json``; making it takes about fourteen minutes of one core and goes on
@@ -24,12 +25,14 @@ import numpy as np
 
 from vlbias.progress import track
 from vlbias.search.halving import HalvingSettings, make_sampler, work
-from vlbias.search.pareto import front_ranks, hypervolume
+from vlbias.search.pareto import dominates, front_ranks, hypervolume
 from vlbias.search.spaces import DPN_CELL, Configuration
+from vlbias.search.storage import CONFIGURATION
 
 TABLE = Path(__file__).with_name("search_table.json")
 OBJECTIVES = ("error", "rank_gap")
 EPOCHS, MAX_ERROR = 9, 0.9
+RULES = ("none", "error", "both")  # what is compared at rungs
 CELLS = [(1, 0, 1), (3, 1, 6), (4, 1, 4)]  # the published one, kernels 3-1-3, and one of 1x1 kernels alone
 HEADS, OPTIMIZERS = ["cosface", "arcface", "magface"], ["adamw", "adam", "sgd"]
 RATES = {"adamw": [1e-4, 5e-4, 2e-3, 1e-2], "adam": [1e-4, 5e-4, 2e-3, 1e-2], "sgd": [0.09, 0.18, 0.4, 0.8]}
@@ -127,20 +130,23 @@ class Replay:
         row = self.rows[min(budget, len(self.rows)) - 1]
         if "failed" in row:
             raise RuntimeError(row["failed"])
-        return {**row["val"], "collapsed": row["collapsed"]}
+        return {**row["val"], "error_again": row["val"]["error"], "collapsed": row["collapsed"]}
 
     def finish(self, keep: bool) -> None:
         pass
 
 
 def one_study(
-    table: dict[str, Any], sampler: str, eta: float | None, seed: int, total_epochs: int, reference: tuple[float, float]
-) -> list[float]:
-    """Hypervolume of the finished trials after each ninth of the epochs."""
+    table: dict[str, Any], sampler: str, rule: str, seed: int, total_epochs: int, references: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Hypervolume of the finished trials after each ninth of the epochs, on validation and of the front on test.
+
+    On test only the trials of the validation front count: they are what a user would evaluate there.
+    """
     from vlbias.search.storage import Storage
 
     spent = [0]
-    curve: list[tuple[int, float]] = [(0, 0.0)]
+    curve: list[tuple[int, dict[str, float]]] = [(0, dict.fromkeys(references, 0.0))]
 
     def count(epochs: int) -> None:
         spent[0] += epochs
@@ -148,8 +154,10 @@ def one_study(
     def start(configuration: Configuration, number: int, on_epoch: Any) -> Replay:
         return Replay(table["rows"][configuration.label()]["epochs"], count)
 
-    budgets = (1, 3, 9) if eta else (EPOCHS,)
-    settings = HalvingSettings(OBJECTIVES, budgets, eta, MAX_ERROR)
+    budgets, eta = ((EPOCHS,), None) if rule == "none" else ((1, 3, 9), 3.0)
+    # A rule that looks at the error alone is that of both objectives with the error in the place of the gap.
+    objectives = ("error", "error_again") if rule == "error" else OBJECTIVES
+    settings = HalvingSettings(objectives, budgets, eta, MAX_ERROR)
     storage = Storage(None)
     study = storage.study(2, {"seed": seed})
     study.sampler = make_sampler(sampler, seed)
@@ -157,12 +165,20 @@ def one_study(
     while spent[0] < total_epochs:
         trials += 1
         work(study, storage, GridSpace(), start, settings, n_trials=trials)  # type: ignore[arg-type]
-        done = [trial.values for trial in study.get_trials(deepcopy=False) if trial.values]
-        feasible = [values for values in done if values[0] <= MAX_ERROR]
-        curve.append((spent[0], hypervolume(np.reshape(feasible, (-1, 2)), reference)))
+        done = [trial for trial in study.get_trials(deepcopy=False) if trial.values]
+        last = [table["rows"][Configuration.from_dict(trial.user_attrs[CONFIGURATION]).label()]["epochs"][-1]
+                for trial in done]  # fmt: skip
+        kept = [row for row in last if row["val"]["error"] <= MAX_ERROR]
+        points = {
+            split: np.array([[row[split][name] for name in OBJECTIVES] for row in kept]).reshape(-1, 2)
+            for split in references
+        }
+        points["test"] = points["test"][front_ranks(points["val"]) == 0]
+        curve.append((spent[0], {split: hypervolume(points[split], references[split]) for split in references}))
     marks = np.linspace(0, total_epochs, 10)[1:]
     # A trial that ends beyond a mark does not count for it.
-    return [max(value for epochs, value in curve if epochs <= mark) for mark in marks]
+    at = [[values for epochs, values in curve if epochs <= mark][-1] for mark in marks]
+    return {split: [values[split] for values in at] for split in references}
 
 
 def finals(table: dict[str, Any], split: str) -> tuple[list[str], np.ndarray]:
@@ -177,32 +193,54 @@ def finals(table: dict[str, Any], split: str) -> tuple[list[str], np.ndarray]:
 
 
 def study(path: Path, seeds: int, total_epochs: int, samplers: list[str], out: Path | None) -> None:
-    """Every sampler with and without halving, from the same seeds."""
+    """Every sampler without halving, with that of the error alone, and with that of both objectives; the same seeds."""
     table = json.loads(path.read_text())
-    _, values = finals(table, "val")
-    reference = (1.0, float(values[:, 1].max()) * 1.05)
-    best = hypervolume(values, reference)
-    print(
-        f"{len(table['rows'])} trainings, {len(values)} feasible, {int((front_ranks(values) == 0).sum())} on the front"
-    )
-    rows: dict[str, Any] = {}
-    jobs = [(sampler, eta) for sampler in samplers for eta in (None, 3.0)]
-    with track(len(jobs) * seeds, "studies", "studies") as progress:
-        for sampler, eta in jobs:
-            curves = []
+    values = {split: finals(table, split)[1] for split in ("val", "test")}
+    references = {split: (1.0, float(found[:, 1].max()) * 1.05) for split, found in values.items()}
+    best = {split: hypervolume(found, references[split]) for split, found in values.items()}
+    print(f"{len(table['rows'])} trainings, {len(values['val'])} feasible, "
+          f"{int((front_ranks(values['val']) == 0).sum())} on the front")  # fmt: skip
+    shares: dict[str, dict[str, Any]] = {}
+    with track(len(samplers) * len(RULES) * seeds, "studies", "studies") as progress:
+        for sampler, rule in itertools.product(samplers, RULES):
+            curves: dict[str, list[list[float]]] = {split: [] for split in references}
             for seed in range(seeds):
-                curves.append(one_study(table, sampler, eta, seed, total_epochs, reference))
+                for split, curve in one_study(table, sampler, rule, seed, total_epochs, references).items():
+                    curves[split].append((np.asarray(curve) / best[split]).tolist())
                 progress.update(1)
-            rows[f"{sampler}{' + halving' if eta else ''}"] = (np.asarray(curves) / best).tolist()
-    for name, curves in rows.items():
-        mean, error = np.mean(curves, axis=0), np.std(curves, axis=0, ddof=1) / np.sqrt(seeds)
-        points = ", ".join(f"{m:.3f}" for m in mean[[2, 5, 8]])
-        print(f"{name:18} hypervolume after 1/3, 2/3, all of {total_epochs} epochs: {points} (s.e. {error[-1]:.3f})")
-    for sampler in samplers:
-        difference = np.asarray(rows[f"{sampler} + halving"])[:, -1] - np.asarray(rows[sampler])[:, -1]
-        print(f"{sampler}: halving adds {difference.mean():+.3f} (s.e. {difference.std(ddof=1) / np.sqrt(seeds):.3f})")
+            shares[f"{sampler} {rule}"] = curves
+    for name, curves in shares.items():
+        ends = {split: np.asarray(rows)[:, -1] for split, rows in curves.items()}
+        text = ", ".join(f"{split} {end.mean():.3f} (s.e. {end.std(ddof=1) / np.sqrt(seeds):.3f})"
+                         for split, end in ends.items())  # fmt: skip
+        print(f"{name:14} hypervolume after {total_epochs} epochs: {text}")
+    for sampler, split in itertools.product(samplers, references):
+        for other in ("none", "error"):
+            both, against = (np.asarray(shares[f"{sampler} {rule}"][split])[:, -1] for rule in ("both", other))
+            difference = both - against
+            error = difference.std(ddof=1) / np.sqrt(seeds)
+            print(f"{sampler}, {split}: halving by both minus {other} {difference.mean():+.3f} (s.e. {error:.3f})")
     if out:
-        out.write_text(json.dumps({"total_epochs": total_epochs, "best": best, "curves": rows}, indent=1) + "\n")
+        out.write_text(json.dumps({"total_epochs": total_epochs, "best": best, "curves": shares}, indent=1) + "\n")
+
+
+def choice(path: Path, replays: int, trials: int = 16) -> None:
+    """How often the trial that is chosen on validation is dominated on test by the one with the lowest error there."""
+    from vlbias.search.reliability import choose
+
+    table = json.loads(path.read_text())
+    val, test = finals(table, "val")[1], finals(table, "test")[1]
+    generator = np.random.default_rng(0)
+    replayed = [generator.choice(len(val), min(trials, len(val)), replace=False) for _ in range(replays)]
+    rules: dict[str, Callable[[np.ndarray], int]] = {"smallest gap": lambda v: int(np.lexsort((v[:, 0], v[:, 1]))[0])}
+    for value in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
+        rules[f"reliability {value}"] = lambda v, value=value: choose(v[:, 0], v[:, 1], value)  # type: ignore[misc]
+    for name, rule in rules.items():
+        dominated = np.array([
+            dominates(test[chosen[val[chosen, 0].argmin()]], test[chosen[rule(val[chosen])]]) for chosen in replayed
+        ])  # fmt: skip
+        error = np.sqrt(dominated.mean() * (1 - dominated.mean()) / replays)
+        print(f"{name:16} dominated on test in {dominated.mean():.1%} (s.e. {error:.1%}) of {replays} replays")
 
 
 def curse(path: Path) -> None:
@@ -235,12 +273,13 @@ def speed(num_images: int = 15000, num_people: int = 500, size: int = 64) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["make-table", "study", "curse", "speed"])
+    parser.add_argument("job", choices=["make-table", "study", "curse", "choice", "speed"])
     parser.add_argument("--table", type=Path, default=TABLE, metavar="FILE", help=f"default {TABLE.name}")
     parser.add_argument("--images", type=int, default=900, metavar="N", help="faces of the table's world, default 900")
     parser.add_argument("--image-size", type=int, default=24, metavar="PX", help="default 24")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="of the table's configurations, default all")
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="studies per method, default 10")
+    parser.add_argument("--replays", type=int, default=1000, metavar="N", help="of the choice, default 1000")
     parser.add_argument("--epochs", type=int, default=270, metavar="N", help="epochs of each study, default 270")
     parser.add_argument("--samplers", default="random,tpe,nsga2", metavar="NAME,...", help="default random,tpe,nsga2")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the curves as JSON")
@@ -251,6 +290,8 @@ def main() -> None:
         study(arguments.table, arguments.seeds, arguments.epochs, arguments.samplers.split(","), arguments.out)
     elif arguments.job == "curse":
         curse(arguments.table)
+    elif arguments.job == "choice":
+        choice(arguments.table, arguments.replays)
     else:
         speed()
 

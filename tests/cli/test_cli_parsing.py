@@ -39,7 +39,7 @@ def test_files_belong_to_columns():
     assert files_of(["gender = a=b.onnx", "age=x"], "--scorer") == {"gender": "a=b.onnx", "age": "x"}
     for text in ("gender.onnx", "=a.onnx", "gender="):
         refused(f"expected COLUMN=FILE such as gender=gender.onnx; got '{text}'", files_of, [text], "--scorer")
-    refused("column 'age' is given twice", files_of, ["age=a", "age=b"], "--scorer")
+    refused("'age' is given twice", files_of, ["age=a", "age=b"], "--scorer")
 
 
 def test_protected_columns_are_repeated_or_listed():

@@ -99,3 +99,31 @@ def test_the_embedded_world_has_columns_to_fall_back_on(tmp_path):
     run("simulate", "synthfaces:60", tmp_path / "out", "--steps", 1, "--image-size", 16, "--shares", "0,0.5",
         "--repeats", 1)  # fmt: skip
     assert (tmp_path / "out" / "curves.png").is_file()
+
+
+def test_what_is_searched_is_chosen_on_the_command_line(tmp_path, capsys):
+    real = people(tmp_path / "real")
+    out = tmp_path / "out"
+    printed = run("search", real, out, "--protected", "gender", "--refit", 0, "--image-size", 32, "--max-error", 1,
+        "--trials", 2, "--rungs", "1,2", "--backbones", "resnet10t", "--heads", "magface", "--optimizers", "adamw",
+        "--learning-rate", "adamw=1e-4:2e-4", "--batch-size", 16, "--device", "cpu", "--natural-gallery",
+        "--min-cell", 2, "--storage", f"sqlite:///{tmp_path / 'x.db'}")  # fmt: skip
+    trials = pd.read_csv(out / "trials.csv")
+    assert set(trials["backbone"]) == {"resnet10t"} and set(trials["head"]) == {"magface"}
+    assert trials["learning_rate"].between(1e-4, 2e-4).all() and trials["epochs"].max() == 2
+    assert "reliability is not known yet" in printed and "best model is in" in printed
+    assert (out / "study.files").is_dir() and (out / "best" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rungs", "1,2.5"), "whole epochs"),
+        (("--learning-rate", "sgd=fast"), "OPTIMIZER=LOW:HIGH"),
+        (("--pretrained", "resnet10t"), "BACKBONE=FILE"),
+    ],
+)
+def test_wrong_words(tmp_path, arguments, message):
+    real = people(tmp_path / "real")
+    result = CliRunner().invoke(app, ["search", str(real), str(tmp_path / "out"), "--protected", "gender", *arguments])
+    assert result.exit_code == 2 and message in result.output and not (tmp_path / "out").exists()

@@ -17,52 +17,18 @@ import torch
 from vlbias import search
 from vlbias.errors import CheckpointError, ConfigError, LabelError, TrainingError, UnknownNameError
 from vlbias.search.evaluation import Evaluation
-from vlbias.search.halving import HalvingSettings, make_sampler, work
+from vlbias.search.halving import HalvingSettings
 from vlbias.search.inference import compare
 from vlbias.search.spaces import space
 from vlbias.search.storage import Storage
 
 sys.path.insert(0, str(Path(__file__).parent))
-from search_worker import slow_worker, start
-
-
-class Curve:
-    """A run whose objective table is written down: error falls with the budget, number by number."""
-
-    def __init__(self, configuration, number, fail=()):
-        self.rate, self.number, self.fail = configuration.learning_rate, number, fail
-        self.kept = None
-
-    def advance(self, budget):
-        if self.number in self.fail:
-            raise RuntimeError(f"trial {self.number} ran out of memory")
-        error = 0.1 + abs(np.log10(self.rate) + 3) / 4 + 0.3 / budget
-        gap = 0.05 + abs(np.log10(self.rate) + 2.5) / 4 + 0.1 / budget  # the front lies between 10^-3 and 10^-2.5
-        return {"error": error, "rank_gap": gap, "collapsed": 0.0}
-
-    def finish(self, keep):
-        self.kept = keep
-
-
-def _table_study(tmp_path, n_trials=12, *, settings=None, runner=Curve, sampler="random", name="s.log", n_more=0):
-    settings = settings or HalvingSettings(("error", "rank_gap"), (1, 3, 9), 3.0, 0.9)
-    storage = Storage(tmp_path / name if name else None)
-    study = storage.study(2, {"seed": 0})
-    chosen = space(["resnet10t"], ["cosface"], ["adamw", "adam"])
-    study.sampler = make_sampler(sampler, 0, chosen.default_parameters())
-
-    def start_run(configuration, number, on_epoch):
-        return runner(configuration, number)
-
-    work(study, storage, chosen, start_run, settings, n_trials=n_trials)
-    if n_more:
-        work(study, storage, chosen, start_run, settings, n_trials=n_trials + n_more)
-    return search.Study(study, storage, settings)
+from search_worker import Curve, slow_worker, start, table_study
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
 def test_the_loop_stops_the_worse_half(tmp_path, sampler):
-    table = _table_study(tmp_path, 24, sampler=sampler, name=None).table()
+    table = table_study(tmp_path, 24, sampler=sampler, name=None).table()
     assert list(table.index) == list(range(24)) and set(table["state"]) == {"complete", "stopped"}
     assert (table.loc[table["state"] == "stopped", "epochs"] < 9).all()
     assert table.loc[0, "learning_rate"] == 1e-3, "the first trial is the default"
@@ -70,8 +36,8 @@ def test_the_loop_stops_the_worse_half(tmp_path, sampler):
 
 
 def test_a_later_call_adds_trials_and_a_sampler_without_memory_draws_the_same(tmp_path):
-    more = _table_study(tmp_path, 5, n_more=4, name="a.log").table()
-    once = _table_study(tmp_path, 9, name="b.log").table()
+    more = table_study(tmp_path, 5, n_more=4, name="a.log").table()
+    once = table_study(tmp_path, 9, name="b.log").table()
     pd.testing.assert_frame_equal(more.drop(columns="seconds"), once.drop(columns="seconds"))
 
 
@@ -80,7 +46,7 @@ def test_failures_are_kept_with_their_reason(tmp_path):
         def __init__(self, configuration, number):
             super().__init__(configuration, number, fail=(2, 5))
 
-    study = _table_study(tmp_path, 8, runner=Fails)
+    study = table_study(tmp_path, 8, runner=Fails)
     table = study.table()
     assert table.loc[[2, 5], "state"].tolist() == ["failed", "failed"] and len(table) == 8
     assert table.loc[5, "reason"] == "RuntimeError: trial 5 ran out of memory"
@@ -100,7 +66,7 @@ def test_nan_and_collapse_fail_and_the_cap_keeps_off_the_front(tmp_path):
             return values
 
     settings = HalvingSettings(("error", "rank_gap"), (1, 9), None, 0.9)
-    table = _table_study(tmp_path, 6, settings=settings, runner=Strange).table()
+    table = table_study(tmp_path, 6, settings=settings, runner=Strange).table()
     assert table.loc[1, "state"] == "failed" and "'rank_gap' is nan" in table.loc[1, "reason"]
     assert table.loc[2, "state"] == "failed" and "collapsed" in table.loc[2, "reason"]
     assert table.loc[3, "state"] == "complete" and not table.loc[3, "feasible"] and not table.loc[3, "on_front"]
@@ -112,7 +78,7 @@ def test_a_hopeless_study_ends_with_the_reason(tmp_path):
             raise RuntimeError("no such device")
 
     with pytest.raises(TrainingError, match="All of the first 5 trials failed. Last: RuntimeError: no such device"):
-        _table_study(tmp_path, 9, runner=Never)
+        table_study(tmp_path, 9, runner=Never)
 
 
 @pytest.fixture(scope="module")

@@ -62,10 +62,14 @@ def test_the_pruning_study_replays_a_table(table, tmp_path, capsys):
     assert len({c.label() for c in script.configurations()}) == 108
     script.study(table, 2, 36, ["random", "tpe", "nsga2"], tmp_path / "curves.json")
     curves = json.loads((tmp_path / "curves.json").read_text())["curves"]
-    assert set(curves) == {f"{s}{h}" for s in ("random", "tpe", "nsga2") for h in ("", " + halving")}
-    assert all(0 <= a <= b <= 1 for rows in curves.values() for row in rows for a, b in itertools.pairwise(row))
+    assert set(curves) == {f"{s} {h}" for s in ("random", "tpe", "nsga2") for h in ("none", "error", "both")}
+    validation = [row for each in curves.values() for row in each["val"]]
+    assert all(0 <= a <= b <= 1 for row in validation for a, b in itertools.pairwise(row))
+    assert all(0 <= value <= 1 for each in curves.values() for row in each["test"] for value in row)
     script.curse(table)
-    assert "halving adds" in capsys.readouterr().out
+    script.choice(table, 20)
+    printed = capsys.readouterr().out
+    assert "halving by both minus error" in printed and "reliability 0.0  dominated on test in 0.0%" in printed
 
 
 def test_claims_of_a_world(capsys):

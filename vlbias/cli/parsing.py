@@ -152,8 +152,13 @@ def poles_of(texts: Iterable[str], path: str | None = None) -> dict[str, tuple[s
     return found or None
 
 
-def files_of(texts: Iterable[str], option: str) -> dict[str, str]:
-    """COLUMN=FILE of a repeatable option, each column once.
+def files_of(texts: Iterable[str], option: str, form: str = "COLUMN=FILE such as gender=gender.onnx") -> dict[str, str]:
+    """NAME=FILE of a repeatable option, each name once.
+
+    Args:
+        texts: the words.
+        option: for the message.
+        form: what is expected, with an example.
 
     Example:
         >>> files_of(["gender=models/gender.onnx"], "--scorer")
@@ -163,9 +168,9 @@ def files_of(texts: Iterable[str], option: str) -> dict[str, str]:
     for text in texts:
         column, _, file = (part.strip() for part in text.partition("="))
         if not (column and file):
-            _refuse(option, "COLUMN=FILE such as gender=gender.onnx", text)
+            _refuse(option, form, text)
         if column in found:
-            raise typer.BadParameter(f"column '{column}' is given twice", param_hint=option)
+            raise typer.BadParameter(f"'{column}' is given twice", param_hint=option)
         found[column] = file
     return found
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlbias.cli.application import app, typed_command
-from vlbias.cli.options import FollowLinksOption, SeedOption, TiedProtectedOption, open_faces, or_drawn
+from vlbias.cli.options import FollowLinksOption, SeedOption, open_faces, or_drawn
 from vlbias.cli.outputs import OverwriteOption, claim_folder
-from vlbias.cli.parsing import names_of
+from vlbias.cli.parsing import columns_of, files_of, names_of, number_of, numbers_of
 from vlbias.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
+    from vlbias.search import Space
 
 #: What ``Study.write`` and ``Study.save`` write.
 FILES = ("trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png", "best")
@@ -31,16 +32,84 @@ def _faces_asked_for(spec: str, default: int) -> int:
     return int(count)
 
 
+def _without_small_groups(faces: FaceDataset, columns: str | list[str], min_cell: int) -> FaceDataset:
+    """The dataset without groups of fewer images; which they are is said on stderr."""
+    from vlbias.labels import group_texts
+
+    names = [columns] if isinstance(columns, str) else columns
+    if min_cell < 2 or not set(names) <= set(faces.table.columns):
+        return faces  # a column that is not there is named by the search
+    groups = group_texts(faces.table, names)
+    sizes = groups.value_counts()
+    small = sizes[sizes < min_cell]
+    if small.empty:
+        return faces
+    left_out = ", ".join(f"{name} ({count})" for name, count in small.items())
+    typer.echo(f"Left out, fewer than {min_cell} images: {left_out}.", err=True)
+    return faces.select(list(faces.table.index[~groups.isin(small.index)]))
+
+
+def _rungs_of(text: str) -> list[int]:
+    numbers = numbers_of(text, "--rungs")
+    if any(number != int(number) for number in numbers):
+        raise typer.BadParameter(f"expected whole epochs separated by commas; got '{text}'", param_hint="--rungs")
+    return [int(number) for number in numbers]
+
+
+def _range_of(text: str) -> tuple[str, tuple[float, float]]:
+    """OPTIMIZER=LOW:HIGH."""
+    option, form = "--learning-rate", "OPTIMIZER=LOW:HIGH such as sgd=0.01:0.5"
+    name, _, ends = text.partition("=")
+    low, colon, high = ends.partition(":")
+    return name.strip(), (number_of(low, option, form, text), number_of(high if colon else low, option, form, text))
+
+
+def _space(
+    is_published: bool, has_edits: bool, *, learning_rates: list[str], pretrained: list[str], **names: str | None
+) -> Space:
+    """The published or a laptop's space with what was asked for in its place."""
+    from vlbias import search as searches
+
+    share = (0.0, 1.0) if has_edits else (0.0, 0.0)
+    base = searches.published_space(share) if is_published else searches.laptop_space(share)
+    chosen = {name: names_of(text, f"--{name}") for name, text in names.items() if text is not None}
+    return searches.space(
+        chosen.get("backbones", base.backbones),
+        chosen.get("heads", base.heads),
+        chosen.get("optimizers", base.optimizers),
+        share,
+        learning_rates={**base.learning_rates, **dict(map(_range_of, learning_rates))},
+        skeleton=base.skeleton,
+        embedding_size=base.embedding_size,
+        pretrained=files_of(pretrained, "--pretrained", "BACKBONE=FILE such as resnet18=resnet18.safetensors"),
+    )
+
+
 @app.command(epilog="Example: vlbias search synthfaces out/search --protected skin --trials 20")
 def search(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="synthfaces[:N] (drawn people), or a dataset's folder.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the study, its front and the best model.")],
-    protected: TiedProtectedOption = None,
+    protected: Annotated[
+        list[str],
+        typer.Option(
+            "--protected",
+            metavar="COLUMN",
+            help="Attribute that must not drive them; for synthfaces: skin. Repeatable, or COLUMN,COLUMN: every "
+            "combination is a group.",
+        ),
+    ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     task: Annotated[str, typer.Option(metavar="NAME", help="identify or classify.")] = "identify",
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="Label of task classify.")] = None,
-    identity: Annotated[str, typer.Option(metavar="COLUMN", help="Person of task identify.")] = "identity",
+    subject: Annotated[
+        str, typer.Option("--subject", "--identity", metavar="COLUMN", help="Person; never in two splits.")
+    ] = "identity",
+    balance_gallery: Annotated[
+        bool,
+        typer.Option("--balance-gallery/--natural-gallery", help="Equally many people of each group, or all."),
+    ] = True,
+    min_cell: Annotated[int, typer.Option(min=1, metavar="N", help="Groups of fewer images are left out.")] = 1,
     edits: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Edited images; their share becomes a searched variable.")
     ] = None,
@@ -52,12 +121,34 @@ def search(
     image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the images in training.")] = 48,
     trials: Annotated[int, typer.Option(min=1, metavar="N", help="Trials in all, whoever runs them.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Largest budget of a trial.")] = 9,
+    rungs: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Epochs at which trials are compared; else 1, 3, ... --epochs.")
+    ] = None,
+    backbones: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="timm architectures and dpn-cell; else a laptop's.")
+    ] = None,
+    heads: Annotated[str | None, typer.Option(metavar="NAME,...", help="cosface, arcface, magface, softmax.")] = None,
+    optimizers: Annotated[str | None, typer.Option(metavar="NAME,...", help="adamw, adam, sgd.")] = None,
+    learning_rate: Annotated[
+        list[str],
+        typer.Option(metavar="OPTIMIZER=LOW:HIGH", help="Range of an optimizer, sgd=0.01:0.5. Repeatable."),
+    ] = [],  # noqa: B006
+    pretrained: Annotated[
+        list[str],
+        typer.Option(metavar="BACKBONE=FILE", help="Local timm weights that a backbone starts from. Repeatable."),
+    ] = [],  # noqa: B006
+    batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images a step.")] = 64,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; else CUDA if any.")] = None,
+    amp: Annotated[bool, typer.Option("--amp", help="Train backbones in bfloat16.")] = False,
     refit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Refits of each candidate for the held-out front.")
     ] = 2,
     published: Annotated[bool, typer.Option("--published-space", help="The paper's space; wants a GPU.")] = False,
     storage: Annotated[
         str | None, typer.Option(metavar="FILE|URL", help="Journal file or database; else OUT/study.log.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For checkpoints; else beside the journal, or in OUT.")
     ] = None,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
@@ -72,40 +163,53 @@ def search(
         faces: FaceDataset = searches.drawn_people(count, seed=seed, image_size=image_size)
     else:
         faces = open_faces(dataset, seed, follow_links=follow_links)
-    protected = or_drawn(protected, "skin", "--protected", dataset)
-    share = (0.0, 0.0) if edits is None else (0.0, 1.0)
+    columns = columns_of([or_drawn(",".join(protected) or None, "skin", "--protected", dataset)])
+    faces = _without_small_groups(faces, columns, min_cell)
+    budgets = None if rungs is None else _rungs_of(rungs)
+    space = _space(
+        published, edits is not None, backbones=backbones, heads=heads, optimizers=optimizers,
+        learning_rates=learning_rate, pretrained=pretrained,
+    )  # fmt: skip
     # More trials, or more refits of the candidates, are the same search carried on.
     job: dict[str, Any] = {
         "dataset": dataset,
-        "protected": protected,
+        "protected": columns,
         "task": task,
         "target": target,
-        "identity": identity,
+        "identity": subject,
     }
     job |= {"edits": None if edits is None else str(edits), "objectives": objectives, "max_error": max_error}
     job |= {"sampler": sampler, "image_size": image_size, "epochs": epochs, "published": published, "seed": seed}
+    job |= {"balance_gallery": balance_gallery, "min_cell": min_cell, "rungs": budgets, "space": space.to_dict()}
+    job |= {"batch_size": batch_size, "amp": amp}
     claim_folder(out, "search", job, (*FILES, PAGE), overwrite=overwrite)
     study = searches.run(
         faces,
-        protected=protected,
+        protected=columns,
         task=task,
         target=target,
-        identity=identity,
+        identity=subject,
         edits=None if edits is None else open_faces(str(edits), seed, follow_links=follow_links),
         image_size=image_size,
+        balance_gallery=balance_gallery,
         objectives=None if objectives is None else names_of(objectives, "--objectives"),
         max_error=max_error,
         sampler=sampler,
-        space=searches.published_space(share) if published else searches.laptop_space(share),
+        space=space,
+        training=searches.TrainSettings(batch_size=batch_size, device=device, amp=amp),
         storage=storage or str(out / "study.log"),
+        folder=folder or (out / "study.files" if storage and "://" in storage else None),
         n_trials=trials,
         fidelity=("epochs", 1, epochs),
+        rungs=budgets,
         seed=seed,
     )
     front = study.front(refit=refit)
     study.write(out, front)
-    study.save(study.best(), out / "best", front)
+    best = study.best()
+    study.save(best, out / "best", front)
     typer.echo(front.table.round(4).to_string())
     typer.echo(front.verdict())
+    typer.echo(". ".join(study.reliability()["advice"]) + ".")
     page = report.write_search(out, study, front, command=typed_command())
-    typer.echo(f"Open {page}; the best model is in {out / 'best'}")
+    typer.echo(f"Open {page}; the best model is in {out / 'best'} (trial {best.number})")

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from vlbias.errors import MissingDependencyError
 from vlbias.search.cell import PUBLISHED_DPN, Skeleton, dpn_cell
 from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, Evaluation
+from vlbias.search.gallery import balanced_gallery
 from vlbias.search.heads import MagFaceHead, make_head
 from vlbias.search.inference import Comparison, compare, intervals
 from vlbias.search.metric_table import evaluate
 from vlbias.search.metrics import group_table, identification_ranks, published_two_group
 from vlbias.search.pareto import dominates, front_ranks, hypervolume, should_stop
+from vlbias.search.reliability import reliability
 from vlbias.search.spaces import Configuration, Space, laptop_space, published_space, space
 from vlbias.search.task import Task, drawn_people, make_task
 from vlbias.search.trainer import Trainer, TrainSettings, embed
@@ -44,6 +46,7 @@ __all__ = [
     "Task",
     "TrainSettings",
     "Trainer",
+    "balanced_gallery",
     "compare",
     "dominates",
     "dpn_cell",
@@ -62,6 +65,7 @@ __all__ = [
     "open_study",
     "published_space",
     "published_two_group",
+    "reliability",
     "run",
     "should_stop",
     "space",

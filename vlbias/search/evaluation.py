@@ -120,6 +120,17 @@ class Evaluation:
             absent[:, :, 3] += self.impostors.images.T
         return _shares(self.sums.sum(0) - absent)
 
+    def halves(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Objectives of two halves of the people of each group; the same halves for every model."""
+        home = self.sums[:, :, 0].argmax(1)
+        # In the order of a fixed shuffle, every other person of a group.
+        order = np.random.default_rng(0).permutation(len(home))
+        place = np.empty(len(home), dtype=int)
+        place[order] = pd.Series(home[order]).groupby(home[order]).cumcount()
+        rates = [_shares(self.sums[place % 2 == half].sum(0))[None] for half in (0, 1)]
+        first, second = ({name: float(value[0]) for name, value in self.objectives_of(each).items()} for each in rates)
+        return first, second
+
     def objectives(self) -> dict[str, float]:
         """Name -> value; NaN where a group has no image that counts."""
         return {name: float(value[0]) for name, value in self.objectives_of(self.rates[None]).items()}

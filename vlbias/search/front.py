@@ -26,6 +26,7 @@ from vlbias.locks import FileLock
 from vlbias.progress import track
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.inference import Comparison, compare
+from vlbias.search.ledger import level_of_look
 from vlbias.search.metrics import Impostors
 from vlbias.search.pareto import front_ranks
 from vlbias.search.plots import plot_front
@@ -42,12 +43,13 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Candidate:
-    """One finished trial: what it is, what it scored on validation, where its weights are."""
+    """One finished trial: what it is, what it scored on validation, where its weights are, and why it was chosen."""
 
     number: int
     configuration: Configuration
     values: Mapping[str, float]
     checkpoint: Path | None
+    why: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,6 +69,7 @@ class Front(Shown):
         curse: held-out minus validation per objective, averaged over candidates and refits; positive = flattered. NaN
             where the two galleries do not have equally many people: a larger one makes everything worse.
         withheld: why nothing is said of dominance, or "".
+        look: the how-many-th look at the test set this is; 0 on other data.
     """
 
     table: pd.DataFrame
@@ -78,6 +81,12 @@ class Front(Shown):
     groups: pd.DataFrame
     curse: pd.Series
     withheld: str = ""
+    look: int = 0
+
+    @property
+    def claim_level(self) -> float:
+        """How sure a claim of dominance must be, so that all looks together hold ``level``."""
+        return level_of_look(self.level, self.look)
 
     def _glance(self) -> Glance:
         columns = ["label", *self.objectives, "on_front", "p_dominated"]
@@ -86,8 +95,8 @@ class Front(Shown):
 
     def verdict(self) -> str:
         """What held-out data say of the validation front, in one sentence."""
-        count = int((self.table["p_dominated"] >= self.level).sum())
-        doubtful = f"{count} dominated with probability >= {self.level:g}"
+        count = int((self.table["p_dominated"] >= self.claim_level).sum())
+        doubtful = f"{count} dominated with probability >= {self.claim_level:.4g}"
         if self.withheld:
             doubtful = f"nothing is said of which dominates which ({self.withheld})"
         flattered = ", ".join(f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in self.curse.items())
@@ -98,6 +107,7 @@ class Front(Shown):
             f"{len(self.table)} candidate(s) of the validation front on {self.split} ({trained}): "
             f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful}. "
             f"Held-out minus validation, on average: {flattered}."
+            + (f" This is look {self.look} at the test set; each look must be surer." if self.look > 1 else "")
         )
 
     def plot(self, path: str | os.PathLike[str]) -> Path:

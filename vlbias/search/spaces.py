@@ -81,6 +81,7 @@ class Space:
         learning_rates: optimizer -> (lowest, highest, default).
         skeleton: widths of the dual-path network, if it is among the backbones.
         embedding_size: dimensions of the embedding.
+        pretrained: backbone -> local file of weights that it starts from; others start from random ones.
     """
 
     backbones: tuple[str, ...]
@@ -90,6 +91,7 @@ class Space:
     learning_rates: Mapping[str, tuple[float, float, float]] = field(default_factory=lambda: dict(LEARNING_RATES))
     skeleton: Skeleton = field(default_factory=Skeleton)
     embedding_size: int = 128
+    pretrained: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("backbones", "heads", "optimizers"):
@@ -109,6 +111,9 @@ class Space:
                 )
         for backbone in self.backbones:
             check_backbone(backbone)
+        for backbone in self.pretrained:
+            if backbone not in self.backbones or backbone == DPN_CELL:
+                raise unknown("pretrained backbone", backbone, [name for name in self.backbones if name != DPN_CELL])
         low, high = self.augmentation
         if not 0 <= low <= high <= 1:
             raise ConfigError(
@@ -185,6 +190,7 @@ def space(
     learning_rates: Mapping[str, Sequence[float]] | None = None,
     skeleton: Skeleton | None = None,
     embedding_size: int = 128,
+    pretrained: Mapping[str, str] | None = None,
 ) -> Space:
     """A search space.
 
@@ -195,6 +201,7 @@ def space(
         learning_rates: optimizer -> (lowest, highest) or (lowest, highest, default); the published ones otherwise.
         skeleton: widths of the dual-path network; the published ones otherwise.
         embedding_size: dimensions of the embedding.
+        pretrained: backbone -> local file of timm weights that it starts from.
 
     Raises:
         UnknownNameError: a backbone, head or optimizer that does not exist; near names are listed.
@@ -219,6 +226,7 @@ def space(
         rates,
         skeleton or Skeleton(),
         embedding_size,
+        dict(pretrained or {}),
     )
 
 

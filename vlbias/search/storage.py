@@ -36,6 +36,13 @@ _HEARTBEAT_S, _GRACE_S = 30, 120
 _UNSIGNED_S = 60.0
 
 
+def _sqlite_file(url: str | None) -> Path | None:
+    """The file of ``sqlite:///study.db``; None for other databases, and for one in memory."""
+    dialect, _, file = (url or "").partition(":///")
+    file = file.partition("?")[0]
+    return Path(file) if dialect.startswith("sqlite") and file and file != ":memory:" else None
+
+
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
     """Optuna's own log lines (one a trial, a traceback a failed trial) are replaced by our progress and table."""
@@ -54,8 +61,8 @@ class Storage:
         location: path of a Journal file (made if absent), or a database URL such as ``sqlite:///study.db`` or
             ``postgresql://...``; None keeps the study in memory, for this process alone.
         name: of the study inside a database.
-        folder: for checkpoints and refits; beside a Journal file by default (``study.log.files``). With a database
-            and workers on several machines it must be on a disk they share.
+        folder: for checkpoints and refits; beside a Journal or SQLite file by default (``study.log.files``). With
+            another database it must be given, on a disk that all workers share, or nothing is kept.
 
     Raises:
         ConfigError: the file is not a Journal file, or the URL cannot be opened.
@@ -70,10 +77,9 @@ class Storage:
         self.path = Path(location) if location is not None and self.url is None else None
         if folder is not None:
             self.folder: Path | None = Path(folder)
-        elif self.path is not None:
-            self.folder = files_beside(self.path)
         else:
-            self.folder = None
+            file = self.path or _sqlite_file(self.url)
+            self.folder = None if file is None else files_beside(file)
         self.optuna_storage = self._open()
         self._lock: FileLock | None = None
 

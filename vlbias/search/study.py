@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.samplers import BaseSampler
@@ -19,8 +21,10 @@ from vlbias.files import make_folder, write_file
 from vlbias.search.export import save_model
 from vlbias.search.front import Candidate, Front, Refits, held_out_front
 from vlbias.search.halving import SAMPLERS, HalvingSettings, checkpoint_path, make_sampler, rung_values, work
+from vlbias.search.ledger import Ledger
 from vlbias.search.pareto import front_ranks, rungs
 from vlbias.search.plots import plot_study
+from vlbias.search.reliability import HALF, choose, reliabilities, split_name
 from vlbias.search.spaces import Configuration, Space, laptop_space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, attempts_of, roots
 from vlbias.search.task import Task, make_task
@@ -61,6 +65,9 @@ class SearchSettings(Settings):
         training: how every configuration is trained.
         folder: of checkpoints; None puts it beside the Journal file.
         seed: of everything.
+        balance_gallery: see :func:`vlbias.search.make_task`.
+        rungs: budgets at which trials are compared, the last being the full one; None makes them of ``fidelity`` and
+            ``eta``.
 
     Raises:
         UnknownNameError: another fidelity than epochs. ConfigError: budgets that make no sense.
@@ -79,12 +86,16 @@ class SearchSettings(Settings):
     training: TrainSettings = field(default_factory=TrainSettings)
     folder: str | os.PathLike[str] | None = None
     seed: int = number(0, 0)
+    balance_gallery: bool = True
+    rungs: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.sampler, BaseSampler) and self.sampler not in SAMPLERS:
             raise unknown("sampler", str(self.sampler), SAMPLERS)
         rungs(*self.fidelity[1:], self.eta or 3.0)
+        if self.rungs is not None and (not self.rungs or list(self.rungs) != sorted({*self.rungs} - {0})):
+            raise ConfigError(f"`rungs` must ascend from 1 or more, each once; got {tuple(self.rungs)}.")
 
     def halving(self, task: Task) -> HalvingSettings:
         """What is compared at which budgets.
@@ -98,7 +109,9 @@ class SearchSettings(Settings):
             if name not in task.objectives:
                 raise unknown("objective", name, task.objectives, where=f"task '{task.kind}'")
         _, low, high = self.fidelity
-        budgets = [high] if self.eta is None else rungs(low, high, self.eta)
+        budgets = list(self.rungs) if self.rungs is not None else rungs(low, high, self.eta or 3.0)
+        if self.eta is None:
+            budgets = budgets[-1:]
         return HalvingSettings(names, tuple(budgets), self.eta, self.max_error)
 
 
@@ -112,6 +125,7 @@ class Study(Shown):
     def __init__(self, study: optuna.Study, storage: Storage, settings: HalvingSettings, recipe: Recipe | None = None):
         self._study, self._storage, self._recipe = study, storage, recipe
         self.settings = settings
+        self._ledger = Ledger(storage.folder)
 
     def _glance(self) -> Glance:
         table, objectives = self.table(), self.settings.objectives
@@ -138,6 +152,11 @@ class Study(Shown):
         """Where checkpoints and refits lie; None for a study in memory."""
         return self._storage.folder
 
+    @property
+    def looks(self) -> list[dict[str, Any]]:
+        """Looks at the test set so far: candidates and refits of each; see :mod:`vlbias.search.ledger`."""
+        return self._ledger.looks
+
     def table(self) -> pd.DataFrame:
         """One row per trial, by number: state, epochs, every objective at the last budget it reached (validation),
         feasible, on_front, configuration, seconds, attempts, reason of a failure.
@@ -148,8 +167,7 @@ class Study(Shown):
         for place, trial in roots(trials).items():
             reached = rung_values(trial)
             last = max(reached, default=0)
-            values = dict(reached.get(last, {}))
-            values.pop("collapsed", None)
+            values = {k: v for k, v in reached.get(last, {}).items() if k != "collapsed" and HALF not in k}
             rows.append(
                 {
                     "trial": place,
@@ -186,9 +204,11 @@ class Study(Shown):
         return [self._candidate(int(number)) for number in chosen.index]
 
     def best(self, max_error: float | None = None) -> Candidate:
-        """The finished trial with the smallest gap (last objective) among those within an error.
+        """The finished trial to take among those within an error; ``why`` of the candidate says how it was found.
 
-        Validation picked it, so its validation gap is too good to be true; :meth:`front` gives held-out numbers.
+        The smallest validation gap (last objective) is mostly the luckiest. So of all trials whose gap may well be the
+        smallest, given how reliably validation people tell trials apart, the one with the lowest error is taken: the
+        less signal the gap has, the more the error decides. :meth:`front` gives held-out numbers.
 
         Raises:
             TrainingError: no trial is that good; the smallest error is in the message.
@@ -200,8 +220,27 @@ class Study(Shown):
         if within.empty:
             found = f"the smallest is {complete['error'].min():.3f}" if not complete.empty else "none finished yet"
             raise TrainingError(f"No finished trial has an error of at most {limit}; {found}.")
-        order = [self.settings.objectives[-1], "error"]
-        return self._candidate(int(within.sort_values(order).index[0]))
+        gap = self.settings.objectives[-1]
+        row = self.reliability().loc[gap].to_dict()
+        chosen = choose(within["error"].to_numpy(), within[gap].to_numpy(), row["reliability"])
+        return replace(self._candidate(int(within.index[chosen])), why=row["advice"])
+
+    def reliability(self) -> pd.DataFrame:
+        """How well the validation people tell the finished trials apart, by each objective.
+
+        Ask after a pilot of some ten trials, before the search goes on: an objective without reliability cannot be
+        searched for, only drawn by chance. More validation people raise it.
+
+        Returns:
+            One row per objective: trials, reliability (0..1, see :func:`vlbias.search.reliability.reliability`),
+            people in the validation set (NaN when reopened without the dataset), people_needed for a reliability of
+            .8, advice in a sentence.
+        """
+        trials = roots(self._study.get_trials(deepcopy=False)).values()
+        reached = [rung_values(trial) for trial in trials if trial.state == TrialState.COMPLETE]
+        table = pd.DataFrame([values[max(values)] for values in reached])
+        people = None if self.task is None else len(np.unique(self.task.val.persons))
+        return reliabilities(table, self.settings.objectives, people)
 
     def front(
         self,
@@ -221,7 +260,9 @@ class Study(Shown):
             num_resamples: bootstrap draws over people.
             show_progress: whether a line on stderr tells how far it is.
 
-        Refits are stored beside the study: they are made once, and several workers share them.
+        Refits are stored beside the study: they are made once, and several workers share them. Each look at the test
+        set is entered in a ledger; intervals are of ``level``, and claims of dominance must be the surer the more
+        often one looked (``Front.claim_level``).
 
         Raises:
             ConfigError: the study was opened without its dataset.
@@ -230,14 +271,17 @@ class Study(Shown):
         if refit < 0 or not 0 < level < 1:
             raise ConfigError(f"`refit` must be >= 0 and `level` in (0, 1); got {refit} and {level}.")
         refits = Refits(self._needed_recipe("refit"), refit, split, self.folder)
-        return held_out_front(
-            self.candidates(),
+        candidates = self.candidates()
+        look = self._ledger.enter([one.number for one in candidates], refit) if split == "test" else 0
+        found = held_out_front(
+            candidates,
             self.settings.objectives,
             refits,
             level=level,
             num_resamples=num_resamples,
             show_progress=show_progress,
         )
+        return replace(found, look=look)
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw every trial on the first two objectives, the front among them; the file's ending chooses the format."""
@@ -299,8 +343,8 @@ class Study(Shown):
 class _TrainedRun:
     """A trial in training: goes on from its checkpoint, writes one after each epoch."""
 
-    def __init__(self, trainer: Trainer, path: Path | None, on_epoch: Callable[[int], None]):
-        self.trainer, self.path, self.on_epoch = trainer, path, on_epoch
+    def __init__(self, trainer: Trainer, path: Path | None, objectives: Sequence[str], on_epoch: Callable[[int], None]):
+        self.trainer, self.path, self.objectives, self.on_epoch = trainer, path, objectives, on_epoch
         if path is not None and path.is_file():
             trainer.load(path)
 
@@ -312,7 +356,13 @@ class _TrainedRun:
 
         self.trainer.advance(budget, on_epoch=after)
         evaluation = self.trainer.evaluate("val")
-        return {**evaluation.objectives(), "collapsed": float(evaluation.is_collapsed)}
+        halves = {
+            split_name(name, number): values[name]
+            for number, values in enumerate(evaluation.halves(), start=1)
+            for name in self.objectives
+            if math.isfinite(values[name])
+        }
+        return {**evaluation.objectives(), **halves, "collapsed": float(evaluation.is_collapsed)}
 
     def finish(self, keep: bool) -> None:
         # Stopped and failed trials are never continued, so their weights would only fill the disk.
@@ -323,7 +373,7 @@ class _TrainedRun:
 def run(
     dataset: LabelledImages,
     *,
-    protected: str,
+    protected: str | Sequence[str],
     edits: LabelledImages | None = None,
     space: Space | None = None,
     storage: str | os.PathLike[str] | None = "study.log",
@@ -353,6 +403,7 @@ def run(
         identity=s.identity,
         edits=edits,
         image_size=s.image_size,
+        balance_gallery=s.balance_gallery,
     )
     halving = s.halving(task)
     chosen = space or laptop_space()
@@ -364,14 +415,16 @@ def run(
     place = Storage(os.fspath(storage) if storage is not None else None, folder=s.folder)
     optuna_study = place.study(len(halving.objectives), _header(task, halving, chosen, s))
     optuna_study.sampler = make_sampler(s.sampler, s.seed, chosen.default_parameters())
-    warmup = min(s.training.warmup_epochs, halving.rungs[0])
+    # At its first comparison every trial has trained at its full rate for a while.
+    warmup = min(s.training.warmup_epochs, halving.rungs[0] / 2)
     recipe = Recipe(task, chosen, halving.rungs[-1], warmup, s.training, s.seed)
 
     if place.folder is not None:
         make_folder(place.folder)
 
     def start(configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> _TrainedRun:
-        return _TrainedRun(recipe.trainer(configuration, number), checkpoint_path(place.folder, number), on_epoch)
+        path = checkpoint_path(place.folder, number)
+        return _TrainedRun(recipe.trainer(configuration, number), path, halving.objectives, on_epoch)
 
     work(optuna_study, place, chosen, start, halving, n_trials=s.n_trials, show_progress=show_progress)
     return Study(optuna_study, place, halving, recipe)

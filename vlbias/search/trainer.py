@@ -27,6 +27,9 @@ from vlbias.settings import Settings, number
 
 __all__ = ["Embedder", "Recipe", "TrainSettings", "Trainer", "embed"]
 
+#: Dimensions of the published embeddings.
+_PUBLISHED_SIZE = 512
+
 
 @dataclass(frozen=True)
 class TrainSettings(Settings):
@@ -36,8 +39,8 @@ class TrainSettings(Settings):
         batch_size: images a step (64 in the paper).
         weight_decay: of every optimizer (1e-4).
         momentum: of SGD (0.9).
-        warmup_epochs: linear warm-up (3 in the paper). The study cuts it to its smallest rung, so that no rung lies
-            inside the warm-up.
+        warmup_epochs: linear warm-up (3 in the paper). A study cuts it to half of its smallest rung, so that trials
+            are compared after a while at their full rate.
         flip: mirror each training image with probability one half.
         device: "cpu", "cuda", ...; None takes CUDA where there is one.
         amp: run the backbone in bfloat16 while training; heads, losses and evaluations stay in float32.
@@ -73,13 +76,18 @@ class Embedder(nn.Module):
             assert configuration.cell is not None
             self.backbone = dpn_cell(configuration.cell, space.skeleton)
         else:
-            self.backbone = create_backbone(configuration.backbone, 0, image_size=image_size)
+            file = space.pretrained.get(configuration.backbone)
+            self.backbone = create_backbone(configuration.backbone, 0, image_size=image_size, pretrained_file=file)
         with torch.no_grad():
             was_training = self.backbone.training
             features = self.backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape[1]
             self.backbone.train(was_training)
         self.projection = nn.Linear(features, space.embedding_size)
         self.norm = nn.BatchNorm1d(space.embedding_size)
+        if configuration.head == "magface":
+            # Its margins grow with lengths of 10 to 110, and batch norm gives sqrt(d): 23 for the published 512
+            # dimensions, but 8 for 64, where all margins would be equal.
+            nn.init.constant_(self.norm.weight, math.sqrt(_PUBLISHED_SIZE / space.embedding_size))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (b, 3, h, w) in [-1, 1] => embeddings (b, embedding_size)."""
