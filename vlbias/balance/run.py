@@ -178,6 +178,7 @@ class Run:
     def _rename(self, faces: FaceDataset) -> None:
         """From here on the donors have other names; of a finished run nobody knows them any more."""
         if self.folder.has("done.json"):
+            forget_key(self.folder)  # a run may have been killed between the two
             self.task = replace(self.task, faces=None)
         else:
             renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
