@@ -8,6 +8,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +23,9 @@ from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.images import open_image
 from vlbias.leak import LeakSettings
 from vlbias.provenance import read_provenance
+
+#: Keys of a report that are for this version of the library alone.
+NOT_PROMISED = {"to", "chunk_size", "round_trip", "leak", "poles", "limit"}
 
 
 def balance(editor, faces, out, *, limit=None, run=None, **settings):
@@ -45,6 +49,14 @@ def test_counts_come_out_equal(balanced):
     edits = balanced.report["edits"]
     assert edits["planned"] == 29 == edits["kept"] + edits["unfilled"]
     assert sum(edits["by_reason"].values()) == edits["rejected"]
+
+
+def test_the_report_is_what_its_published_schema_says(balanced, repository):
+    schema = json.loads((repository / "docs" / "schemas" / "balance-report.json").read_text())
+    check = jsonschema.Draft202012Validator(schema)
+    assert list(check.iter_errors(balanced.report)) == []
+    assert set(balanced.report) - set(schema["properties"]) <= NOT_PROMISED
+    assert list(check.iter_errors(balanced.report | {"edits": {}})) and list(check.iter_errors({}))
 
 
 def test_what_the_dataset_left_out_is_listed(editor, faces, tmp_path):

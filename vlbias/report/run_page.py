@@ -19,6 +19,8 @@ from vlbias.version import __version__
 __all__ = ["REASONS", "run_values"]
 
 PAIRS_PER_MOVE = 18
+#: Pairs on a page, so that the page of a run of any size opens at once.
+MAX_PAIRS = 216
 WEAKEST = 12
 LEFT_OUT_ROWS = 20
 REJECT_EXAMPLES = 12
@@ -68,7 +70,9 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
         "judges": _judges(files),
         "labelling": [labelling_values(report) for report in files.labelling],
         "limits": _limits(files),
-        "facts": _facts(report),
+        "asked": _asked(report),
+        "cost": _cost(report),
+        "facts": _facts(),
         "command": command or _command(report),
         "files": [
             *([("labelling.json", "how the labels that a machine gave were scored")] if files.labelling else []),
@@ -173,7 +177,30 @@ def _pair(files: RunFiles, row: Any) -> dict[str, Any]:
         "donor_alt": f"Donor {row['source_id']}: {row['from']}, {target} {row[target]}",
         "edit_alt": f"Edit to {row['to']} of the face on the left",
         "caption": f"{row['from']} → {row['to']}, {strength}",
+        "orders": {},
     }
+
+
+def _move(files: RunFiles, title: str, part: pd.DataFrame, most: int) -> dict[str, Any]:
+    """Some pairs of the edits from one group to another."""
+    shown = part.iloc[spread(len(part), most)]
+    pairs = [_pair(files, row) for _, row in shown.iterrows()]
+    note = f"{len(shown)} of {len(part):,}, evenly spaced through the list, not chosen."
+    return {
+        "title": title,
+        "note": f"All {len(part)} edits." if len(shown) == len(part) else note,
+        "pairs": [pair | {"orders": order} for pair, order in zip(pairs, _orders(files, shown), strict=True)],
+    }
+
+
+def _orders(files: RunFiles, shown: pd.DataFrame) -> list[dict[str, int]]:
+    """The place of each pair in every order that a reader may choose, for the style sheet: least certain first, ..."""
+    strength = pd.to_numeric(shown["strength"], errors="coerce").abs()
+    keys = {"margin": _least_margin(files, shown), "strength": -strength}
+    if "score_identity" in shown:
+        keys["identity"] = pd.to_numeric(shown["score_identity"])
+    places = pd.DataFrame({name: values.rank(method="first", na_option="bottom") for name, values in keys.items()})
+    return [dict(zip(keys, map(int, row), strict=True)) for row in places.itertuples(index=False, name=None)]
 
 
 def _strength(value: Any) -> str:
@@ -187,16 +214,9 @@ def _strength(value: Any) -> str:
 def _edits(files: RunFiles) -> dict[str, Any]:
     edited = files.edited
     target = files.report["target"]
-    moves = []
-    for (label, before, after), part in edited.groupby([target, "from", "to"], sort=True, dropna=False):
-        shown = part.iloc[spread(len(part), PAIRS_PER_MOVE)]
-        note = (
-            f"All {len(part)} edits."
-            if len(shown) == len(part)
-            else (f"{len(shown)} of {len(part)}, evenly spaced through the list, not chosen.")
-        )
-        pairs = [_pair(files, row) for _, row in shown.iterrows()]
-        moves.append({"title": f"{target} = {label}: {before} to {after}", "note": note, "pairs": pairs})
+    kinds = list(edited.groupby([target, "from", "to"], sort=True, dropna=False))
+    most = max(1, min(PAIRS_PER_MOVE, MAX_PAIRS // max(1, len(kinds))))
+    moves = [_move(files, f"{target} = {label}: {old} to {new}", part, most) for (label, old, new), part in kinds]
     weakest = edited.iloc[0:0]
     if len(edited) > WEAKEST:
         weakest = edited.assign(margin=_least_margin(files, edited)).nsmallest(WEAKEST, "margin")
@@ -204,7 +224,7 @@ def _edits(files: RunFiles) -> dict[str, Any]:
         "intro": "In each pair the donor is on the left and its edit on the right."
         if len(edited)
         else "No edit was kept.",
-        "moves": moves,
+        "moves": moves[:MAX_PAIRS],
         "weakest": [_pair(files, row) for _, row in weakest.iterrows()],
         "weakest_note": "The edits that passed a check by the least. Judge the method by these.",
     }
@@ -248,7 +268,8 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
         wish = f"{row['from']} → {row['to']}" if pd.notna(row.get("from")) else "an original"
         detail = f": {row['detail']}" if pd.notna(row.get("detail")) else ""
         alt = f"The donor {row['donor']}, before any edit"
-        examples.append({"image": image, "alt": alt, "reason": row["reason"], "caption": f"{wish}{detail}"})
+        example = {"image": image, "alt": alt, "reason": row["reason"], "caption": f"{wish}{detail}"}
+        examples.append(example | {"accepted": _accepted(files, row)})
     left_out = files.report.get("left_out", [])
     return {
         "intro": intro,
@@ -258,9 +279,19 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
         f" ({', '.join(f'{code} {n:,}' for code, n in Counter(row['code'] for row in left_out).items())})"
         + (f"; the first {LEFT_OUT_ROWS}. report.json lists all." if len(left_out) > LEFT_OUT_ROWS else "."),
         "examples": examples,
-        "examples_note": "Evenly spaced through the list. The picture is the donor before any edit; edits that failed "
-        "are not kept.",
+        "examples_note": "Evenly spaced through the list. On the left the donor that was turned down, before any edit: "
+        "edits that failed are not kept. Beside it an edit of the same kind that was accepted.",
     }
+
+
+def _accepted(files: RunFiles, row: Any) -> dict[str, Any] | None:
+    """A kept edit of the same class between the same groups, if there is one: that of the same donor before others."""
+    edited, target = files.edited, files.report["target"]
+    alike = edited[(edited["from"] == row["from"]) & (edited["to"] == row["to"])]
+    alike = alike[alike[target].astype(str) == str(row["target"])]
+    same = alike[alike["source_id"].astype(str) == str(row["donor"])]
+    best = pd.concat([same, alike]).head(1)
+    return None if best.empty else _pair(files, best.iloc[0])
 
 
 def _judges(files: RunFiles) -> dict[str, Any]:
@@ -388,13 +419,11 @@ def _limits(files: RunFiles) -> list[str]:
     return limits
 
 
-def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    import platform
-
-    import torch
-
+def _asked(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     licences = (report.get("license"), report.get("editor_license"))
     rows = [
+        ("Target, which stays", report["target"]),
+        ("Protected, made equal" if report.get("mode") != "amplify" else "Protected", ", ".join(report["protected"])),
         ("Dataset", report.get("dataset")),
         ("Licence of its pictures", licences[0] or "not stated; ask their publisher"),
         ("Editor", report.get("editor")),
@@ -403,10 +432,28 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Seed", report.get("seed")),
         ("Originals", _originals(report)),
         ("Faces", _alignment(report.get("alignment"))),
-        ("Network evaluations", f"{report['unet_evaluations']:,}" if "unet_evaluations" in report else None),
-        ("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
     ]
     return [(term, str(text)) for term, text in rows if text is not None]
+
+
+def _cost(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was spent for what was kept."""
+    edits, per_image = report["edits"], report.get("unet_evaluations_per_kept_image")
+    tries = edits["kept"] + edits["rejected"]
+    rows = [("Tries", f"{tries:,} for {plural(edits['kept'], 'kept edit')}")]
+    if "unet_evaluations" in report:
+        rows.append(("Evaluations of the diffusion network", f"{report['unet_evaluations']:,}"))
+    if per_image is not None:
+        rows.append(("Evaluations for a kept picture", number(float(per_image), 1)))
+    return rows
+
+
+def _facts() -> list[tuple[str, str]]:
+    import platform
+
+    import torch
+
+    return [("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}")]
 
 
 def _alignment(settings: Mapping[str, object] | None) -> str | None:

@@ -52,7 +52,7 @@ def write(
     """
     files = RunFiles(Path(out_dir), follow_links=follow_links)
     values = run_values(files, title=title, command=command)
-    contents = [("counts", "Counts")]
+    contents = [("asked", "Asked"), ("counts", "Changed"), ("edits", "Edits"), ("rejected", "Turned down")]
     if audit is not None:
         values["audit"] = audit_values(audit)
         # The result first, then what was done to get it.
@@ -64,10 +64,8 @@ def write(
         values["audit"] = None
     if values["labelling"]:
         contents.append(("labels", "Labels"))
-    contents += [("edits", "Edits"), ("rejected", "Turned down")]
     contents += [("leak", "Leak")] if values["leak"] else []
-    contents += [("judges", "Judges"), ("limits", "Limits")]
-    contents.append(("provenance", "Provenance"))
+    contents += [("judges", "Judges"), ("cost", "Cost"), ("limits", "Distrust"), ("provenance", "Again")]
     values["contents"] = contents
     page = _write_page(files.out, "balance.html.j2", values)
     if audit is not None:
