@@ -1,11 +1,11 @@
-"""Progress of long work: one line with counts, rate and the time left, on stderr."""
+"""Progress of long work: one line with counts, rate and the time left, on stderr or below a notebook's cell."""
 
 from __future__ import annotations
 
 import io
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -14,6 +14,10 @@ __all__ = ["Progress", "track"]
 # Seconds between two lines where stderr is not a terminal (log files, CI).
 PLAIN_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.2
+
+
+#: The time left is not guessed from less than this: the first units also pay for what is loaded once.
+SETTLING_S = 2.0
 
 
 class Progress:
@@ -27,8 +31,11 @@ class Progress:
         self._start = time.monotonic()
         self._last_print = self._start
         self._resumed_at: float = 0
+        self._first: tuple[float, float] | None = None
         self._width = 0
-        self._interval_s = TERMINAL_INTERVAL_S if self.stream.isatty() else PLAIN_INTERVAL_S
+        self._cell = _notebook_cell() if stream is None else None
+        self._is_live = self._cell is not None or self.stream.isatty()
+        self._interval_s = TERMINAL_INTERVAL_S if self._is_live else PLAIN_INTERVAL_S
 
     def resume_at(self, done: float) -> None:
         """Start counting at ``done``: work that an earlier run did, which must not enter the rate."""
@@ -38,27 +45,42 @@ class Progress:
         """Count ``n`` more units; ``fields`` (say ``loss=0.12``) are shown behind the rate."""
         self.done += n
         self.fields.update(fields)
-        if time.monotonic() - self._last_print >= self._interval_s:
-            self._print(end="\r" if self.stream.isatty() else "\n")
+        now = time.monotonic()
+        self._first = self._first or (now, self.done)
+        is_last = self.total is not None and self.done >= self.total  # close() prints that one
+        if now - self._last_print >= self._interval_s and not is_last:
+            self._print(end="\r" if self._is_live else "\n")
 
     def line(self) -> str:
         """The progress line as text."""
         elapsed_s = max(time.monotonic() - self._start, 1e-9)
-        rate = (self.done - self._resumed_at) / elapsed_s
+        rate, left_s = (self.done - self._resumed_at) / elapsed_s, self._left_s()
         of_total = f"/{self.total:g}" if self.total else ""
         parts = [f"{self.description}: {self.done:g}{of_total} {self.unit}", f"{rate:.3g} {self.unit}/s"]
         if self.total and self.done >= self.total:
             parts.append(f"took {_clock(elapsed_s)}")
-        elif self.total and rate > 0:
-            parts.append(f"{_clock((self.total - self.done) / rate)} left")
+        elif left_s is not None:
+            parts.append(f"{_clock(left_s)} left")
         parts += [
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in self.fields.items()
         ]
         return ", ".join(parts)
 
+    def _left_s(self) -> float | None:
+        """Seconds left at the rate since the first units were done; ``None`` while too little is known."""
+        if self.total is None or self._first is None:
+            return None
+        since_s, done = time.monotonic() - self._first[0], self.done - self._first[1]
+        if since_s < SETTLING_S or done <= 0:
+            return None
+        return (self.total - self.done) * since_s / done
+
     def _print(self, end: str) -> None:
         self._last_print = time.monotonic()
         text = self.line()
+        if self._cell is not None:
+            self._cell(text)
+            return
         # A shorter line must wipe the longer one before it on a terminal.
         self.stream.write(text.ljust(self._width) + end)
         self.stream.flush()
@@ -67,6 +89,28 @@ class Progress:
     def close(self) -> None:
         """Print the last line."""
         self._print(end="\n")
+
+
+def _notebook_cell() -> Callable[[str], None] | None:
+    """In a notebook, what puts a text into one updating line below the cell; elsewhere ``None``."""
+    # Nothing is imported: where there is a notebook, these are there.
+    if "ipykernel" not in sys.modules or "IPython" not in sys.modules:
+        return None
+    display = sys.modules["IPython"].display
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is None or type(shell).__name__ != "ZMQInteractiveShell":
+        return None
+    handle: Any = None
+
+    def show(text: str) -> None:
+        nonlocal handle
+        shown = {"text/plain": text}
+        if handle is None:
+            handle = display.display(shown, raw=True, display_id=True)
+        else:
+            handle.update(shown, raw=True)
+
+    return show
 
 
 @contextmanager

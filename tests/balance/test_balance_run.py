@@ -51,6 +51,15 @@ def test_counts_come_out_equal(balanced):
     assert sum(edits["by_reason"].values()) == edits["rejected"]
 
 
+def test_the_bar_and_the_summary_count_the_same_tries(editor, faces, tmp_path, capsys):
+    # a check that nobody passes: places stay empty, which is no try
+    balancer = Balancer(editor, target="smile", protected="skin", chunk_size=8, checks=Checks(identity=0.999999))
+    result = balancer.run(faces, balancer.plan(faces, limit=4), tmp_path / "out")
+    edits = result.report["edits"]
+    assert edits["unfilled"] > 0
+    assert f"kept {edits['kept']}, rejected {edits['rejected']}\n" in capsys.readouterr().err
+
+
 def test_the_report_is_what_its_published_schema_says(balanced, repository):
     schema = json.loads((repository / "docs" / "schemas" / "balance-report.json").read_text())
     check = jsonschema.Draft202012Validator(schema)

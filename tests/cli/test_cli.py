@@ -102,6 +102,8 @@ def test_wrong_usage_exits_with_2(folder, picture, tmp_path, monkeypatch, capsys
     assert code == 2 and "at least one picture and the output folder" in error
     error, code = failing(monkeypatch, capsys, "edit", picture, tmp_path, "--age", "much", "--editor", folder)
     assert code == 2 and "expected a number; got 'much'" in error
+    error, code = failing(monkeypatch, capsys, "edit", picture, tmp_path / "new", "--editor", folder)
+    assert code == 2 and "moves --age, --skin-tone" in error and not (tmp_path / "new").exists()
     words = ("balance", "synthfaces:20", tmp_path, "--target", "smile", "--protected", "skin", "--shard", "5/4")
     error, code = failing(monkeypatch, capsys, *words)
     assert code == 2 and "I must lie in 1..N" in error

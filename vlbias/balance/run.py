@@ -30,7 +30,7 @@ from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
 from vlbias.balance.task import Task
 from vlbias.balance.traces import measured, needs_measuring, summary_lines
-from vlbias.balance.verification import enough
+from vlbias.balance.verification import Reason, enough
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import read_metadata
 from vlbias.errors import ConfigError, OutputError, PlanError
@@ -210,7 +210,7 @@ class Run:
         for number, item in work.items():
             if self.folder.has_chunk(number, item.rows):
                 values = self.folder.read_chunk(number)
-                kept, rejected = kept + len(values["kept"]), rejected + len(values["rejected"])
+                kept, rejected = kept + len(values["kept"]), rejected + _turned_down(values["rejected"])
                 resumed += item.size
         total = sum(item.size for item in work.values())
         with track(total, "balancing", unit, show=self.show) as bar:
@@ -220,7 +220,7 @@ class Run:
                     continue
                 result = item.run()
                 self.folder.commit_chunk(number, result)
-                kept, rejected = kept + len(result.kept), rejected + len(result.rejected)
+                kept, rejected = kept + len(result.kept), rejected + _turned_down(result.rejected)
                 bar.update(item.size, kept=kept, rejected=rejected)
 
     # -- scorers ------------------------------------------------------------------------------------------------------
@@ -393,6 +393,11 @@ class Run:
                 f"{run.out} has {free:.1f} MB free, the dataset needs about {plan.cost.megabytes:.1f} MB. Free some "
                 "space or give a folder on another disk."
             )
+
+
+def _turned_down(records: Sequence[Mapping[str, Any]]) -> int:
+    """Tries among what a chunk rejected; a place that no donor filled is no try, as in the report."""
+    return sum(record["reason"] != Reason.NO_DONOR_LEFT for record in records)
 
 
 def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:

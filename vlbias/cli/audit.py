@@ -28,6 +28,9 @@ def audit(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Classifiers fitted on each.")] = 5,
     loss: Annotated[str, typer.Option(metavar="NAME", help="cross_entropy or focal.")] = "cross_entropy",
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier; fewer are quicker.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm architecture.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
@@ -46,6 +49,7 @@ def audit(
         label = label if label not in opened else f"{label} ({number + 1})"
         opened[label] = open_faces(spec, seed, follow_links=follow_links)
     changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
+    changes |= {} if steps is None else {"num_steps": steps}
     if out is not None:
         job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
         claim_folder(out, "audit", {**job, **changes, "seed": seed}, FILES, overwrite=overwrite)

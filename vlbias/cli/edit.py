@@ -54,6 +54,12 @@ def edit(
     *sources, out = map(Path, files)
     names = _distinct_names(sources)
     model = open_editor(editor, clip=False)
+    if not strengths:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in model.attributes)
+        raise typer.BadParameter(
+            f"say what to change and how far, such as {options.split(',')[0]} 1; {model.name} moves {options}",
+            param_hint="--ATTRIBUTE STRENGTH",
+        )
     for attribute in strengths:
         # Options of Python's own edit(), such as --images, are no attributes.
         if attribute not in model.attributes:
