@@ -303,6 +303,19 @@ def test_an_editor_without_its_clip_edits_alike(drawn):
         light.learn("smile", Dipole("a smile", "no smile"), [face])
 
 
+@pytest.mark.parametrize("steps", [3, 7, 9])
+def test_the_middle_of_a_strip_is_the_face_itself(editor, steps, monkeypatch):
+    face = to_pil(torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4)) * 2 - 1)[0]
+    sheets = []
+    monkeypatch.setattr(
+        "vlbias.editor.contact_sheet", lambda pictures, *_, captions, **__: sheets.append((pictures, captions))
+    )
+    editor.strip(face, "age", steps=steps, check=False)
+    pictures, captions = sheets[0]
+    assert captions[steps // 2] == "+0" and captions[0] == "-1" and captions[-1] == "+1"
+    assert pictures[steps // 2].tobytes() == face.tobytes()
+
+
 def test_a_picture_far_from_square_is_no_face_crop(editor):
     wide = Image.new("RGB", (160, 120))
     with pytest.raises(ImageError, match=r"a picture of 160x120 pixels is no face crop.*align=True"):

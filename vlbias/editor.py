@@ -311,7 +311,8 @@ class Editor(Shown):
         def repeated(tensor: torch.Tensor) -> torch.Tensor:
             return repeat(tensor, "1 ... -> n ...", n=steps)
 
-        strengths = torch.linspace(-reach, reach, steps)
+        # the middle is 0 exactly, and shows the face itself
+        strengths = torch.linspace(-reach, reach, steps, dtype=torch.float64).round(decimals=6).float() + 0.0
         residuals = None if traced.residuals is None else repeated(traced.residuals)
         traced = Traced(repeated(traced.x_T), residuals)
         walked = self.renderer.edit(repeated(x_0), repeated(z_sem), {name: strengths}, traced=traced)
