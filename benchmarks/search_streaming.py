@@ -36,11 +36,12 @@ def write_people(root: Path, num_images: int, size: int) -> None:
         buffer = io.BytesIO()
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, format="JPEG")
         encoded.append(buffer.getvalue())
-    rows = ["identity,gender"]
+    rows = ["identity,gender,split"]
     for person in range(num_images // PER_PERSON):
         folder = root / f"p{person:06d}"
         folder.mkdir()
-        rows.append(f"{folder.name},{'fm'[person % 2]}")
+        split = ("train", "train", "train", "val", "test")[person % 5]
+        rows.append(f"{folder.name},{'fm'[person % 2]},{split}")
         for i in range(PER_PERSON):
             own = encoded[(person * 7 + i) % 50] + (person * PER_PERSON + i).to_bytes(4, "big")
             (folder / f"{i}.jpg").write_bytes(own)
@@ -75,7 +76,7 @@ def train_once(root: Path, size: int, workers: int) -> dict[str, float]:
         while not done.wait(0.3):
             highest = max(highest, tree_bytes())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     start = time.perf_counter()
     faces = open_dataset(root)
@@ -109,7 +110,7 @@ def main() -> None:
             options = ["--one", folder, "--size", str(given.size), "--workers", str(given.workers)]
             # a process of its own, so that nothing is left of the run before
             out = subprocess.run(
-                [sys.executable, __file__, *options], capture_output=True, text=True, check=True
+                [sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, check=True
             ).stdout
             images, before, highest, seconds = map(float, out.split())
         found.append((images, highest))

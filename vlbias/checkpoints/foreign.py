@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import pickletools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,10 +23,14 @@ from vlbias.checkpoints.tensors import aligned
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from vlbias.files import AnyPath
 
-__all__ = ["ForeignReference", "read_foreign_pickle"]
+__all__ = ["ForeignReference", "read_foreign_pickle", "read_plain_pickle"]
 
 #: Largest program that is run; it builds up to sixty times as much. The published ones stay below 1 MB.
 MAX_PROGRAM_BYTES = 8 * 2**20
+#: Largest pickle of plain values; those of verification hold some 100 MB of encoded pictures.
+MAX_PLAIN_BYTES = 2**30
+#: Most instructions of any program: each builds a small object at most, beside the bytes that stand in the file.
+MAX_INSTRUCTIONS = 8 * 2**20
 #: All tensors together may be so many times the file: some share their values.
 MAX_SHARING = 8
 
@@ -85,19 +90,44 @@ def read_foreign_pickle(path: AnyPath) -> Any:
             f"{path} is not a complete torch.save file (a zip archive, PyTorch >= 1.6): truncated download, or an "
             "older format. Fetch it again, or save it anew with a current PyTorch."
         )
+    with _refusals(path), zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise CheckpointError(f"{path} is a zip archive, but not one of torch.save (no data.pkl in it).")
+        storages = _Storages(archive, pickles[0].split("/")[0], path.stat().st_size)
+        return _Machine(storages).run(storages.read(pickles[0], MAX_PROGRAM_BYTES))
+
+
+def read_plain_pickle(path: AnyPath) -> Any:
+    """Read a pickle of lists, tuples, dictionaries, numbers, texts and bytes; nothing that it names is called.
+
+    Returns:
+        What was pickled. Bytes that Python 2 wrote are text in latin1.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or cut off.
+        UnsafeCheckpointError: the pickle asks for code to be run; nothing was run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointNotFoundError(f"{path} does not exist or is not a file.")
+    if (num_bytes := path.stat().st_size) > MAX_PLAIN_BYTES:
+        raise CheckpointError(f"{path} has {num_bytes:,} bytes; at most {MAX_PLAIN_BYTES:,} are read.")
+    with _refusals(path):
+        return _Machine(None).run(path.read_bytes())
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What goes wrong while a pickle is read => errors that name the file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
-            if len(pickles) != 1:
-                raise CheckpointError(f"{path} is a zip archive, but not one of torch.save (no data.pkl in it).")
-            storages = _Storages(archive, pickles[0].split("/")[0], path.stat().st_size)
-            return _Machine(storages).run(storages.read(pickles[0], MAX_PROGRAM_BYTES))
+        yield
     except CheckpointError:
         raise
     except _Refused as error:
         raise UnsafeCheckpointError(
-            f"{path} was refused: {error}. Weights need no code; nothing of the file was run. Do not open it with "
-            "torch.load."
+            f"{path} was refused: {error}. Such files need no code; nothing of it was run. Do not open it with "
+            "torch.load or pickle."
         ) from error
     except (zipfile.BadZipFile, KeyError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Fetch it again.") from error
@@ -216,7 +246,7 @@ _SAME = {"BINPUT": "PUT", "LONG_BINPUT": "PUT", "BINGET": "GET", "LONG_BINGET": 
 class _Machine:
     """Runs the program of a pickle; ``pickletools`` of the standard library describes the instructions."""
 
-    def __init__(self, storages: _Storages):
+    def __init__(self, storages: _Storages | None):
         self.storages = storages
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # what lies under each mark
@@ -224,7 +254,9 @@ class _Machine:
 
     def run(self, program: bytes) -> Any:
         """The value that the program builds."""
-        for instruction, argument, _ in pickletools.genops(program):
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(program)):
+            if count >= MAX_INSTRUCTIONS:
+                raise _Refused(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
             name = _SAME.get(instruction.name, instruction.name)
             if name == "STOP":
                 return self.stack.pop()
@@ -319,18 +351,23 @@ class _Machine:
         self.stack.append(ForeignReference(module, name))
 
     def do_binpersid(self, _: object) -> None:
-        self.stack.append(self.storages.load(self.stack.pop()))
+        self.stack.append(self._tensors().load(self.stack.pop()))
 
     def do_reduce(self, _: object) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not (isinstance(function, ForeignReference) and isinstance(arguments, tuple)):
             raise _Refused("it asks to call something that is not a function")
         if function == _REBUILD_TENSOR:
-            self.stack.append(self.storages.tensor(*arguments))
+            self.stack.append(self._tensors().tensor(*arguments))
         elif call := _CALLS.get((function.module, function.name)):
             self.stack.append(call(*arguments))
         else:
             _refuse_call(function)
+
+    def _tensors(self) -> _Storages:
+        if self.storages is None:
+            raise _Refused("it holds a tensor, where plain values are expected")
+        return self.storages
 
     def do_newobj(self, _: object) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()

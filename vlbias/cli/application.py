@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
@@ -44,6 +44,16 @@ class _Command(TyperCommand):
             _RUNNING.reset(token)
 
 
+class _Group(TyperGroup):
+    """Takes two words for a command where one is named so: ``search evaluate`` stands beside ``search DATASET OUT``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name = " ".join(args[:2])
+        if len(args) > 1 and (command := self.get_command(ctx, name)) is not None:
+            return name, command, args[2:]
+        return super().resolve_command(ctx, args)
+
+
 class Application(typer.Typer):
     """A family of commands."""
 
@@ -54,6 +64,7 @@ class Application(typer.Typer):
 
 app = Application(
     name="vlbias",
+    cls=_Group,
     help="Measure and mitigate bias in face datasets.",
     no_args_is_help=True,
     add_completion=True,
@@ -91,7 +102,7 @@ def typed_command(out: str = "out") -> str:
         out: the parameter that names the results.
     """
     context = _RUNNING.get()
-    words = ["vlbias", str(context.info_name)]
+    words = ["vlbias", *str(context.info_name).split()]
     for parameter in context.command.params:
         name = str(parameter.name)
         if context.get_parameter_source(name).name != "COMMANDLINE" or name in _UNREPEATED:
