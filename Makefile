@@ -2,6 +2,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
+# `datasets` reads what is written, in tests that are skipped without it.
+EXTRAS ?= dev,datasets
 # The first Python of a version that the tests were run with; a name that is there may still not start (pyenv).
 PYTHON ?= $(shell for version in 3.11 3.12 3.13; do \
 	"python$$version" -c 'import ensurepip' 2>/dev/null && echo "python$$version" && break; done)
@@ -25,7 +27,7 @@ $(VENV)/ready: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(VENV)/ready
