@@ -21,7 +21,7 @@ PACKAGE = Path(vlbias.__file__).parent
 ROWS = [
     ["processors", "shown", "version"],
     ["errors"],
-    ["attributes", "labels", "settings", "privacy"],
+    ["arguments", "attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints", "optim"],
     ["images", "runstore"],

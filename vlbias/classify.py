@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import check_tensors, fill, load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
@@ -207,7 +208,8 @@ def check_options(options: object) -> dict[str, Any]:
     for key, value in options.items():
         entries = value if isinstance(value, list | tuple) else [value]
         good = all(isinstance(entry, int | float) and abs(entry) <= MAX_OPTION for entry in entries)
-        if not good or len(entries) > MAX_ENTRIES or not str(key).isidentifier() or str(key).startswith("pretrained"):
+        good = good and 0 < len(entries) <= MAX_ENTRIES
+        if not good or not str(key).isidentifier() or str(key).startswith("pretrained"):
             raise ConfigError(
                 f"the option `{str(key)[:80]}` of a network must be a number or a list of numbers, up to "
                 f"{MAX_OPTION:,}; got {value!r:.80}."
@@ -394,6 +396,7 @@ def _place(module: nn.Module, settings: FitSettings) -> nn.Module:
     return module.to(device_of(settings.device))
 
 
+@checked_call
 def fit(
     images: Tensor | LabelledImages,
     labels: Sequence[object] | np.ndarray | Tensor | str,
@@ -429,10 +432,14 @@ def fit(
         _labels(labels, len(labels))  # a missing label is found before images are read
         images = load_pixels(images, list(images.table.index), settings.image_size)
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ShapeError(f"`images` must be (n, 3, h, w) with n >= 1; got {tuple(images.shape)}.")
+        raise ShapeError(f"`images` must be (n, 3, h, w); got {tuple(images.shape)}.")
     values = _labels(labels, len(images))
     names = list(classes) if classes is not None else sorted(set(values), key=lambda item: (str(type(item)), item))
     index = {label: code for code, label in enumerate(names)}
+    from vlbias.labels import label_text  # with pandas, which an edit does not need
+
+    if len({label_text(name) for name in names}) < len(names):
+        raise LabelError(f"`labels` holds classes that read the same, such as 1 and '1': {names}. Give one type.")
     outside = sorted({str(label) for label in values if label not in index})
     if outside:
         raise LabelError(f"`labels` holds {', '.join(outside)}, which `classes` lacks; it has {names}.")

@@ -13,6 +13,7 @@ from einops import repeat
 from PIL import Image
 
 from vlbias import alignment
+from vlbias.arguments import checked_call
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.editor_folder import read_editor, write_editor
@@ -82,9 +83,10 @@ class Editor(Shown):
     # -- loading and saving -------------------------------------------------------------------------------------------
 
     @classmethod
+    @checked_call
     def from_pretrained(
         cls,
-        name_or_path: str,
+        name_or_path: str | Path,
         *,
         paths: str | Path | None = None,
         clip: str | Path | Clip | Literal[False] | None = None,
@@ -107,6 +109,7 @@ class Editor(Shown):
         editor.renderer = read_editor(name_or_path, paths=paths, clip=clip, device=device)
         return editor
 
+    @checked_call
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the editor as a folder that :meth:`from_pretrained` reads.
 
@@ -175,10 +178,12 @@ class Editor(Shown):
         z_sem = self.renderer.encode(x_0)
         return Code(z_sem, self.renderer.invert(x_0, z_sem), Given(given.kind))
 
+    @checked_call
     def decode(self, code: Code) -> Answer:
         """Codes => faces, in the kind that :meth:`encode` was given."""
         return code.given.answer(self.renderer.decode(code.z_sem, code.x_T))
 
+    @checked_call
     def sample(self, n: int, *, seed: int = 0) -> list[Image.Image]:
         """New faces from the latent prior; face i depends on ``seed + i`` alone.
 
@@ -193,6 +198,7 @@ class Editor(Shown):
 
     # -- editing ------------------------------------------------------------------------------------------------------
 
+    @checked_call
     def edit(
         self,
         images: Pictures,
@@ -237,6 +243,10 @@ class Editor(Shown):
                 without a face, with several where one was asked for, or with a face that is too small; the message
                 says which picture.
             MissingDependencyError: with ``align``, no detector was given and the default one is not installed.
+
+        Warns:
+            OutOfRangeWarning: a strength leads a face beyond those that the editor knows, say an old face that is
+                aged further; the message names the strength that stays inside.
         """
         self._check_strengths(strengths)
         if align:
@@ -257,6 +267,7 @@ class Editor(Shown):
         if seed is None and not moving:
             return x_0
         z_sem = self.renderer.encode(x_0)
+        self.renderer.warn_beyond(z_sem, moving)
         if seed is None:
             return self.renderer.edit(x_0, z_sem, moving)
         fresh = self.renderer.noise(range(seed, seed + len(x_0)))
@@ -287,6 +298,7 @@ class Editor(Shown):
         pairs = zip(found, to_pixels(x_0), edited, strict=True)
         return given.answer([Original(one.photo).changed(old, new, one.transform) for one, old, new in pairs])
 
+    @checked_call
     def strip(
         self, image: Image.Image, name: str, *, steps: int = 7, reach: float = 1.0, scale: int = 2, check: bool = True
     ) -> Image.Image:
@@ -306,6 +318,8 @@ class Editor(Shown):
             given.check_square()
             self.renderer.check_known(x_0)
         z_sem = self.renderer.encode(x_0)
+        for end in (-reach, reach):
+            self.renderer.warn_beyond(z_sem, {name: end})
         traced = self.renderer.trace(x_0, z_sem)  # one face, traced once
 
         def repeated(tensor: torch.Tensor) -> torch.Tensor:
@@ -319,6 +333,7 @@ class Editor(Shown):
         captions = [f"{strength:+.2g}" for strength in strengths.tolist()]
         return contact_sheet(to_pil(walked), steps, captions=captions, scale=scale)
 
+    @checked_call
     def learn(
         self,
         name: str,

@@ -24,7 +24,7 @@ __all__ = ["read_editor", "write_editor"]
 
 
 def read_editor(
-    name_or_path: str,
+    name_or_path: str | Path,
     *,
     paths: str | Path | None = None,
     clip: str | Path | Clip | Literal[False] | None = None,

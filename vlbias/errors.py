@@ -20,6 +20,7 @@ __all__ = [
     "ImageError",
     "LabelError",
     "MissingDependencyError",
+    "OutOfRangeWarning",
     "OutputError",
     "PlanError",
     "ShapeError",
@@ -101,6 +102,10 @@ class OutputError(VlbiasError, OSError):
 
 class MissingDependencyError(VlbiasError, ImportError):
     """An optional package is needed for this call and is not installed."""
+
+
+class OutOfRangeWarning(UserWarning):
+    """An edit leads beyond the faces that an editor knows, so its picture may show what no face is."""
 
 
 class TrainingError(VlbiasError, RuntimeError):

@@ -236,7 +236,7 @@ def test_drawn_faces_can_be_aligned_too():
 def test_wrong_options(album):
     for options, error, text in (
         ({"write": "both"}, ConfigError, "`write` must be 'whole' or 'crop'; got 'both'"),
-        ({"face": 0}, ConfigError, "`face` must be 'only' or 'largest'; got 0"),
+        ({"face": 0}, ConfigError, "`face` of align_dataset must be a text; got 0"),
     ):
         with pytest.raises(error, match=text):
             aligned(album, **options)

@@ -336,5 +336,5 @@ def test_a_key_of_json_lines_stands_once(photos):
 @pytest.mark.parametrize("wrong", [None, "x", math.nan, True, -0.1, 2])
 def test_a_share_is_a_share(photos, wrong):
     write_csv(photos, "file_name\n0.png\n")
-    with pytest.raises(ConfigError, match=r"`max_missing` must be a number in 0\.\.1"):
+    with pytest.raises(ConfigError, match="`max_missing`.* must be a number"):
         load_dataset("folder", photos, max_missing=wrong)

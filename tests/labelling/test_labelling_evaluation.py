@@ -145,5 +145,5 @@ def test_one_label_a_face():
     table = pd.DataFrame({"label": ["a"], "confidence": [0.9], "reason": None}, index=["1"])
     with pytest.raises(LabelError, match="`given` has the id '1' twice"):
         evaluate(Labels("toy", table), pd.Series(["a", "b"], index=["1", "1"]))
-    with pytest.raises(LabelError, match="`given` must be a Series"):
+    with pytest.raises(ConfigError, match="`given` of evaluate must be a Series"):
         evaluate(Labels("toy", table), ["a"])

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats.contingency import association
 
+from vlbias.arguments import checked_call
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError
 from vlbias.labels import group_texts, in_order, label_texts
@@ -69,6 +70,7 @@ class Composition(Shown):
         }
 
 
+@checked_call
 def composition(dataset: FaceDataset, *, target: str, protected: str | Sequence[str]) -> Composition:
     """Count the cells (class x group) of a dataset, all splits together; use ``dataset.split(...)`` for one.
 

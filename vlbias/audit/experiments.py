@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from vlbias import classify
+from vlbias.arguments import checked_call
 from vlbias.audit.composition import labels_of, protected_columns
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
@@ -39,6 +40,7 @@ MAX_OVERLAP = 0.01
 Datasets = FaceDataset | str | os.PathLike[str] | Sequence[Any]
 
 
+@checked_call
 def compare(
     baseline: Datasets,
     balanced: Datasets,
@@ -72,6 +74,7 @@ def compare(
     return measure(sets, target=target, protected=protected, test=test, seeds=seeds, **options)
 
 
+@checked_call
 def measure(
     training_sets: Mapping[str, Datasets],
     *,

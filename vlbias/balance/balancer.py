@@ -9,6 +9,7 @@ from typing import Unpack
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.balance.cost import estimate
 from vlbias.balance.fitting import check_labels
 from vlbias.balance.identity import resolve_identity
@@ -54,6 +55,7 @@ class Balancer(Shown):
         CheckpointError, MissingDependencyError: a scorer's file cannot be read.
     """
 
+    @checked_call
     def __init__(
         self,
         editor: Editor | Backend,
@@ -68,7 +70,7 @@ class Balancer(Shown):
     ):
         self.settings = settings = with_changes(BalanceSettings, settings, options)
         self.backend = backend = editor.renderer if isinstance(editor, Editor) else editor
-        self.target, self.mode, self.source, self.seed = target, mode, source, seed
+        self.target, self.mode, self.source, self.seed = target, mode, source, int(seed)
         if not isinstance(protected, str | Sequence):
             raise PlanError(f"`protected` must name a column or several; got {protected!r}.")
         self.protected = [protected] if isinstance(protected, str) else list(protected)
@@ -107,6 +109,7 @@ class Balancer(Shown):
 
     # -- planning -----------------------------------------------------------------------------------------------------
 
+    @checked_call
     def plan(self, faces: FaceDataset | None, *, limit: int | None = None, num_images: int | None = None) -> Plan:
         """Plan the edits and price them; nothing is written.
 
@@ -228,6 +231,7 @@ class Balancer(Shown):
 
     # -- running ------------------------------------------------------------------------------------------------------
 
+    @checked_call
     def run(
         self,
         faces: FaceDataset | None,
@@ -258,6 +262,8 @@ class Balancer(Shown):
         """
         if originals not in ORIGINALS:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
+        if faces is None and self.source == "real":
+            raise PlanError("source='real' edits the faces of a dataset; give the one that was planned for.")
         check_size(self.settings.size, originals)
         check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
         if self.settings.pseudonymise:

@@ -28,6 +28,7 @@ from vlbias.alignment import (
     default_detector,
     face_transform,
 )
+from vlbias.arguments import checked_call
 from vlbias.data.landmarks import Found, LandmarkCache, landmarks_file, rounded
 from vlbias.data.table import FaceDataset, Problem, StoredSize
 from vlbias.errors import ConfigError, DatasetError, FaceError, ImageError, unknown
@@ -100,6 +101,7 @@ class AlignedDataset(FaceDataset):
         return StoredSize(edge, edge, round(photo.num_bytes * edge**2 / (photo.width_px * photo.height_px)))
 
 
+@checked_call
 def align_dataset(
     faces: FaceDataset,
     *,

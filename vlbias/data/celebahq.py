@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.attributes import SKIN_OF_RACE, age_group
 from vlbias.data.files import (
     DEFAULT_MAX_MISSING,
@@ -254,6 +255,7 @@ def _of_codes(row: dict[str, str], where: str) -> dict[str, str]:
     return {name: label for name, label in labels.items() if label is not None} | {"fairface_gender": row["gender"]}
 
 
+@checked_call
 def load_celebahq(
     root: str | os.PathLike[str],
     *,

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.data.files import (
     DEFAULT_MAX_MISSING,
     drop_missing,
@@ -44,6 +45,7 @@ SPLIT_WORDS = {
 _IN_NAME = re.compile(rf"(?:.*[-._ 0-9])?({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(?:[-._ 0-9].*)?")
 
 
+@checked_call
 def load_folder(
     root: str | os.PathLike[str],
     *,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlbias.arguments import checked_call
 from vlbias.data.celeba import find_celeba, load_celeba
 from vlbias.data.celebahq import ATTRIBUTE_FILE, load_celebahq
 from vlbias.data.files import list_images, refuse_link
@@ -40,6 +41,7 @@ _INNER = "CelebAMask-HQ"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 
 
+@checked_call
 def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **options: object) -> FaceDataset:
     """Open a dataset of a known kind.
 
@@ -53,7 +55,7 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
         ConfigError: an option that the kind does not have, or a root where none belongs.
         DatasetError: the folder is not of that kind.
     """
-    if not isinstance(kind, str) or kind not in KINDS:
+    if kind not in KINDS:
         raise unknown("dataset kind", str(kind), KINDS)
     loader = KINDS[kind]
     known = _options(loader)
@@ -61,12 +63,13 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     if wrong:
         raise ConfigError(f"`{wrong[0]}` is no option of '{kind}'. It has: {', '.join(known)}.")
     if kind != "synthfaces":
-        if not isinstance(root, (str, os.PathLike)):
+        if root is None:
             raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
         _refuse_archive(Path(root))
     return loader(root, **options)
 
 
+@checked_call
 def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset:
     """Open ``"synthfaces"``, ``"synthfaces:N"``, or a folder whose kind is recognised from what it holds.
 
@@ -82,8 +85,6 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     known = {name for loader in KINDS.values() for name in _options(loader)}
     if wrong := sorted(set(options) - known):
         raise ConfigError(f"`{wrong[0]}` is no option of any dataset. There are: {', '.join(sorted(known))}.")
-    if not isinstance(spec, (str, os.PathLike)):
-        raise ConfigError(f"a dataset is a folder, or synthfaces[:N]; got {spec!r:.60}.")
     text = os.fspath(spec)
     word, colon, count = text.partition(":")
     if colon and word in KINDS and word != "synthfaces" and not Path(text).exists():
@@ -98,6 +99,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     return load_dataset(kind, _inner(Path(text), kind, options), **_only(KINDS[kind], options))
 
 
+@checked_call
 def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> str:
     """The kind of the dataset in a folder, a key of ``KINDS``.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
+from vlbias.arguments import checked_call
 from vlbias.data.table import FaceDataset, Selection, check_tensor, hash_split
 from vlbias.errors import ConfigError
 from vlbias.images import to_pil, to_tensor
@@ -109,8 +110,9 @@ def _table(faces: Faces, ids: list[str], splits: list[str]) -> pd.DataFrame:
     return truth
 
 
+@checked_call
 def load_synthfaces(
-    root: None = None,
+    root: Any = None,
     *,
     n: int | None = None,
     seed: int = 0,

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from vlbias.alignment import Similarity
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, unknown
 from vlbias.images import open_image, picture_size, to_tensor
 from vlbias.labels import typed_labels
@@ -268,6 +269,7 @@ class FaceDataset(Shown):
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
             return torch.cat(list(pool.map(one, items)))
 
+    @checked_call
     def check_images(self, *, min_size_px: int = 1, show_progress: bool = True) -> Self:
         """Decode every picture once and leave out those that cannot be used.
 
@@ -311,6 +313,7 @@ class FaceDataset(Shown):
 
     # -- selections ---------------------------------------------------------------------------------------------------
 
+    @checked_call
     def select(self, which: Selection) -> Self:
         """Some of the faces, as a dataset of the same kind.
 
@@ -325,6 +328,7 @@ class FaceDataset(Shown):
         ids = self._resolve(which)
         return replace(self, table=self.table.loc[ids])
 
+    @checked_call
     def split(self, name: str) -> Self:
         """The faces of one split.
 
@@ -336,6 +340,7 @@ class FaceDataset(Shown):
             raise unknown("split", name, present, where=self.name)
         return self.select(self.table["split"] == name)
 
+    @checked_call
     def values(self, column: str) -> list[Any]:
         """The different labels of a column, sorted; missing ones are not among them.
 
@@ -345,6 +350,7 @@ class FaceDataset(Shown):
         """
         return sorted(typed_labels(self.column(column)).dropna().unique().tolist())
 
+    @checked_call
     def column(self, column: str) -> pd.Series:
         """One column of the table.
 
@@ -355,6 +361,7 @@ class FaceDataset(Shown):
             raise unknown("attribute", column, self.attributes, where=self.name)
         return self.table[column]
 
+    @checked_call
     def with_column(self, column: str, values: Sequence[object] | pd.Series, description: str = "") -> Self:
         """The dataset with one more label, say from a labeller.
 
@@ -368,8 +375,6 @@ class FaceDataset(Shown):
         """
         if not isinstance(column, str) or not column or column in ("file_name", "split"):
             raise ConfigError(f"{column!r} is no name of a label; choose another one for the column.")
-        if isinstance(values, str) or not isinstance(values, Iterable):
-            raise ConfigError(f"`values` must hold {len(self)} labels; got {values!r:.60}.")
         values = values if isinstance(values, pd.Series) else list(values)
         if len(values) != len(self):
             raise ConfigError(f"`values` must hold {len(self)} labels; got {len(values)}.")
@@ -474,6 +479,7 @@ class JoinedDataset(FaceDataset):
         return next(part for part in self.parts if item in part.table.index)
 
 
+@checked_call
 def join(datasets: Iterable[FaceDataset], name: str = "") -> FaceDataset:
     """Put datasets together; a column that one of them lacks is missing there.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.attributes import OLD_FROM, SKIN_OF_RACE, age_group
 from vlbias.data.files import leave_out_links, list_images, refuse_link
 from vlbias.data.table import FaceDataset, Problem, hash_split
@@ -71,6 +72,7 @@ def _photograph(name: str) -> str:
     return re.sub(r"\.jpe?g(\.chip\.jpe?g)?$", ".jpg.chip.jpg", name, flags=re.IGNORECASE)
 
 
+@checked_call
 def load_utkface(
     root: str | os.PathLike[str], *, age_split: int = OLD_FROM, follow_links: bool = False
 ) -> FaceDataset:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import random_table
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, LabelError, ShapeError, unknown
 from vlbias.fairness.counts import check_cells, count, tally
 from vlbias.fairness.metrics import METRICS, metrics_from_counts
@@ -39,7 +40,10 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         ((25.0, 75.0), (nan, nan))
     """
     checked_number("level", level, float, low=0, high=1)
-    draws = np.asarray(draws, dtype=float)
+    try:
+        draws = np.asarray(draws, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"`draws` must be numbers (b,); got {draws!r:.60}.") from error
     known = draws[~np.isnan(draws)]
     if not len(known) or len(known) < (1 - MAX_UNDEFINED) * len(draws):
         return float("nan"), float("nan")
@@ -126,6 +130,7 @@ class Excess:
     num_permutations: int
 
 
+@checked_call
 def permutation_test(
     y_true: object,
     y_pred: object,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.errors import unknown
 from vlbias.fairness.counts import Counts, check_cells, count
 from vlbias.fairness.inference import person_codes
@@ -103,6 +104,7 @@ class FairnessReport(Mapping[str, float]):
         }
 
 
+@checked_call
 def evaluate(
     y_true: object,
     y_pred: object,
@@ -207,51 +209,61 @@ def _ungrouped(name: str, y_true: object, y_pred: object, weights: object) -> fl
     return float(metrics_from_counts(counts.n if weights is None else counts.weighted(weights))[name])
 
 
+@checked_call
 def accuracy(y_true: object, y_pred: object, *, weights: object = None) -> float:
     """Share of items classified correctly; weights (n,) as for :func:`evaluate`."""
     return _ungrouped("accuracy", y_true, y_pred, weights)
 
 
+@checked_call
 def balanced_accuracy(y_true: object, y_pred: object, *, weights: object = None) -> float:
     """Mean over the classes that occur in ``y_true`` of the share of each that was found."""
     return _ungrouped("balanced_accuracy", y_true, y_pred, weights)
 
 
+@checked_call
 def macro_f1(y_true: object, y_pred: object, *, weights: object = None) -> float:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN)."""
     return _ungrouped("macro_f1", y_true, y_pred, weights)
 
 
+@checked_call
 def accuracy_gap(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Largest minus smallest group accuracy; never signed by group order. Settings as for :func:`evaluate`."""
     return _one("accuracy_gap", y_true, y_pred, groups, **changes)
 
 
+@checked_call
 def worst_group_accuracy(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest group accuracy. Settings as for :func:`evaluate`."""
     return _one("worst_group_accuracy", y_true, y_pred, groups, **changes)
 
 
+@checked_call
 def worst_cell_accuracy(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest accuracy of a cell (target class x group). Settings as for :func:`evaluate`."""
     return _one("worst_cell_accuracy", y_true, y_pred, groups, **changes)
 
 
+@checked_call
 def equal_opportunity_difference(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Largest minus smallest true positive rate of groups (Hardt et al., 2016). Settings as for :func:`evaluate`."""
     return _one("equal_opportunity_difference", y_true, y_pred, groups, **changes)
 
 
+@checked_call
 def equalized_odds_difference(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """The larger of the gaps in true and in false positive rate. Settings as for :func:`evaluate`."""
     return _one("equalized_odds_difference", y_true, y_pred, groups, **changes)
 
 
+@checked_call
 def demographic_parity_difference(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Largest minus smallest share predicted positive. Settings as for :func:`evaluate`."""
     return _one("demographic_parity_difference", y_true, y_pred, groups, **changes)
 
 
+@checked_call
 def demographic_parity_ratio(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest divided by largest share predicted positive. Settings as for :func:`evaluate`."""
     return _one("demographic_parity_ratio", y_true, y_pred, groups, **changes)

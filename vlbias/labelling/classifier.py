@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vlbias.arguments import checked_call
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, ShapeError
 from vlbias.labelling.labels import Labels, batches, table_of
@@ -122,6 +123,7 @@ class ClassifierLabeller:
         return row | {f"p_{name}": float(value) for name, value in zip(self.classes, probabilities, strict=True)}
 
 
+@checked_call
 def zero_shot(
     clip: Clip,
     classes: Mapping[str, Prompts],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.attributes import of_column
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError, unknown
@@ -70,6 +71,7 @@ class ColumnReport:
         return cls(**values)
 
 
+@checked_call
 def label_column(
     dataset: FaceDataset,
     column: str,
@@ -125,6 +127,7 @@ def _in_words_of(labels: Labels, words: list[object]) -> Labels:
     return Labels(labels.source, labels.table.assign(label=typed_labels(column)))
 
 
+@checked_call
 def labeller_of(text: str, *, column: str = "", clip: Clip | None = None, layout: str = "ffhq") -> Labeller:
     """A labeller from the words of a command line.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, LabelError
 from vlbias.labelling.labels import Labels
 from vlbias.labels import in_order, label_text, label_texts
@@ -79,6 +80,7 @@ class LabelEvaluation:
         )
 
 
+@checked_call
 def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
     """Score a labeller.
 
@@ -95,8 +97,6 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
         >>> evaluate(Labels("toy", table), pd.Series(["a", "a"], index=["1", "2"])).accuracy
         0.5
     """
-    if not isinstance(given, pd.Series):
-        raise LabelError(f"`given` must be a Series of labels, indexed by face id; got {type(given).__name__}.")
     if given.index.has_duplicates:
         twice = given.index[given.index.duplicated()][0]
         raise LabelError(f"`given` has the id {twice!r} twice. Keep one label a face.")
@@ -161,6 +161,7 @@ class Separation:
     num_lower: int
 
 
+@checked_call
 def separation(
     measured: pd.Series, given: pd.Series, *, upper: object, lower: object, num_resamples: int = 500, seed: int = 0
 ) -> Separation:

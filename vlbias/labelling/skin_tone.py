@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from vlbias.alignment import LAYOUTS
+from vlbias.arguments import checked_call
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, ShapeError, unknown
 from vlbias.images import to_tensor
@@ -109,6 +110,7 @@ def monk_of(lab: np.ndarray) -> np.ndarray:
     return distance.argmin(axis=-1) + 1
 
 
+@checked_call
 def measure_skin_tone(
     image: Image.Image | np.ndarray | torch.Tensor,
     *,

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vlbias.arguments import checked_call
 from vlbias.classify import FitSettings
 from vlbias.errors import ConfigError
 from vlbias.images import picture_size, to_tensor, to_uint8, to_upright_rgb
@@ -226,6 +227,7 @@ class _Pictures:
     faces: np.ndarray
 
 
+@checked_call
 def measure_leak(
     table: pd.DataFrame,
     folder: str | Path,

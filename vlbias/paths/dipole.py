@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ from vlbias.clip import Clip
 from vlbias.errors import ConfigError
 
 __all__ = ["Dipole", "read_dipoles", "text_directions"]
+
+#: Most numbers of a semantic code.
+MAX_DIM = 65_536
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Dipole:
 
     def __init__(self, positive: str | Sequence[str], negative: str | Sequence[str]):
         for name, pole in (("positive", positive), ("negative", negative)):
-            prompts = (pole,) if isinstance(pole, str) else tuple(pole)
+            prompts = (pole,) if isinstance(pole, str) or not isinstance(pole, Iterable) else tuple(pole)
             if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
                 raise ConfigError(f"The {name} pole of a dipole must be one or more texts; got {pole!r}.")
             object.__setattr__(self, name, prompts)
@@ -90,6 +93,8 @@ def read_dipoles(dipoles: Mapping[str, DipoleLike]) -> dict[str, Dipole]:
     Raises:
         ConfigError: a value is neither, or a name cannot be an argument name.
     """
+    if not isinstance(dipoles, Mapping):
+        raise ConfigError(f"Dipoles must be a mapping name -> (positive, negative); got {dipoles!r:.120}.")
     out = {}
     for name, value in dipoles.items():
         if not str(name).isidentifier():

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError, unknown
 from vlbias.files import make_folder, read_json, write_json
-from vlbias.paths.dipole import Dipole, read_dipoles
+from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
 from vlbias.paths.fields import LinearField, RbfField, make_field, unit
 from vlbias.paths.published import read_published
+from vlbias.settings import checked_number
 from vlbias.shown import printable
 
 __all__ = ["PathSet"]
@@ -50,6 +52,7 @@ class PathSet(nn.Module):
     lengths: torch.Tensor
     guard_basis: torch.Tensor
 
+    @checked_call
     def __init__(
         self,
         dipoles: Mapping[str, Dipole],
@@ -71,6 +74,7 @@ class PathSet(nn.Module):
         if space == "normalized" and (mean is None or std is None):
             raise ConfigError("A normalized path set needs `mean` and `std` of z_sem, each (d,).")
         self.dipoles = read_dipoles(dipoles)
+        dim = checked_number("dim", dim, low=1, high=MAX_DIM)
         self.dim, self.network, self.space, self.step_size = dim, network, space, step_size
         self.field: RbfField | LinearField = make_field(network, len(dipoles), dim)
         for name, value in (("mean", mean), ("std", std)):
@@ -306,7 +310,8 @@ class PathSet(nn.Module):
             raise CheckpointError(f"{folder} holds published paths; load it with PathSet.from_published.")
         config = read_json(folder / CONFIG_FILE)
         known = {"kind", "dim", "network", "space", "step_size", "dipoles", "calibration"}
-        if not isinstance(config, dict) or config.get("kind") != "paths" or set(config) != known:
+        is_known = isinstance(config, dict) and config.get("kind") == "paths" and set(config) == known
+        if not is_known or not isinstance(config["calibration"], dict):
             raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a path set; expected {sorted(known)}.")
         state = load_tensors(folder / TENSORS_FILE)
         try:
@@ -322,7 +327,7 @@ class PathSet(nn.Module):
             paths.guard_basis = torch.zeros_like(state["guard_basis"])
             paths.load_state_dict(state)
         except (KeyError, RuntimeError, ConfigError, ShapeError) as error:
-            reason = str(error).splitlines()[-1].strip()
+            reason = str(error).splitlines()[-1].strip().rstrip(".")
             raise CheckpointError(f"{folder}: {TENSORS_FILE} does not fit {CONFIG_FILE} ({reason}).") from error
         paths.calibration = dict(config["calibration"])
         return paths.requires_grad_(False)

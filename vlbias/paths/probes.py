@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import load_tensors, save_tensors
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
 from vlbias.files import make_folder, read_json, write_json
-from vlbias.paths.dipole import Dipole, read_dipoles
+from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
+from vlbias.settings import checked_number
 from vlbias.shown import printable
 
 __all__ = ["Probes", "effect_directions"]
@@ -51,6 +53,7 @@ class Probes(nn.Module):
     bias: torch.Tensor
     effects: torch.Tensor
 
+    @checked_call
     def __init__(
         self,
         names: tuple[str, ...],
@@ -60,7 +63,7 @@ class Probes(nn.Module):
         accuracy: Mapping[str, float] | None = None,
     ):
         super().__init__()
-        self.names, self.dim = tuple(names), dim
+        self.names, self.dim = tuple(names), checked_number("dim", dim, low=1, high=MAX_DIM)
         self.dipoles = read_dipoles(dipoles or {})
         self.accuracy = dict(accuracy or {})
         self.register_buffer("mean", torch.zeros(dim))
@@ -245,12 +248,15 @@ class Probes(nn.Module):
         config = read_json(folder / CONFIG_FILE)
         if not isinstance(config, dict) or config.get("kind") != "probes":
             raise CheckpointError(f"{folder / CONFIG_FILE} does not describe probes.")
-        accuracy = {k: float("nan") if v is None else float(v) for k, v in config["accuracy"].items()}
-        probes = cls(tuple(config["names"]), config["dim"], dipoles=read_dipoles(config["dipoles"]), accuracy=accuracy)
+        tensors = load_tensors(folder / TENSORS_FILE)
         try:
-            probes.load_state_dict(load_tensors(folder / TENSORS_FILE))
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: {TENSORS_FILE} does not fit {CONFIG_FILE}.") from error
+            accuracy = {name: float("nan") if v is None else float(v) for name, v in config["accuracy"].items()}
+            names = tuple(map(str, config["names"]))
+            probes = cls(names, config["dim"], dipoles=read_dipoles(config["dipoles"]), accuracy=accuracy)
+            probes.load_state_dict(tensors)
+        except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip().rstrip(".")
+            raise CheckpointError(f"{folder}: {TENSORS_FILE} does not fit {CONFIG_FILE} ({reason}).") from error
         return probes
 
 

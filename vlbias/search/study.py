@@ -15,6 +15,7 @@ import pandas as pd
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
 from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
 from vlbias.files import make_folder, write_file
@@ -370,6 +371,7 @@ class _TrainedRun:
             self.path.unlink(missing_ok=True)
 
 
+@checked_call
 def run(
     dataset: LabelledImages,
     *,
@@ -445,6 +447,7 @@ def _header(task: Task, halving: HalvingSettings, space: Space, settings: Search
     }
 
 
+@checked_call
 def open_study(storage: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None) -> Study:
     """Open a study to read its table, plot and best trial; no dataset is needed and nothing is trained.
 

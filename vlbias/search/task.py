@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
 from vlbias.data.synthfaces import MAX_N, SynthFaces, drawn_dataset
@@ -150,6 +151,7 @@ class Task:
         }
 
 
+@checked_call
 def make_task(
     dataset: LabelledImages,
     *,

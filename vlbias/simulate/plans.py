@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
 from vlbias.data.twins import refuse_shared_pictures
@@ -236,6 +237,7 @@ class SimulationPlan(Shown):
         }
 
 
+@checked_call
 def plan(
     dataset: LabelledImages, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: object
 ) -> SimulationPlan:
@@ -339,6 +341,8 @@ def _focal(asked: PlanSettings, groups: tuple[str, ...]) -> tuple[str, ...]:
     if asked.focal == "all":
         return groups
     names = (asked.focal,) if isinstance(asked.focal, str) else tuple(str(name) for name in asked.focal)
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"`focal` must name 'all', a group, or different ones; got {list(names)}.")
     for name in names:
         if name not in groups:
             raise unknown("group", name, groups)

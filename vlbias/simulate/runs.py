@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vlbias import classify
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError
 from vlbias.files import AnyPath
 from vlbias.progress import track
@@ -30,6 +31,7 @@ Model: TypeAlias = str | Callable[[TrainingSet], Sequence[object]]
 _POLL_S = 0.5
 
 
+@checked_call
 def run(
     plan: SimulationPlan,
     dataset: classify.LabelledImages,

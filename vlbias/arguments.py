@@ -1,0 +1,154 @@
+"""Calls that say what they take: a wrong name or kind of argument is an error that names the right ones.
+
+The annotations of a function say what it takes, so nothing is written twice. What no annotation can say (a range, a
+column that must exist) is checked where it is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from vlbias.errors import ConfigError, unknown
+
+__all__ = ["checked_call"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: What nobody means by an object of a library: a value of these types fits no class but its own.
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, Path)
+_WORDS = {
+    str: "a text",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    type(None): "None",
+    Sequence: "a list",
+    Iterable: "a list",
+    list: "a list",
+    tuple: "a list",
+    Mapping: "a mapping",
+    dict: "a mapping",
+    Callable: "a function",
+    Path: "a path",
+    os.PathLike: "a path",
+}
+
+
+def checked_call(function: Function) -> Function:
+    """Decorator: the arguments of a call have names that there are, and are of the kinds that are annotated.
+
+    Values of classes are told apart from plain ones alone, so that anything that behaves like a dataset may stand for
+    one. Arguments annotated as ``Any`` or by a type variable are not looked at, nor are those behind ``**``.
+
+    Raises:
+        ConfigError: by the decorated function; names the argument, what it must be and what came.
+
+    Example:
+        >>> @checked_call
+        ... def walk(*, num_steps: int = 6) -> None: ...
+        >>> walk(num_step=3)
+        Traceback (most recent call last):
+        vlbias.errors.ConfigError: Unknown argument 'num_step' for walk. Did you mean 'num_steps'? Available: num_steps.
+        >>> walk(num_steps="3")
+        Traceback (most recent call last):
+        vlbias.errors.ConfigError: `num_steps` of walk must be a whole number; got '3'.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        signature, hints = _described(function)
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise _misfit(function, signature, kwargs, str(error)) from None
+        for name, hint in hints.items():
+            if name in given and not _fits(given[name], hint):
+                words = _words(hint)
+                raise ConfigError(f"`{name}` of {_name(function)} must be {words}; got {_shown(given[name])}.")
+        return function(*args, **kwargs)
+
+    return typing.cast(Function, call)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return function.__qualname__.removesuffix(".__init__")
+
+
+def _misfit(
+    function: Callable[..., Any], signature: inspect.Signature, kwargs: Mapping[str, Any], detail: str
+) -> ConfigError:
+    """The error for arguments that do not go with a signature."""
+    known = [name for name, item in signature.parameters.items() if name != "self" and item.kind != item.VAR_KEYWORD]
+    for name in kwargs:
+        if name not in known:
+            return ConfigError(str(unknown("argument", name, known, where=_name(function))))
+    return ConfigError(f"{_name(function)}: {detail}. It takes: {', '.join(known)}.")
+
+
+@functools.cache
+def _described(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any]]:
+    """The signature, and the annotations that can be told; those of modules not loaded here are left out."""
+    signature = inspect.signature(function)
+    hints = {}
+    for name, item in signature.parameters.items():
+        if item.annotation is item.empty or item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL):
+            continue
+        try:
+            hints[name] = eval(item.annotation, function.__globals__)
+        except NameError:
+            continue
+    return signature, hints
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated kind, as far as that can be told by its type."""
+    if hint is Any or hint is object or isinstance(hint, TypeVar):
+        return True
+    origin = typing.get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if origin is Literal:
+        return isinstance(value, str | int | None) and value in typing.get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin in (int, float):
+        kind = numbers.Integral if origin is int else numbers.Real
+        return isinstance(value, kind) and not isinstance(value, bool)
+    if origin is Callable:
+        return callable(value)
+    if origin in (Sequence, Iterable, list, tuple):
+        return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    if origin in (Path, os.PathLike):
+        return isinstance(value, os.PathLike)
+    if origin in (str, bool, Mapping, dict):
+        return isinstance(value, Mapping if origin is dict else origin) or (origin is bool and _is_numpy_bool(value))
+    return not isinstance(value, _PLAIN)
+
+
+def _is_numpy_bool(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and type(value).__name__ == "bool"
+
+
+def _words(hint: Any) -> str:
+    origin = typing.get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        words = dict.fromkeys(_words(part) for part in typing.get_args(hint))
+        return " or ".join([*(word for word in words if word != "None"), *(["None"] if "None" in words else [])])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return _WORDS.get(origin) or f"a {getattr(origin, '__name__', origin)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # whatever somebody's class does when it is shown
+        return f"a {type(value).__name__}"
