@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
 
-from vlbias import Dipole, Editor, PathSet
+from vlbias import Dipole, Editor, PathSet, load_dataset
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 from vlbias.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     ConfigError,
     ImageError,
+    OutOfRangeWarning,
     ShapeError,
     UnknownNameError,
 )
 from vlbias.images import to_pil, to_tensor
+from vlbias.paths import Probes
 from vlbias.rendering import Renderer, RenderSettings
 
 SIZE, DIM = 16, 16
@@ -329,3 +332,35 @@ def test_strengths_are_numbers(editor, x):
     for wrong in ("1", None, [1.0], True):
         with pytest.raises(ConfigError, match="strength of 'age' must be a number"):
             editor.edit(x, age=wrong)
+
+
+def test_an_edit_beyond_the_faces_it_knows_is_told(drawn):
+    faces = load_dataset("synthfaces", n=60)
+    age = faces.table["age"]
+    old, young = faces.image(age.idxmax()), faces.image(age.idxmin())
+    with pytest.warns(OutOfRangeWarning, match=r"age=\+1 leads this face beyond .* age=\+0\.\d+ stays inside"):
+        drawn.edit(old, age=1.0)
+    with pytest.warns(OutOfRangeWarning, match=r"age=-1 leads face 2 of 2 beyond"):
+        drawn.edit([old, young], age=-1.0, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OutOfRangeWarning)
+        drawn.edit([old, young], age=0.05)
+        drawn.edit(young, age=1.0)
+        drawn.edit(old, age=-1.0)
+
+
+def test_damaged_paths_and_probes_are_named(drawn, tmp_path):
+    drawn.renderer.paths.save_pretrained(tmp_path)
+    drawn.renderer.probes.save(tmp_path)
+    whole = {name: json.loads((tmp_path / name).read_text()) for name in ("config.json", "probes.json")}
+    changes = [("config.json", key, value) for key in whole["config.json"] for value in (None, -3, [1], "x", True)]
+    changes += [("probes.json", key, value) for key in whole["probes.json"] for value in (None, [1], "x", True)]
+    changes += [("config.json", "dipoles", {"age": [1, 2]}), ("config.json", "dim", 10**30)]
+    for name, key, value in changes:
+        (tmp_path / name).write_text(json.dumps({**whole[name], key: value}))
+        with pytest.raises(CheckpointError, match=str(tmp_path)):
+            PathSet.from_pretrained(tmp_path) if name == "config.json" else Probes.load(tmp_path)
+    del whole["probes.json"]["accuracy"]
+    (tmp_path / "probes.json").write_text(json.dumps(whole["probes.json"]))
+    with pytest.raises(CheckpointError, match="accuracy"):
+        Probes.load(tmp_path)

@@ -40,8 +40,8 @@ UNKNOWN_DB = 5.0
 # Faces of its own that an editor is measured on, and network evaluations of such a decode.
 _REBUILD_FACES, _REBUILD_STEPS = 8, 3
 _REBUILD_SEED = 100  # of other noise than its own faces are drawn from
-#: Faces read within so much calibrated strength of the mean face, to either side. Measured on 200 drawn faces: -0.75 to
-#: +0.8 by age, -0.9 to +0.85 by skin tone; an edit that reads beyond 1.1 is washed out.
+#: Faces read within so much calibrated strength of the mean face, to either side. Measured on 200 drawn faces: -0.64 to
+#: +0.87 by age, -0.85 to +0.79 by skin tone; an edit that reads beyond 1.1 is washed out.
 KNOWN_STRENGTH = 1.1
 
 
