@@ -256,7 +256,6 @@ def test_intervals_are_wider_where_pairs_share_people():
     table = verify(z, pairs, fars=(0.05,))
     strangers = np.arange(2 * len(pairs)).reshape(-1, 2)
     strangers[pairs.is_same, 1] = strangers[pairs.is_same, 0]
-    from dataclasses import replace
 
     alone = verify(z, replace(pairs, people=strangers.astype(object)), fars=(0.05,))
     assert table["accuracy"].equals(alone["accuracy"])
