@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -120,6 +121,23 @@ def test_an_editor_runs_nothing(case, sound, tmp_path, trap, mark, transformers,
         typed(monkeypatch, "paths", folder, "--images", "synthfaces:2")
     capsys.readouterr()
     assert seen.problems == [] and not mark.exists() and tree_hash(trap) == before
+
+
+def test_an_editor_out_of_a_cache_of_the_hub_loads(sound, tmp_path, trap):
+    """``snapshots/REVISION`` is nothing but links into ``blobs`` beside it; links to any other place are refused."""
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "1f2e"
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(sorted(path for path in sound.rglob("*") if path.is_file())):
+        place = snapshot / file.relative_to(sound)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blobs / f"{number:064x}")
+        place.symlink_to(os.path.relpath(blobs / f"{number:064x}", place.parent))
+    assert Editor.from_pretrained(str(snapshot)).attributes == ["age", "skin_tone"]
+    shutil.move(blobs, trap / "blobs")
+    blobs.symlink_to(trap / "blobs")
+    with watched(traps=(trap,)) as seen, pytest.raises(VlbiasError, match="leads out of the checkpoint's folder"):
+        Editor.from_pretrained(str(snapshot))
+    assert seen.problems == []
 
 
 @pytest.mark.parametrize("case", ["ckpt", "paths", "state", "network", "classifier", "classifier of the hub", "timm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tiny_editor
+import torch
 from corpus import DATASETS, RUNS, picture
+from doubles import TINY, tree_hash
 from doubles import tiny_editor as small_editor
-from doubles import tree_hash
 from watch import watched
 
 from vlbias import load_dataset, report
@@ -21,6 +23,7 @@ from vlbias.audit import Composition
 from vlbias.balance import Balancer, verify_run
 from vlbias.data import FaceDataset, open_dataset
 from vlbias.demo import run_demo
+from vlbias.diffae import DiffAE, DiffAETrainingSettings, train_diffae
 from vlbias.errors import VlbiasError
 from vlbias.locks import FileLock
 from vlbias.runstore import RunStore
@@ -212,3 +215,21 @@ def test_a_lock_is_not_taken_through_a_link(tmp_path, trap):
     with pytest.raises(VlbiasError, match=r"Cannot open the lock file"):
         FileLock(tmp_path / "a.lock").acquire()
     assert not (trap / "new.lock").exists()
+
+
+def test_a_training_writes_to_its_own_log(tmp_path, trap):
+    """A log is appended to: what lies in its place, under another name of somebody's file too, is not."""
+    out, mine = tmp_path / "out", tmp_path / "thesis.tex"
+    mine.write_text("years of work\n")
+    out.mkdir()
+    for name in ("log.jsonl", "times.jsonl"):
+        (out / name).hardlink_to(mine)
+    images = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    settings = DiffAETrainingSettings(batch_size=2, max_images=4, log_every=2, eval_every=4, save_every=4, device="cpu")
+    train_diffae(DiffAE(TINY), images, settings, out)
+    assert mine.read_text() == "years of work\n"
+    first, *_ = (out / "log.jsonl").read_text().splitlines()
+    assert json.loads(first)["step"] == 1
+    (out / "samples" / "more").symlink_to(trap)
+    with pytest.raises(VlbiasError, match="is a link to"):
+        train_diffae(DiffAE(TINY), images, settings, out, resume=True)

@@ -303,6 +303,7 @@ class _Trainer:
     # -- the run ------------------------------------------------------------------------------------------------------
     def run(self, resume: bool) -> TrainResult:
         c = self.config
+        files.refuse_links(self.out_dir)
         files.make_folder(self.out_dir / "samples")
         if (self.out_dir / "state.pt").exists() and not resume:
             raise ConfigError(f"{self.out_dir} holds the state of a run. Resume it, or choose another folder.")
@@ -310,8 +311,8 @@ class _Trainer:
         counted = 0
         if counters := self.state.load():
             self.step, self.seconds, sums, counted = (counters[k] for k in ("step", "seconds", "sums", "counted"))
-            for name in (LOG_FILE, TIMES_FILE):
-                _cut_log(self.out_dir / name, self.step)
+        for name in (LOG_FILE, TIMES_FILE):
+            _cut_log(self.out_dir / name, self.step)
         settings = {"model": self.target.config.to_dict(), "train": c.to_dict()}
         files.write_json(self.out_dir / "train.json", settings)
         mark = time.monotonic()
@@ -383,8 +384,14 @@ def _fixed(config: DiffAETrainingSettings) -> dict[str, Any]:
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Take off the lines that a killed run wrote after its last saved state; they will be written again."""
+    """Keep the lines of a log up to a step: what a killed run wrote after its last saved state is written again."""
+
+    def is_kept(line: str) -> bool:
+        try:
+            return line.endswith("\n") and bool(json.loads(line)["step"] <= step)
+        except (ValueError, TypeError, KeyError, RecursionError):  # no line of ours
+            return False
+
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        files.write_file(path, "".join(kept))
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        files.write_file(path, "".join(filter(is_kept, lines)))
