@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from vlbias import report, simulate
 from vlbias.cli.application import Application, typed_command
-from vlbias.report.studies import simulation_values
+from vlbias.report.studies import _estimate, simulation_values
 from vlbias.search.front import Front
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "simulate"))
@@ -128,3 +128,9 @@ def test_the_command_of_a_page_works_as_printed(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, ["measure", *away, "--tag", "COLUMN=/home/jane/n.onnx"]).exit_code == 0
     places = "PATH/faces folder:PATH/others PATH/mine PATH/jane OUT --tag COLUMN=PATH/n.onnx"
     assert told[2][0] == f"vlbias measure {places}"
+
+
+def test_an_interval_that_is_not_known_is_not_zero():
+    row = {"error": 0.2, "error_low": float("nan"), "error_high": float("nan")}
+    found = _estimate(row, "error")
+    assert found.value == 0.2 and found.low is None and found.high is None

@@ -372,6 +372,8 @@ def test_exchange_rate_by_hand():
     assert exchange_rate(counts, real, counts, real)[0] == pytest.approx(1.0)
     assert exchange_rate(counts, real, counts, np.full_like(real, 0.3))[0] == pytest.approx(0.0, abs=0.02)
     assert np.isnan(exchange_rate(counts, np.full_like(real, 0.3) - real / 10, counts, real)[0])
+    hardly = 0.3 + (real - 0.3) / 50  # real images hardly help: an edit is not worth 5e19 of them
+    assert np.isnan(exchange_rate(counts, hardly, counts, real)[0])
 
 
 def test_counterfactuals_need_the_embedded_world():

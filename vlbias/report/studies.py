@@ -174,8 +174,11 @@ def search_values(study: Study, front: Front) -> dict[str, Any]:
 
 
 def _estimate(row: dict[str, Any], name: str) -> Estimate:
-    """An objective; errors and gaps are never negative, so neither are their intervals."""
-    return Estimate(float(row[name]), max(0.0, float(row[f"{name}_low"])), max(0.0, float(row[f"{name}_high"])))
+    """An objective with its interval, if that can be known; errors and gaps are never negative."""
+    low, high = (float(row[f"{name}_{end}"]) for end in ("low", "high"))
+    if math.isnan(low) or math.isnan(high):
+        return Estimate(float(row[name]))
+    return Estimate(float(row[name]), max(0.0, low), max(0.0, high))
 
 
 def _candidate(row: dict[str, Any], front: Front, plain: int) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from vlbias.fairness.metrics import gap, mean_known
 
 __all__ = ["PARITY", "Contrast", "contrast", "curve_values", "exchange_rate", "gain_weights", "holm", "slope_weights"]
 
+#: A curve is followed to so many times the largest number of images on it.
+_BEYOND = 10.0
+
 #: Parity measures of a run: name -> whether higher is better. Excesses are gaps minus what chance alone gives.
 PARITY = {
     "demographic_parity_ratio": True,
@@ -236,7 +239,8 @@ def exchange_rate(
 
     Returns:
         (rate, low, high); the interval is a jackknife over repeats on the log scale. NaN where real images do not
-        help, so that nothing can be worth them; 0 where edits do not help.
+        help, so that nothing can be worth them, or so little that ten times as many as were tried would not
+        do; 0 where edits do not help.
     """
     from scipy.special import stdtrit
 
@@ -248,8 +252,10 @@ def exchange_rate(
         if slope_real <= 0:
             return float("nan")
         largest = float(edited_counts[-1])
-        worth = min(max(slope_edited / slope_real, 0.0) * np.log1p(largest), 50.0)
-        return float(np.expm1(worth) / largest)
+        worth = max(slope_edited / slope_real, 0.0) * np.log1p(largest)
+        # Real images that hardly help are a division by noise; the curve is not drawn so far out.
+        beyond = worth > np.log1p(_BEYOND * float(real_counts[-1]))
+        return float("nan") if beyond else float(np.expm1(worth) / largest)
 
     value = rate(real.mean(0), edited.mean(0))
     r = len(real)
