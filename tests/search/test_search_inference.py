@@ -102,6 +102,18 @@ def test_refits_of_other_images_are_refused():
         compare([[_world(0), _world(1)], [_world(2)]], OBJECTIVES)
 
 
+def test_what_is_not_known_is_not_claimed():
+    groups, true = np.repeat([0, 1], 40), np.zeros(80, dtype=int)
+    true[:20] = 1  # group b has no item of class 1
+    runs = [
+        [Evaluation("classify", ("a", "b"), groups, np.arange(80), np.stack([true, predicted]), 2, 2.0)] * 2
+        for predicted in (true, 1 - true)
+    ]
+    found = compare(runs, ("error", "equalized_odds_gap"), num_resamples=100)
+    assert np.isnan(found.mean[:, 1]).all() and np.isnan(found.interval[:, 1]).all()
+    assert (found.dominance == 0).all() and np.isfinite(found.interval[:, 0]).all()
+
+
 # Galleries
 
 

@@ -147,6 +147,12 @@ def test_only_directions_count():
     np.testing.assert_array_equal(
         identification_ranks(scaled, identities).by_id, identification_ranks(z, identities).by_id
     )
+    for factor in (1e-250, 1e250):
+        np.testing.assert_array_equal(
+            identification_ranks(z * factor, identities).by_id, identification_ranks(z, identities).by_id
+        )
+    half = torch.tensor(z).to(torch.bfloat16)
+    assert identification_ranks(half, identities).by_id.mean() < 1
     far = identification_ranks(scaled, identities, normalize=False)
     assert (far.by_id != identification_ranks(z, identities).by_id).any()
 

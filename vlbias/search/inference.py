@@ -361,6 +361,8 @@ def _dominance(worlds: Sequence[_World], objectives: Sequence[str], mean: np.nda
                 continue
             # Gaps are too large by their noise, in both; what is left of it in the difference is its mean.
             difference = draws[i] - draws[j]
+            if np.isnan(difference).any() or np.isnan(mean[[i, j]]).any():
+                continue  # an objective that is not known supports no claim
             difference -= difference.mean(1, keepdims=True)
             as_low = (difference <= (mean[i] - mean[j])[:, None]).sum(1)
             # Worse in none: the least sure of the objectives decides (intersection-union). That needs no correction

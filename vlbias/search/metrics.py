@@ -29,8 +29,8 @@ __all__ = [
     "summarize_groups",
 ]
 
-#: Cosines that differ by less are equal, in float64 and in units of the machine epsilon of shorter types.
-_TIE, _TIE_EPSILONS = 1e-12, 8
+#: Cosines that differ by less are equal: in float64, and in shorter types, where copies of a picture round apart.
+_TIE, _TIE_SHORT = 1e-12, 1e-6
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,10 @@ def identification_ranks(
 
 def _checked(embeddings: ArrayLike | Tensor, normalize: bool) -> tuple[np.ndarray, float]:
     """Embeddings as float64 (n, d), and how far apart equal cosines may lie for their type."""
-    given = np.asarray(embeddings.detach().cpu() if isinstance(embeddings, Tensor) else embeddings)
+    if isinstance(embeddings, Tensor):
+        tensor = embeddings.detach().cpu()
+        embeddings = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+    given = np.asarray(embeddings)
     z = given.astype(np.float64)
     if z.ndim != 2 or z.shape[0] == 0:
         raise ShapeError(f"`embeddings` must be (n, d) with n >= 1; got {z.shape}.")
@@ -162,10 +165,16 @@ def _checked(embeddings: ArrayLike | Tensor, normalize: bool) -> tuple[np.ndarra
         row = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
         raise ShapeError(f"`embeddings` must be finite; row {row} is not. Did training diverge?")
     if normalize:
-        length = np.linalg.norm(z, axis=1, keepdims=True)
-        z = np.divide(z, length, out=np.zeros_like(z), where=length > 0)
+        # By the largest entry first: squares of very large or small ones leave the range of floats.
+        z = _divided(z, np.abs(z).max(axis=1, keepdims=True, initial=0.0))
+        z = _divided(z, np.linalg.norm(z, axis=1, keepdims=True))
     is_short = given.dtype.kind == "f" and given.dtype.itemsize < 8
-    return z, max(_TIE, _TIE_EPSILONS * float(np.finfo(given.dtype).eps)) if is_short else _TIE
+    return z, _TIE_SHORT if is_short else _TIE
+
+
+def _divided(z: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Rows by their lengths; zero stays zero."""
+    return np.divide(z, length, out=np.zeros_like(z), where=length > 0)
 
 
 def _one_hot(codes: np.ndarray) -> np.ndarray:
