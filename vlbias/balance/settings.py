@@ -61,7 +61,7 @@ class BalanceSettings(Settings):
     checks: Checks = field(default_factory=Checks)
     identity: str | PathLike[str] | FaceNetwork | Identity = "latent"
     scorers: Mapping[str, OwnScorer] | None = None
-    prior_steps: int = number(10, 1)
+    prior_steps: int = number(6, 1)
     keep_pairs: bool = True
     chunk_size: int = number(32, 1)
     size: Literal["own", "editor"] = "own"

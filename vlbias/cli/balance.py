@@ -136,7 +136,7 @@ def balance(
     ] = Source.real,
     prior_steps: Annotated[
         int, typer.Option(min=1, metavar="N", help="With faces from the prior: network evaluations of each picture.")
-    ] = 10,
+    ] = 6,
     keep_pairs: Annotated[
         bool,
         typer.Option(
