@@ -22,6 +22,7 @@ from vlbias import load_dataset, report
 from vlbias.audit import Composition
 from vlbias.balance import Balancer, verify_run
 from vlbias.data import FaceDataset, open_dataset
+from vlbias.data.pairs import load_pairs
 from vlbias.demo import run_demo
 from vlbias.diffae import DiffAE, DiffAETrainingSettings, train_diffae
 from vlbias.errors import VlbiasError
@@ -77,6 +78,45 @@ def test_links_are_followed_where_their_user_says_so(tmp_path):
         open_dataset(root)
     faces = open_dataset(root, follow_links=True)
     assert len(faces.check_images(show_progress=False)) == 3 and not faces.problems
+
+
+def pairs_of(root: Path, kind: str) -> Path:
+    """Pairs of LFW, RFW or one's own, of pictures of two people."""
+    data = root / "data" / "African" if kind == "rfw" else root
+    for who in ("a", "b", "c"):
+        for number in (1, 2):
+            picture(data / who / f"{who}_{number:04d}.jpg", number)
+    lines = ["a 1 2", "a 1 b 2", "b 1 2", "b 1 c 2", "c 1 2", "c 1 a 2"] * 4
+    if kind == "csv":
+        rows = [f"a/a_0001.jpg,{who}/{who}_0002.jpg,{int(who == 'a')}" for who in "abcabc" * 4]
+        (root / "pairs.csv").write_text("\n".join(["first,second,same", *rows]))
+        return root / "pairs.csv"
+    place = root / "txts" / "African" / "African_pairs.txt" if kind == "rfw" else root / "pairs.txt"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("\n".join(lines))
+    return root if kind == "rfw" else place
+
+
+PAIRS = [(kind, place) for kind in ("lfw", "csv") for place in ("c", "b/b_0002.jpg")]
+PAIRS += [("rfw", place) for place in ("data/African/c", "data/African/b/b_0002.jpg", "txts", "txts/African", "data")]
+
+
+@pytest.mark.parametrize(("kind", "inside"), PAIRS)
+def test_pairs_read_nothing_elsewhere(kind, inside, tmp_path, trap):
+    given = pairs_of(tmp_path / "set", kind)
+    shutil.move(tmp_path / "set" / inside, trap / "moved")
+    (tmp_path / "set" / inside).symlink_to(trap / "moved")
+    before = tree_hash(trap)
+    with watched(traps=(trap,)) as seen:
+        try:
+            pairs = load_pairs(given)
+            pairs.pictures.tensor(list(pairs.ids), 8)
+            assert "link" in {problem.code for problem in pairs.problems}
+        except VlbiasError as error:
+            assert "--follow-links" in str(error)
+    without_harm(seen, trap, before)
+    followed = load_pairs(given, follow_links=True)
+    assert not followed.problems or {problem.code for problem in followed.problems} == {"other_count"}
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import tell_problems
+from vlbias.cli.options import FollowLinksOption, tell_problems
 from vlbias.cli.outputs import OverwriteOption
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="group (as published) or common (as in use).")
     ] = "group",
     layout: Annotated[str, typer.Option(metavar="NAME", help="How faces lie in the pictures.")] = "arcface",
+    follow_links: FollowLinksOption = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the table as CSV.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -59,7 +60,7 @@ def evaluate(
 
     if out is not None and out.exists() and not overwrite:
         raise OutputError(f"{out} is there already. Give another file, or add --overwrite.")
-    found = load_pairs(pairs, images=images, groups=groups)
+    found = load_pairs(pairs, images=images, groups=groups, follow_links=follow_links)
     tell_problems(found.problems)
     table = verify(_open_model(model), found, threshold=threshold, layout=layout)  # type: ignore[arg-type]  # checked there
     typer.echo(table.round(4).to_string())

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from vlbias.checkpoints import read_plain_pickle
-from vlbias.data.files import fields_of, inside_root, read_text
+from vlbias.data.files import fields_of, inside_root, leave_out_links, linked, read_text, refuse_link
 from vlbias.data.table import Problem, check_tensor
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
 from vlbias.images import Pictures, decode_image, open_image, to_tensor
@@ -98,6 +98,7 @@ def load_pairs(
     *,
     images: str | os.PathLike[str] | None = None,
     groups: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
 ) -> FacePairs:
     """Read pairs of pictures; no picture is decoded, and no code of a ``.bin`` file is run.
 
@@ -106,6 +107,7 @@ def load_pairs(
         images: the folder of the pictures of a list; ``None`` for the list's own.
         groups: a CSV file with a column ``group``: one row a pair, in order; or, with a column ``identity`` too, one
             row a person, where the file of pairs says who is shown. A pair of two groups is left out.
+        follow_links: whether links below the folder of the pictures are gone along; otherwise their pairs are left out.
 
     Raises:
         DatasetError: nothing there that is known, or no pair can be used.
@@ -114,14 +116,15 @@ def load_pairs(
     """
     path = Path(path)
     if path.is_dir():
-        pairs = _of_rfw(path)
+        pairs = _of_rfw(path, follow_links)
     elif not path.is_file():
         raise DatasetError(f"{path} is not there. Give a .bin, a pairs.txt, a .csv, or the folder of RFW.")
     elif path.suffix == ".bin":
         pairs = _of_bin(path)
     else:
         folder = path.parent if images is None else Path(images)
-        pairs = _of_csv(path, folder) if path.suffix.lower() == ".csv" else _of_lfw(path, folder)
+        read = _of_csv if path.suffix.lower() == ".csv" else _of_lfw
+        pairs = read(path, folder, follow_links)
     return pairs if groups is None else _grouped(pairs, Path(groups))
 
 
@@ -199,7 +202,12 @@ class _Row:
     group: str = "all"
 
 
-def _assemble(name: str, root: Path, rows: Sequence[_Row], problems: list[Problem]) -> FacePairs:
+def _assemble(
+    name: str, root: Path, rows: Sequence[_Row], problems: list[Problem], follow_links: bool
+) -> FacePairs:
+    links = set() if follow_links else linked(root, {file for row in rows for file in row.files})
+    rows = [row for row in rows if not links.intersection(row.files)]
+    problems += leave_out_links(links, root=root, num_left=len(rows))
     if not rows:
         raise DatasetError(f"{name} has no pair that can be used ({len(problems)} problems).")
     numbers = {file: i for i, file in enumerate(dict.fromkeys(file for row in rows for file in row.files))}
@@ -219,19 +227,20 @@ def _assemble(name: str, root: Path, rows: Sequence[_Row], problems: list[Proble
     )
 
 
-def _of_lfw(path: Path, folder: Path) -> FacePairs:
+def _of_lfw(path: Path, folder: Path, follow_links: bool) -> FacePairs:
     rows, problems = _read_lines(path, folder, "all")
-    return _assemble(path.stem, folder, rows, problems)
+    return _assemble(path.stem, folder, rows, problems, follow_links)
 
 
-def _of_rfw(root: Path) -> FacePairs:
+def _of_rfw(named: Path, follow_links: bool) -> FacePairs:
     """Four lists in LFW's form; the folder may be the one that holds ``test/``."""
-    root = root / "test" if (root / "test" / "txts").is_dir() else root
+    root = named / "test" if (named / "test" / "txts").is_dir() else named
     rows: list[_Row] = []
     problems: list[Problem] = []
     for race in RACES:
         place = root / "txts" / race / f"{race}_pairs.txt"
         if place.is_file():
+            refuse_link(place, follow_links=follow_links, root=named)
             found, more = _read_lines(place, root, race, prefix=f"data/{race}/")
             rows += found
             problems += more
@@ -243,7 +252,7 @@ def _of_rfw(root: Path) -> FacePairs:
                 )
     if not rows:
         raise DatasetError(f"{root} has no txts/{RACES[0]}/{RACES[0]}_pairs.txt with pairs of pictures in data/.")
-    return _assemble("rfw", root, rows, problems)
+    return _assemble("rfw", root, rows, problems, follow_links)
 
 
 def _read_lines(path: Path, root: Path, group: str, prefix: str = "") -> tuple[list[_Row], list[Problem]]:
@@ -278,7 +287,7 @@ def _stored(root: Path, name: str) -> str | None:
     return next((f"{clean}{end}" for end in (".jpg", ".png") if clean and (root / f"{clean}{end}").is_file()), None)
 
 
-def _of_csv(path: Path, folder: Path) -> FacePairs:
+def _of_csv(path: Path, folder: Path, follow_links: bool) -> FacePairs:
     rows: list[_Row] = []
     problems: list[Problem] = []
     reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
@@ -294,7 +303,7 @@ def _of_csv(path: Path, folder: Path) -> FacePairs:
         files = (str(inside_root(row["first"])), str(inside_root(row["second"])))
         is_same = row["same"].lower() in _YES
         rows.append(_Row(files, people if all(people) else None, is_same, fold, row.get("group") or "all"))
-    return _assemble(path.stem, folder, rows, problems)
+    return _assemble(path.stem, folder, rows, problems, follow_links)
 
 
 def _wrong(row: dict[str, str], folder: Path) -> str:
