@@ -11,6 +11,15 @@ from typing import Any
 from vlbias.arguments import checked_call
 from vlbias.data.celeba import find_celeba, load_celeba
 from vlbias.data.celebahq import ATTRIBUTE_FILE, load_celebahq
+from vlbias.data.expressions import (
+    find_affectnet,
+    find_rafdb,
+    load_affectnet,
+    load_cafe,
+    load_rafdb,
+    looks_like_cafe,
+)
+from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
 from vlbias.data.files import list_images, refuse_link
 from vlbias.data.folder import load_folder
 from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
@@ -33,6 +42,10 @@ KINDS: dict[str, Callable[..., FaceDataset]] = {
     "vggface2": load_vggface2,
     "recordio": load_recordio,
     "identities": load_identities,
+    "affectnet": load_affectnet,
+    "rafdb": load_rafdb,
+    "fer2013": load_fer2013,
+    "cafe": load_cafe,
     "folder": load_folder,
 }
 
@@ -121,7 +134,14 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
         return "celebahq"
     if any((root / name).is_file() for name in METADATA_FILES):
         return "folder"
-    own_files = {"celeba": find_celeba, "vggface2": find_vggface2, "recordio": find_records}
+    own_files = {
+        "celeba": find_celeba,
+        "vggface2": find_vggface2,
+        "recordio": find_records,
+        "affectnet": find_affectnet,
+        "rafdb": find_rafdb,
+        "fer2013": find_fer2013,
+    }
     if kind := next((kind for kind, find in own_files.items() if find(root) is not None), None):
         return kind
     if (root / LIST_FILE).is_file():
@@ -129,8 +149,9 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     links: list[str] = []
     images = list_images(root, limit=200, follow_links=follow_links, left_out=links)
     sample = [name.rsplit("/", 1)[-1] for name in images]
-    if looks_like_utkface(sample):
-        return "utkface"
+    by_names = {"utkface": looks_like_utkface, "cafe": looks_like_cafe, "fer2013": looks_like_fer2013}
+    if kind := next((kind for kind, looks_like in by_names.items() if looks_like(sample)), None):
+        return kind
     if sample or links:
         return "folder"
     raise DatasetError(f"{root} holds no picture and no {METADATA_FILES[0]}. Expected one of: {', '.join(KINDS)}.")
