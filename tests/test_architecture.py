@@ -24,7 +24,7 @@ ROWS = [
     ["arguments", "attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints", "optim"],
-    ["images", "runstore"],
+    ["images", "runstore", "iresnet"],
     ["alignment", "classify", "provenance"],
     ["originals", "networks"],
     ["world"],

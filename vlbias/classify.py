@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import check_tensors, fill, load_tensors, save_tensors, stays_inside
+from vlbias.checkpoints import check_tensors, fill, load_tensors, load_weights, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
 from vlbias.images import Pictures, load_pixels, to_float
+from vlbias.iresnet import DEPTHS, EMBEDDING_SIZE, iresnet
 from vlbias.optim import WeightAverage, device_of, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
 from vlbias.settings import Settings, number, with_changes
@@ -132,10 +133,11 @@ def create_backbone(
     pretrained_file: str | None = None,
     options: Mapping[str, object] | None = None,
 ) -> nn.Module:
-    """A timm model with a head of ``num_classes``; nothing is downloaded.
+    """A model of timm, or an iresnet, with a head of ``num_classes``; nothing is downloaded.
 
     Args:
-        name: a timm architecture, such as "resnet18", "vit_tiny_patch16_224" or "swin_tiny_patch4_window7_224".
+        name: a timm architecture, such as "resnet18", "vit_tiny_patch16_224" or "swin_tiny_patch4_window7_224", or
+            "iresnet18" to "iresnet100" of ArcFace.
         num_classes: outputs; 0 for the features before the head.
         image_size: edge in pixels of the pictures it will see; transformers are built for it. ``None`` for its own.
         pretrained_file: local file with weights of the same architecture; its head is left out if its size differs.
@@ -148,6 +150,8 @@ def create_backbone(
     """
     import timm
 
+    if name in DEPTHS:
+        return _iresnet(name, num_classes, image_size, pretrained_file, options)
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
         raise ConfigError(f"Unknown backbone '{name}'. Near names in timm: {', '.join(near) or 'none'}.")
@@ -170,6 +174,19 @@ def create_backbone(
         raise CheckpointError(f"{pretrained_file} does not fit backbone '{name}': {_first_line(error)}.") from error
     if image_size is not None and next(module.parameters()).device.type != "meta":
         _try(module, name, image_size)
+    return module
+
+
+def _iresnet(
+    name: str, num_classes: int, image_size: int | None, file: str | None, options: Mapping[str, object] | None
+) -> nn.Module:
+    if options:
+        raise ConfigError(f"backbone '{name}' has no options; got {dict(options)}.")
+    module = iresnet(name, image_size)
+    if file is not None:
+        load_weights(module, Path(file), name)
+    if num_classes:  # the published files have no head
+        module.head = nn.Linear(EMBEDDING_SIZE, num_classes)
     return module
 
 

@@ -5,7 +5,7 @@ the hashes of all its files.
 """
 
 from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints, stays_inside
-from vlbias.checkpoints.foreign import ForeignReference, read_foreign_pickle, read_plain_pickle
+from vlbias.checkpoints.foreign import ForeignReference, load_weights, read_foreign_pickle, read_plain_pickle
 from vlbias.checkpoints.manifest import verify_folder, write_manifest
 from vlbias.checkpoints.tensors import (
     aligned,
@@ -29,6 +29,7 @@ __all__ = [
     "find_checkpoint",
     "list_checkpoints",
     "load_tensors",
+    "load_weights",
     "read_foreign_pickle",
     "read_plain_pickle",
     "save_tensors",

@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import nn
 
-from vlbias.checkpoints.tensors import aligned
+from vlbias.checkpoints.tensors import aligned, check_finite, fill, load_tensors
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from vlbias.files import AnyPath
 
-__all__ = ["ForeignReference", "read_foreign_pickle", "read_plain_pickle"]
+__all__ = ["ForeignReference", "load_weights", "read_foreign_pickle", "read_plain_pickle"]
 
 #: Largest program that is run; it builds up to sixty times as much. The published ones stay below 1 MB.
 MAX_PROGRAM_BYTES = 8 * 2**20
@@ -115,6 +116,30 @@ def read_plain_pickle(path: AnyPath) -> Any:
         raise CheckpointError(f"{path} has {num_bytes:,} bytes; at most {MAX_PLAIN_BYTES:,} are read.")
     with _refusals(path):
         return _Machine(None).run(path.read_bytes())
+
+
+def load_weights(model: nn.Module, path: Path, name: str) -> None:
+    """Fill a module from a file of tensors; entries of the file that the module lacks (a head) are passed over.
+
+    Args:
+        model: the module.
+        path: ``.safetensors``, or a ``torch.save`` file of tensors, which is read without running anything in it.
+        name: of the architecture, for the message.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another architecture.
+        UnsafeCheckpointError: a pickle that asks for code to be run; nothing was run.
+    """
+    state = load_tensors(path) if path.suffix == ".safetensors" else read_foreign_pickle(path)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no state dict.")
+    tensors = {str(key).removeprefix("module."): value for key, value in state.items()}
+    own = {key: tensors[key] for key in model.state_dict() if isinstance(tensors.get(key), torch.Tensor)}
+    check_finite(own, str(path))
+    fill(model, own, f"{path} as {name}")
 
 
 @contextmanager

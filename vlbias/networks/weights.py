@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vlbias.checkpoints import check_finite, fill, load_tensors, read_foreign_pickle
+from vlbias.checkpoints import load_weights
 from vlbias.classify import check_options, create_backbone
-from vlbias.errors import CheckpointError
 
-__all__ = ["TorchNetwork", "load_weights", "timm_network"]
+__all__ = ["TorchNetwork", "timm_network"]
 
 #: Endings of files that hold weights alone.
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -56,27 +55,3 @@ def timm_network(
     model = create_backbone(architecture, num_classes, options=check_options(options))
     load_weights(model, path, architecture)
     return TorchNetwork(model, device)
-
-
-def load_weights(model: nn.Module, path: Path, name: str) -> None:
-    """Fill a module from a file of tensors; entries of the file that the module lacks (a head) are passed over.
-
-    Args:
-        model: the module.
-        path: ``.safetensors``, or a ``torch.save`` file of tensors, which is read without running anything in it.
-        name: of the architecture, for the message.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of another architecture.
-        UnsafeCheckpointError: a pickle that asks for code to be run; nothing was run.
-    """
-    state = load_tensors(path) if path.suffix == ".safetensors" else read_foreign_pickle(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds no state dict.")
-    tensors = {str(key).removeprefix("module."): value for key, value in state.items()}
-    own = {key: tensors[key] for key in model.state_dict() if isinstance(tensors.get(key), torch.Tensor)}
-    check_finite(own, str(path))
-    fill(model, own, f"{path} as {name}")

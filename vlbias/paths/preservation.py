@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vlbias.checkpoints import load_weights
 from vlbias.clip import Clip, Preprocess
 from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError, MissingDependencyError, unknown
-from vlbias.networks.weights import load_weights
 from vlbias.paths.losses import cosine_loss, feature_map_loss
 
 __all__ = [

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlbias.errors import ConfigError, unknown
+from vlbias.iresnet import DEPTHS
 from vlbias.search.cell import NUM_OPERATIONS, PUBLISHED_DPN, Skeleton
 from vlbias.search.heads import HEADS
 from vlbias.settings import Settings, number
@@ -174,8 +175,8 @@ def check_backbone(name: str) -> None:
 
     import timm
 
-    if name != DPN_CELL and not timm.is_model(name):
-        near = difflib.get_close_matches(name, [DPN_CELL, *timm.list_models()], n=_NEAR_NAMES, cutoff=0.4)
+    if name != DPN_CELL and name not in DEPTHS and not timm.is_model(name):
+        near = difflib.get_close_matches(name, [DPN_CELL, *DEPTHS, *timm.list_models()], n=_NEAR_NAMES, cutoff=0.4)
         raise unknown(
             "backbone", name, near or [DPN_CELL, "resnet18", "mobilenetv3_small_100"], where="the search space"
         )
@@ -195,13 +196,13 @@ def space(
     """A search space.
 
     Args:
-        backbones: timm names and "dpn-cell" (the published cell, 729 architectures).
+        backbones: timm names, "iresnet18" to "iresnet100", and "dpn-cell" (the published cell, 729 architectures).
         heads, optimizers: choices by name.
         augmentation: lowest and highest share of edited images in training.
         learning_rates: optimizer -> (lowest, highest) or (lowest, highest, default); the published ones otherwise.
         skeleton: widths of the dual-path network; the published ones otherwise.
         embedding_size: dimensions of the embedding.
-        pretrained: backbone -> local file of timm weights that it starts from.
+        pretrained: backbone -> local file of weights that it starts from.
 
     Raises:
         UnknownNameError: a backbone, head or optimizer that does not exist; near names are listed.
