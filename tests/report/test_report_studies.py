@@ -43,8 +43,7 @@ def front(low=-0.04):
         table[f"{name}_low"], table[f"{name}_high"] = low, [value + 0.05 for value in values]
     index = pd.MultiIndex.from_product([[3, 7], ["dark", "light"]], names=["trial", "group"])
     groups = pd.DataFrame({"images": [40, 41, 40, 41], "error": [0.1, 0.3, 0.1, 0.1]}, index=index)
-    curse = pd.Series({"error": 0.075, "rank_gap": 0.08})
-    return Front(table.set_index("trial"), pd.DataFrame(), ("error", "rank_gap"), 0.95, 2, "test", groups, curse)
+    return Front(table.set_index("trial"), pd.DataFrame(), ("error", "rank_gap"), 0.95, 2, "test", groups)
 
 
 STUDY = SimpleNamespace(table=lambda: pd.DataFrame({"state": ["complete", "complete", "stopped"]}))

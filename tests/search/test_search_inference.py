@@ -102,6 +102,19 @@ def test_refits_of_other_images_are_refused():
         compare([[_world(0), _world(1)], [_world(2)]], OBJECTIVES)
 
 
+def test_people_with_one_picture_stand_in_the_way_of_their_own_group():
+    generator = np.random.default_rng(5)
+    persons = np.r_[np.repeat(np.arange(20), 3), np.arange(20, 40)]  # the last twenty have one picture each
+    groups = (persons >= 10) & (persons < 20) | (persons >= 30)
+    z = generator.normal(size=(40, 4))[persons] + 0.8 * generator.normal(size=(80, 4))
+    ranks = identification_ranks(z, persons, groups)
+    outcome = np.stack([ranks.by_id, ranks.by_image])
+    one = Evaluation("identify", ("a", "b"), groups.astype(int), persons, outcome, 0, 1.0, ranks.impostors)
+    assert one.home.tolist() == [0] * 10 + [1] * 10 + [0] * 10 + [1] * 10 and one.num_singletons == 20
+    low, high = intervals(one, num_resamples=200)["rank"]
+    assert 0 < low < one.objectives()["rank"] < high < 40
+
+
 def test_what_is_not_known_is_not_claimed():
     groups, true = np.repeat([0, 1], 40), np.zeros(80, dtype=int)
     true[:20] = 1  # group b has no item of class 1

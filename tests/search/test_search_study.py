@@ -118,7 +118,7 @@ def test_the_held_out_front_is_made_once(searched):
         assert (front.table[f"{name}_low"] <= front.table[name]).all()
         assert (front.table[f"{name}_high"] >= front.table[name]).all()
     assert front.table["p_dominated"].between(0, 1).all() and np.diag(front.dominance).sum() == 0
-    assert set(front.curse.index) == {"error", "rank_gap"}
+    assert set(front.winners_curse().index) == {"error", "rank_gap"}
     assert front.verdict().startswith(
         f"{len(front.table)} candidate(s) of the validation front on test (2 refits each)"
     )

@@ -206,8 +206,10 @@ def _groups(groups: pd.DataFrame) -> dict[str, Any]:
 
 
 def _search_limits(front: Front) -> list[str]:
-    flattered = ", ".join(f"{str(name).replace('_', ' ')} {signed(float(v))}" for name, v in front.curse.items())
-    if front.curse.isna().all():
+    flattered = ", ".join(
+        f"{str(name).replace('_', ' ')} {signed(float(v))}" for name, v in front.winners_curse().items()
+    )
+    if not front.is_comparable:
         flattered = "not compared, the galleries have different sizes"
     refits = (
         f"Each candidate was trained {plural(front.refits, 'time')} anew"

@@ -106,6 +106,14 @@ class Evaluation:
         np.add.at(sums, (person, self.groups), values)
         return sums
 
+    @cached_property
+    def home(self) -> np.ndarray:
+        """The group in which each person has most images (p,), also of people with a single one."""
+        _, person = np.unique(self.persons, return_inverse=True)
+        images = np.zeros((int(person.max()) + 1, len(self.group_names)))
+        np.add.at(images, (person, self.groups), 1)
+        return images.argmax(1)
+
     @property
     def rates(self) -> np.ndarray:
         """Means within each group (g, s) of what :attr:`sums` adds up: all that objectives are made of."""
@@ -122,11 +130,10 @@ class Evaluation:
 
     def halves(self) -> tuple[dict[str, float], dict[str, float]]:
         """Objectives of two halves of the people of each group; the same halves for every model."""
-        home = self.sums[:, :, 0].argmax(1)
         # In the order of a fixed shuffle, every other person of a group.
-        order = np.random.default_rng(0).permutation(len(home))
-        place = np.empty(len(home), dtype=int)
-        place[order] = pd.Series(home[order]).groupby(home[order]).cumcount()
+        order = np.random.default_rng(0).permutation(len(self.home))
+        place = np.empty(len(order), dtype=int)
+        place[order] = pd.Series(order).groupby(self.home[order]).cumcount()
         rates = [_shares(self.sums[place % 2 == half].sum(0))[None] for half in (0, 1)]
         first, second = ({name: float(value[0]) for name, value in self.objectives_of(each).items()} for each in rates)
         return first, second

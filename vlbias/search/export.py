@@ -79,6 +79,8 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
 
 def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], front: Front | None) -> str:
     task = trainer.task
+    rule = "It has the lowest error of those whose gap may well be the smallest"
+    chosen = [f"{rule}; {candidate.why}.", ""] if candidate.why else []
     lines = [
         f"# {in_markdown(candidate.configuration.label())}",
         "",
@@ -87,6 +89,7 @@ def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], fro
         f"{task.image_size} px. It was chosen on validation data, so the validation numbers flatter it. The model may "
         "still treat groups differently; the tables say by how much here, not on other data.",
         "",
+        *chosen,
         "## Validation",
         "",
         _markdown(pd.DataFrame([{name: candidate.values[name] for name in ("error", *objectives)}])),

@@ -57,8 +57,9 @@ class Front(Shown):
     """Candidates on held-out data.
 
     Attributes:
-        table: one row per trial: label, then per objective its value for rates averaged over refits, low, high and the
-            validation value (``val_``) the search saw; ``on_front`` by the values; ``p_dominated``, how sure it is
+        table: one row per trial: label, then per objective its value for rates averaged over refits, low, high, the
+            validation value (``val_``) the search saw, and the mean over refits by themselves (``single_``: a gap is
+            larger in a single training); ``on_front`` by the values; ``p_dominated``, how sure it is
             that some other candidate dominates it.
         dominance: how sure it is that the row dominates the column, trial by trial; NaN if ``withheld``.
         objectives: their names, in order.
@@ -66,9 +67,9 @@ class Front(Shown):
         refits: per candidate.
         split: what it was evaluated on.
         groups: one row per trial and group, means over refits.
-        curse: held-out minus validation per objective, averaged over candidates and refits; positive = flattered. NaN
-            where the two galleries do not have equally many people: a larger one makes everything worse.
         withheld: why nothing is said of dominance, or "".
+        is_comparable: whether the held-out gallery has as many people as that of validation: a larger one makes all
+            numbers worse.
         look: the how-many-th look at the test set this is; 0 on other data.
     """
 
@@ -79,9 +80,21 @@ class Front(Shown):
     refits: int
     split: str
     groups: pd.DataFrame
-    curse: pd.Series
     withheld: str = ""
+    is_comparable: bool = True
     look: int = 0
+
+    def winners_curse(self) -> pd.Series:
+        """Held-out minus validation per objective, averaged over candidates; positive = flattered.
+
+        Held-out values are those of each refit by itself (``single_``), as validation saw single trainings too. NaN
+        where the galleries cannot be compared.
+        """
+        differences = {
+            name: float((self.table.get(f"single_{name}", self.table[name]) - self.table[f"val_{name}"]).mean())
+            for name in self.objectives
+        }
+        return pd.Series(differences) if self.is_comparable else pd.Series(np.nan, index=list(self.objectives))
 
     @property
     def claim_level(self) -> float:
@@ -99,8 +112,9 @@ class Front(Shown):
         doubtful = f"{count} dominated with probability >= {self.claim_level:.4g}"
         if self.withheld:
             doubtful = f"nothing is said of which dominates which ({self.withheld})"
-        flattered = ", ".join(f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in self.curse.items())
-        if self.curse.isna().all():
+        curse = self.winners_curse()
+        flattered = ", ".join(f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in curse.items())
+        if not self.is_comparable:
             flattered = "not compared, the galleries have different sizes"
         trained = f"{self.refits} refits each" if self.refits else "the search's own weights"
         return (
@@ -181,29 +195,22 @@ def held_out_front(
     found = compare(runs, objectives, level=level, num_resamples=num_resamples, seed=seed)
     numbers = [candidate.number for candidate in candidates]
     return Front(
-        _front_table(candidates, objectives, found),
+        _front_table(candidates, objectives, found, runs),
         pd.DataFrame(found.dominance[:-1], index=numbers, columns=numbers),
         objectives,
         level,
         refits.num_refits,
         refits.split,
         _group_table(candidates, runs),
-        _curse(candidates, objectives, runs, refits),
         found.withheld,
+        _are_comparable(refits),
     )
 
 
-def _curse(
-    candidates: Sequence[Candidate], objectives: Sequence[str], runs: Sequence[Sequence[Evaluation]], refits: Refits
-) -> pd.Series:
+def _are_comparable(refits: Refits) -> bool:
     task = refits.recipe.task
     sizes = {len(np.unique(task.sample(split).persons)) for split in ("val", refits.split)}
-    if task.kind == "identify" and len(sizes) > 1:
-        return pd.Series(np.nan, index=list(objectives))
-    # Of each refit by itself: validation saw single trainings too.
-    held_out = [np.mean([[one.objectives()[name] for name in objectives] for one in each], axis=0) for each in runs]
-    chosen = [[candidate.values[name] for name in objectives] for candidate in candidates]
-    return pd.Series(np.mean(np.array(held_out) - chosen, axis=0), index=list(objectives))
+    return task.kind != "identify" or len(sizes) == 1
 
 
 def _evaluate_all(candidates: Sequence[Candidate], refits: Refits, show_progress: bool) -> list[list[Evaluation]]:
@@ -226,7 +233,12 @@ def _evaluate_all(candidates: Sequence[Candidate], refits: Refits, show_progress
     return [[found[candidate.number, refit] for refit in refits.numbers] for candidate in candidates]
 
 
-def _front_table(candidates: Sequence[Candidate], objectives: Sequence[str], found: Comparison) -> pd.DataFrame:
+def _front_table(
+    candidates: Sequence[Candidate],
+    objectives: Sequence[str],
+    found: Comparison,
+    runs: Sequence[Sequence[Evaluation]],
+) -> pd.DataFrame:
     ranks = front_ranks(found.mean)
     rows = []
     for i, candidate in enumerate(candidates):
@@ -235,6 +247,7 @@ def _front_table(candidates: Sequence[Candidate], objectives: Sequence[str], fou
             low, high = found.interval[i, j]
             row |= {name: found.mean[i, j], f"{name}_low": low, f"{name}_high": high}
             row[f"val_{name}"] = candidate.values[name]
+            row[f"single_{name}"] = float(np.mean([one.objectives()[name] for one in runs[i]]))
         rows.append({**row, "on_front": ranks[i] == 0, "p_dominated": found.dominance[-1, i]})
     return pd.DataFrame(rows).set_index("trial").sort_values(objectives[0])
 

@@ -293,11 +293,9 @@ def _worlds(evaluations: Sequence[Sequence[Evaluation]], num_resamples: int, see
 def _influence(evaluation: Evaluation) -> np.ndarray:
     """Influence of each person (p, g, s): its squares add up to the jackknife variance, people within groups."""
     without = evaluation.rates_without_each()
-    # A person belongs to the group of most of its images.
-    home = evaluation.sums[:, :, 0].argmax(1)
     influence = np.zeros_like(without)
-    for group in np.unique(home):
-        inside = home == group
+    for group in np.unique(evaluation.home):
+        inside = evaluation.home == group
         num = int(inside.sum())
         influence[inside] = np.sqrt((num - 1) / num) * (without[inside].mean(0) - without[inside])
     return influence
