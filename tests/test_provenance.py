@@ -102,8 +102,10 @@ def test_the_command_reads_files_and_folders(tmp_path):
     scene().save(tmp_path / ".cache" / "hidden.png")
     told = CliRunner().invoke(app, ["provenance", str(tmp_path)])
     assert told.exit_code == 0, told.output
-    assert "donor.png: says nothing of being synthetic" in told.output and f"source type  {COMPOSITE}" in told.output
+    assert "1 picture says nothing of being synthetic" in told.output and f"source type  {COMPOSITE}" in told.output
     assert "missing: No C2PA manifest" in told.output and "hidden" not in told.output
+    told = CliRunner().invoke(app, ["provenance", str(tmp_path / "donor.png")])
+    assert "donor.png: says nothing of being synthetic" in told.output
     lines = CliRunner().invoke(app, ["provenance", "--json", str(tmp_path / "edit.png")]).output.splitlines()
     assert json.loads(lines[0])["said"] == SAID
 

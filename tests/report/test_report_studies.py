@@ -112,9 +112,9 @@ def test_the_command_of_a_page_works_as_printed(tmp_path, monkeypatch):
     ):
         told.append((typed_command(), data, steps, tag, quick))
 
-    @app.command()
-    def other():
-        pass
+    @app.command("measure again")
+    def other(data: str):
+        told.append(typed_command())
 
     monkeypatch.chdir(tmp_path)
     words = ["measure", str(tmp_path / "my faces"), "b", "results", "--steps", "7", "--tag", "x=1;2", "--tag", "y"]
@@ -122,6 +122,7 @@ def test_the_command_of_a_page_works_as_printed(tmp_path, monkeypatch):
     command, *values = told[0]
     assert command == "vlbias measure 'my faces' b OUT --steps 7 --tag 'x=1;2' --tag y --no-quick"
     assert CliRunner().invoke(app, shlex.split(command)[1:]).exit_code == 0
+    assert CliRunner().invoke(app, ["measure again", "b"]).exit_code == 0 and told.pop() == "vlbias measure again b"
     assert told[1][0] == command and told[1][2:] == tuple(values[1:])
     away = ["/home/jane/faces", "folder:/home/jane/others", "~/mine", "../jane", "results"]
     assert CliRunner().invoke(app, ["measure", *away, "--tag", "COLUMN=/home/jane/n.onnx"]).exit_code == 0

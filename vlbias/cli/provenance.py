@@ -34,12 +34,21 @@ def provenance(
 
     if (sign is None) != (key is None):
         raise typer.BadParameter("--sign and --key belong together", param_hint="--sign")
+    num_silent = 0
     for path in _pictures(files):
         if sign is not None and key is not None and read_provenance(path).get("synthetic") == "true":
             found = sign_picture(path, sign, key, algorithm=algorithm)
         else:
             found = examine_provenance(path)
-        typer.echo(json.dumps(found.to_dict(), sort_keys=True) if as_json else "\n".join(_lines(found)))
+        if as_json:
+            typer.echo(json.dumps(found.to_dict(), sort_keys=True))
+        elif found.is_synthetic or path in files:
+            typer.echo("\n".join(_lines(found)))
+        else:
+            num_silent += 1
+    if num_silent:  # of a folder, one line for all photographs
+        what = "1 picture says" if num_silent == 1 else f"{num_silent:,} pictures say"
+        typer.echo(f"{what} nothing of being synthetic.")
 
 
 def _pictures(files: list[Path]) -> list[Path]:
