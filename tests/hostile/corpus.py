@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-__all__ = ["DATASETS", "EDITORS", "NAMES", "RUNS", "SECRET", "bomb", "make_trap", "picture"]
+__all__ = ["DATASETS", "EDITORS", "NAMES", "RUNS", "SECRET", "Bomb", "bomb", "make_trap", "picture"]
 
 SECRET = b"TOP-SECRET-9f2c"
 #: Names in tables that lead elsewhere, or are none.
@@ -330,7 +330,7 @@ RUNS: dict[str, Change] = {
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
-class _Bomb:
+class Bomb:
     """A pickle that leaves a mark where it is run."""
 
     def __init__(self, mark: Path):
@@ -343,7 +343,7 @@ class _Bomb:
 def bomb(path: Path, mark: Path) -> Path:
     """A file of ``torch.save`` that leaves a mark where it is unpickled without care."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": _Bomb(mark), "format": 1, "identity": {}, "parts": {}}, path)
+    torch.save({"state_dict": Bomb(mark), "format": 1, "identity": {}, "parts": {}}, path)
     return path
 
 

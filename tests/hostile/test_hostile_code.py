@@ -8,13 +8,12 @@ import pickle
 import shutil
 import sys
 import types
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from corpus import EDITORS, bomb, picture
+from corpus import EDITORS, Bomb, bomb, picture
 from doubles import people, tiny_editor, tree_hash
 from watch import watched
 
@@ -26,11 +25,13 @@ from vlbias.clip import create
 from vlbias.clip import load as load_clip
 from vlbias.clip.preprocess import Preprocess
 from vlbias.data import open_dataset
+from vlbias.data.pairs import load_pairs
 from vlbias.diffae import DiffAE
 from vlbias.errors import VlbiasError
 from vlbias.networks import load_network
 from vlbias.optim import TrainingState
-from vlbias.paths import PathSet
+from vlbias.paths import PathSet, Probes
+from vlbias.search import load_model
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel that tells is Linux")
 
@@ -140,10 +141,14 @@ def test_an_editor_out_of_a_cache_of_the_hub_loads(sound, tmp_path, trap):
     assert seen.problems == []
 
 
-@pytest.mark.parametrize("case", ["ckpt", "paths", "state", "network", "classifier", "classifier of the hub", "timm"])
+PICKLES = ["ckpt", "paths", "state", "network", "classifier", "classifier of the hub", "timm", "pairs"]
+
+
+@pytest.mark.parametrize("case", PICKLES)
 def test_a_pickle_of_a_stranger_runs_nothing(case, tmp_path, mark, monkeypatch, capsys, transformers):
     file, out = bomb(tmp_path / "last.ckpt", mark), tmp_path / "out"
-    face = shutil.copy(file, tmp_path / "face.pt")
+    face, plain = shutil.copy(file, tmp_path / "face.pt"), tmp_path / "lfw.bin"
+    plain.write_bytes(pickle.dumps(([Bomb(mark)], [True])))
     folder = tmp_path / "network"
     folder.mkdir()
     options = {"checkpoint_path": str(file)} if case == "classifier" else {}
@@ -165,6 +170,7 @@ def test_a_pickle_of_a_stranger_runs_nothing(case, tmp_path, mark, monkeypatch, 
         "classifier": [lambda: Classifier.load(folder), lambda: load_network(folder)],
         "classifier of the hub": [lambda: Classifier.load(folder), lambda: load_network(folder)],
         "timm": [lambda: load_network(timm)],
+        "pairs": [lambda: load_pairs(plain), lambda: open_dataset(plain)],
     }
     if case == "paths":
         shutil.copy(file, tmp_path / "latent_paths_model.pt")
@@ -173,6 +179,34 @@ def test_a_pickle_of_a_stranger_runs_nothing(case, tmp_path, mark, monkeypatch, 
         if case == "ckpt":
             assert typed(monkeypatch, "convert", file, out) == 1
     assert seen.problems == [] and not mark.exists()
+
+
+LOADERS = {
+    "published paths": (PathSet.from_published, "semantic_dipoles.json"),
+    "paths": (PathSet.from_pretrained, "config.json"),
+    "probes": (Probes.load, "config.json"),
+    "an autoencoder": (DiffAE.from_pretrained, "config.json"),
+    "a classifier": (Classifier.load, "classifier.json"),
+    "a network": (load_network, "config.json"),
+    "a model of a search": (load_model, "config.json"),
+    "a CLIP": (load_clip, "open_clip_config.json"),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_part_reads_nothing_elsewhere(kind, tmp_path, trap, monkeypatch, capsys):
+    load, name = LOADERS[kind]
+    folder = tmp_path / "part"
+    folder.mkdir()
+    (folder / name).symlink_to(trap / "facts.json")
+    for other in ("latent_paths_model.pt", "model.safetensors", "classifier.safetensors"):
+        (folder / other).write_bytes(b"x")
+    with watched(tmp_path / "out", traps=(trap,)) as seen:
+        with pytest.raises(VlbiasError, match="leads out of the checkpoint's folder"):
+            load(folder)
+        if kind == "a model of a search":
+            assert typed(monkeypatch, "search", "evaluate", folder, "--pairs", folder / "x.bin") != 0
+    assert seen.problems == []
 
 
 def test_a_folder_of_the_working_directory_is_not_the_shipped_editor(tmp_path, monkeypatch, mark):
@@ -205,11 +239,7 @@ def test_a_table_runs_nothing(tmp_path, mark):
     root = tmp_path / "set"
     picture(root / "0.png")
 
-    class Bomb:
-        def __reduce__(self):
-            return Path.touch, (mark,)
-
-    extra = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Bomb())}
+    extra = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Bomb(mark))}
     schema = pa.schema([pa.field("file_name", pa.string()), pa.field("smile", pa.int64(), metadata=extra)])
     pq.write_table(pa.table({"file_name": ["0.png"], "smile": [1]}, schema=schema), root / "metadata.parquet")
     with watched() as seen:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import load_tensors, save_tensors
+from vlbias.checkpoints import load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
@@ -244,7 +243,7 @@ class Probes(nn.Module):
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the other.
         """
-        folder = Path(folder)
+        folder = stays_inside(folder)
         config = read_json(folder / CONFIG_FILE)
         if not isinstance(config, dict) or config.get("kind") != "probes":
             raise CheckpointError(f"{folder / CONFIG_FILE} does not describe probes.")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from vlbias.checkpoints import read_foreign_pickle
+from vlbias.checkpoints import read_foreign_pickle, stays_inside
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError
 from vlbias.files import read_json
 from vlbias.paths.dipole import Dipole
@@ -43,7 +42,7 @@ def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
         CheckpointNotFoundError: a file is missing.
         CheckpointError: the files disagree, or are of another kind of path network.
     """
-    folder = Path(folder)
+    folder = stays_inside(folder)
     missing = [name for name in (WEIGHTS, DIPOLES) if not (folder / name).is_file()]
     if missing:
         raise CheckpointNotFoundError(f"{folder} lacks {' and '.join(missing)}, so it is no published path set.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlbias.checkpoints import fill, load_tensors, save_tensors
+from vlbias.checkpoints import fill, load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError
 from vlbias.files import make_folder, read_json, write_file, write_json
 from vlbias.search.cell import Skeleton
@@ -57,7 +57,7 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
     Raises:
         CheckpointError: not a folder that :meth:`Study.save` wrote.
     """
-    place = Path(folder)
+    place = stays_inside(folder)
     config = read_json(place / "config.json")
     if config.get("format") != _FORMAT:
         raise CheckpointError(f"{place} is not a model saved by a search (format {config.get('format')!r}).")
