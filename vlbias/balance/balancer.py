@@ -16,6 +16,7 @@ from vlbias.balance.identity import resolve_identity
 from vlbias.balance.originals import ORIGINALS, label_columns
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.pictures import check_size, resolution_note
+from vlbias.balance.pilot import priced_by_pilot
 from vlbias.balance.plan import EditPlanSettings, Plan, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.pseudonyms import check_pseudonyms
@@ -229,6 +230,29 @@ class Balancer(Shown):
             values = sorted({label for label in labels if label is not None})
         return self.poles.get(self.target) or resolve_poles(self.target, values, self.backend.dipoles)
 
+    @checked_call
+    def pilot(self, faces: FaceDataset | None, plan: Plan, *, num_edits: int = 16, show_progress: bool = True) -> Plan:
+        """The same plan, its price measured on some of its edits, which are made and thrown away.
+
+        Args:
+            faces: the dataset that was planned for.
+            plan: of :meth:`plan`.
+            num_edits: edits that are tried, spread over the plan; 4 or more give a range.
+            show_progress: show a progress line on stderr.
+
+        Returns:
+            A plan whose ``cost`` has other evaluations, minutes, and a range that holds nine pilots in ten.
+
+        Raises:
+            PlanError: the scorers cannot read the attributes in this dataset.
+            ConfigError: ``num_edits`` < 1.
+        """
+        if num_edits < 1:
+            raise ConfigError(f"`num_edits` must be >= 1; got {num_edits}.")
+        if not len(plan):
+            return plan
+        return priced_by_pilot(self._task(faces), plan, num_edits, show_progress=show_progress)
+
     # -- running ------------------------------------------------------------------------------------------------------
 
     @checked_call
@@ -270,8 +294,12 @@ class Balancer(Shown):
             check_pseudonyms(self.settings.pseudonyms, originals, out_dir)
         if faces is not None:
             label_columns(faces)  # refused before the first edit
+        task = self._task(faces)
+        return Run(task, plan, out_dir, originals=originals, shard=shard, show=progress).go()
+
+    def _task(self, faces: FaceDataset | None) -> Task:
         table = None if faces is None else faces.table
-        task = Task(
+        return Task(
             backend=self.backend,
             faces=faces,
             target=self.target,
@@ -285,4 +313,3 @@ class Balancer(Shown):
             identity=self.identity,
             scorers=self.scorers,
         )
-        return Run(task, plan, out_dir, originals=originals, shard=shard, show=progress).go()

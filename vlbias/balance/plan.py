@@ -57,17 +57,26 @@ class Cost:
         unet_evaluations: single-image evaluations of the denoising network.
         minutes: wall clock, from a timed evaluation; ``None`` where nothing was timed.
         megabytes: disk space of the output.
+        evaluations_range: where ``unet_evaluations`` will probably lie; ``None`` without a pilot.
+        pilot: edits that a pilot tried; 0 without one, where a usual number of tries is assumed.
     """
 
     faces: int
     unet_evaluations: int
     minutes: float | None
     megabytes: float
+    evaluations_range: tuple[int, int] | None = None
+    pilot: int = 0
 
     def __str__(self) -> str:
         time = "time not measured" if self.minutes is None else f"about {self.minutes:.1f} minutes"
+        tried = ""
+        if self.evaluations_range is not None:
+            low, high = self.evaluations_range
+            tried = f" ({f'{low:,} to {high:,}, ' if low < high else ''}after {self.pilot} edits on trial)"
         return (
-            f"{self.faces:,} faces to add, {self.unet_evaluations:,} UNet evaluations, {time}, {self.megabytes:.1f} MB"
+            f"{self.faces:,} faces to add, {self.unet_evaluations:,} UNet evaluations{tried}, {time}, "
+            f"{self.megabytes:.1f} MB"
         )
 
 

@@ -40,7 +40,38 @@ from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
 from vlbias.version import __version__
 
-__all__ = ["Result", "Run"]
+__all__ = ["Result", "Run", "check_can_judge", "job_of"]
+
+
+def check_can_judge(task: Task) -> None:
+    """Refuse a back end that reads no pictures where nothing else does."""
+    if not task.backend.can_read_pictures and not set(task.columns) <= set(task.scorers):
+        raise PlanError(
+            f"Editor '{task.backend.name}' has no CLIP to judge edits with. Load it with clip=..., or give "
+            f"`scorers` for {', '.join(task.columns)}."
+        )
+
+
+def job_of(task: Task, plan: Plan, scorers: Scorers) -> Job:
+    """What every chunk of a run shares, once the scorers are calibrated."""
+    scale = scorers.identity or IdentityScale(LatentIdentity((), 1.0))
+    return Job(
+        backend=task.backend,
+        faces=task.faces,
+        groups=plan.groups,
+        poles=task.poles,
+        target=scorers.attributes[0],
+        protected=scorers.attributes[1:],
+        identity=identity_scorer(task.backend, task.identity, scale),
+        identity_scale=scale,
+        identity_sees_pictures=task.identity != "latent",
+        checks=task.settings.checks,
+        seed=task.seed,
+        prior_steps=task.settings.prior_steps,
+        keep_pairs=task.settings.keep_pairs,
+        size=task.settings.size,
+        calibration_evaluations=scorers.unet_evaluations,
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -227,36 +258,14 @@ class Run:
 
     def _job(self) -> Job:
         """What all chunks share; the scorers are calibrated once for all shards."""
-        columns = self.task.columns
-        if not self.task.backend.can_read_pictures and not set(columns) <= set(self.task.scorers):
-            raise PlanError(
-                f"Editor '{self.task.backend.name}' has no CLIP to judge edits with. Load it with clip=..., or give "
-                f"`scorers` for {', '.join(columns)}."
-            )
+        check_can_judge(self.task)
         if not len(self.plan):
-            judges = Scorers([AttributeScorer(name, None, None) for name in columns], None)
+            judges = Scorers([AttributeScorer(name, None, None) for name in self.task.columns], None)
         else:
             if not self.folder.has("judges.json"):
                 self.folder.first_wins("judges.json", calibrated_scorers(self.task).to_dict())
             judges = self._read_scorers()
-        scale = judges.identity or IdentityScale(LatentIdentity((), 1.0))
-        return Job(
-            backend=self.task.backend,
-            faces=self.task.faces,
-            groups=self.plan.groups,
-            poles=self.task.poles,
-            target=judges.attributes[0],
-            protected=judges.attributes[1:],
-            identity=identity_scorer(self.task.backend, self.task.identity, scale),
-            identity_scale=scale,
-            identity_sees_pictures=self.task.identity != "latent",
-            checks=self.task.settings.checks,
-            seed=self.task.seed,
-            prior_steps=self.task.settings.prior_steps,
-            keep_pairs=self.task.settings.keep_pairs,
-            size=self.task.settings.size,
-            calibration_evaluations=judges.unet_evaluations,
-        )
+        return job_of(self.task, self.plan, judges)
 
     def _read_scorers(self) -> Scorers:
         values = self.folder.read("judges.json")

@@ -225,6 +225,9 @@ def balance(
         int, typer.Option(min=1, metavar="N", help="Edits computed and saved together; a kill loses at most as many.")
     ] = 32,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its price; write nothing.")] = False,
+    pilot: Annotated[
+        int, typer.Option(min=0, metavar="N", help="With --dry-run: try so many edits, for a better price; 0 for none.")
+    ] = 16,
     label: Annotated[
         list[str],
         typer.Option(
@@ -294,6 +297,8 @@ def balance(
     if faces is not None:
         faces, labelled = _labelled(faces, wishes, model, min_confidence)
     plan = balancer.plan(faces, limit=limit, num_images=num_images)
+    if dry_run and pilot:
+        plan = balancer.pilot(faces, plan, num_edits=pilot)
     typer.echo(plan.describe())
     if dry_run:
         return
