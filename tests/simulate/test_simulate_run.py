@@ -316,6 +316,8 @@ def test_a_quantile_of_two_errors_by_drawing():
     drawn = 0.7 * generator.standard_t(2, 400_000) + 1.1 * generator.standard_t(9, 400_000)
     assert error.quantile(0.975) == pytest.approx(np.quantile(drawn, 0.975), rel=0.02)
     assert error.beyond(2.0) == pytest.approx(np.mean(drawn > 2.0), abs=0.002)
+    assert _Error(1e-4, 1, 1.0, 9).quantile(0.975) == pytest.approx(2.262, rel=0.02), "hardly any luck of the draw"
+    assert _Error(1.0, 1, 1e-4, 9).quantile(0.975) == pytest.approx(12.706, rel=0.02)
     assert _Error(0.0, 2, 1.0, 9).quantile(0.975) == pytest.approx(2.262, abs=1e-3)
     assert _Error(1.0, 2, 0.0, 9).quantile(0.975) == pytest.approx(4.303, abs=1e-3)
 

@@ -200,7 +200,10 @@ class _Error:
         )
         if 0 in (self.repeats, self.test):
             return largest
-        return float(brentq(lambda x: self.beyond(x) - (1 - p), 0.0, 1.001 * largest))
+        if self.beyond(0.0) <= 1 - p:
+            return 0.0
+        # Twice as far, as `beyond` is taken at points and so a little coarse.
+        return float(brentq(lambda x: self.beyond(x) - (1 - p), 0.0, 2 * largest))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
