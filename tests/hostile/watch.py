@@ -36,7 +36,7 @@ _WRITES = {
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 #: Places that libraries keep for themselves.
-_OWN = ("/dev/null", "/dev/shm", "/proc/self", "__pycache__", "matplotlib", "fontconfig")
+_OWN = ("/dev/null", "/dev/shm", "/proc/self", "__pycache__", "matplotlib", "fontconfig", "torchinductor")
 
 
 class Seen:
