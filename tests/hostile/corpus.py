@@ -168,6 +168,46 @@ def _records(name: str) -> Change:
     return change
 
 
+def _moved(root: Path, trap: Path, name: str) -> None:
+    """Put what is there elsewhere, and a link in its place."""
+    shutil.move(root / name, trap / "moved")
+    (root / name).symlink_to(trap / "moved")
+
+
+def _affectnet(name: str) -> Change:
+    def change(root: Path, trap: Path) -> None:
+        for part in ("train_set", "val_set"):
+            (root / "AffectNet" / part / "annotations").mkdir(parents=True)
+            for number in range(2):
+                picture(root / "AffectNet" / part / "images" / f"{number}.jpg", number)
+                np.save(root / "AffectNet" / part / "annotations" / f"{number}_exp.npy", np.array("3"))
+        _moved(root, trap, name)
+
+    return change
+
+
+def _rafdb(name: str) -> Change:
+    def change(root: Path, trap: Path) -> None:
+        home = root / "RAF-DB" / "basic"
+        for part in ("train", "test"):
+            picture(home / "Image" / "aligned" / f"{part}_0001_aligned.jpg")
+        (home / "EmoLabel").mkdir()
+        (home / "EmoLabel" / "list_patition_label.txt").write_text("train_0001.jpg 1\ntest_0001.jpg 2\n")
+        _moved(root, trap, name)
+
+    return change
+
+
+def _fer2013(name: str) -> Change:
+    def change(root: Path, trap: Path) -> None:
+        (root / "fer2013").mkdir()
+        pixels = " ".join(["7"] * 48 * 48)
+        (root / "fer2013" / "fer2013.csv").write_text(f"emotion,pixels,Usage\n3,{pixels},Training\n")
+        _moved(root, trap, name)
+
+    return change
+
+
 def _people(text: str) -> Change:
     return lambda root, trap: (root / "identities.csv").write_text(text.format(trap=trap))
 
@@ -211,6 +251,16 @@ DATASETS: dict[str, Change] = {
     "records": _records("train.rec"),
     "the index of records": _records("train.idx"),
     "what records say of themselves": _records("property"),
+    "affectnet, its own folder": _affectnet("AffectNet"),
+    "affectnet, the folder of its labels": _affectnet("AffectNet/train_set/annotations"),
+    "affectnet, one label": _affectnet("AffectNet/train_set/annotations/0_exp.npy"),
+    "affectnet, its pictures": _affectnet("AffectNet/train_set/images"),
+    "rafdb, its own folder": _rafdb("RAF-DB"),
+    "rafdb, the folder of its list": _rafdb("RAF-DB/basic/EmoLabel"),
+    "rafdb, its pictures": _rafdb("RAF-DB/basic/Image"),
+    "rafdb, one picture": _rafdb("RAF-DB/basic/Image/aligned/train_0001_aligned.jpg"),
+    "fer2013, its own folder": _fer2013("fer2013"),
+    "fer2013, its file": _fer2013("fer2013/fer2013.csv"),
     "a list of people": lambda root, trap: (root / "identities.csv").symlink_to(trap / "table.csv"),
     "a list of people elsewhere": _people("path,identity\na/0.png,1\n../trap/me.png,2\n{trap}/me.png,3\n"),
     "celebahq, the mapping": _celebahq("CelebAMask-HQ/CelebA-HQ-to-CelebA-mapping.txt"),

@@ -88,6 +88,8 @@ def load_affectnet(root: str | os.PathLike[str], *, follow_links: bool = False) 
     folder = find_affectnet(Path(root))
     if folder is None:
         raise DatasetError(f"{root} has no train_set/annotations/. Give the folder of AffectNet's two sets.")
+    for part in _AFFECTNET_SPLITS:
+        refuse_link(folder / part / "annotations", follow_links=follow_links, root=Path(root))
     links: list[str] = []
     rows, problems = [], []
     for name in list_images(folder, follow_links=follow_links, left_out=links):
@@ -195,7 +197,7 @@ def load_rafdb(
     folder = find_rafdb(Path(root))
     if folder is None:
         raise DatasetError(f"{root} has no {RAFDB_LIST}. Give the folder `basic` of RAF-DB.")
-    text = read_text(refuse_link(folder / RAFDB_LIST, follow_links=follow_links, root=folder))
+    text = read_text(refuse_link(folder / RAFDB_LIST, follow_links=follow_links, root=Path(root)))
     labels, problems = parse_rafdb_labels(text)
     if not labels:
         raise DatasetError(f"{folder / RAFDB_LIST} has no line that can be used ({len(problems)} problems).")
