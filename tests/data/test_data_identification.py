@@ -428,6 +428,9 @@ def test_what_cannot_be_balanced():
         balance_people(faces, "gender", num_images=500)
     with pytest.raises(LabelError, match="the group 'f' has nobody with 6 images in the split 'train'"):
         balance_people(faces, "gender", min_images=6)
+    lone = faces.table.assign(split=["val" if gender == "m" else "train" for gender in faces.table["gender"]])
+    with pytest.raises(LabelError, match="the group 'm' has nobody with 2 images in the split 'train'"):
+        balance_people(FaceDataset("lone", lone), "gender")
     with pytest.raises(ConfigError, match="`min_images` must be >= 1"):
         balance_people(faces, "gender", min_images=0)
     with pytest.raises(UnknownNameError, match="Unknown column 'race'"):

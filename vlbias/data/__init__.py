@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlbias.alignment import Aligned, DetectedFace, FaceDetector, align, paste_back
 from vlbias.data.aligned import AlignedDataset, align_dataset
+from vlbias.data.pairs import FacePairs, load_pairs
 from vlbias.data.people import balance_people
 from vlbias.data.recognise import KINDS, load_dataset, open_dataset, recognise
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
@@ -16,6 +17,7 @@ __all__ = [
     "DetectedFace",
     "FaceDataset",
     "FaceDetector",
+    "FacePairs",
     "JoinedDataset",
     "Problem",
     "SynthFaces",
@@ -26,6 +28,7 @@ __all__ = [
     "hash_split",
     "join",
     "load_dataset",
+    "load_pairs",
     "open_dataset",
     "paste_back",
     "recognise",

@@ -109,10 +109,10 @@ def balance_people(
         }
     ).dropna()
     _refuse_two_groups(rows, protected)
+    groups = sorted(rows["group"].unique())
     generator = np.random.default_rng(seed)
     kept = [
-        _balanced_split(part, str(split), min_images, num_images, generator)
-        for split, part in rows.groupby("split", sort=True)
+        _balanced_split(part, groups, min_images, num_images, generator) for _, part in rows.groupby("split", sort=True)
     ]
     chosen = set[str]().union(*kept)
     return dataset.select([item for item in dataset.ids if item in chosen])
@@ -128,10 +128,10 @@ def _refuse_two_groups(rows: pd.DataFrame, protected: str) -> None:
 
 
 def _balanced_split(
-    rows: pd.DataFrame, split: str, min_images: int, num_images: int | None, generator: np.random.Generator
+    rows: pd.DataFrame, all_groups: list[str], min_images: int, num_images: int | None, generator: np.random.Generator
 ) -> list[str]:
     """Ids of the images that one split keeps."""
-    all_groups = sorted(rows["group"].unique())
+    split = rows["split"].iloc[0]
     sizes = rows.groupby("person")["group"].transform("size")
     rows = rows[sizes >= min_images]
     people = {group: sorted(rows.loc[rows["group"] == group, "person"].unique()) for group in all_groups}

@@ -23,6 +23,7 @@ from vlbias.search.reliability import reliability
 from vlbias.search.spaces import Configuration, Space, laptop_space, published_space, space
 from vlbias.search.task import Task, drawn_people, make_task
 from vlbias.search.trainer import Trainer, TrainSettings, embed
+from vlbias.search.verification import verify
 
 if TYPE_CHECKING:
     from vlbias.search.export import load_model
@@ -69,6 +70,7 @@ __all__ = [
     "run",
     "should_stop",
     "space",
+    "verify",
 ]
 
 # Modules that need Optuna, or write models, are loaded on first use.
