@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.card import dataset_card
+from vlbias.balance.layout import Placing, placing
 from vlbias.balance.originals import PROVENANCE_COLUMNS, label_columns, with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
@@ -43,10 +44,10 @@ REJECTED_COLUMNS = [
 
 
 def _made_rows(
-    run: RunFolder, faces: FaceDataset | None, plan: Plan, chunks: Sequence[Mapping[str, Any]], poles: Sequence[Poles]
+    run: RunFolder, task: Task, plan: Plan, chunks: Sequence[Mapping[str, Any]], folder_of: Placing
 ) -> list[dict[str, Any]]:
     """Put edits (and sampled donors) in place; their metadata rows, in slot order."""
-    target = plan.settings["target"]
+    faces, poles, target = task.faces, task.poles, plan.settings["target"]
     columns = [] if faces is None else label_columns(faces)
     stale = set(stale_columns(poles, columns)) - {target}
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
@@ -62,17 +63,17 @@ def _made_rows(
             labels = {column: None if column in stale else labels[column] for column in columns}
             labels[target] = natural(target, record["target"])
             face, edit = f"face-{slot:06d}.png", f"edit-{slot:06d}{record['suffix']}"
-            digests = chunk["files"]
+            digests, folder = chunk["files"], folder_of(split, record["target"])
             if keep_donor[slot]:
-                run.place(number, face, run.out / split / face, digests[face])
+                run.place(number, face, run.out / folder / face, digests[face])
                 groups = _groups(plan, poles, record["from"], natural)
-                row = {"file_name": f"{split}/{face}", "split": split, **labels, **groups, "origin": "sampled"}
+                row = {"file_name": f"{folder}/{face}", "split": split, **labels, **groups, "origin": "sampled"}
                 rows.append(row | {"source_id": record["donor"], "seed": record["seed"]})
             elif face in digests:
                 run.place(number, face, run.out / "donors" / f"edit-{slot:06d}.png", digests[face])
-            run.place(number, edit, run.out / split / edit, digests[edit])
+            run.place(number, edit, run.out / folder / edit, digests[edit])
             groups = _groups(plan, poles, record["to"], natural)
-            row = {"file_name": f"{split}/{edit}", "split": split, **labels, **groups, "origin": "edited"}
+            row = {"file_name": f"{folder}/{edit}", "split": split, **labels, **groups, "origin": "edited"}
             row |= {"source_id": record["donor"], "path": record["path"], "seed": record["seed"]}
             strength = record["strength"]
             row["strength"] = strength if ";" in strength else float(strength)
@@ -119,6 +120,7 @@ def assemble(
         (metadata table, rejected table, report).
     """
     faces, poles, originals = task.faces, task.poles, details["originals"]
+    folder_of = placing(task.settings.layout)
     chunks = [run.read_chunk(number) for number in range(plan.num_chunks)]
     passed = {number: run.read_chunk(number) for number in trips}
     kept = [record for chunk in chunks for record in chunk["kept"]]
@@ -128,9 +130,9 @@ def assemble(
     unreadable: dict[str, str] = {}
     if faces is not None and originals != "omit":
         real, unreadable = write_originals(
-            run, faces, replaced, originals, task.backend.image_size, bar, remade_of(passed)
+            run, task, replaced, originals, bar, remade_of(passed), folder_of
         )
-    made = _made_rows(run, faces, plan, chunks, poles)
+    made = _made_rows(run, task, plan, chunks, folder_of)
     attributes = [] if faces is None else label_columns(faces)
     attributes += [name for name in task.columns if name not in attributes]
     # objects first: whole numbers beside a blank must not become floating point

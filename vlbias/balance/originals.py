@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from vlbias.balance.layout import Placing, pictures_below
 from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES
 from vlbias.data import FaceDataset
 from vlbias.data.renamed import PseudonymousFaces
@@ -123,27 +125,28 @@ def passed_on(faces: FaceDataset) -> pd.DataFrame:
 
 def write_originals(
     run: RunFolder,
-    faces: FaceDataset,
+    task: Task,
     skipped: set[str],
     originals: str,
-    image_size: int,
     bar: Progress,
     remade: Mapping[str, Remade],
+    folder_of: Placing,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Put the originals in place; one that is there already is not written again.
 
     Args:
         run: the output folder.
-        faces: the dataset.
+        task: has the dataset, and the size of an editor's pictures for ``resize``.
         skipped: items that edits take the place of.
         originals: one of :data:`ORIGINALS`.
-        image_size: edge in pixels for ``resize``.
         bar: progress.
         remade: item -> its new file, for those that passed through the editor; they are put in the originals' place.
+        folder_of: where a face of a split and class lies.
 
     Returns:
         (metadata rows, item -> what is wrong with it, for those that cannot be read).
     """
+    faces, image_size = task.dataset, task.backend.image_size
     rows: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
     # two ids may differ by their suffix alone (a.jpg, a.png), or by case, which not every disk keeps apart
@@ -156,7 +159,7 @@ def write_originals(
         stem = file_stem(item)
         if stems[stem.lower()] > 1:
             stem = f"{stem}-{hashlib.sha256(item.encode()).hexdigest()[:8]}"
-        place = f"{values['split']}/{stem}"
+        place = f"{folder_of(str(values['split']), values[task.target])}/{stem}"
         new = remade.get(item)
         try:
             if new is not None:
@@ -190,8 +193,7 @@ def with_face_boxes(faces: FaceDataset, table: pd.DataFrame) -> pd.DataFrame:
 
 def _written(out: Path, splits: Sequence[str]) -> dict[str, str]:
     """Pictures that an earlier run put in place: name without ending => name; links are made again."""
-    folders = [(split, entry) for split in splits if (out / split).is_dir() for entry in (out / split).iterdir()]
-    found = [f"{split}/{entry.name}" for split, entry in folders if not entry.is_symlink()]
+    found = [f"{split}/{name}" for split in splits for name in pictures_below(out / split)]
     return {name.removesuffix(Path(name).suffix): name for name in found if "/metadata." not in name}
 
 

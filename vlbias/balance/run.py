@@ -23,6 +23,7 @@ from vlbias.balance.calibration import Scorers, calibrated_scorers
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.export import assemble, write_report
 from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_name, identity_scorer
+from vlbias.balance.layout import check_classes
 from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.round_trip import run_trips, trips_of
@@ -173,6 +174,7 @@ class Run:
         root = None if faces is None or faces.root is None else Path(faces.root).resolve()
         if root is not None and root in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
+        check_classes(task.settings.layout, faces, task.target)
         self.task, self.plan, self.originals, self.show = task, plan, originals, show
         self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
         if faces is not None and task.settings.pseudonymise:
@@ -341,6 +343,7 @@ class Run:
             },
             "identity_judge": self._identity_details(job),
             "size": self.task.settings.size,
+            **({} if self.task.settings.layout == "flat" else {"layout": self.task.settings.layout}),
             **({"pseudonymised": True} if self.task.settings.pseudonymise else {}),
             "warnings": [*self.plan.notes, *self._warnings(job)],
             "originals": self.originals,
@@ -388,6 +391,7 @@ class Run:
             "size": self.task.settings.size,
             "round_trip": self.task.settings.round_trip,
             "alignment": None if faces is None else faces.alignment,
+            **({} if self.task.settings.layout == "flat" else {"layout": self.task.settings.layout}),
             **({"pseudonymise": True} if self.task.settings.pseudonymise else {}),
         }
 

@@ -45,6 +45,8 @@ class BalanceSettings(Settings):
         round_trip: whether the originals of the balanced splits pass through the editor as well, to another group and
             back, so that what editing leaves behind says nothing about the cell. It costs two edits for each original
             (one with ``method="decode"``), and changes the originals a little.
+        layout: ``flat`` puts pictures into the folders of their splits, ``class-folders`` into one folder for each
+            class of the target inside them, as torchvision's ``ImageFolder(OUT / "train")`` reads them.
         pseudonymise: whether pictures get other names, and nothing that is written says what the donors' files were
             called.
         pseudonyms: with it: a file outside of the run's folder for the key and the names; one that is there gives its
@@ -67,6 +69,7 @@ class BalanceSettings(Settings):
     size: Literal["own", "editor"] = "own"
     leak: str | LeakSettings = "low-level"
     round_trip: bool = False
+    layout: Literal["flat", "class-folders"] = "flat"
     pseudonymise: bool = False
     pseudonyms: str | PathLike[str] | None = None
 
@@ -98,5 +101,6 @@ class BalanceOptions(TypedDict, total=False):
     size: Literal["own", "editor"]
     leak: str | LeakSettings
     round_trip: bool
+    layout: Literal["flat", "class-folders"]
     pseudonymise: bool
     pseudonyms: str | PathLike[str] | None

@@ -42,6 +42,13 @@ class Mode(StrEnum):
     amplify = "amplify"
 
 
+class Layout(StrEnum):
+    """Where pictures lie in the output."""
+
+    flat = "flat"
+    class_folders = "class-folders"
+
+
 class Source(StrEnum):
     """Where donors come from."""
 
@@ -195,6 +202,10 @@ def balance(
             "editing say nothing about the cell. Costs about two edits for each original.",
         ),
     ] = False,
+    layout: Annotated[
+        Layout,
+        typer.Option(help="Folders of the splits, or class folders inside them, as torchvision's ImageFolder needs."),
+    ] = Layout.flat,
     pseudonymise: Annotated[
         bool,
         typer.Option("--pseudonymise", help="Give pictures other names; nothing says what the donors' were called."),
@@ -284,6 +295,7 @@ def balance(
         "chunk_size": chunk_size,
         "size": size.value,
         "round_trip": round_trip,
+        "layout": layout.value,
         "pseudonymise": pseudonymise,
         "pseudonyms": pseudonyms,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),

@@ -114,8 +114,8 @@ class RunFiles:
         """The donor of an edited row for ``<img src>``; ``None`` if its picture is not in the folder."""
         stem = Path(str(row["file_name"])).stem
         if stem.startswith("edit-"):
-            split = str(row["split"])
-            for name in (f"donors/{stem}.png", f"{split}/face-{stem.removeprefix('edit-')}.png"):
+            folder = Path(str(row["file_name"])).parent.as_posix()
+            for name in (f"donors/{stem}.png", f"{folder}/face-{stem.removeprefix('edit-')}.png"):
                 if self._place(name) is not None:
                     return self.image(name)
         return self.source_image(str(row["source_id"]))
