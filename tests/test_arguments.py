@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -50,8 +51,12 @@ def bake(
         ({"minutes": True}, "a whole number"),
         ({"degrees": "hot"}, "`degrees` of bake must be a number or None; got 'hot'"),
         ({"mode": "steam"}, "one of fan, grill or a whole number"),
-        ({"racks": "12"}, "a list or a Series; got '12'"),
-        ({"racks": {1: 2}}, "a list or a Series"),
+        ({"racks": "12"}, r"a list \(a whole number each\) or a Series; got '12'"),
+        ({"racks": {1: 2}}, "or a Series"),
+        ({"racks": [1, None]}, "a whole number each"),
+        ({"racks": {1, 2}}, "or a Series"),
+        ({"racks": np.zeros((2, 2))}, "or a Series"),
+        ({"picture": np.zeros(2)}, "a Image or None"),
         ({"stream": 3}, "a list"),
         ({"prices": [1]}, "a mapping or None"),
         ({"then": 3}, "a function or None"),
@@ -97,11 +102,11 @@ def test_arguments_that_do_not_go_together_name_all_of_them():
 def test_front_doors_say_which_names_there_are(call):
     names, passed = inspect.signature(call).parameters, ("kind", "self")
     given = {
-        name: "x" if "str" in str(item.annotation) else object()
+        name: "x" if "str" in str(item.annotation) else SimpleNamespace()
         for name, item in names.items()
         if item.default is item.empty and name not in passed
         if item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
     }
     extra = {"kind": "folder", "root": "/nosuch"} if call is vlbias.load_dataset else {}
     with pytest.raises(ConfigError, match="nosuch"):
-        call(*([object()] if "self" in names else []), **given, **extra, nosuch=1)
+        call(*([SimpleNamespace()] if "self" in names else []), **given, **extra, nosuch=1)

@@ -233,7 +233,7 @@ def test_errors_name_what_is_wrong(editor, x):
         editor.renderer.probe(torch.zeros(1, DIM), "age")
     with pytest.raises(ConfigError, match="`n` must be >= 1"):
         editor.sample(0)
-    with pytest.raises(ConfigError, match="`steps` must be >= 2"):
+    with pytest.raises(ConfigError, match="`steps` must be a whole number in 2..100"):
         editor.strip(to_pil(x)[0], "age", steps=1)
     with pytest.raises(ConfigError, match="has a path 'age' already"):
         editor.learn("age", DIPOLES["age"], x)

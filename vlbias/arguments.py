@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import numbers
 import os
 import types
@@ -22,8 +23,8 @@ __all__ = ["checked_call"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: What nobody means by an object of a library: a value of these types fits no class but its own.
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, Path)
+#: Where types come from whose values nobody means by an object of another class.
+_FOREIGN = frozenset({"builtins", "pathlib", "numpy", "pandas", "torch"})
 _WORDS = {
     str: "a text",
     bool: "True or False",
@@ -125,12 +126,29 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Callable:
         return callable(value)
     if origin in (Sequence, Iterable, list, tuple):
-        return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        return _fits_many(value, origin, typing.get_args(hint))
     if origin in (Path, os.PathLike):
         return isinstance(value, os.PathLike)
     if origin in (str, bool, Mapping, dict):
         return isinstance(value, Mapping if origin is dict else origin) or (origin is bool and _is_numpy_bool(value))
-    return not isinstance(value, _PLAIN)
+    home = type(value).__module__.partition(".")[0]
+    if getattr(origin, "_is_protocol", False):
+        is_function = callable(value) and not isinstance(value, type) and "__call__" in vars(origin)
+        return is_function or home not in _FOREIGN
+    return isinstance(value, origin) or home not in (*_FOREIGN, "vlbias")
+
+
+def _fits_many(value: Any, origin: Any, parts: tuple[Any, ...]) -> bool:
+    """Whether a value holds several entries in order (for ``Iterable`` in any), each of its kind."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping | type):
+        return False
+    if getattr(value, "ndim", 1) != 1 or (isinstance(value, set | frozenset) and origin is not Iterable):
+        return False
+    if not isinstance(value, list | tuple | set | frozenset) or not parts:
+        return True
+    if origin is tuple and Ellipsis not in parts:
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    return all(_fits(entry, parts[0]) for entry in itertools.islice(value, 100))
 
 
 def _is_numpy_bool(value: Any) -> bool:
@@ -144,6 +162,10 @@ def _words(hint: Any) -> str:
         return " or ".join([*(word for word in words if word != "None"), *(["None"] if "None" in words else [])])
     if origin is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if _WORDS.get(origin) == "a list" and (kinds := dict.fromkeys(map(_words, typing.get_args(hint)[:1]))):
+        return "a list" if "an object" in kinds else f"a list ({', '.join(kinds)} each)"
+    if hint in (Any, object):
+        return "an object"
     return _WORDS.get(origin) or f"a {getattr(origin, '__name__', origin)}"
 
 

@@ -23,6 +23,7 @@ from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
 from vlbias.originals import Original
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
 from vlbias.rendering import Renderer, RenderSettings
+from vlbias.settings import checked_number
 from vlbias.shown import Glance, Shown
 from vlbias.types import Traced
 
@@ -164,6 +165,7 @@ class Editor(Shown):
 
     # -- codes --------------------------------------------------------------------------------------------------------
 
+    @checked_call
     def encode(self, images: Images) -> Code:
         """Faces => both codes, the stochastic one by DDIM inversion.
 
@@ -309,8 +311,8 @@ class Editor(Shown):
             ImageError: with ``check``, a picture of another kind than the editor was made for; see :meth:`edit`.
             ConfigError: fewer than 2 steps, or a reach out of range.
         """
-        if steps < 2:
-            raise ConfigError(f"`steps` must be >= 2; got {steps}.")
+        checked_number("steps", steps, low=2, high=100)
+        checked_number("scale", scale, low=1, high=16)
         self._check_strengths({name: reach})
         given = given_faces(image, self.image_size)
         x_0 = given.to_tensor(self.image_size).to(self.renderer.device)

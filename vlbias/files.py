@@ -147,6 +147,8 @@ def new_file(path: AnyPath) -> Iterator[BinaryIO]:
         OutputError: the folder is missing, read-only or full.
     """
     path = Path(path)
+    if not path.name:
+        raise OutputError(f"'{path}' is a folder. Give the name of a file.")
     with writing(path):
         draft = path.with_name(f".{path.name}.draft")
         with os.fdopen(_open_locked(draft), "wb") as handle:

@@ -18,9 +18,11 @@ import torch
 from einops import rearrange
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ImageError, ShapeError
 from vlbias.files import write_file
 from vlbias.progress import track
+from vlbias.settings import checked_number
 
 __all__ = [
     "DECODERS",
@@ -60,6 +62,7 @@ PNG_LEVEL = 6
 MAX_PIXELS = 100_000_000
 
 
+@checked_call
 def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
@@ -77,6 +80,7 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         return to_upright_rgb(load_stored(path, max_pixels=max_pixels))
 
 
+@checked_call
 def load_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open and decode a picture as it is stored: its own mode, not turned, with Pillow's notes on the file.
 
@@ -126,6 +130,7 @@ def _decode(source: Path | BinaryIO, name: str, max_pixels: int) -> Image.Image:
             return raw
 
 
+@checked_call
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Width and height of a picture as it is stored, from its header alone.
 
@@ -198,6 +203,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 _OF_16_BITS = (np.arange(65536, dtype=np.float32) / 65535 * 255).round().astype(np.uint8)
 
 
+@checked_call
 def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = None) -> torch.Tensor:
     """PIL images => float32 (b, 3, h, w) in [-1, 1], upright where they say how they were held.
 
@@ -212,6 +218,8 @@ def to_tensor(images: Image.Image | Sequence[Image.Image], size: int | None = No
     batch = [images] if isinstance(images, Image.Image) else list(images)
     if not batch:
         raise ShapeError("`images` is empty; expected at least one picture.")
+    if size is not None:
+        checked_number("size", size, low=1, high=65_535)
     batch = [to_upright_rgb(image) for image in batch]
     if size is not None:
         batch = [
@@ -274,6 +282,7 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
     return x.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
+@checked_call
 def to_pil(x: torch.Tensor) -> list[Image.Image]:
     """Image tensor (b, 3, h, w) in [-1, 1] => list of b PIL images."""
     return [Image.fromarray(pixels) for pixels in rearrange(to_uint8(x), "b c h w -> b h w c").contiguous().numpy()]
@@ -284,6 +293,7 @@ def to_pixels(x: torch.Tensor) -> np.ndarray:
     return rearrange(x.detach().float().cpu(), "b c h w -> b h w c").add(1).mul(127.5).numpy()
 
 
+@checked_call
 def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a PNG; the same picture gives the same bytes.
 
@@ -297,6 +307,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str]) -> None:
     write_file(path, buffer.getvalue())
 
 
+@checked_call
 def contact_sheet(
     images: Sequence[Image.Image],
     columns: int,

@@ -156,7 +156,7 @@ def _checked(value: Any, hint: Any, bounds: _Range) -> Any:
     if origin in (Union, types.UnionType):
         return _one_of(value, arguments, bounds)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
+        if not isinstance(value, str | int | None) or isinstance(value, bool) or value not in arguments:
             raise _WrongError(f"one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:

@@ -291,8 +291,8 @@ class EditPlanSettings(Settings):
         target, protected = self.target, self.protected
         if not isinstance(target, str) or not target:
             raise PlanError(f"`target` must be the name of a column; got {target!r}.")
-        if not all(isinstance(name, str) for name in protected):
-            raise PlanError(f"`protected` must name a column or several; got {list(protected)!r}.")
+        if not isinstance(protected, list | tuple) or not all(isinstance(name, str) for name in protected):
+            raise PlanError(f"`protected` must name a column or several; got {protected!r:.60}.")
         if not protected:
             raise PlanError("`protected` names no attribute. Name at least one, such as protected='age_group'.")
         if len(set(protected)) != len(protected):

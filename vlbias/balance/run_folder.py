@@ -27,6 +27,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlbias.arguments import checked_call
 from vlbias.balance.attempt import ChunkResult
 from vlbias.balance.verification import SCORES
 from vlbias.data.files import inside_root, linked
@@ -262,6 +263,7 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
 
 
+@checked_call
 def verify_run(out_dir: str | os.PathLike[str]) -> list[str]:
     """Compare the files of a finished run with the digests that it wrote down.
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.data.table import SPLITS, FaceDataset, Problem, hash_split
 from vlbias.errors import ConfigError, LabelError, unknown
 from vlbias.labels import label_texts
+from vlbias.settings import checked_number
 
 __all__ = ["balance_people", "compare_counts", "one_split_each", "split_of_person"]
 
@@ -63,6 +65,7 @@ def compare_counts(file: str, found: dict[str, int], published: dict[str, int]) 
     ]
 
 
+@checked_call
 def balance_people(
     dataset: FaceDataset,
     protected: str,
@@ -110,7 +113,7 @@ def balance_people(
     ).dropna()
     _refuse_two_groups(rows, protected)
     groups = sorted(rows["group"].unique())
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(checked_number("seed", seed, low=0))
     kept = [
         _balanced_split(part, groups, min_images, num_images, generator) for _, part in rows.groupby("split", sort=True)
     ]

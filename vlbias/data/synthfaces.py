@@ -147,6 +147,7 @@ def load_synthfaces(
     return drawn_dataset(faces, ids, image_size=image_size)
 
 
+@checked_call
 def drawn_dataset(
     faces: Faces, ids: Sequence[str] | None = None, *, image_size: int = 64, name: str = "synthfaces"
 ) -> SynthFaces:

@@ -96,6 +96,7 @@ class StoredSize(NamedTuple):
     num_bytes: int
 
 
+@checked_call
 def hash_split(name: str) -> str:
     """The split of a file that nothing else assigns: crc32 of its name modulo 10; 0 is test, 1 is val, the rest train.
 

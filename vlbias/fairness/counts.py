@@ -83,7 +83,10 @@ class Counts:
         Raises:
             ShapeError: not one finite weight >= 0 an item, or all of them 0.
         """
-        each = np.asarray(weights, dtype=float)
+        try:
+            each = np.asarray(weights, dtype=float)
+        except (TypeError, ValueError):
+            each = np.empty(0)  # no numbers: refused like any other wrong shape
         if each.shape != self.items[0].shape or not np.isfinite(each).all() or each.min() < 0 or not each.any():
             raise ShapeError(
                 f"`weights` must be ({len(self.items[0])},), finite, >= 0 and not all 0; got shape {each.shape}."

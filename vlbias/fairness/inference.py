@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,6 +201,8 @@ def person_codes(persons: Any, num_items: int) -> np.ndarray:
         ShapeError: another number of names.
         LabelError: a name is missing.
     """
+    if not isinstance(persons, Iterable):
+        raise ShapeError(f"`persons` must be ({num_items},), a name for each item; got {persons!r:.60}.")
     texts = label_texts(persons if isinstance(persons, pd.Series) else list(persons))
     if len(texts) != num_items:
         raise ShapeError(f"`persons` must be ({num_items},), one an item; got {len(texts)}.")

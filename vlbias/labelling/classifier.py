@@ -39,6 +39,7 @@ class ClassifierLabeller:
     the labeller against given labels with :func:`vlbias.labelling.evaluate`, which shows accuracy by confidence.
     """
 
+    @checked_call
     def __init__(
         self,
         predict: Callable[[torch.Tensor], torch.Tensor],

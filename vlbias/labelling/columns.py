@@ -204,6 +204,7 @@ def _of_file(path: str, layout: str) -> ClassifierLabeller:
     )
 
 
+@checked_call
 def layout_of(dataset: FaceDataset, default: str = "ffhq") -> str:
     """How faces lie in a dataset's pictures: as they were cut, else as in its kind, else ``default``."""
     if dataset.alignment is not None and "layout" in dataset.alignment:
@@ -211,6 +212,7 @@ def layout_of(dataset: FaceDataset, default: str = "ffhq") -> str:
     return dataset.name if dataset.name in LAYOUTS else default
 
 
+@checked_call
 def write_reports(folder: str | Path, reports: Sequence[ColumnReport]) -> Path:
     """Write the reports beside a dataset, as ``labelling.json``."""
     path = Path(folder) / FILE_NAME
@@ -218,6 +220,7 @@ def write_reports(folder: str | Path, reports: Sequence[ColumnReport]) -> Path:
     return path
 
 
+@checked_call
 def read_reports(folder: str | Path) -> list[ColumnReport]:
     """What :func:`write_reports` wrote; empty if there is no such file.
 

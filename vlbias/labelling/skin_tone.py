@@ -155,6 +155,7 @@ class SkinToneLabeller:
     The confidence is the share of skin pixels that by themselves give the same label (within one step for Monk).
     """
 
+    @checked_call
     def __init__(self, *, layout: str = "ffhq", split_ita: float | None = None, size: int = 128):
         if layout not in LAYOUTS:
             raise unknown("layout", layout, LAYOUTS)

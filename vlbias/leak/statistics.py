@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin
 from scipy import fft
 
+from vlbias.arguments import checked_call
 from vlbias.images import DECODERS, load_stored, to_upright_rgb
 from vlbias.originals import Encoded
 
@@ -304,6 +305,7 @@ _WORDS = {
 }
 
 
+@checked_call
 def describe(name: str) -> str:
     """A statistic in words.
 

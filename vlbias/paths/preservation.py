@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import load_weights
 from vlbias.clip import Clip, Preprocess
 from vlbias.diffae import DiffAE
@@ -139,6 +140,7 @@ class LpipsConstraint:
         CheckpointError: the backbone's weights are not in torch's cache; nothing is downloaded.
     """
 
+    @checked_call
     def __init__(self, network: str = "alex", device: torch.device | str | None = None):
         files = {
             "alex": "alexnet-owt-7be5be79.pth",

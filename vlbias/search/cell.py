@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from vlbias.errors import ConfigError
+from vlbias.settings import Settings, number
 
 __all__ = ["NUM_OPERATIONS", "PUBLISHED_DPN", "Skeleton", "dpn_cell", "operation"]
 
@@ -21,7 +22,7 @@ PUBLISHED_DPN = (1, 0, 1)
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class Skeleton(Settings):
     """Widths of the dual-path network; the defaults are the published search's (DPN-107 with one block a section).
 
     Args:
@@ -32,15 +33,14 @@ class Skeleton:
         small: a 3x3 stem and narrow residual path (timm's DPN-68) instead of a 7x7 stem and four times its width.
     """
 
-    num_init_features: int = 128
-    k_r: int = 200
-    groups: int = 50
-    inc_sec: tuple[int, int, int, int] = (20, 64, 64, 128)
+    num_init_features: int = number(128, 1, 8192)
+    k_r: int = number(200, 1, 8192)
+    groups: int = number(50, 1, 8192)
+    inc_sec: tuple[int, int, int, int] = number((20, 64, 64, 128), 1, 8192)
     small: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.num_init_features, self.k_r, self.groups, *self.inc_sec) < 1 or len(self.inc_sec) != 4:
-            raise ConfigError(f"A skeleton needs positive widths and four sections; got {self}.")
+        super().__post_init__()
         if self.k_r % self.groups:
             raise ConfigError(f"`k_r` must be a multiple of `groups`; got {self.k_r} and {self.groups}.")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import fill, load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError
 from vlbias.files import make_folder, read_json, write_file, write_json
@@ -49,6 +50,7 @@ def save_model(
     return folder
 
 
+@checked_call
 def load_model(folder: str | os.PathLike[str]) -> Embedder:
     """The embedding network of a saved model, in evaluation mode: image in [-1, 1] (b, 3, h, w) => (b, d).
 

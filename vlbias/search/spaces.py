@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, unknown
 from vlbias.iresnet import DEPTHS
 from vlbias.search.cell import NUM_OPERATIONS, PUBLISHED_DPN, Skeleton
@@ -182,6 +183,7 @@ def check_backbone(name: str) -> None:
         )
 
 
+@checked_call
 def space(
     backbones: Sequence[str] = (DPN_CELL,),
     heads: Sequence[str] = ("cosface", "arcface", "magface"),
@@ -231,6 +233,7 @@ def space(
     )
 
 
+@checked_call
 def published_space(augmentation: tuple[float, float] = (0.0, 0.0)) -> Space:
     """The joint space of the paper: the dual-path cell, three margin heads, three optimizers.
 
@@ -239,6 +242,7 @@ def published_space(augmentation: tuple[float, float] = (0.0, 0.0)) -> Space:
     return space(augmentation=augmentation)
 
 
+@checked_call
 def laptop_space(augmentation: tuple[float, float] = (0.0, 0.0)) -> Space:
     """A space whose networks train on 64 px faces within seconds an epoch on two CPU cores."""
     return space(

@@ -92,7 +92,7 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.sampler, BaseSampler) and self.sampler not in SAMPLERS:
+        if not isinstance(self.sampler, BaseSampler) and str(self.sampler) not in SAMPLERS:
             raise unknown("sampler", str(self.sampler), SAMPLERS)
         rungs(*self.fidelity[1:], self.eta or 3.0)
         if self.rungs is not None and (not self.rungs or list(self.rungs) != sorted({*self.rungs} - {0})):

@@ -194,6 +194,8 @@ def make_task(
         )
     columns = list(dataset.table.columns)
     protected_columns = [protected] if isinstance(protected, str) else list(protected)
+    if not protected_columns:
+        raise ConfigError("`protected` is empty; name at least one column.")
     for name in (*protected_columns, target, identity if task == "identify" else None):
         if name is not None and name not in columns:
             raise unknown("column", name, columns, where=str(getattr(dataset, "name", "the dataset")))
@@ -305,6 +307,7 @@ def _check_splits(task: Task, real: pd.DataFrame) -> None:
         raise LabelError(f"Training needs at least 2 classes; split 'train' has {len(task.classes)}.")
 
 
+@checked_call
 def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, image_size: int = 64) -> SynthFaces:
     """People of the embedded world, several pictures each: same geometry, other pose, light, expression and glasses.
 
