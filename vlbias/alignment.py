@@ -320,7 +320,6 @@ def _transform(landmarks: np.ndarray, layout: str, size: int | None) -> Similari
     return layout_transform(landmarks, size, layout)
 
 
-@checked_call
 def align(
     photo: Photo,
     *,
