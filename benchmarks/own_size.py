@@ -152,7 +152,7 @@ def balance(editor, faces, out: Path) -> bool:
     balancer = Balancer(editor, target="smile", protected="skin", checks=anything, chunk_size=1)
     plan = balancer.plan(faces, limit=1)
     with stage(f"balance run, {len(faces)} photographs, {len(plan)} edit"):
-        result = balancer.run(faces, plan, out, progress=False)
+        result = balancer.run(faces, plan, out, show_progress=False)
     edits = result.table[result.table["origin"] == "edited"]
     for row in edits.to_dict("records"):
         with Image.open(out / row["file_name"]) as new, Image.open(faces.path(row["source_id"])) as old:

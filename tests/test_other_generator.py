@@ -86,7 +86,7 @@ def test_a_dataset_is_balanced_and_a_run_is_resumed(pieces, tmp_path):
     balancer = Balancer(backend, target="smile", protected="skin", checks=ANYTHING, chunk_size=2)
     plan = balancer.plan(faces, limit=4)
     assert plan.cost.minutes is None and "time not measured" in plan.describe()
-    result = balancer.run(faces, plan, tmp_path / "out", progress=False)
+    result = balancer.run(faces, plan, tmp_path / "out", show_progress=False)
     assert result.complete and result.report["edits"]["kept"] == 4 and result.report["editor"] == "tiny"
     edits = result.table[result.table["origin"] == "edited"]
     for name, donor in zip(edits["file_name"], edits["source_id"], strict=True):
@@ -95,11 +95,11 @@ def test_a_dataset_is_balanced_and_a_run_is_resumed(pieces, tmp_path):
             assert edit.size == faces.image(donor).size
             assert abs(np.asarray(edit, dtype=float).mean() - donor_pixels.mean()) > 5
     calls = backend.evaluations
-    assert balancer.run(faces, plan, tmp_path / "out", progress=False).complete and backend.evaluations == calls
+    assert balancer.run(faces, plan, tmp_path / "out", show_progress=False).complete and backend.evaluations == calls
     backend.amount /= 2
     try:
         with pytest.raises(OutputError, match=r"another job: `backend\.amount` is 0\.5 there and 0\.25 here"):
-            balancer.run(faces, plan, tmp_path / "out", progress=False)
+            balancer.run(faces, plan, tmp_path / "out", show_progress=False)
     finally:
         backend.amount *= 2
 
@@ -109,7 +109,7 @@ def test_its_edits_pass_the_same_checks_or_none(pieces, tmp_path):
     backend, faces = pieces
     strict = Checks(min_skill=0.0, identity=0.999, retries=0)
     balancer = Balancer(backend, target="smile", protected="skin", checks=strict, chunk_size=4)
-    result = balancer.run(faces, balancer.plan(faces, limit=2), tmp_path / "out", progress=False)
+    result = balancer.run(faces, balancer.plan(faces, limit=2), tmp_path / "out", show_progress=False)
     assert result.complete and result.report["edits"]["kept"] == 0
     assert set(result.rejected["reason"]) <= {
         "identity_lost", "target_changed", "protected_not_reached", "out_of_reach", "already_in_group", "no_donor_left",

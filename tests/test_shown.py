@@ -70,8 +70,8 @@ def report_of(text: str) -> dict:
         "edits": {"planned": 3, "kept": 2, "unfilled": 1, "rejected": 4},
         "counts_before": {text: {text: 3}},
         "counts_after": {text: {text: 5}},
-        "judges": {"x": {"image": {"name": text}}},
-        "identity_judge": {"kind": "network", "name": text},
+        "scorers": {"x": {"image": {"name": text}}},
+        "identity_scorer": {"kind": "network", "name": text},
         "alignment": {"write": "whole", "detector": text},
         "warnings": [text],
     }

@@ -69,7 +69,7 @@ LAYOUTS: dict[str, tuple[tuple[float, float], ...]] = {
 #: A face whose box is narrower than this holds too little to edit.
 MIN_FACE_PX = 32
 
-#: Least and largest edge of a crop that is cut at the photo's own resolution: judges need some pixels, and memory ends.
+#: Least and largest edge of a crop that is cut at the photo's own resolution: networks need some pixels, memory ends.
 OWN_SIZE_PX = (64, 1024)
 
 # A face needs its eyes and mouth this far inside the photo, as a share of its width: half an eye and a margin.

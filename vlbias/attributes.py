@@ -22,7 +22,6 @@ __all__ = [
     "followers",
     "name_in_words",
     "of_column",
-    "orientation",
     "register",
 ]
 
@@ -78,6 +77,13 @@ class Attribute:
         """Where the values of a column stand: -1 the negative pole, +1 the positive one."""
         low, high = self.columns[column]
         return {low: -1, high: 1}
+
+    def is_turned(self, positive: Iterable[str]) -> bool:
+        """Whether a dipole has the prompts of our negative pole at its positive one.
+
+        Of prompts that are not ours nothing is guessed: a dipole says by its order which pole is positive.
+        """
+        return not set(self.negative).isdisjoint(positive)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -189,27 +195,6 @@ def followers(paths: Iterable[str]) -> set[str]:
     names = set(paths)
     edited = [attribute for attribute in ATTRIBUTES.values() if names & set(attribute.dipole_names)]
     return {column for attribute in edited for column in (*attribute.columns, *attribute.followers)}
-
-
-def orientation(name: str, positive: Iterable[str], negative: Iterable[str]) -> int:
-    """-1 where the prompts of a dipole say that it runs against the registry, else +1.
-
-    Args:
-        name: of the attribute.
-        positive, negative: the dipole's prompts.
-
-    Example:
-        >>> orientation("gender", ["a photo of a woman"], ["a photo of a man"])
-        -1
-    """
-    if name not in ATTRIBUTES:
-        return 1
-    plus, minus = ATTRIBUTES[name].words
-    votes = 0
-    for sign, prompts in ((1, positive), (-1, negative)):
-        said = [word for prompt in prompts for word in _spoken(prompt)]
-        votes += sign * (sum(word in plus for word in said) - sum(word in minus for word in said))
-    return -1 if votes < 0 else 1
 
 
 def name_in_words(positive: Iterable[str], negative: Iterable[str]) -> str | None:

@@ -350,7 +350,8 @@ class Editor(Shown):
 
         Args:
             name: what :meth:`edit` will call it; must be new.
-            dipole: its two poles.
+            dipole: its two poles; one that is named like a known attribute has that attribute's positive pole
+                (`docs/attributes.md`) at its own.
             images: faces to learn on, some hundreds; labels are not needed.
             guards: dipoles that the path must leave alone; ``None`` for all that the editor knows.
             seed: of the training.

@@ -59,7 +59,7 @@ def plan_of(editor, faces):
 def edits_of(editor, faces, out):
     """Kept edits as (the donor's file, the edit's file), and the result."""
     balancer, plan = plan_of(editor, faces)
-    result = balancer.run(faces, plan, out, progress=False)
+    result = balancer.run(faces, plan, out, show_progress=False)
     rows = result.table[result.table["origin"] == "edited"].to_dict("records")
     return [(faces.path(row["source_id"]), out / row["file_name"]) for row in rows], result
 

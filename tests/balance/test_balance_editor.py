@@ -88,12 +88,12 @@ def test_a_real_editor_goes_through(real, tmp_path, source):
     balancer = Balancer(editor, prior_steps=2, **settings)
     plan = balancer.plan(faces)
     assert len(plan) and plan.cost.minutes is not None
-    result = balancer.run(faces, plan, tmp_path / "out", progress=False)
+    result = balancer.run(faces, plan, tmp_path / "out", show_progress=False)
     assert result.complete and result.report["edits"]["kept"] > 0
     edits = result.table[result.table["origin"] == "edited"]
     size = open_image(tmp_path / "out" / edits["file_name"].iloc[0]).size
     assert size == ((20, 20) if source == "real" else (16, 16))  # the donor's own, where there is one
-    Balancer(editor, prior_steps=2, **settings).run(faces, plan, tmp_path / "again", progress=False)
+    Balancer(editor, prior_steps=2, **settings).run(faces, plan, tmp_path / "again", show_progress=False)
     for name in edits["file_name"]:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -110,7 +110,7 @@ def test_photographs_of_a_thousand_pixels(real, tmp_path):
         Image.fromarray(noisy).save(photos / f"{item}.jpg", quality=92)
     faces = replace(small, root=photos, table=small.table.assign(file_name=[f"{item}.jpg" for item in small.ids]))
     balancer = Balancer(editor, target="smile", protected="skin", checks=ANYTHING, chunk_size=4)
-    result = balancer.run(faces, balancer.plan(faces, limit=2), tmp_path / "out", progress=False)
+    result = balancer.run(faces, balancer.plan(faces, limit=2), tmp_path / "out", show_progress=False)
     edits = result.table[result.table["origin"] == "edited"].to_dict("records")
     assert edits
     for row in edits:
@@ -139,6 +139,6 @@ def test_a_donor_is_inverted_and_decoded_once_and_a_smaller_change_costs_nothing
     balancer = Balancer(
         editor.with_settings(method="difference"), target="smile", protected="skin", checks=never, chunk_size=4
     )
-    result = balancer.run(faces, balancer.plan(faces, limit=1), tmp_path / "out", progress=False)
+    result = balancer.run(faces, balancer.plan(faces, limit=1), tmp_path / "out", show_progress=False)
     walked = int((result.rejected["reason"] == "identity_lost").sum())
     assert walked and result.unet_evaluations == walked * (5 + walks * 5)  # edit_steps there, and as many back

@@ -15,7 +15,7 @@ from vlbias.errors import ConfigError, PlanError
 
 def balance(editor, faces, out, **options):
     balancer = Balancer(editor, target="smile", protected="skin", chunk_size=4, **options)
-    return balancer.run(faces, balancer.plan(faces, limit=8), out, progress=False)
+    return balancer.run(faces, balancer.plan(faces, limit=8), out, show_progress=False)
 
 
 def files(out):

@@ -49,7 +49,7 @@ def balancer(tiny, **settings):
 def small_edits(tiny, large, tmp_path_factory):
     """Edits of 8 pixels among originals of 32."""
     made = balancer(tiny, size="editor")
-    return made.run(large, made.plan(large), tmp_path_factory.mktemp("run") / "out", progress=False)
+    return made.run(large, made.plan(large), tmp_path_factory.mktemp("run") / "out", show_progress=False)
 
 
 def test_edits_of_another_size_are_warned_of_everywhere(small_edits):
@@ -72,7 +72,7 @@ def test_edits_of_another_size_are_warned_of_everywhere(small_edits):
 
 def test_edits_at_their_donors_size_are_not_told(tiny, tmp_path):
     faces, made = tiny.make_faces(tmp_path / "faces", CELLS), balancer(tiny)
-    result = made.run(faces, made.plan(faces), tmp_path / "out", progress=False)
+    result = made.run(faces, made.plan(faces), tmp_path / "out", show_progress=False)
     leak = Leak.from_dict(result.report["leak"])
     # in these pictures the group is itself a pattern of pixels, which an edit changes and a donor keeps
     assert leak.worst.edits.low < 0.5 < leak.worst.edits.high and leak.worst.donors.value > 0.8
@@ -82,11 +82,11 @@ def test_edits_at_their_donors_size_are_not_told(tiny, tmp_path):
 def test_a_finished_run_is_measured_again_when_asked_otherwise(tiny, large, small_edits, tmp_path):
     made = balancer(tiny, size="editor")
     plan = made.plan(large)
-    first = made.run(large, plan, tmp_path / "out", progress=False)
+    first = made.run(large, plan, tmp_path / "out", show_progress=False)
     pictures = {path: path.read_bytes() for path in first.out_dir.rglob("*.png")}
-    assert made.run(large, plan, tmp_path / "out", progress=False).report == first.report
+    assert made.run(large, plan, tmp_path / "out", show_progress=False).report == first.report
     sized = balancer(tiny, size="editor", leak=replace(QUICK, sizes=(24,)))
-    again = sized.run(large, plan, tmp_path / "out", progress=False)
+    again = sized.run(large, plan, tmp_path / "out", show_progress=False)
     assert [row["size"] for row in again.report["leak"]["readings"]] == [None, 24]
     assert "at 24 px" in (first.out_dir / "README.md").read_text()
     rest = {key: value for key, value in again.report.items() if key != "leak"}
@@ -96,13 +96,13 @@ def test_a_finished_run_is_measured_again_when_asked_otherwise(tiny, large, smal
 
 def test_originals_that_were_left_out_are_read_where_they_are(tiny, large, small_edits, tmp_path):
     made = balancer(tiny, size="editor")
-    result = made.run(large, made.plan(large), tmp_path / "out", originals="omit", progress=False)
+    result = made.run(large, made.plan(large), tmp_path / "out", originals="omit", show_progress=False)
     assert result.report["leak"] == small_edits.report["leak"]
 
 
 def test_too_few_pictures_say_so(tiny, faces, editor, tmp_path):
     made = Balancer(editor, target="smile", protected="skin")
-    result = made.run(faces, made.plan(faces, limit=6), tmp_path / "out", progress=False)
+    result = made.run(faces, made.plan(faces, limit=6), tmp_path / "out", show_progress=False)
     assert result.report["leak"]["readings"] == [] and "Too few pictures to tell" in result.summary()
     page = report.write(result.out_dir).read_text()
     assert "Too few pictures to tell" in page and "AUC against originals" not in page
@@ -125,7 +125,7 @@ def test_a_probe_that_does_not_exist_is_refused(editor):
 
 def test_faces_of_the_prior_are_compared_with_those_kept(tiny, tmp_path):
     made = balancer(tiny, source="prior")
-    result = made.run(None, made.plan(None, num_images=120), tmp_path / "out", progress=False)
+    result = made.run(None, made.plan(None, num_images=120), tmp_path / "out", show_progress=False)
     leak = Leak.from_dict(result.report["leak"])
     assert leak.num_edits >= 20 and leak.readings[0].donors is not None
     table = pd.read_csv(result.out_dir / "metadata.csv")

@@ -90,7 +90,7 @@ def aligned(album, **options):
 
 def balance(tiny, faces, out, **run):
     balancer = Balancer(soft_editor(tiny), target="smile", protected="skin", chunk_size=4)
-    return balancer.run(faces, balancer.plan(faces), out, progress=False, **run)
+    return balancer.run(faces, balancer.plan(faces), out, show_progress=False, **run)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def test_a_shipped_editor_leaves_no_square(tmp_path):
     editor = Editor.from_pretrained("synthfaces-64")
     faces = align_dataset(photos, layout=editor.layout, detector=KnownFaces(files), show_progress=False)
     balancer = Balancer(editor, target="smile", protected="skin")
-    result = balancer.run(faces, balancer.plan(faces, limit=3), tmp_path.parent / "scenes", progress=False)
+    result = balancer.run(faces, balancer.plan(faces, limit=3), tmp_path.parent / "scenes", show_progress=False)
     edits = edits_of(result)
     assert edits
     for row in edits:
@@ -360,7 +360,7 @@ def test_copies_of_originals_keep_nothing_private_unless_asked(tiny, tmp_path):
     for originals, number in (("copy", 0), ("exact", len(faces))):
         out = tmp_path / originals
         balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin", leak=LeakSettings(sizes=()))
-        result = balancer.run(faces, balancer.plan(faces, limit=2), out, originals=originals, progress=False)
+        result = balancer.run(faces, balancer.plan(faces, limit=2), out, originals=originals, show_progress=False)
         real = result.table[result.table["origin"] == "real"]
         files = [out / name for name in real["file_name"]]
         assert len(files) == len(faces) and sum(b"Jane Doe" in file.read_bytes() for file in files) == number

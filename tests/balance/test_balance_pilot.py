@@ -18,7 +18,7 @@ def test_the_price_of_a_pilot_is_near_what_the_run_costs(editor, faces, tmp_path
     assert priced.cost.pilot == 12 and low <= priced.cost.unet_evaluations <= high
     assert priced.table.equals(plan.table) and priced.digest() == plan.digest()
     assert priced.cost.megabytes == plan.cost.megabytes and priced.cost.minutes is not None
-    result = balancer.run(faces, priced, tmp_path / "out", progress=False)
+    result = balancer.run(faces, priced, tmp_path / "out", show_progress=False)
     # a range of nine in ten, of twelve edits among 29
     assert 0.8 * low <= result.unet_evaluations <= 1.2 * high
     shown = f"{low:,} to {high:,}, " if low < high else ""

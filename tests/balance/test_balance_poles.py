@@ -27,6 +27,13 @@ def test_a_path_that_runs_the_other_way_is_turned():
     assert resolve_poles("gender", ["male", "female"], {"gender": woman}).positions == {"male": -1, "female": 1}
 
 
+def test_nothing_is_guessed_from_the_words_of_other_prompts():
+    """A word such as "dark" says little of hair; the order of the poles says which one is positive."""
+    for positive in ("a girl with a boy", "somebody female", "anything"):
+        own = SimpleNamespace(positive=(positive,), negative=("a masculine face",))
+        assert resolve_poles("gender", ["male", "female"], {"gender": own}).positions == {"male": 1, "female": -1}
+
+
 def test_man_is_the_positive_pole_whether_or_not_the_prompts_are_known():
     assert resolve_poles("gender", ["male", "female"], ["gender"]).positions == {"male": 1, "female": -1}
     assert resolve_poles("Male", ["0", "1"], ["gender"]).positions == {"1": 1, "0": -1}

@@ -66,7 +66,7 @@ def balance(tiny, root, out, *, originals="copy", limit=6, **options):
     faces = load_dataset("folder", root)
     settings = {"chunk_size": 3} | options
     balancer = Balancer(tiny.TinyEditor(leak=0.12), target="smile", protected="skin", **settings)
-    result = balancer.run(faces, balancer.plan(faces, limit=limit), out, originals=originals, progress=False)
+    result = balancer.run(faces, balancer.plan(faces, limit=limit), out, originals=originals, show_progress=False)
     report.write(out)
     return result
 

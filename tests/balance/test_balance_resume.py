@@ -78,7 +78,7 @@ def test_killed_while_files_are_put_in_place(whole, tmp_path, moment, tiny, monk
 
     def run():
         balancer = Balancer(tiny.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=5, seed=3)
-        return balancer.run(faces, balancer.plan(faces), tmp_path / "out", progress=False)
+        return balancer.run(faces, balancer.plan(faces), tmp_path / "out", show_progress=False)
 
     class Killed(BaseException):
         pass
@@ -118,14 +118,14 @@ def test_a_shard_that_is_not_the_last_says_so(tiny, tmp_path):
     faces = tiny.make_faces(tmp_path / "faces", tiny.CELLS)
     balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin", chunk_size=5)
     plan = balancer.plan(faces)
-    first = balancer.run(faces, plan, tmp_path / "out", shard=(0, 2), progress=False)
+    first = balancer.run(faces, plan, tmp_path / "out", shard=(0, 2), show_progress=False)
     assert not first.complete and first.report == {"chunks": 6, "chunks_done": 3} and first.table.empty
     assert "3 of 6 chunks are done" in first.summary()
     assert not (tmp_path / "out" / "metadata.csv").exists()
-    last = balancer.run(faces, plan, tmp_path / "out", shard=(1, 2), progress=False)
+    last = balancer.run(faces, plan, tmp_path / "out", shard=(1, 2), show_progress=False)
     assert last.complete and last.summary().startswith("29 of 29 edits kept")
     # and once more: nothing is left to do
     evaluations = balancer.backend.diffae.evaluations
-    again = balancer.run(faces, plan, tmp_path / "out", progress=False)
+    again = balancer.run(faces, plan, tmp_path / "out", show_progress=False)
     assert again.report == last.report and balancer.backend.diffae.evaluations == evaluations
     assert again.table.equals(last.table)

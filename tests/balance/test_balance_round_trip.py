@@ -56,7 +56,7 @@ def balancer(editor, **settings):
 
 def run(editor, faces, out, *, options=None, **settings):
     made = balancer(editor, **settings)
-    return made.run(faces, made.plan(faces), out, progress=False, **(options or {}))
+    return made.run(faces, made.plan(faces), out, show_progress=False, **(options or {}))
 
 
 @pytest.fixture(scope="module")

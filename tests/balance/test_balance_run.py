@@ -31,7 +31,7 @@ NOT_PROMISED = {"to", "chunk_size", "round_trip", "leak", "poles", "limit"}
 def balance(editor, faces, out, *, limit=None, run=None, **settings):
     balancer = Balancer(editor, **({"target": "smile", "protected": "skin", "chunk_size": 8} | settings))
     plan = balancer.plan(faces, limit=limit)
-    return balancer.run(faces, plan, out, progress=False, **(run or {}))
+    return balancer.run(faces, plan, out, show_progress=False, **(run or {}))
 
 
 @pytest.fixture(scope="module")
@@ -224,14 +224,14 @@ def test_a_donor_that_decodes_to_nan_is_turned_down(editor, faces, tmp_path):
 
 def test_calibrating_on_sampled_faces_is_counted(editor, tmp_path):
     balancer = Balancer(editor, target="smile", protected="skin", source="prior", chunk_size=8)
-    result = balancer.run(None, balancer.plan(None, num_images=16), tmp_path / "new", progress=False)
+    result = balancer.run(None, balancer.plan(None, num_images=16), tmp_path / "new", show_progress=False)
     assert result.report["calibration_evaluations"] == 320  # 32 faces of 10 evaluations
     assert result.unet_evaluations >= 320 + 20 * result.report["edits"]["kept"]
 
 
 def test_a_new_dataset_from_the_prior_alone(editor, tmp_path):
     balancer = Balancer(editor, target="smile", protected=["skin", "age_group"], source="prior", chunk_size=16)
-    result = balancer.run(None, balancer.plan(None, num_images=50), tmp_path / "new", progress=False)
+    result = balancer.run(None, balancer.plan(None, num_images=50), tmp_path / "new", show_progress=False)
     sizes = result.table.groupby(["smile", "skin", "age_group"]).size()
     assert len(sizes) == 8 and sizes.nunique() == 1 and len(result.table) == 48
     assert (result.table["origin"] == "sampled").sum() == (result.table["origin"] == "edited").sum()
@@ -269,7 +269,7 @@ def test_originals(editor, faces, tmp_path, originals):
 def test_a_target_without_a_dipole_is_read_by_a_fit(editor, faces, tmp_path):
     relabelled = faces.with_column("mouth", faces.table["smile"].map({0: "flat", 1: "wide"}))
     result = balance(editor, relabelled, tmp_path / "out", target="mouth")
-    assert result.report["judges"]["mouth"]["latent"]["kind"] == "fitted"
+    assert result.report["scorers"]["mouth"]["latent"]["kind"] == "fitted"
     assert result.report["edits"]["kept"] >= 20
 
 
@@ -318,7 +318,7 @@ def test_a_path_that_makes_somebody_else(tiny, faces, tmp_path):
     assert (lost["identity"] < 0.4).all()
 
 
-def test_a_judge_that_sees_no_change_in_the_picture(tiny, faces, tmp_path):
+def test_a_scorer_that_sees_no_change_in_the_picture(tiny, faces, tmp_path):
     editor = tiny.TinyEditor()
     seen = editor.score
 
@@ -362,7 +362,7 @@ def test_unreadable_donors_are_skipped_counted_and_replaced(tiny, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     empty = faces.table.index[faces.table["split"] == "test"][0]
     faces.path(empty).write_bytes(b"")
-    result = balancer.run(faces, plan, tmp_path / "out", progress=False)
+    result = balancer.run(faces, plan, tmp_path / "out", show_progress=False)
     listed = result.rejected[result.rejected["reason"] == "unreadable"]
     assert set(listed["donor"]) == {broken, empty} and set(result.report["unreadable"]) == {broken, empty}
     assert "damaged" in listed.set_index("donor").loc[broken, "detail"]
@@ -495,7 +495,7 @@ def test_edits_are_as_large_as_their_donors_and_of_their_kind(editor, faces, tmp
             large.save(root / f"{item}.png")
     names = [f"{item}.{'jpg' if number % 2 else 'png'}" for number, item in enumerate(faces.ids)]
     large_faces = replace(faces, root=root, table=faces.table.assign(file_name=names))
-    # the tiny editor's patterns change from pixel to pixel; enlarged smoothly they are too weak for its judges
+    # the tiny editor's patterns change from pixel to pixel; enlarged smoothly they are too weak for its scorers
     anything = Checks(reached=-1e6, target=-1e6, identity=-1e6)
     result = balance(editor, large_faces, tmp_path / "out", checks=anything)
     edits = result.table[result.table["origin"] == "edited"]
@@ -522,6 +522,6 @@ def test_what_is_balanced_stays_as_it_was(tiny, tmp_path, originals):
     size = "editor" if originals == "resize" else "own"
     balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin", size=size, leak=LeakSettings(sizes=()))
     plan = balancer.plan(faces, limit=3)
-    assert balancer.run(faces, plan, tmp_path / "out", originals=originals, progress=False).complete
-    assert balancer.run(faces, plan, tmp_path / "out", originals=originals, progress=False).complete
+    assert balancer.run(faces, plan, tmp_path / "out", originals=originals, show_progress=False).complete
+    assert balancer.run(faces, plan, tmp_path / "out", originals=originals, show_progress=False).complete
     assert tree_hash(tmp_path / "faces") == before

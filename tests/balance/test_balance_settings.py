@@ -100,7 +100,7 @@ def test_faces_without_a_place_are_counted(editor, faces, tmp_path):
     balancer = Balancer(editor, target="smile", protected="tone", poles={"tone": ("skin_tone", ["T1", "T2"])})
     plan = balancer.plan(own, limit=4)
     assert plan.notes == (left_out,) and f"note: {left_out}" in plan.describe()
-    report = balancer.run(own, plan, tmp_path / "out", progress=False).report
+    report = balancer.run(own, plan, tmp_path / "out", show_progress=False).report
     assert report["warnings"] == [left_out]
     assert report["poles"] == {"tone": {"path": "skin_tone", "places": {"T1": -1, "T2": 1}}}
 
@@ -120,5 +120,5 @@ def test_values_the_wrong_way_round_are_found_before_the_first_edit(editor, face
     balancer = Balancer(editor, target="smile", protected="tone", poles={"tone": ("skin_tone", ["T2", "T1"])})
     text = "stand the wrong way round on 'skin_tone': faces with 'T2' look more like 'yes' than faces with 'T1'. Turn"
     with pytest.raises(PlanError, match=f"{text}.*--poles tone:skin_tone=T1,T2"):
-        balancer.run(own, balancer.plan(own), tmp_path / "out", progress=False)
+        balancer.run(own, balancer.plan(own), tmp_path / "out", show_progress=False)
     assert editor.diffae.evaluations == 0

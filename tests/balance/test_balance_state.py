@@ -20,7 +20,7 @@ from vlbias.errors import ConfigError, OutputError, PlanError
 
 def balance(tiny, faces, out, *, limit=6, **settings):
     balancer = Balancer(tiny.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=3, **settings)
-    return balancer.run(faces, balancer.plan(faces, limit=limit), out, progress=False)
+    return balancer.run(faces, balancer.plan(faces, limit=limit), out, show_progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,11 @@ def test_a_chunk_of_another_place_is_made_again(tiny, faces, whole, begun):
         (begun / ".state" / "done.json").unlink()
 
 
-@pytest.mark.parametrize("name", ["job.json", "judges.json"])
+@pytest.mark.parametrize("name", ["job.json", "scorers.json"])
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"attributes": 3}', '{"attributes": [{"column": "smile"}]}'])
 def test_a_damaged_state_is_named(tiny, faces, begun, name, text):
     (begun / ".state" / name).write_text(text)
-    with pytest.raises(OutputError, match=r"job.json|judges.json|another job"):
+    with pytest.raises(OutputError, match=r"job.json|scorers.json|another job"):
         balance(tiny, faces, begun)
 
 
@@ -211,7 +211,7 @@ def test_shards_are_two_numbers(tiny, faces, tmp_path, shard):
     balancer = Balancer(tiny.TinyEditor(), target="smile", protected="skin")
     plan = balancer.plan(faces, limit=2)
     with pytest.raises(ConfigError, match=r"`shard` must be \(i, n\)"):
-        balancer.run(faces, plan, tmp_path / "out", shard=shard, progress=False)
+        balancer.run(faces, plan, tmp_path / "out", shard=shard, show_progress=False)
 
 
 def test_options_are_checked_when_the_balancer_is_made(tiny):

@@ -28,7 +28,7 @@ GOOD = {
         ({}, (1.0, 1.0), None),
         ({"protected_latent": 0.3}, (1.0, 1.0), Reason.PROTECTED_NOT_REACHED),
         ({"protected_image": 0.3}, (1.0, 1.0), Reason.PROTECTED_NOT_REACHED),
-        ({"protected_image": None}, (1.0, 1.0), None),  # a blind judge says nothing
+        ({"protected_image": None}, (1.0, 1.0), None),  # a blind scorer says nothing
         ({"target_latent": 0.2}, (1.0, 1.0), Reason.TARGET_CHANGED),
         ({"target_latent": 0.2}, (0.3, 1.0), None),  # the donor read hardly better
         ({"target_image": -0.1}, (None, None), Reason.TARGET_CHANGED),
@@ -78,8 +78,8 @@ def test_a_blind_dipole_is_replaced_by_a_fit_and_said_so(tiny, faces):
     z_sem = blind.encode(x_0)
     labels = faces.table.loc[ids, "skin"].tolist()
     poles = Poles("skin", "skin_tone", {"light": -1, "dark": 1})
-    judge = calibrate(blind, "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)
-    assert judge.latent.kind == "fitted" and judge.latent.accuracy == 1.0
+    scorer = calibrate(blind, "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)
+    assert scorer.latent.kind == "fitted" and scorer.latent.accuracy == 1.0
     seeing = calibrate(tiny.TinyEditor(), "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)
     assert seeing.latent.kind == seeing.image.kind == "dipole" and seeing.latent.accuracy == 1.0
     assert AttributeScorer.from_dict(seeing.to_dict()) == seeing
@@ -89,8 +89,8 @@ def test_a_blind_dipole_is_replaced_by_a_fit_and_said_so(tiny, faces):
 
 
 def test_uncalibrated_readings_use_the_dipoles_own_zero():
-    judge = uncalibrated("age_group", Poles("age_group", "age", {"young": -1, "old": 1}))
-    assert judge.latent.anchors == (-2.0, 2.0) and judge.latent.skill() == 1.0
+    scorer = uncalibrated("age_group", Poles("age_group", "age", {"young": -1, "old": 1}))
+    assert scorer.latent.anchors == (-2.0, 2.0) and scorer.latent.skill() == 1.0
 
 
 def test_identity_ignores_the_protected_direction_alone():
@@ -109,7 +109,7 @@ def test_identity_ignores_the_protected_direction_alone():
     assert -0.4 < float(strangers.median()) < 0.4
 
 
-def test_identity_judges(tiny):
+def test_identity_scorers(tiny):
     editor = tiny.TinyEditor()
     x, z = torch.rand(2, 3, 8, 8), torch.randn(2, 6)
     scale = IdentityScale(LatentIdentity((), 1.0), strangers=0.6)

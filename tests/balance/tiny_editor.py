@@ -168,7 +168,7 @@ def run_job(out: Path, root: Path, delay_s: float = 0.0, shard: tuple[int, int] 
     editor.diffae.delay_s = delay_s
     if begun is not None:
         begun()
-    balancer.run(faces, plan, out, shard=shard, progress=False)
+    balancer.run(faces, plan, out, shard=shard, show_progress=False)
 
 
 CELLS = {

@@ -24,7 +24,7 @@ TARGETS = {"yes_no": [False, True], "float_codes": [0.0, 1.0], "text_numbers": [
 
 def balanced(faces, out, target):
     balancer = Balancer(TinyEditor(leak=0.12), target=target, protected="skin", chunk_size=4)
-    return balancer.run(faces, balancer.plan(faces, limit=4), out, progress=False)
+    return balancer.run(faces, balancer.plan(faces, limit=4), out, show_progress=False)
 
 
 @pytest.fixture(scope="module")

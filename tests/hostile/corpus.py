@@ -331,7 +331,7 @@ RUNS: dict[str, Change] = {
     "a chunk's result": _link(".state/chunks/0000/result.json", "facts.json"),
     "a chunk's picture": _first(".state/chunks/*/edit-*.png", "me.png"),
     "what the job is": _link(".state/job.json", "facts.json"),
-    "the scorers": _link(".state/judges.json", "facts.json"),
+    "the scorers": _link(".state/scorers.json", "facts.json"),
     "what is done": _link(".state/done.json", "facts.json"),
     "a split": _link("train"),
     "a split, dangling": _link("train", "gone"),

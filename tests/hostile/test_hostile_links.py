@@ -124,7 +124,7 @@ def test_pairs_read_nothing_elsewhere(kind, inside, tmp_path, trap):
 
 def balance(faces, out):
     balancer = Balancer(tiny_editor.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=3)
-    return balancer.run(faces, balancer.plan(faces, limit=6), out, progress=False)
+    return balancer.run(faces, balancer.plan(faces, limit=6), out, show_progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -97,14 +97,14 @@ def test_labellers_from_words():
     assert labeller_of("monk").split_ita is None
     asked = {}
 
-    class Judge:
-        name, preprocess = "judge", type("Preprocess", (), {"size": (32, 32)})
+    class Scorer:
+        name, preprocess = "scorer", type("Preprocess", (), {"size": (32, 32)})
 
         def zero_shot(self, x, classes, **_):
             asked.update(classes)
             return np.tile([0.3, 0.7], (len(x), 1))
 
-    labeller = labeller_of("clip:0=bare face| no glasses ; 1=glasses", clip=Judge())
+    labeller = labeller_of("clip:0=bare face| no glasses ; 1=glasses", clip=Scorer())
     assert labeller.classes == ["0", "1"]
     labeller.label(load_dataset("synthfaces", n=2))
     assert asked == {"0": ("bare face", "no glasses"), "1": ("glasses",)}

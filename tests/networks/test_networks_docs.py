@@ -11,7 +11,7 @@ from vlbias.networks.files import _INPUT, _OTHERS, _OUTPUT
 
 def test_documented_sidecars_are_understood(repository):
     text = (repository / "docs" / "balance.md").read_text(encoding="utf-8")
-    section = text.split("## Who judges")[1].split("\n## ")[0]
+    section = text.split("## Who reads the edits")[1].split("\n## ")[0]
     found = [json.loads(item) for item in re.findall(r"\{\"[^{}]*\}", section) if ".onnx" not in item]
     assert len(found) >= 4
     for values in found:

@@ -83,7 +83,7 @@ def write_run(out: Path, picture: Callable[[str, str, str], Image.Image] = plain
         "editor": "synthfaces-64",
         "editor_license": "MIT",
         "checks": {"reached": 0.4, "target": 0.25, "identity": 0.4},
-        "judges": {
+        "scorers": {
             "smile": {"latent": {"kind": "dipole", "balanced_accuracy": 0.962}, "image": None},
             "skin": {
                 "latent": {"kind": "dipole", "balanced_accuracy": 0.991},

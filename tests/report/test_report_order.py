@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 def test_a_reader_meets_the_question_first_and_the_remake_last(run):
     text = report.write(run, audit=audit_result(bootstrap=20, num_test=80)).read_text("utf-8")
     found = re.findall(r'<h2 id="([a-z]+)"', text)
-    wanted = ["asked", "counts", "edits", "rejected", "classifiers", "judges", "cost", "limits", "provenance"]
+    wanted = ["asked", "counts", "edits", "rejected", "classifiers", "scorers", "cost", "limits", "provenance"]
     assert [name for name in found if name in wanted] == wanted
     assert re.findall(r'<a href="#([a-z]+)"', text) == found
 

@@ -264,7 +264,7 @@ class Balancer(Shown):
         *,
         shard: tuple[int, int] | None = None,
         originals: str = "copy",
-        progress: bool = True,
+        show_progress: bool = True,
     ) -> Result:
         """Carry out a plan; go on where an earlier run of it stopped.
 
@@ -277,7 +277,7 @@ class Balancer(Shown):
             originals: ``copy`` them without private metadata, the pixels untouched; ``exact`` copies, metadata
                 included; ``link`` to them; ``omit``; ``resize`` to the editor's size, which goes with
                 ``size="editor"``.
-            progress: show a progress line on stderr.
+            show_progress: whether a line on stderr tells how far it is.
 
         Raises:
             OutputError: the folder holds something else, or cannot be written; finished chunks are kept.
@@ -295,7 +295,7 @@ class Balancer(Shown):
         if faces is not None:
             label_columns(faces)  # refused before the first edit
         task = self._task(faces)
-        return Run(task, plan, out_dir, originals=originals, shard=shard, show=progress).go()
+        return Run(task, plan, out_dir, originals=originals, shard=shard, show_progress=show_progress).go()
 
     def _task(self, faces: FaceDataset | None) -> Task:
         table = None if faces is None else faces.table

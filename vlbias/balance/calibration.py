@@ -1,4 +1,4 @@
-"""The judges of one run, calibrated on its dataset before the first edit, and the same for every shard."""
+"""The scorers of one run, calibrated on its dataset before the first edit, and the same for every shard."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vlbias.types import Backend
 
 __all__ = ["Scorers", "calibrated_scorers"]
 
-#: Originals of each cell (class x group) that the judges are calibrated on.
+#: Originals of each cell (class x group) that the scorers are calibrated on.
 CALIBRATION_FACES = 48
 #: Without a dataset: codes from the prior that the latent readings are calibrated on, and faces of them for CLIP.
 SAMPLED_CODES, SAMPLED_FACES = 512, 32
@@ -40,11 +40,11 @@ SAMPLED_CODES, SAMPLED_FACES = 512, 32
 
 @dataclass(frozen=True)
 class Scorers:
-    """The judges of a run.
+    """The scorers of a run.
 
     Attributes:
         attributes: of the target (first) and of the protected attributes.
-        identity: what the judge of identity makes of originals; ``None`` where there is nothing to judge.
+        identity: what the scorer of identity makes of originals; ``None`` where there is nothing to read.
         unet_evaluations: that calibration took.
     """
 
@@ -55,13 +55,14 @@ class Scorers:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the run folder, so that every shard scores alike."""
         identity = self.identity.to_dict() if self.identity is not None else None
-        attributes = [judge.to_dict() for judge in self.attributes]
+        attributes = [scorer.to_dict() for scorer in self.attributes]
         return {"attributes": attributes, "identity": identity, "unet_evaluations": self.unet_evaluations}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], networks: Mapping[str, FaceNetwork]) -> Scorers:
         """What :meth:`to_dict` gave, with the networks that it does not hold."""
-        attributes = [AttributeScorer.from_dict(judge, networks.get(judge["column"])) for judge in values["attributes"]]
+        stored = values["attributes"]
+        attributes = [AttributeScorer.from_dict(scorer, networks.get(scorer["column"])) for scorer in stored]
         return cls(attributes, IdentityScale.from_dict(values["identity"]), values["unet_evaluations"])
 
 
@@ -84,7 +85,7 @@ def _sampled(task: Task) -> Scorers:
     z_sem = backend.sample_codes(range(SAMPLED_CODES))
     few, x_T = z_sem[:SAMPLED_FACES], backend.noise(range(SAMPLED_FACES))
     x_0 = backend.decode(few, x_T, num_steps=task.settings.prior_steps)
-    judges = []
+    scorers = []
     for pole in (task.target_poles, *poles):
         plain = uncalibrated(pole.column, pole)
         assert plain.latent is not None and plain.image is not None
@@ -94,20 +95,20 @@ def _sampled(task: Task) -> Scorers:
         latent = plain.latent if half is None else _spread(plain.latent, pole, 0.0, float(half))
         seen = raw[: len(x_0)]
         image = _sampled_clip(backend, plain.image, pole, x_0, seen) if backend.can_read_pictures else None
-        judge = AttributeScorer(pole.column, latent, image)
+        scorer = AttributeScorer(pole.column, latent, image)
         if (network := task.scorers.get(pole.column)) is not None:
             reading = _sampled_network(network, pole, x_0, seen, backend.layout)
-            judge = judge.with_network(network, reading, min_skill=task.settings.checks.min_skill)
+            scorer = scorer.with_network(network, reading, min_skill=task.settings.checks.min_skill)
             # measured against the probes' own words, which is no accuracy
-            judge = replace(judge, image=judge.image and replace(judge.image, accuracy=None))
-        judges.append(judge)
+            scorer = replace(scorer, image=scorer.image and replace(scorer.image, accuracy=None))
+        scorers.append(scorer)
     labels = [[str(bool(value)) for value in backend.probe(z_sem, pole.name) > 0.5] for pole in poles]
     latent_identity = LatentIdentity.fit(backend.normalize(z_sem), labels)
     cells = ["/".join(words) for words in zip(*(column[: len(x_0)] for column in labels), strict=True)]
     order = sorted(range(len(x_0)), key=lambda index: cells[index])
     through, cells = through_tensor(x_0[order], backend.batch_size), sorted(cells)
     scale = fit_scale(backend, task.identity, latent_identity, through, cells, least=task.settings.checks.identity)
-    return Scorers(judges, scale, backend.evaluations - before)
+    return Scorers(scorers, scale, backend.evaluations - before)
 
 
 def _sampled_clip(backend: Backend, plain: Reading, pole: Poles, x_0: torch.Tensor, raw: torch.Tensor) -> Reading:
@@ -171,28 +172,28 @@ def _from_originals(task: Task, faces: FaceDataset) -> Scorers:
     values = [[of_item[item][place] for item in ids] for place in range(len(columns))]
     through = through_faces(faces, ids, x_0, backend.batch_size)
     min_skill = task.settings.checks.min_skill
-    judges = []
+    scorers = []
     for place, (column, pole) in enumerate(zip(columns, [task.target_poles, *poles], strict=True)):
-        judge = calibrate(backend, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
+        scorer = calibrate(backend, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
         given = pole if place > 0 else None  # the target may stand either way: nothing walks along its dipole
-        if given and reads_backwards(backend, judge, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
+        if given and reads_backwards(backend, scorer, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
             raise _turned_round(given, backend)
         if (network := task.scorers.get(column)) is not None:
             reading = network_reading(network, through, values[place], backend.layout, column=column)
             reading = _filled(reading, pole) if reading is not None and pole is not None else reading
-            judge = judge.with_network(network, reading, min_skill=min_skill)
+            scorer = scorer.with_network(network, reading, min_skill=min_skill)
         # a walk is aimed by the latent reading; the target may be guarded by either
-        if judge.latent is None and (place > 0 or judge.image is None):
+        if scorer.latent is None and (place > 0 or scorer.image is None):
             raise PlanError(
-                f"The judges of editor '{backend.name}' cannot tell the groups of '{column}' apart in this dataset, so "
-                "its edits could not be verified. Use another editor, check the labels, or lower `min_skill`, "
+                f"The scorers of editor '{backend.name}' cannot tell the groups of '{column}' apart in this dataset, "
+                "so its edits could not be verified. Use another editor, check the labels, or lower `min_skill`, "
                 "checks=Checks(min_skill=.1) or --checks min_skill=.1."
             )
-        judges.append(judge)
+        scorers.append(scorer)
     effects = backend.effects([pole.name for pole in poles])
     latent = LatentIdentity.fit(backend.normalize(z_sem), values[1:], effects=effects)
     scale = fit_scale(backend, task.identity, latent, through, names, least=task.settings.checks.identity)
-    return Scorers(judges, scale)
+    return Scorers(scorers, scale)
 
 
 def _turned_round(pole: Poles, backend: Backend) -> PlanError:

@@ -62,7 +62,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "",
         "## Limits",
         "- Edited and sampled pictures are synthetic. They show nobody as they look and prove nothing about anybody.",
-        f"- The edits were judged by machines ({_judges(report)}); their errors are in here.",
+        f"- The edits were read by machines ({_scorers(report)}); their errors are in here.",
         "- Equal counts mitigate one association. They do not make a classifier fair: measure it (`vlbias audit`).",
         "- Labels of an edited picture that the edit made untrue (such as the age in years) are blank.",
     ]
@@ -72,11 +72,11 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _judges(report: Mapping[str, Any]) -> str:
+def _scorers(report: Mapping[str, Any]) -> str:
     """Who read the edits, in words."""
-    pictures = [judge.get("image") for judge in report["judges"].values()]
+    pictures = [scorer.get("image") for scorer in report["scorers"].values()]
     names = ["linear probes", *(image.get("name", "a CLIP") for image in pictures if image)]
-    identity = report["identity_judge"]
+    identity = report["identity_scorer"]
     names += [] if identity["kind"] in ("latent", "clip") else [f"{identity['name']} for identity"]
     return ", ".join(dict.fromkeys(map(in_markdown, names)))
 

@@ -13,7 +13,7 @@ __all__ = ["estimate"]
 
 # Tries that an edit takes in the mean: some are walked again, some donors are replaced.
 EXPECTED_TRIES = 1.3
-# The encoder and the judges beside the UNet.
+# The encoder and the scorers beside the UNet.
 OVERHEAD = 1.1
 # A PNG of a face.
 BYTES_PER_PIXEL = 2.0

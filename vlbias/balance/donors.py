@@ -211,7 +211,7 @@ class PriorDonors:
         return attempts
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Draw x_T; donors are decoded now only where identity is judged on pictures, else once their edit passes."""
+        """Draw x_T; donors are decoded now only where identity is read from pictures, else once their edit passes."""
         for attempt, code in zip(attempts, self.job.backend.noise([a.seed for a in attempts]), strict=True):
             attempt.x_T = code
         return self._decode_donors(attempts) if self.job.identity_sees_pictures else attempts

@@ -144,17 +144,17 @@ def calibrate(
     poles: Poles | None,
     min_skill: float,
 ) -> AttributeScorer:
-    """Calibrate both judges of one attribute on labelled originals.
+    """Calibrate both scorers of one attribute on labelled originals.
 
     Args:
-        backend: the judges.
+        backend: the scorers.
         column: label column.
         z_sem: codes (n, d) of the originals.
         x_0: the originals (n, 3, h, w).
         labels: n labels of ``column``.
         cells: n cell names (class x group): each cell weighs the same in a fit.
         poles: the dipole that reads the column, or ``None``.
-        min_skill: a judge below it (1 = never wrong, 0 = chance) is not used.
+        min_skill: a scorer below it (1 = never wrong, 0 = chance) is not used.
     """
     chosen: dict[str, Reading | None] = {}
     for where, tensor in (("latent", z_sem), ("image", x_0)):
@@ -171,7 +171,7 @@ def calibrate(
 
 def reads_backwards(
     backend: Backend,
-    judge: AttributeScorer,
+    scorer: AttributeScorer,
     z_sem: torch.Tensor,
     x_0: torch.Tensor,
     labels: Sequence[str],
@@ -181,9 +181,9 @@ def reads_backwards(
 ) -> bool:
     """Whether the dipole reads these originals well once its poles are swapped, and not as they are given.
 
-    Walks would then lead away from every group. The arguments are those of :func:`calibrate`, which made ``judge``.
+    Walks would then lead away from every group. The arguments are those of :func:`calibrate`, which made ``scorer``.
     """
-    if any(reading is not None and reading.kind == "dipole" for reading in (judge.latent, judge.image)):
+    if any(reading is not None and reading.kind == "dipole" for reading in (scorer.latent, scorer.image)):
         return False
     if len(set(labels)) < 2:
         return False

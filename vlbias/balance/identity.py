@@ -1,7 +1,7 @@
 """Is it still the same person? Scorers of identity, on one scale: 1 = the same face, 0 = two strangers.
 
 The scale is fitted to the dataset's own originals: nobody is there twice, so two faces of one cell are two strangers,
-and what the judge makes of them is its 0. How many strangers it takes for one person, and how many faces for their own
+and what the scorer makes of them is its 0. How many strangers it takes for one person, and how many faces for their own
 mirror image, is measured too and reported.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 #: editor's size.
 Identity = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-#: A judge to whom two strangers are more alike than this (cosine) cannot tell people apart here.
+#: A scorer to whom two strangers are more alike than this (cosine) cannot tell people apart here.
 ALL_ALIKE = 0.98
 #: Shares beyond which the report warns: strangers taken for one person, mirrored faces taken for two.
 MANY_STRANGERS, FEW_MIRRORED = 0.25, 0.75
@@ -112,14 +112,14 @@ class EmbeddingIdentity:
 
 @dataclass(frozen=True)
 class IdentityScale:
-    """What the identity judge of a run makes of faces that nobody edited; the same for every shard.
+    """What the identity scorer of a run makes of faces that nobody edited; the same for every shard.
 
     Attributes:
-        latent: the fitted latent judge.
-        strangers: median cosine of two strangers to a judge that compares embeddings: its 0.
+        latent: the fitted latent scorer.
+        strangers: median cosine of two strangers to a scorer that compares embeddings: its 0.
         strangers_pass: share of pairs of strangers, of one cell each, that would pass as the same face.
         mirrored_pass: share of faces that would pass with their own mirror image.
-        pairs: pairs of strangers looked at; 0 where the judge was not measured.
+        pairs: pairs of strangers looked at; 0 where the scorer was not measured.
     """
 
     latent: LatentIdentity
@@ -144,18 +144,18 @@ class IdentityScale:
         return {name: value for name, value in asdict(self).items() if name != "latent"}
 
     def warnings(self, kind: str | FaceNetwork | Identity) -> list[str]:
-        """What the measured shares say against the judge, one sentence each."""
+        """What the measured shares say against the scorer, one sentence each."""
         found, name = [], identity_name(kind)
         if self.strangers_pass is not None and self.strangers_pass > MANY_STRANGERS:
             found.append(
-                f"the identity judge {name} takes {self.strangers_pass:.0%} of strangers for one person. Raise "
+                f"the identity scorer {name} takes {self.strangers_pass:.0%} of strangers for one person. Raise "
                 "Checks(identity=...) or use a face network."
             )
-        # to a recogniser a mirrored face is the same face; the other judges see that it looks the other way
+        # to a recogniser a mirrored face is the same face; the other scorers see that it looks the other way
         mirrored = self.mirrored_pass if isinstance(kind, FaceNetwork) else None
         if mirrored is not None and mirrored < FEW_MIRRORED:
             found.append(
-                f"the identity judge {name} takes only {mirrored:.0%} of faces and their own mirror images "
+                f"the identity scorer {name} takes only {mirrored:.0%} of faces and their own mirror images "
                 "for one person: it is unsure here, or its pictures are cut or normalised in a wrong way."
             )
         return found
@@ -187,12 +187,12 @@ def resolve_identity(
 
 
 def identity_name(kind: str | FaceNetwork | Identity) -> str:
-    """The judge's name, for reports and messages."""
+    """The scorer's name, for reports and messages."""
     return kind if isinstance(kind, str) else str(getattr(kind, "name", getattr(kind, "__name__", "custom")))
 
 
 def identity_scorer(backend: Backend, kind: str | FaceNetwork | Identity, scale: IdentityScale) -> Identity:
-    """The identity judge of a run.
+    """The identity scorer of a run.
 
     Args:
         backend: gives the spaces, and how faces lie in the pictures.
@@ -211,7 +211,7 @@ def identity_scorer(backend: Backend, kind: str | FaceNetwork | Identity, scale:
 
 
 def _by_embedding(backend: Backend, kind: str | FaceNetwork | Identity) -> EmbeddingIdentity | None:
-    """A judge that compares embeddings, not yet on the scale; ``None`` for any other kind."""
+    """A scorer that compares embeddings, not yet on the scale; ``None`` for any other kind."""
     if isinstance(kind, FaceNetwork):
         network, layout = kind, backend.layout
         return EmbeddingIdentity(
@@ -231,7 +231,7 @@ def fit_scale(
     *,
     least: float,
 ) -> IdentityScale:
-    """Measure the identity judge on originals.
+    """Measure the identity scorer on originals.
 
     Args:
         backend: gives the spaces.
@@ -244,16 +244,16 @@ def fit_scale(
     Raises:
         PlanError: an embedder that gives NaN, or to which all faces are alike.
     """
-    judge = _by_embedding(backend, kind)
-    if judge is None and kind != "latent":
+    scorer = _by_embedding(backend, kind)
+    if scorer is None and kind != "latent":
         return IdentityScale(latent)  # a callable of the user's own, on a scale of its own
     places = [i for i in range(1, len(cells)) if cells[i] == cells[i - 1]] or list(range(1, len(cells)))
     before = [i - 1 for i in places]
-    if judge is None:
+    if scorer is None:
         normalize = backend.normalize
         z, z_mirrored = through(None, _both_ways(lambda x: normalize(backend.encode(x)))).unbind(1)
         return _measured(IdentityScale(latent), latent(z[before], z[places]), latent(z, z_mirrored), least)
-    e, e_mirrored = through(judge.image_size, _both_ways(judge.embed)).unbind(1)
+    e, e_mirrored = through(scorer.image_size, _both_ways(scorer.embed)).unbind(1)
     if not bool(torch.isfinite(e).all()):
         unread = int((~torch.isfinite(e)).any(dim=1).sum())
         raise PlanError(
@@ -267,9 +267,9 @@ def fit_scale(
             f"`identity`: to {identity_name(kind)} all originals are alike (median cosine of two strangers "
             f"{strangers:.3f}), so it cannot tell a changed person. Check its size, mean, std, range and channels."
         )
-    judge = replace(judge, strangers=strangers)
-    mirrored = judge.of_cosines((e * e_mirrored).sum(dim=1))
-    return _measured(IdentityScale(latent, strangers), judge.of_cosines(cosines), mirrored, least)
+    scorer = replace(scorer, strangers=strangers)
+    mirrored = scorer.of_cosines((e * e_mirrored).sum(dim=1))
+    return _measured(IdentityScale(latent, strangers), scorer.of_cosines(cosines), mirrored, least)
 
 
 def _both_ways(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:

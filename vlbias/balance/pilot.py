@@ -12,7 +12,7 @@ from vlbias.balance.calibration import calibrated_scorers
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.plan import Plan
 from vlbias.balance.round_trip import evaluations_of, trips_of
-from vlbias.balance.run import check_can_judge, job_of
+from vlbias.balance.run import check_can_read, job_of
 from vlbias.balance.task import Task
 from vlbias.progress import track
 
@@ -37,7 +37,7 @@ def priced_by_pilot(task: Task, plan: Plan, num_edits: int, *, show_progress: bo
     assert plan.cost is not None  # every plan of a balancer has a price to begin with
     chosen = np.unique(np.linspace(0, len(plan) - 1, min(num_edits, len(plan))).round().astype(int))
     rows: list[dict[str, Any]] = plan.table.iloc[chosen].to_dict("records")  # type: ignore[assignment]
-    check_can_judge(task)
+    check_can_read(task)
     scorers = calibrated_scorers(task)
     job = job_of(task, plan, scorers)
     evaluations, seconds = [], []

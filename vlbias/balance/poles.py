@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlbias.attributes import followers, of_column, orientation
+from vlbias.attributes import followers, of_column
 from vlbias.errors import PlanError
 from vlbias.labels import label_text, label_texts
 from vlbias.paths import Dipole
@@ -139,9 +139,9 @@ def resolve_poles(
     name = next((alias for alias in aliases if alias in names), None)
     if name is None or not set(values) <= set(positions):
         return None
-    sign = 1
-    if attribute is not None and isinstance(dipoles, Mapping):
-        sign = orientation(attribute.name, dipoles[name].positive, dipoles[name].negative)
+    # a dipole of a known attribute has the registry's positive pole, unless its prompts are the registry's, turned
+    turned = attribute is not None and isinstance(dipoles, Mapping) and attribute.is_turned(dipoles[name].positive)
+    sign = -1 if turned else 1
     return Poles(column, name, {value: sign * place for value, place in positions.items()})
 
 

@@ -41,14 +41,14 @@ from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
 from vlbias.version import __version__
 
-__all__ = ["Result", "Run", "check_can_judge", "job_of"]
+__all__ = ["Result", "Run", "check_can_read", "job_of"]
 
 
-def check_can_judge(task: Task) -> None:
+def check_can_read(task: Task) -> None:
     """Refuse a back end that reads no pictures where nothing else does."""
     if not task.backend.can_read_pictures and not set(task.columns) <= set(task.scorers):
         raise PlanError(
-            f"Editor '{task.backend.name}' has no CLIP to judge edits with. Load it with clip=..., or give "
+            f"Editor '{task.backend.name}' has no CLIP to read edits with. Load it with clip=..., or give "
             f"`scorers` for {', '.join(task.columns)}."
         )
 
@@ -152,7 +152,7 @@ class Run:
         out_dir: the output folder: new, empty, or of this same job.
         originals: what happens to the pictures that are not edited.
         shard: (i, n) for the chunks i, i+n, ...; ``None`` for all.
-        show: whether progress is shown on stderr.
+        show_progress: whether a line on stderr tells how far it is.
 
     Raises:
         OutputError: the folder holds something else, or lies in the dataset, or cannot be written.
@@ -167,7 +167,7 @@ class Run:
         *,
         originals: str,
         shard: tuple[int, int] | None,
-        show: bool,
+        show_progress: bool,
     ):
         out, self.part = Path(out_dir), _shard(shard)
         faces = task.faces
@@ -175,7 +175,7 @@ class Run:
         if root is not None and root in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
         check_classes(task.settings.layout, faces, task.target)
-        self.task, self.plan, self.originals, self.show = task, plan, originals, show
+        self.task, self.plan, self.originals, self.show_progress = task, plan, originals, show_progress
         self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
         if faces is not None and task.settings.pseudonymise:
             self._rename(faces)
@@ -246,7 +246,7 @@ class Run:
                 kept, rejected = kept + len(values["kept"]), rejected + _turned_down(values["rejected"])
                 resumed += item.size
         total = sum(item.size for item in work.values())
-        with track(total, "balancing", unit, show=self.show) as bar:
+        with track(total, "balancing", unit, show=self.show_progress) as bar:
             bar.resume_at(resumed)
             for number, item in work.items():
                 if self.folder.has_chunk(number, item.rows):
@@ -260,23 +260,23 @@ class Run:
 
     def _job(self) -> Job:
         """What all chunks share; the scorers are calibrated once for all shards."""
-        check_can_judge(self.task)
+        check_can_read(self.task)
         if not len(self.plan):
-            judges = Scorers([AttributeScorer(name, None, None) for name in self.task.columns], None)
+            scorers = Scorers([AttributeScorer(name, None, None) for name in self.task.columns], None)
         else:
-            if not self.folder.has("judges.json"):
-                self.folder.first_wins("judges.json", calibrated_scorers(self.task).to_dict())
-            judges = self._read_scorers()
-        return job_of(self.task, self.plan, judges)
+            if not self.folder.has("scorers.json"):
+                self.folder.first_wins("scorers.json", calibrated_scorers(self.task).to_dict())
+            scorers = self._read_scorers()
+        return job_of(self.task, self.plan, scorers)
 
     def _read_scorers(self) -> Scorers:
-        values = self.folder.read("judges.json")
+        values = self.folder.read("scorers.json")
         try:
             scorers = Scorers.from_dict(values, self.task.scorers)
             if [scorer.column for scorer in scorers.attributes] != self.task.columns:
                 raise ValueError("other columns")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            path = self.folder.state / "judges.json"
+            path = self.folder.state / "scorers.json"
             raise OutputError(
                 f"{path} is damaged ({error}). Remove {path.parent} to begin anew, and run the same command again."
             ) from error
@@ -287,7 +287,7 @@ class Run:
     def _export(self, job: Job, trips: range) -> None:
         """Write the dataset from its finished chunks."""
         total = 0 if self.task.faces is None or self.originals == "omit" else len(self.task.faces.table)
-        with track(total, "writing", "originals", show=self.show and total > 0) as bar:
+        with track(total, "writing", "originals", show=self.show_progress and total > 0) as bar:
             assemble(
                 self.folder,
                 self.task,
@@ -308,7 +308,7 @@ class Run:
             protected=self.task.protected,
             splits=self.plan.settings["splits"],
             settings=self.task.leak,
-            show_progress=self.show,
+            show_progress=self.show_progress,
         )
 
     def _measure_again(self) -> None:
@@ -336,12 +336,12 @@ class Run:
             "editor_license": self.task.backend.license,
             "checks": asdict(self.task.settings.checks),
             "calibration_evaluations": job.calibration_evaluations,
-            "judges": {judge.column: judge.summary() for judge in (job.target, *job.protected)},
+            "scorers": {scorer.column: scorer.summary() for scorer in (job.target, *job.protected)},
             "enough": {
-                kind: max(enough(getattr(judge, kind), self.task.settings.checks) for judge in job.protected)
+                kind: max(enough(getattr(scorer, kind), self.task.settings.checks) for scorer in job.protected)
                 for kind in ("latent", "image")
             },
-            "identity_judge": self._identity_details(job),
+            "identity_scorer": self._identity_details(job),
             "size": self.task.settings.size,
             **({} if self.task.settings.layout == "flat" else {"layout": self.task.settings.layout}),
             **({"pseudonymised": True} if self.task.settings.pseudonymise else {}),
@@ -359,7 +359,7 @@ class Run:
         return {"kind": kind, "name": identity_name(self.task.identity), **digest, **job.identity_scale.summary()}
 
     def _warnings(self, job: Job) -> list[str]:
-        said = [text for judge in (job.target, *job.protected) for text in judge.warnings()]
+        said = [text for scorer in (job.target, *job.protected) for text in scorer.warnings()]
         # a limit that half of all strangers reach asks for no judgement
         return said + (job.identity_scale.warnings(self.task.identity) if job.checks.identity > 0 else [])
 
@@ -384,7 +384,7 @@ class Run:
             "backend": dict(self.task.backend.fingerprint()),
             "editor_license": self.task.backend.license,
             "identity": face,
-            "judges": {column: network.fingerprint for column, network in self.task.scorers.items()},
+            "scorers": {column: network.fingerprint for column, network in self.task.scorers.items()},
             "prior_steps": self.task.settings.prior_steps,
             "keep_pairs": self.task.settings.keep_pairs,
             "originals": self.originals,

@@ -2,7 +2,7 @@
 
 ```
 OUT/.state/job.json        what this run is; another job is refused
-OUT/.state/judges.json     calibrated scorers, the same for every shard
+OUT/.state/scorers.json     calibrated scorers, the same for every shard
 OUT/.state/chunks/0003/    result.json and pictures of a finished chunk, with their digests
 OUT/.state/tmp/            work in progress; may be lost at any moment
 OUT/.state/done.json       all files are in place; their digests
@@ -102,7 +102,7 @@ class RunFolder:
         """
         remedy = {
             "job.json": f"Remove {self.state} to begin the run anew",
-            "judges.json": f"Remove {self.state} to begin the run anew",
+            "scorers.json": f"Remove {self.state} to begin the run anew",
         }
         try:
             return read_object(self.state / name)

@@ -1,8 +1,8 @@
-"""What the judges read, in one unit: 0 on the border of a group, 1 where its typical member stands.
+"""What the scorers read, in one unit: 0 on the border of a group, 1 where its typical member stands.
 
-Two judges read every attribute: the latent probes, from a semantic code, and CLIP, from a picture. Their raw log-odds
+Two scorers read every attribute: the latent probes, from a semantic code, and CLIP, from a picture. Their raw log-odds
 differ in offset and scale from dataset to dataset, so both are calibrated on the dataset's own labelled originals: the
-median log-odds of each group become its anchor. A judge that cannot tell the groups apart on these originals is not
+median log-odds of each group become its anchor. A scorer that cannot tell the groups apart on these originals is not
 used; a linear reading fitted to their labels takes its place, and the report says so. A network of the user's own (an
 age or gender classifier) may take CLIP's place: it is calibrated on the same originals, and used if it reads them well.
 """
@@ -69,7 +69,7 @@ class Margins:
 
 @dataclass(frozen=True)
 class Reading:
-    """One judge's reading of one attribute.
+    """One scorer's reading of one attribute.
 
     Attributes:
         kind: ``dipole`` (log-odds of a dipole's positive pole, one number a face) or ``fitted`` (one logit a label); of
@@ -157,7 +157,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class AttributeScorer:
-    """Both judges of one attribute; one of them may be blind (``None``).
+    """Both scorers of one attribute; one of them may be blind (``None``).
 
     Attributes:
         column: the attribute.
@@ -207,11 +207,11 @@ class AttributeScorer:
         """Says so where the user's network is not asked."""
         if self.network is None or (self.image is not None and self.image.is_of_network):
             return []
-        instead = "CLIP judged in its place" if self.image is not None else "no judge of pictures took its place"
+        instead = "CLIP reads it in its place" if self.image is not None else "no scorer of pictures took its place"
         why = "cannot tell the groups apart at all"
         if self.spare is not None and self.spare.accuracy is not None:
             why = f"reads only {self.spare.accuracy:.0%} of the faces it was tried on right, too few for `min_skill`"
-        return [f"the judge {self.network.name} of '{self.column}' {why}; {instead}."]
+        return [f"the scorer {self.network.name} of '{self.column}' {why}; {instead}."]
 
     def with_network(self, network: FaceNetwork, reading: Reading | None, *, min_skill: float) -> AttributeScorer:
         """The same with a network of the user's own in CLIP's place, if it is skilled enough.
@@ -229,17 +229,17 @@ class AttributeScorer:
 def read(
     backend: Backend, reading: Reading, where: str, tensor: torch.Tensor, *, network: FaceNetwork | None = None
 ) -> torch.Tensor:
-    """Raw log-odds, logits or numbers of one judge.
+    """Raw log-odds, logits or numbers of one scorer.
 
     Args:
-        backend: the judges.
+        backend: the scorers.
         reading: what to read.
         where: ``latent`` for semantic codes (b, d), ``image`` for pictures (b, 3, h, w).
         tensor: the codes or pictures.
         network: of the user's own, for a reading that is its.
     """
     if reading.is_of_network:
-        assert network is not None  # a judge carries the network whose reading it has
+        assert network is not None  # a scorer carries the network whose reading it has
         return network_raw(network, tensor, backend.layout)
     if reading.kind == "dipole":
         probability = backend.probe(tensor, reading.name) if where == "latent" else backend.score(tensor, reading.name)

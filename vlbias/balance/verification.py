@@ -39,7 +39,7 @@ class Checks(Settings):
 
     Attributes:
         goal: latent margin at which a walk stops, > 0; 1 walks as far as the typical member stands.
-        sure: both judges must see the edit so far inside the protected group that this share of the originals which
+        sure: both scorers must see the edit so far inside the protected group that this share of the originals which
             read so belong to it, 0.5..1 (see ``Reading.sure_margin``).
         reached: a margin that both must see instead, the same for all; ``None`` leaves it to ``sure``.
         donor: a donor whose latent margin in the *wanted* group is above this is there already. One between the border
@@ -50,7 +50,7 @@ class Checks(Settings):
         identity: least similarity, 1 = the same face, 0 = as unlike as two faces drawn at random.
         retries: further walks (shorter or longer) before the next donor is taken.
         max_strength: longest walk, in calibrated strength.
-        min_skill: a judge that reads a dataset's own labels worse than this is not used (1 = never wrong, 0 = chance).
+        min_skill: a scorer that reads a dataset's own labels worse than this is not used (1 = never wrong, 0 = chance).
     """
 
     goal: float = number(1.0, above=0)
@@ -75,7 +75,7 @@ class Checks(Settings):
 
 @dataclass(frozen=True)
 class Scores:
-    """What the judges read of one edit; ``None`` where a judge is blind."""
+    """What the scorers read of one edit; ``None`` where a scorer is blind."""
 
     protected_latent: float | None
     protected_image: float | None
@@ -99,7 +99,7 @@ UNCALIBRATED = 0.4
 
 
 def enough(reading: Reading | None, checks: Checks) -> float:
-    """The margin of one judge from which an edit has arrived in the protected group."""
+    """The margin of one scorer from which an edit has arrived in the protected group."""
     if checks.reached is not None:
         return checks.reached
     found = None if reading is None else reading.sure_margin(checks.sure)

@@ -136,7 +136,7 @@ def labeller_of(text: str, *, column: str = "", clip: Clip | None = None, layout
             ``"clip:LABEL=PROMPT[|PROMPT];LABEL=PROMPT"`` (zero-shot), ``"clip"`` alone for a column that
             ``vlbias.attributes`` knows, or ``"file:PATH"`` (a classifier, see :func:`vlbias.networks.load_network`).
         column: which is labelled, for ``"clip"`` alone.
-        clip: judge of the zero-shot labels.
+        clip: scorer of the zero-shot labels.
         layout: how faces lie in the pictures, a key of ``LAYOUTS``.
 
     Raises:

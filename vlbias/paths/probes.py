@@ -90,7 +90,7 @@ class Probes(nn.Module):
 
         Args:
             z_sem: codes (n, d) as the encoder gives them.
-            labels: name => (n,) numbers in [0, 1]: 1 positive pole, 0 negative, between them how sure a judge was; NaN
+            labels: name => (n,) numbers in [0, 1]: 1 positive pole, 0 negative, between them how sure a scorer was; NaN
                 for missing.
             dipoles: the texts behind the names, kept with the probes.
             penalty: of the squared weights (mean loss + penalty * |w|^2).

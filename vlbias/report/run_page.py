@@ -1,4 +1,4 @@
-"""The values of a balance run's page: counts, pairs, rejects, judges, limits, provenance."""
+"""The values of a balance run's page: counts, pairs, rejects, scorers, limits, provenance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REJECT_EXAMPLES = 12
 
 REASONS = {
     "unreadable": "The donor’s file could not be read.",
-    "already_in_group": "Before any edit the donor read as the wanted group: its label or the judge is wrong.",
+    "already_in_group": "Before any edit the donor read as the wanted group: its label or the scorer is wrong.",
     "out_of_reach": "No allowed strength carried the face into the wanted group.",
     "donor_unclear": "A face sampled from the prior did not look like what its code said.",
     "protected_not_reached": "The picture did not read as the wanted group after the edit.",
@@ -67,7 +67,7 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
         "edits": _edits(files),
         "rejected": _rejected(files),
         "leak": leak_values(report),
-        "judges": _judges(files),
+        "scorers": _scorers(files),
         "labelling": [labelling_values(report) for report in files.labelling],
         "limits": _limits(files),
         "asked": _asked(report),
@@ -226,7 +226,7 @@ def _edits(files: RunFiles) -> dict[str, Any]:
         else "No edit was kept.",
         "moves": moves[:MAX_PAIRS],
         "weakest": [_pair(files, row) for _, row in weakest.iterrows()],
-        "weakest_note": "The edits that passed a check by the least. Judge the method by these.",
+        "weakest_note": "The edits that passed a check by the least. Scorer the method by these.",
     }
 
 
@@ -294,17 +294,17 @@ def _accepted(files: RunFiles, row: Any) -> dict[str, Any] | None:
     return None if best.empty else _pair(files, best.iloc[0])
 
 
-def _judges(files: RunFiles) -> dict[str, Any]:
+def _scorers(files: RunFiles) -> dict[str, Any]:
     report = files.report
     rows = [
         {
             "column": column,
-            "judge": _judge_name(where, reading),
+            "scorer": _scorer_name(where, reading),
             "kind": "none: blind here" if reading is None else reading.get("kind", ""),
             "accuracy": None if reading is None else reading.get("balanced_accuracy"),
         }
-        for column, judge in report.get("judges", {}).items()
-        for where, reading in judge.items()
+        for column, scorer in report.get("scorers", {}).items()
+        for where, reading in scorer.items()
         if where != "not_asked" or reading is not None
     ]
     scores = []
@@ -326,26 +326,26 @@ def _judges(files: RunFiles) -> dict[str, Any]:
         "intro": "Each edit was read twice, from the semantic code and from the finished picture, by those named here. "
         "It was kept if the protected attribute had arrived, the target had stayed, and the face was still the same. A "
         "target that the donor itself showed weakly may fall below what is needed by as little as it did there."
-        + _identity_note(report.get("identity_judge", {})),
+        + _identity_note(report.get("identity_scorer", {})),
         "rows": rows,
         "scores": scores,
     }
 
 
-def _judge_name(where: str, reading: Mapping[str, object] | None) -> str:
+def _scorer_name(where: str, reading: Mapping[str, object] | None) -> str:
     if where == "latent":
         return "linear probe on the semantic code"
     name = (reading or {}).get("name", "CLIP")
     return f"{name} on the picture" if where == "image" else f"{name}, not asked"
 
 
-def _identity_note(judge: Mapping[str, Any]) -> str:
-    """Who judged identity, and what it made of faces that nobody edited."""
-    if not judge:
+def _identity_note(scorer: Mapping[str, Any]) -> str:
+    """Who read identity, and what it made of faces that nobody edited."""
+    if not scorer:
         return ""
     names = {"latent": "the distance of semantic codes", "clip": "CLIP's image features"}
-    text = f" Identity was judged by {names.get(judge['name'], judge['name'])}"
-    shares = (judge.get("strangers_pass"), judge.get("mirrored_pass"))
+    text = f" Identity was read by {names.get(scorer['name'], scorer['name'])}"
+    shares = (scorer.get("strangers_pass"), scorer.get("mirrored_pass"))
     if None in shares:
         return text + "."
     strangers, mirrored = (f"{share:.0%}" for share in shares)
@@ -396,8 +396,8 @@ def _limits(files: RunFiles) -> list[str]:
     report = files.report
     limits = [
         "Edited pictures are synthetic. They show nobody as they look and prove nothing about anybody.",
-        "Edits were judged by machines, whose own errors are listed above. An edit may pass and still look wrong, or "
-        "change something that no judge watches.",
+        "Edits were read by machines, whose own errors are listed above. An edit may pass and still look wrong, or "
+        "change something that no scorer watches.",
         f"Equal counts weaken one association, {report['target']} with {', '.join(report['protected'])}. Others are as "
         "they were, and a classifier may still treat groups differently.",
         "Labels are those of the dataset. Where they are wrong or coarse, so is the balance.",
@@ -482,17 +482,17 @@ def _command(report: Mapping[str, Any]) -> str:
     alignment = report.get("alignment") or {}
     if "write" in alignment:
         words += ["--align", "--write", alignment["write"], "--face", alignment["face"]]
-    return shlex.join(words + _judge_options(report))
+    return shlex.join(words + _scorer_options(report))
 
 
-def _judge_options(report: Mapping[str, Any]) -> list[str]:
+def _scorer_options(report: Mapping[str, Any]) -> list[str]:
     """The options that name networks of the user's own, by their files' names."""
     words = []
-    identity = report.get("identity_judge", {})
+    identity = report.get("identity_scorer", {})
     if identity.get("kind", "latent") not in ("latent", "custom"):
         words += ["--identity", str(identity["name"])]
-    for column, judge in report.get("judges", {}).items():
-        for reading in (judge.get("image"), judge.get("not_asked")):
+    for column, scorer in report.get("scorers", {}).items():
+        for reading in (scorer.get("image"), scorer.get("not_asked")):
             if reading is not None and "name" in reading:
                 words += ["--scorer", f"{column}={reading['name']}"]
     return words

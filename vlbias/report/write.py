@@ -65,7 +65,7 @@ def write(
     if values["labelling"]:
         contents.append(("labels", "Labels"))
     contents += [("leak", "Leak")] if values["leak"] else []
-    contents += [("judges", "Judges"), ("cost", "Cost"), ("limits", "Distrust"), ("provenance", "Again")]
+    contents += [("scorers", "Scorers"), ("cost", "Cost"), ("limits", "Distrust"), ("provenance", "Again")]
     values["contents"] = contents
     page = _write_page(files.out, "balance.html.j2", values)
     if audit is not None:

@@ -85,7 +85,7 @@ class BalancerFill:
             # Each donor gives its own edit or none: the simulation brings its own reserves.
             table = wanted.assign(chunk=chunks, reserves="[]").reset_index(drop=True)
             result = balancer.run(
-                faces, dataclasses.replace(plan, table=table), folder, originals="omit", progress=True
+                faces, dataclasses.replace(plan, table=table), folder, originals="omit", show_progress=True
             )
         made = result.table[result.table["origin"] == "edited"]
         if made.empty:

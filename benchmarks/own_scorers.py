@@ -1,6 +1,6 @@
-"""How well judges of your own read a dataset's labelled photographs, beside the editor's, and whom they take for whom.
+"""How well scorers of your own read a dataset's labelled photographs, beside the editor's, and whom they take for whom.
 
-    python benchmarks/own_judges.py UTKFace/ --scorer gender=gender-v1.onnx --scorer age_group=age-v1.onnx
+    python benchmarks/own_scorers.py UTKFace/ --scorer gender=gender-v1.onnx --scorer age_group=age-v1.onnx
         [--editor utkface-64] [--identity face.onnx] [--faces 400]
 
 For every column of --scorer the balanced accuracy of each scorer, calibrated as `vlbias balance` does it: the borders
@@ -60,13 +60,13 @@ def seen(backend: Renderer, faces: FaceDataset, ids: list[str]) -> tuple:
 
 
 def attribute(backend: Renderer, faces: FaceDataset, column: str, files: dict[str, str], most: int) -> None:
-    """One column: the editor's two judges and the user's, at full size and at the editor's."""
+    """One column: the editor's two scorers and the user's, at full size and at the editor's."""
     network = resolve_scorers(backend, files, files)[column]
     ids, labels = drawn(faces, column, most)
     x_0, z_sem, through = seen(backend, faces, ids)
     poles = resolve_poles(column, set(labels), backend.dipoles)
-    judge = calibrate(backend, column, z_sem, x_0, labels, labels, poles=poles, min_skill=0)
-    readings = {"latent probe": judge.latent, "CLIP": judge.image}
+    scorer = calibrate(backend, column, z_sem, x_0, labels, labels, poles=poles, min_skill=0)
+    readings = {"latent probe": scorer.latent, "CLIP": scorer.image}
     small = through_tensor(x_0, backend.batch_size)
     looks: dict[str, Through] = {"": through, f" at {backend.image_size} px": small}
     for words, look in looks.items():
@@ -77,7 +77,7 @@ def attribute(backend: Renderer, faces: FaceDataset, column: str, files: dict[st
 
 
 def identity(backend: Renderer, faces: FaceDataset, name: str, column: str, most: int) -> None:
-    """What the identity judge makes of strangers, and of faces and their mirror images."""
+    """What the identity scorer makes of strangers, and of faces and their mirror images."""
     ids, labels = drawn(faces, column, most)
     _, z_sem, through = seen(backend, faces, ids)
     latent = LatentIdentity.fit(backend.normalize(z_sem), [labels])

@@ -43,7 +43,7 @@ def test_files_are_taken(call):
         ("--scorer skin=gone.onnx", "gone.onnx does not exist. Give a local file"),
     ],
 )
-def test_what_cannot_judge_ends_with_one_clear_line(call, monkeypatch, capsys, line, message):
+def test_what_cannot_read_ends_with_one_clear_line(call, monkeypatch, capsys, line, message):
     monkeypatch.setattr("sys.argv", ["vlbias", *shlex.split(f"{BALANCE} {line}")])
     with pytest.raises(SystemExit) as stopped:
         main()

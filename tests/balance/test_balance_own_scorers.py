@@ -45,7 +45,7 @@ def balancer(editor, **settings):
 
 def run(editor, faces, out, *, limit=None, shard=None, **settings):
     job = balancer(editor, **settings)
-    return job.run(faces, job.plan(faces, limit=limit), out, shard=shard, progress=False)
+    return job.run(faces, job.plan(faces, limit=limit), out, shard=shard, show_progress=False)
 
 
 def linear_file(path, patterns, rows, scale=1.0, **about):
@@ -81,10 +81,10 @@ def test_a_face_network_judges_identity_and_the_report_says_so(editor, faces, tm
     assert result.report["edits"]["kept"] == 29
     scores = result.table["score_identity"].dropna()
     assert len(scores) == 29 and scores.min() > 0.9 and scores.max() <= 1
-    judge = result.report["identity_judge"]
-    assert (judge["kind"], judge["name"], judge["sha256"]) == ("face network", "who.onnx", load_network(who).digest)
+    scorer = result.report["identity_scorer"]
+    assert (scorer["kind"], scorer["name"], scorer["sha256"]) == ("face network", "who.onnx", load_network(who).digest)
     # 47 originals in 4 cells: each but the first of a cell with the one before it
-    assert judge["pairs"] == 43 and 0 <= judge["strangers_pass"] < 0.5 and abs(judge["strangers"]) < 0.5
+    assert scorer["pairs"] == 43 and 0 <= scorer["strangers_pass"] < 0.5 and abs(scorer["strangers"]) < 0.5
 
 
 def test_edits_that_change_the_person_are_turned_down(tiny, faces, tmp_path, who):
@@ -106,26 +106,26 @@ def test_identity_is_one_for_the_same_face_and_nought_for_strangers(editor, who)
     pairs = [(i - 1, i) for i in range(1, 60) if i != 30]
     cosines = torch.stack([(e[a] * e[b]).sum() for a, b in pairs])
     assert scale.pairs == 58 and scale.strangers == pytest.approx(float(cosines.median()))
-    judge = EmbeddingIdentity(lambda x: network.embeddings(x, layout="ffhq"), scale.strangers)
-    assert torch.allclose(judge(None, x, None, x), torch.ones(60).double())
-    strangers = torch.stack([judge(None, x[a : a + 1], None, x[b : b + 1])[0] for a, b in pairs])
+    scorer = EmbeddingIdentity(lambda x: network.embeddings(x, layout="ffhq"), scale.strangers)
+    assert torch.allclose(scorer(None, x, None, x), torch.ones(60).double())
+    strangers = torch.stack([scorer(None, x[a : a + 1], None, x[b : b + 1])[0] for a, b in pairs])
     assert float(strangers.median()) == pytest.approx(0, abs=1e-9)
     assert scale.strangers_pass == pytest.approx(float((strangers >= 0.4).double().mean()), abs=1e-4)
     assert IdentityScale.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
 
 
-def test_every_judge_by_name_is_measured(tiny, faces, tmp_path):
+def test_every_scorer_by_name_is_measured(tiny, faces, tmp_path):
     for kind in ("latent", "clip"):
         result = run(tiny.TinyEditor(), faces, tmp_path / kind, identity=kind, limit=4)
-        judge = result.report["identity_judge"]
-        assert judge["kind"] == judge["name"] == kind and judge["pairs"] == 43
-    assert judge["strangers"] != 0  # CLIP's features of two strangers are not at right angles
+        scorer = result.report["identity_scorer"]
+        assert scorer["kind"] == scorer["name"] == kind and scorer["pairs"] == 43
+    assert scorer["strangers"] != 0  # CLIP's features of two strangers are not at right angles
     own = run(tiny.TinyEditor(), faces, tmp_path / "own", identity=lambda *_: torch.ones(len(_[0])), limit=4)
-    assert own.report["identity_judge"]["kind"] == "custom" and own.report["identity_judge"]["pairs"] == 0
+    assert own.report["identity_scorer"]["kind"] == "custom" and own.report["identity_scorer"]["pairs"] == 0
 
 
 class Watching:
-    """An identity judge that notes what it is shown."""
+    """An identity scorer that notes what it is shown."""
 
     image_size = 20
 
@@ -137,20 +137,20 @@ class Watching:
         return torch.ones(len(z_donor))
 
 
-def test_a_judge_may_ask_for_the_written_pictures_at_its_own_size(editor, faces, tmp_path):
+def test_a_scorer_may_ask_for_the_written_pictures_at_its_own_size(editor, faces, tmp_path):
     root = tmp_path / "photos"
     root.mkdir()
     for item in faces.ids:
         faces.image(item).resize((24, 24), Image.Resampling.NEAREST).save(root / f"{item}.png")
     large = replace(faces, root=root)
-    judge = Watching()
-    result = run(editor, large, tmp_path / "out", identity=judge, limit=8)
-    assert judge.seen and all(part.shape[1:] == (3, 20, 20) for pair in judge.seen for part in pair)
+    scorer = Watching()
+    result = run(editor, large, tmp_path / "out", identity=scorer, limit=8)
+    assert scorer.seen and all(part.shape[1:] == (3, 20, 20) for pair in scorer.seen for part in pair)
     edits = result.table[result.table["origin"] == "edited"]
     written = [to_tensor(Image.open(result.out_dir / name), 20)[0] for name in edits["file_name"]]
-    shown = torch.cat([pair[1] for pair in judge.seen])
+    shown = torch.cat([pair[1] for pair in scorer.seen])
     assert all((shown == picture).flatten(1).all(1).any() for picture in written)
-    donors = torch.cat([pair[0] for pair in judge.seen])
+    donors = torch.cat([pair[0] for pair in scorer.seen])
     assert all((donors == large.tensor([item], 20)[0]).flatten(1).all(1).any() for item in edits["source_id"])
 
 
@@ -215,13 +215,13 @@ def test_no_warning_where_identity_is_not_asked_for(editor, faces, tmp_path, who
     asked = run(editor, faces, tmp_path / "asked", identity=who, limit=2, checks=Checks(identity=0.01))
     assert "who.onnx takes " in asked.report["warnings"][0]
     off = run(editor, faces, tmp_path / "off", identity=who, limit=2, checks=Checks(identity=-9))
-    assert off.report["identity_judge"]["strangers_pass"] == 1 and off.report["warnings"] == []
+    assert off.report["identity_scorer"]["strangers_pass"] == 1 and off.report["warnings"] == []
 
 
 # -- what is refused at once ------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_judge_is_refused_before_anything_starts(editor, tmp_path, who):
+def test_what_is_no_scorer_is_refused_before_anything_starts(editor, tmp_path, who):
     with pytest.raises(ConfigError, match="`identity` must be .* got 'face.onnx', and there is no such file"):
         balancer(editor, identity="face.onnx")
     with pytest.raises(CheckpointError, match="holds no network"):
@@ -260,11 +260,11 @@ def test_a_classifier_takes_the_place_of_clip(editor, faces, tmp_path):
     onnx_files.write(path, nodes, [("w", weight)])
     result = run(editor, faces, tmp_path / "out", scorers={"skin": path})
     assert result.report["edits"]["kept"] == 29 and result.report["warnings"] == []
-    judge = result.report["judges"]["skin"]
-    assert judge["image"] == {"kind": "classes", "name": "skin.onnx", "balanced_accuracy": 1.0}
-    assert judge["not_asked"]["kind"] == "dipole" and judge["latent"]["kind"] == "dipole"
-    assert "not_asked" not in result.report["judges"]["smile"]
-    stored = json.loads((tmp_path / "out/.state/judges.json").read_text())
+    scorer = result.report["scorers"]["skin"]
+    assert scorer["image"] == {"kind": "classes", "name": "skin.onnx", "balanced_accuracy": 1.0}
+    assert scorer["not_asked"]["kind"] == "dipole" and scorer["latent"]["kind"] == "dipole"
+    assert "not_asked" not in result.report["scorers"]["smile"]
+    stored = json.loads((tmp_path / "out/.state/scorers.json").read_text())
     assert stored["attributes"][1]["image"]["kind"] == "classes"
     card = (tmp_path / "out" / "README.md").read_text()
     assert "skin.onnx" in card
@@ -274,7 +274,7 @@ def test_a_number_is_calibrated_by_the_medians_of_the_groups(editor, faces, tmp_
     path = linear_file(tmp_path / "tone.onnx", editor.diffae.patterns, [0], scale=100, values=[1], activation="none")
     result = run(editor, faces, tmp_path / "out", scorers={"skin": path})
     assert result.report["edits"]["kept"] == 29
-    reading = json.loads((tmp_path / "out/.state/judges.json").read_text())["attributes"][1]["image"]
+    reading = json.loads((tmp_path / "out/.state/scorers.json").read_text())["attributes"][1]["image"]
     codes = editor.diffae.encode(faces.tensor(faces.ids, 8))[:, 0]
     train = (faces.table["split"] == "train").to_numpy()
     for label, anchor in zip(reading["labels"], reading["anchors"], strict=True):
@@ -284,15 +284,15 @@ def test_a_number_is_calibrated_by_the_medians_of_the_groups(editor, faces, tmp_
 
 
 def test_an_edit_must_pass_the_users_judge(editor, faces, tmp_path):
-    """A judge that knows the originals by heart and calls every other picture light."""
+    """A scorer that knows the originals by heart and calls every other picture light."""
     labels = dict(zip(pixels(faces.tensor(faces.ids, 8)), faces.table["skin"], strict=True))
 
     def look(x):
         dark = torch.tensor([labels.get(face, "light") == "dark" for face in pixels(x)]).double()
         return torch.stack([1 - dark, dark], dim=1) * 4
 
-    judge = FaceNetwork("by heart", look, SIGHT, FaceOutput(classes=("light", "dark")))
-    result = run(editor, faces, tmp_path / "out", scorers={"skin": judge})
+    scorer = FaceNetwork("by heart", look, SIGHT, FaceOutput(classes=("light", "dark")))
+    result = run(editor, faces, tmp_path / "out", scorers={"skin": scorer})
     edits = result.table[result.table["origin"] == "edited"]
     assert set(edits["skin"]) == {"light"} and len(edits) == 13
     turned = result.rejected[result.rejected["to"] == "dark"]
@@ -300,30 +300,30 @@ def test_an_edit_must_pass_the_users_judge(editor, faces, tmp_path):
 
 
 def test_the_target_is_guarded_by_the_users_judge(tiny, faces, tmp_path):
-    """Paths that take the smile along: CLIP and the probes are blind to it, the user's judge is not."""
+    """Paths that take the smile along: CLIP and the probes are blind to it, the user's scorer is not."""
     editor = tiny.TinyEditor(leak=1.0)
-    judge = FaceNetwork(
+    scorer = FaceNetwork(
         "smile",
         lambda x: 60 * editor.diffae.encode(x)[:, 1:2],
         SIGHT,
         FaceOutput(classes=("0", "1"), activation="sigmoid"),
     )
-    result = run(editor, faces, tmp_path / "out", scorers={"smile": judge}, limit=8)
+    result = run(editor, faces, tmp_path / "out", scorers={"smile": scorer}, limit=8)
     assert "target_changed" in result.report["edits"]["by_reason"]
-    assert result.report["judges"]["smile"]["image"]["name"] == "smile"
+    assert result.report["scorers"]["smile"]["image"]["name"] == "smile"
 
 
-def test_a_judge_that_reads_badly_is_not_used_and_said_so(editor, faces, tmp_path):
+def test_a_scorer_that_reads_badly_is_not_used_and_said_so(editor, faces, tmp_path):
     noise = skin_network(editor, name="coin.onnx", run=lambda x: torch.sin(1e4 * x.flatten(1)[:, :2]))
     result = run(editor, faces, tmp_path / "out", scorers={"skin": noise}, limit=4)
-    judge = result.report["judges"]["skin"]
-    assert judge["image"]["kind"] == "dipole" and judge["not_asked"]["name"] == "coin.onnx"
+    scorer = result.report["scorers"]["skin"]
+    assert scorer["image"]["kind"] == "dipole" and scorer["not_asked"]["name"] == "coin.onnx"
     (warning,) = result.report["warnings"]
-    assert "the judge coin.onnx of 'skin' reads only " in warning and "CLIP judged in its place" in warning
+    assert "the scorer coin.onnx of 'skin' reads only " in warning and "CLIP reads it in its place" in warning
     assert f"warning: {warning}" in result.summary()
     blind = FaceNetwork("flat", lambda x: torch.ones(len(x), 1), SIGHT, FaceOutput(values=(1,), activation="none"))
     result = run(editor, faces, tmp_path / "flat", scorers={"skin": blind}, limit=4)
-    assert "flat of 'skin' cannot tell the groups apart at all; CLIP judged" in result.report["warnings"][0]
+    assert "flat of 'skin' cannot tell the groups apart at all; CLIP read" in result.report["warnings"][0]
 
 
 def test_nan_for_originals_is_an_error(editor, faces, tmp_path):
@@ -344,14 +344,14 @@ def test_an_editor_without_clip_can_be_judged_by_others(editor, faces, tmp_path)
         raise PlanError("no CLIP")
 
     editor.can_read_pictures, editor.score = False, no_clip
-    with pytest.raises(PlanError, match="has no CLIP to judge edits with. .* or give `scorers` for smile, skin"):
+    with pytest.raises(PlanError, match="has no CLIP to read edits with. .* or give `scorers` for smile, skin"):
         run(editor, faces, tmp_path / "out", scorers={"skin": skin_network(editor)})
     result = run(editor, faces, tmp_path / "both", scorers={"skin": skin_network(editor), "smile": smile})
     assert result.report["edits"]["kept"] == 29
-    assert result.report["judges"]["skin"]["not_asked"] is None
+    assert result.report["scorers"]["skin"]["not_asked"] is None
 
 
-def test_classifiers_and_labellers_of_the_library_are_judges(editor, faces, tmp_path):
+def test_classifiers_and_labellers_of_the_library_are_scorers(editor, faces, tmp_path):
     class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -369,7 +369,7 @@ def test_classifiers_and_labellers_of_the_library_are_judges(editor, faces, tmp_
     )
     result = run(editor, faces, tmp_path / "out", scorers={"skin": classifier, "smile": labeller})
     assert result.report["edits"]["kept"] == 29
-    kinds = {column: judge["image"]["kind"] for column, judge in result.report["judges"].items()}
+    kinds = {column: scorer["image"]["kind"] for column, scorer in result.report["scorers"].items()}
     assert kinds == {"skin": "classes", "smile": "classes"}
 
 
@@ -386,8 +386,8 @@ def test_networks_see_the_written_files_at_full_size(editor, faces, tmp_path):
         code = 8 * editor.diffae.encode(small)[:, 0]
         return torch.stack([-code, code], dim=1)
 
-    judge = FaceNetwork("skin", look, FaceInput(24), FaceOutput(classes=("light", "dark")))
-    result = run(editor, replace(faces, root=root), tmp_path / "out", scorers={"skin": judge}, limit=6)
+    scorer = FaceNetwork("skin", look, FaceInput(24), FaceOutput(classes=("light", "dark")))
+    result = run(editor, replace(faces, root=root), tmp_path / "out", scorers={"skin": scorer}, limit=6)
     seen = pixels(torch.cat(shown))
     edits = result.table[result.table["origin"] == "edited"]
     assert len(edits) == 6
@@ -396,22 +396,22 @@ def test_networks_see_the_written_files_at_full_size(editor, faces, tmp_path):
 
 
 def test_prior_mode_asks_the_users_judges_too(editor, faces, tmp_path, who):
-    judges = {"skin": skin_network(editor)}
-    result = run(editor, faces, tmp_path / "out", source="prior", identity=who, scorers=judges)
+    scorers = {"skin": skin_network(editor)}
+    result = run(editor, faces, tmp_path / "out", source="prior", identity=who, scorers=scorers)
     assert result.report["edits"]["kept"] == 29
-    job = balancer(editor, source="prior", identity=who, scorers=judges)
-    new = job.run(None, job.plan(None, num_images=16), tmp_path / "new", progress=False)
-    assert new.report["edits"]["kept"] >= 6 and new.report["identity_judge"]["pairs"] >= 24
+    job = balancer(editor, source="prior", identity=who, scorers=scorers)
+    new = job.run(None, job.plan(None, num_images=16), tmp_path / "new", show_progress=False)
+    assert new.report["edits"]["kept"] >= 6 and new.report["identity_scorer"]["pairs"] >= 24
     # its words were the probes', so nothing was measured
-    assert new.report["judges"]["skin"]["image"] == {"kind": "classes", "name": "skin", "balanced_accuracy": None}
+    assert new.report["scorers"]["skin"]["image"] == {"kind": "classes", "name": "skin", "balanced_accuracy": None}
 
 
 def test_the_page_names_them(editor, faces, tmp_path, who):
     result = run(editor, faces, tmp_path / "out", identity=who, scorers={"skin": skin_network(editor)}, limit=6)
     page = report.write(result.out_dir).read_text()
     assert "skin on the picture" in page and "CLIP, not asked" in page
-    shares = result.report["identity_judge"]
-    assert f"Identity was judged by who.onnx: among originals, {shares['strangers_pass']:.0%} of pairs" in page
+    shares = result.report["identity_scorer"]
+    assert f"Identity was read by who.onnx: among originals, {shares['strangers_pass']:.0%} of pairs" in page
     assert "--identity who.onnx --scorer skin=skin" in page
 
 
@@ -419,19 +419,19 @@ def test_the_page_names_them(editor, faces, tmp_path, who):
 
 
 def test_another_network_is_another_job(editor, faces, tmp_path, who):
-    judges = {"skin": linear_file(tmp_path / "s.onnx", editor.diffae.patterns, [0], values=[1], activation="none")}
-    run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
-    again = run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
+    scorers = {"skin": linear_file(tmp_path / "s.onnx", editor.diffae.patterns, [0], values=[1], activation="none")}
+    run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
+    again = run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
     assert again.complete
     linear_file(who, editor.diffae.patterns, [3, 4])
     with pytest.raises(OutputError, match="holds another job: `.*identity` is 'who.onnx"):
-        run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
+        run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
     linear_file(who, editor.diffae.patterns, [3, 4, 5])
-    linear_file(judges["skin"], editor.diffae.patterns, [0], values=[2], activation="none")
+    linear_file(scorers["skin"], editor.diffae.patterns, [0], values=[2], activation="none")
     with pytest.raises(OutputError, match="holds another job: `.*skin` is 's.onnx"):
-        run(editor, faces, tmp_path / "out", identity=who, scorers=judges, limit=4)
+        run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
     with pytest.raises(OutputError, match="holds another job: `.*identity` is .* there and 'latent' here"):
-        run(editor, faces, tmp_path / "out", scorers=judges, limit=4)
+        run(editor, faces, tmp_path / "out", scorers=scorers, limit=4)
 
 
 def test_shards_and_a_whole_run_write_the_same_bytes(editor, faces, tmp_path, who):
@@ -489,9 +489,9 @@ def test_judges_survive_json_without_their_network(editor):
     network = skin_network(editor)
     clip = Reading("dipole", "skin_tone", ("light", "dark"), (-1.0, 1.0), accuracy=0.8)
     good = Reading("classes", "skin", ("light", "dark"), unit=2.0, accuracy=0.9)
-    judge = AttributeScorer("skin", clip, clip).with_network(network, good, min_skill=0.3)
-    assert judge.image == good and judge.spare == clip
-    assert AttributeScorer.from_dict(json.loads(json.dumps(judge.to_dict())), network) == judge
+    scorer = AttributeScorer("skin", clip, clip).with_network(network, good, min_skill=0.3)
+    assert scorer.image == good and scorer.spare == clip
+    assert AttributeScorer.from_dict(json.loads(json.dumps(scorer.to_dict())), network) == scorer
     bad = AttributeScorer("skin", clip, clip).with_network(network, replace(good, accuracy=0.6), min_skill=0.3)
     assert bad.image == clip and bad.spare.name == "skin" and len(bad.warnings()) == 1
     assert Checks().min_skill == 0.3
