@@ -224,9 +224,9 @@ def test_options_are_checked_when_the_balancer_is_made(tiny):
     refused("`checks` must be a Checks", checks={})
     refused("must be a path and the values in order", protected="older", poles={"older": "age"})
     refused("Unknown setting 'chunks'", chunks=3)
-    refused("`seed` of EditPlanSettings must be a whole number", seed="x")
-    refused("`target` must be the name of a column", target=3)
-    refused("`protected` must name a column or several", protected=None)
+    refused("`seed` of Balancer must be a whole number", seed="x")
+    refused("`target` of Balancer must be a text", target=3)
+    refused("`protected` of Balancer must be a text or a list", protected=None)
     refused("`protected` must name a column or several", protected=[1])
 
 
