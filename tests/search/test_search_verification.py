@@ -241,6 +241,27 @@ def test_what_cannot_be_seen_is_withheld():
     assert np.isnan(table.attrs["summary"]["tar_0.001_gap"])
 
 
+def test_further_impostors_show_rarer_accepts():
+    z, pairs = drawn_pairs(num_people=40, num_pairs=600)
+    table = verify(z, pairs, fars=(1e-3,), num_impostors=20_000)
+    assert table["tar_0.001"].notna().all() and table.attrs["notes"] == []
+    assert table["accuracy"].equals(verify(z, pairs)["accuracy"]) and table["pairs"].sum() == 600
+    # of all pairs of two people of a group, as scikit-learn counts them
+    person = np.repeat(np.arange(40), 4)
+    for group in ("a", "b"):
+        images = np.flatnonzero(person % 2 == "ab".index(group))
+        one, other = np.triu_indices(len(images), 1)
+        differ = person[images[one]] != person[images[other]]
+        everybody = (z[images[one]] * z[images[other]]).sum(1)[differ]
+        mine = pairs.is_same & (pairs.groups == group)
+        genuine = (z[pairs.first[mine]] * z[pairs.second[mine]]).sum(1)
+        expected = tar_at_far(genuine, everybody, 1e-3)
+        assert table.loc[group, "tar_0.001_low"] <= expected <= table.loc[group, "tar_0.001_high"]
+        assert table.loc[group, "tar_0.001"] == pytest.approx(expected, abs=0.06)
+    with pytest.raises(ConfigError, match="only where drawn says who is shown"):
+        verify(z, replace(pairs, people=None), num_impostors=10)
+
+
 def test_a_common_threshold_lets_one_group_pass_more():
     z, pairs = drawn_pairs(num_pairs=2000)
     own = verify(z, pairs, fars=(0.01,))

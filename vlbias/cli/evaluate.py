@@ -50,6 +50,9 @@ def evaluate(
     ] = "group",
     layout: Annotated[str, typer.Option(metavar="NAME", help="How faces lie in the pictures.")] = "arcface",
     follow_links: FollowLinksOption = False,
+    impostors: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Further pairs of two people a group; FAR 1e-4 needs 10000.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the table as CSV.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -63,7 +66,7 @@ def evaluate(
         raise OutputError(f"{out} is there already. Give another file, or add --overwrite.")
     found = load_pairs(pairs, images=images, groups=groups, follow_links=follow_links)
     tell_problems(found.problems)
-    table = verify(_open_model(model), found, threshold=threshold, layout=layout)  # type: ignore[arg-type]  # checked there
+    table = verify(_open_model(model), found, threshold=threshold, layout=layout, num_impostors=impostors)  # type: ignore[arg-type]  # checked there
     typer.echo(table.round(4).to_string())
     for key, value in table.attrs["summary"].items():
         if not key.endswith(("_low", "_high")):
