@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from vlbias.balance import Plan
 from vlbias.balance.card import dataset_card
 from vlbias.cli.terminal import _Safe
 from vlbias.data import FaceDataset
+from vlbias.provenance import xmp_packet
 from vlbias.report.page import render
 from vlbias.report.plots import Estimate, counts_plot, estimates_plot
 from vlbias.shown import in_code, in_markdown, printable
@@ -165,6 +167,17 @@ def test_any_text_leaves_a_page_as_it_was(text):
         return render("base.html.j2", {"title": text, "eyebrow": text, "lede": [text], **_empty()})
 
     assert structure(page(text)) == structure(page("plain")) and is_seen(page(text).replace("\t", ""))
+
+
+@given(TEXTS)
+def test_any_name_of_an_editor_leaves_xmp_as_it_was(text):
+    packet = xmp_packet({"synthetic": "true", "editor": text}).decode()
+    found = ElementTree.fromstring(packet[packet.index("?>") + 2 : packet.rindex("<?")])
+    plain = xmp_packet({"synthetic": "true", "editor": "plain"}).decode()
+    wanted = ElementTree.fromstring(plain[plain.index("?>") + 2 : plain.rindex("<?")])
+    assert [(part.tag, sorted(part.attrib)) for part in found.iter()] == [
+        (part.tag, sorted(part.attrib)) for part in wanted.iter()
+    ]
 
 
 @given(TEXTS)

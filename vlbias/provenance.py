@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from vlbias.errors import ConfigError, ImageError, MissingDependencyError
 from vlbias.files import AnyPath, write_file
 from vlbias.images import load_stored
+from vlbias.shown import printable
 from vlbias.version import __version__
 
 __all__ = [
@@ -66,7 +67,7 @@ def xmp_packet(said: Mapping[str, str]) -> bytes:
     if said.get("synthetic") != "true":
         return b""
     source_type = quoteattr(_source_uri(said))
-    system = quoteattr("vlbias" + (f", editor {said['editor']}" if "editor" in said else ""))
+    system = quoteattr("vlbias" + (f", editor {printable(said['editor'])}" if "editor" in said else ""))
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '

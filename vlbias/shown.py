@@ -39,7 +39,7 @@ def printable(text: object, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        character if character in keep or unicodedata.category(character) not in _UNSEEN else _escaped(character)
+        character if character in keep or not _is_unseen(character) else _escaped(character)
         for character in text
     )
 
@@ -126,6 +126,11 @@ def plain_text() -> Iterator[None]:
 
 def _one_line(text: object) -> str:
     return printable(_LINE_ENDS.sub(" ", str(text)))
+
+
+def _is_unseen(character: str) -> bool:
+    """Also of the two that are no characters, which XML refuses."""
+    return unicodedata.category(character) in _UNSEEN or character in "\ufffe\uffff"
 
 
 def _escaped(character: str) -> str:
