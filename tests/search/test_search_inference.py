@@ -71,6 +71,14 @@ def test_nobody_was_mistaken_is_not_certainty():
     assert found["error_gap"][0] == 0 and found["error_gap"][1] > 0.02
 
 
+def test_a_gap_at_the_end_of_its_range_has_an_interval():
+    persons = np.repeat(np.arange(20), 3)
+    missed = (persons % 2).astype(float)  # all of one group, none of the other
+    found = intervals(Evaluation("identify", ("a", "b"), persons % 2, persons, np.stack([missed, missed])))
+    for name in ("error_gap", "accuracy_ratio_gap", "error_ratio_gap"):
+        assert 0.3 < found[name][0] < found[name][1] == 1.0, name
+
+
 def test_one_person_in_a_group_has_no_uncertainty_to_speak_of():
     one = _world(2, num_groups=2, people=20)
     groups = np.where(one.persons == 0, 1, 0)

@@ -235,6 +235,9 @@ class _World:
         value = self.value(name)
         drawn = np.array([step[name] for step in self.along])
         component = _component(name) if self.scale.is_identify else 0
+        if (drawn[-1] >= value).mean() < 0.5:
+            # At the end of its range (everybody of a group is missed), where draws never quite arrive.
+            value = float(self.at(self.place[None])[name][0])
         # Values come in steps of an image, draws do not.
         step = 0.5 / float(self.like.mass.min())
         more, less = (drawn >= value - 1e-12).mean(1), (drawn <= value + step).mean(1)
