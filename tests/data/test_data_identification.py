@@ -98,6 +98,13 @@ def test_celeba_as_csv_without_identities(celeba_root):
     assert faces.image("000008.jpg").size == (20, 20)
 
 
+def test_celeba_with_line_ends_of_windows(celeba_root):
+    for name, text in celeba_lists().items():
+        (celeba_root / name).write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig") + b"\r\n\r\n")
+    faces = load_dataset("celeba", celeba_root)
+    assert len(faces) == 8 and {problem.code for problem in faces.problems} == {"other_count"}
+
+
 def test_celeba_reports_malformed_lines(celeba_root, picture):
     lists = celeba_lists()
     attributes = lists["list_attr_celeba.txt"].split("\n")
@@ -253,6 +260,18 @@ def test_a_list_of_pictures_and_people(people_root, name):
     assert faces.table["split"].tolist() == ["train", "train", "val"]
     assert faces.table["age"].tolist() == [31, 32, 40] and faces.attributes == ["identity", "age"]
     assert faces.image("ben/0.png").size == (20, 20)
+
+
+@pytest.mark.parametrize("separator", ["\t", ";"])
+def test_signs_of_other_lists_in_names(people_root, picture, separator):
+    """The first line says what stands between columns; a comma in a name is a comma."""
+    picture(people_root / "lee, ann" / "a b.png")
+    rows = [("path", "identity", "city"), ("lee, ann/a b.png", "lee, ann", "Bonn"), ("ben/0.png", "ben", "Köln, Rhein")]
+    text = "\r\n".join(separator.join(row) for row in rows) + "\r\n\r\n"
+    (people_root / "list.csv").write_bytes(text.encode("utf-8-sig"))
+    faces = open_dataset(people_root / "list.csv")
+    assert faces.table["identity"].tolist() == ["lee, ann", "ben"] and faces.problems == []
+    assert faces.table["city"].tolist() == ["Bonn", "Köln, Rhein"]
 
 
 def test_a_list_without_a_header_is_recognised(people_root):

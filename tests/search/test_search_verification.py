@@ -117,6 +117,17 @@ def test_lfw_pairs(tmp_path):
     assert len(load_pairs(tmp_path / "pairs.txt", images=tmp_path / "lfw")) == 7
 
 
+def test_lfw_lists_without_folds_have_both_kinds_in_each_part(tmp_path):
+    """pairsDevTest.txt: a single number, all pairs of one person, then those of two."""
+    write_people(tmp_path, ["ann", "bo"], num_images=4)
+    lines = ["ann\t1\t2", "bo\t1\t2", "ann\t3\t4", "bo\t3\t4", *(f"ann\t{i}\tbo\t{i}" for i in (1, 2, 3, 4))]
+    (tmp_path / "pairsDevTest.txt").write_text("\n".join(["4", *lines]))
+    pairs = load_pairs(tmp_path / "pairsDevTest.txt")
+    assert pairs.folds.tolist() == [0, 2, 5, 7] * 2
+    (tmp_path / "plain.txt").write_text("\n".join(lines))
+    assert load_pairs(tmp_path / "plain.txt").folds.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
 def test_rfw(tmp_path):
     for race in ("African", "Asian"):
         write_people(tmp_path / "test" / "data" / race, [f"m.0{race[:2]}a", f"m.0{race[:2]}b"])

@@ -57,8 +57,8 @@ def load_identities(
     """Read pictures of people; no picture is opened.
 
     Args:
-        root: a folder with a folder for each person (and ``identities.csv``, if there is one), or a list: commas, tabs
-            or spaces between its columns; without a header they are path and identity.
+        root: a folder with a folder for each person (and ``identities.csv``, if there is one), or a list: commas, tabs,
+            semicolons or spaces between its columns; without a header they are path and identity.
         max_missing: share of the pictures in a list that may be missing, 0..1; they are left out and reported.
         follow_links: whether links below the root are gone along; otherwise they are left out and reported.
 
@@ -100,21 +100,24 @@ def _lines(path: Path) -> list[str]:
     return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _cells(line: str) -> list[str]:
-    """A line's fields: between commas, else tabs, else spaces."""
-    if "," in line or "\t" in line:
-        fields = next(csv.reader([line], delimiter="," if "," in line else "\t", skipinitialspace=True))
-    else:
-        fields = line.split()
+def _delimiter(line: str) -> str | None:
+    """What stands between the columns of a list, by its first line; ``None`` for spaces."""
+    return next((sign for sign in ("\t", ",", ";") if sign in line), None)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    fields = line.split()
+    if delimiter is not None:
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
     return [field.strip() for field in fields]
 
 
 def _header(lines: list[str]) -> tuple[list[str], bool]:
     """The columns of a list, and whether its first line names them."""
-    first = [cell.lower() for cell in _cells(lines[0])] if lines and lines[0].strip() else []
+    original = _cells(lines[0], _delimiter(lines[0])) if lines and lines[0].strip() else []
+    first = [cell.lower() for cell in original]
     if len(first) == 2 and Path(first[0]).suffix in IMAGE_SUFFIXES:
         return ["path", "identity"], False
-    original = _cells(lines[0]) if first else []
     path = next((name for name in _PATH_COLUMNS if name in first), None)
     person = next((name for name in _IDENTITY_COLUMNS if name in first), None)
     renamed = {path: "path", person: "identity", "split": "split"}
@@ -125,6 +128,7 @@ def _read_list(path: Path) -> tuple[Rows, list[Problem]]:
     """Rows with the number of their line."""
     lines = _lines(path)
     columns, has_header = _header(lines)
+    delimiter = _delimiter(lines[0])
     if "identity" not in columns:
         raise DatasetError(f"{path}, line 1: names no column 'identity'; its columns are: {', '.join(columns)}.")
     if len(set(columns)) < len(columns):
@@ -134,7 +138,7 @@ def _read_list(path: Path) -> tuple[Rows, list[Problem]]:
     for number, line in enumerate(lines[has_header:], start=1 + has_header):
         if not line.strip():
             continue
-        cells = _cells(line)
+        cells = _cells(line, delimiter)
         row = dict(zip(columns, cells, strict=False))
         if len(cells) != len(columns):
             detail = f"{len(cells)} fields; expected {len(columns)}"

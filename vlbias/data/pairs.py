@@ -202,9 +202,7 @@ class _Row:
     group: str = "all"
 
 
-def _assemble(
-    name: str, root: Path, rows: Sequence[_Row], problems: list[Problem], follow_links: bool
-) -> FacePairs:
+def _assemble(name: str, root: Path, rows: Sequence[_Row], problems: list[Problem], follow_links: bool) -> FacePairs:
     links = set() if follow_links else linked(root, {file for row in rows for file in row.files})
     rows = [row for row in rows if not links.intersection(row.files)]
     problems += leave_out_links(links, root=root, num_left=len(rows))
@@ -260,11 +258,9 @@ def _read_lines(path: Path, root: Path, group: str, prefix: str = "") -> tuple[l
     rows: list[_Row] = []
     problems: list[Problem] = []
     lines = list(fields_of(read_text(path)))
-    per_fold = None
-    if lines and len(lines[0][1]) <= 2 and all(re.fullmatch("[0-9]+", field) for field in lines[0][1]):
+    header: list[int] = []
+    if lines and len(lines[0][1]) <= 2 and all(re.fullmatch("[0-9]{1,6}", field) for field in lines[0][1]):
         header = [int(field) for field in lines.pop(0)[1]]
-        per_fold = 2 * header[-1]  # so many of one person, then so many of two
-    per_fold = per_fold or -(-len(lines) // NUM_FOLDS)
     for position, (number, fields) in enumerate(lines):
         where = f"{path.name}:{number}"
         people = (fields[0], fields[0] if len(fields) == 3 else fields[min(2, len(fields) - 1)])
@@ -278,8 +274,18 @@ def _read_lines(path: Path, root: Path, group: str, prefix: str = "") -> tuple[l
             problems.append(Problem(where, "missing_image", f"{names[files.index(None)]}.jpg is not there"))
         else:
             is_same = len(fields) == 3
-            rows.append(_Row((str(files[0]), str(files[1])), people, is_same, position // per_fold, group))
+            fold = _fold(position, len(lines), header)
+            rows.append(_Row((str(files[0]), str(files[1])), people, is_same, fold, group))
     return rows, problems
+
+
+def _fold(position: int, num_lines: int, header: list[int]) -> int:
+    """The fold of a line. "10 300": of each fold 300 of one person, then 300 of two. "500": all of one, then of two."""
+    if len(header) == 2 and header[1]:
+        return position // (2 * header[1])
+    if len(header) == 1 and header[0]:
+        return position % header[0] * NUM_FOLDS // header[0]
+    return position * NUM_FOLDS // num_lines
 
 
 def _stored(root: Path, name: str) -> str | None:
