@@ -14,7 +14,7 @@ FAST_TESTS := tests/test_architecture.py tests/test_attributes.py tests/test_err
 	tests/cli/test_cli_parsing.py tests/cli/test_cli_terminal.py tests/simulate/test_simulate_plan.py \
 	tests/search/test_search_pareto.py tests/search/test_search_metrics.py tests/balance/test_balance_plan.py
 
-.PHONY: demo test test-fast coverage docs lint types setup clean
+.PHONY: demo test test-fast coverage docs lint types audit setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test    set up $(VENV), run the tests and the examples in docstrings; make test-fast: under a minute"
 	@echo "make docs    the documentation as a site, out/site/index.html; make coverage: what the tests reach"
 	@echo "make lint    ruff        make types   mypy        make clean   remove $(VENV) and out/"
+	@echo "make audit   known holes in the packages that are installed, where their list can be reached"
 
 $(VENV)/ready: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -56,6 +57,10 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+
+audit: $(VENV)/ready
+	@$(BIN)/python -m pip install --quiet pip-audit && $(BIN)/pip-audit --skip-editable --progress-spinner off \
+		|| echo "make audit: see above: known holes in what is installed, or their list cannot be reached from here." >&2
 
 clean:
 	rm -rf $(VENV) out

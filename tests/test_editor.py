@@ -248,7 +248,7 @@ def test_paths_of_another_autoencoder_are_refused(editor):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match="`decode_steps` of RenderSettings must be a whole number >= 1"):
+    with pytest.raises(ConfigError, match=r"`decode_steps` of RenderSettings must be a whole number in 1\.\.1000"):
         RenderSettings(decode_steps=0)
     with pytest.raises(ConfigError, match="`method` of RenderSettings must be one of decode, difference"):
         RenderSettings(method="magic")

@@ -171,10 +171,10 @@ def test_damaged_json_is_a_sentence(tmp_path, text, said):
 def test_json_that_is_no_file_or_too_large_is_refused(tmp_path):
     with pytest.raises(CheckpointNotFoundError, match="does not exist"):
         read_json(tmp_path / "b.json")
-    with pytest.raises(CheckpointError, match="is not a file"):
+    with pytest.raises(CheckpointError, match="pipe or a device"):
         read_json("/dev/zero")
     write_json(tmp_path / "a.json", list(range(100)))
-    with pytest.raises(CheckpointError, match="at most 50 are read"):
+    with pytest.raises(CheckpointError, match="more than 50 bytes"):
         read_json(tmp_path / "a.json", max_bytes=50)
 
 

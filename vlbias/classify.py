@@ -6,7 +6,6 @@ A timm backbone, trained from random weights for a fixed number of optimisation 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import math
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import check_tensors, fill, load_tensors, load_weights, save_tensors, stays_inside
+from vlbias.checkpoints import build_filled, load_tensors, load_weights, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
 from vlbias.images import Pictures, load_pixels, to_float
@@ -95,8 +94,8 @@ class FitSettings(Settings):
     focal_gamma: float = number(2.0, 0, 100)
     class_weights: Mapping[Any, float] | str | None = number(None, 0)
     label_smoothing: float = number(0.0, 0, 0.999)
-    num_steps: int = number(600, 1)
-    batch_size: int = number(32, 2)
+    num_steps: int = number(600, 1, 500_000)
+    batch_size: int = number(32, 2, 65_536)
     learning_rate: float = number(2e-3, 1e-12, 10)
     weight_decay: float = number(0.05, 0, 10)
     ema_decay: float = number(0.99, 0, 0.99999)
@@ -165,7 +164,9 @@ def create_backbone(
         arguments["img_size"] = image_size
     try:
         module = timm.create_model(name, num_classes=num_classes, **arguments | dict(options or {}))
-    except (TypeError, ValueError, AssertionError) as error:
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError, AssertionError, ArithmeticError, AttributeError, IndexError) as error:
         size = f" for pictures of {image_size} px" if "img_size" in arguments else ""
         raise ConfigError(f"backbone '{name}' cannot be built{size} with {dict(options or {})}: {error}.") from error
     except (RuntimeError, OSError, KeyError) as error:
@@ -320,25 +321,16 @@ class Classifier:
             raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give the folder that Classifier.save wrote.")
         classes, settings, losses = _read_config(folder / CONFIG_FILE, device)
         tensors = load_tensors(folder / WEIGHTS_FILE)
+
+        def build() -> nn.Module:
+            size, options = settings.image_size, settings.resolved_options()
+            return create_backbone(settings.backbone, len(classes), image_size=size, options=options)
+
         try:
-            module = _build(settings, len(classes), tensors, str(folder))
+            module = build_filled(build, tensors, str(folder))
         except ConfigError as error:
             raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
-        fill(module, tensors, str(folder))
         return cls(_place(module, settings), classes, settings, losses)
-
-
-def _build(settings: FitSettings, num_classes: int, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """The network of a saved classifier with random weights, once the file's tensors are known to fit it."""
-
-    def build() -> nn.Module:
-        size, options = settings.image_size, settings.resolved_options()
-        return create_backbone(settings.backbone, num_classes, image_size=size, options=options)
-
-    # On the meta device nothing is allocated. A family that cannot be built there is checked once it is filled.
-    with contextlib.suppress(NotImplementedError), torch.device("meta"):
-        check_tensors(build().state_dict(), tensors, source)
-    return build()
 
 
 def _read_config(path: Path, device: str | None) -> tuple[list[Any], FitSettings, list[float]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -32,7 +34,8 @@ __all__ = [
     "links_below",
     "make_folder",
     "new_file",
-    "once",
+    "open_plain",
+    "parse_json",
     "read_json",
     "read_object",
     "refuse_links",
@@ -47,6 +50,8 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 
 #: A larger JSON file is refused before it is read; in memory it could take twenty times as much.
 MAX_JSON_BYTES = 64 * 2**20
+#: Lists and objects inside each other, and digits of a whole number; no file of ours comes near.
+MAX_JSON_DEPTH, MAX_JSON_DIGITS = 64, 100
 
 _REMEDIES = {
     errno.ENOSPC: "The disk is full: free some space",
@@ -278,33 +283,96 @@ def _move_entries(draft: Path, folder: Path, last: str) -> None:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+def open_plain(path: AnyPath) -> BufferedReader:
+    """Open a file to read from, if it is one: a pipe would wait for ever, and some devices never end.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or it is a folder, a pipe or a device.
+    """
+    _check_plain(os.stat(path), path)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_plain(os.fstat(descriptor), path)  # it may have been replaced meanwhile
+    except OSError:
+        os.close(descriptor)
+        raise
+    return open(path, "rb", opener=lambda *_: descriptor)
+
+
+def _check_plain(status: os.stat_result, path: AnyPath) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, no plain file", os.fspath(path))
+
+
 def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Read a JSON file; a key that stands twice in one object, NaN and infinity are refused.
+    """Read a JSON file; see :func:`parse_json` for what is refused.
 
     Raises:
         CheckpointNotFoundError: no such file.
         CheckpointError: it is not a plain file, larger than ``max_bytes``, or not JSON; the message names the file.
     """
-    path = Path(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path} is not a file.")
-        if status.st_size > max_bytes:
-            raise CheckpointError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read.")
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=once, parse_constant=_no_constant)
-        if _HALF.search(text) and not is_text(json.dumps(value, ensure_ascii=False)):
-            raise ValueError("half a character stands in a text")
-        return value
+        with open_plain(path) as file:
+            content = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise CheckpointNotFoundError(f"{path} does not exist.") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} is not valid JSON (it is nested too deeply).") from error
-    except CheckpointError:
-        raise
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if len(content) > max_bytes:
+        raise CheckpointError(f"{path} has more than {max_bytes:,} bytes; it is not read.")
+    try:
+        return parse_json(content)
+    except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A value from JSON in UTF-8.
+
+    Raises:
+        ValueError: it is not JSON; a key stands twice in one object; a number is none or not finite, or has more than
+            100 digits; lists and objects are more than 64 deep; or a text has half a character.
+    """
+    text = text.decode() if isinstance(text, bytes) else text
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_no_constant,
+            parse_int=_whole,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_depth(value)
+    if _HALF.search(text) and not is_text(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("half a character stands in a text")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        inner = [part for part in level if isinstance(part, list | dict)]
+        level = [entry for part in inner for entry in (part.values() if isinstance(part, dict) else part)]
+        depth += 1
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError("it is nested too deeply")
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_JSON_DIGITS:
+        raise ValueError(f"it holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"it holds {text:.40}, which is beyond every number")
+    return value
 
 
 def read_object(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -337,7 +405,7 @@ def _kind(value: object) -> str:
     return {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
 
 
-def once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     """An object of JSON (``object_pairs_hook``) whose keys differ.
 
     Raises:
@@ -355,6 +423,10 @@ def _no_constant(name: str) -> float:
 
 
 def sha256_file(path: AnyPath) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with open(path, "rb") as handle:
+    """SHA-256 of a file, as hexadecimal text.
+
+    Raises:
+        OSError: see :func:`open_plain`.
+    """
+    with open_plain(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

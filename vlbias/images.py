@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedImageError
 
 from vlbias.arguments import checked_call
 from vlbias.errors import ImageError, ShapeError
-from vlbias.files import write_file
+from vlbias.files import open_plain, write_file
 from vlbias.progress import track
 from vlbias.settings import checked_number
 
@@ -32,6 +32,7 @@ __all__ = [
     "Pictures",
     "contact_sheet",
     "decode_image",
+    "in_turn",
     "load_pixels",
     "load_stored",
     "open_image",
@@ -58,8 +59,13 @@ MAX_PROFILE_BYTES = 4 * 2**20
 #: zlib level of every PNG that the library writes: the same picture gives the same bytes.
 PNG_LEVEL = 6
 
-#: A picture of more pixels than this is refused: 100 megapixels is beyond any camera portrait.
-MAX_PIXELS = 100_000_000
+#: A picture of more pixels than this is refused; decoded and converted, one of that size takes up to a gigabyte.
+MAX_PIXELS = 80_000_000
+#: The decoder of a format that keeps several canvases takes as much for fewer pixels.
+_MAX_PIXELS_OF = {"WEBP": 50_000_000}
+#: Larger pictures are converted in strips, and come one at a time where several threads read.
+_LARGE_PIXELS = 4_000_000
+_LARGE_IN_TURN = threading.RLock()
 
 
 @checked_call
@@ -91,13 +97,8 @@ def load_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     Raises:
         ImageError: as :func:`open_image`.
     """
-    path = Path(path)
-    with _image_errors(path):
-        if path.is_dir():
-            raise ImageError(f"{path} is a folder. Give a picture.")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty (zero bytes). Restore the file or remove it from the dataset.")
-        return _decode(path, str(path), max_pixels)
+    with _opened(path) as file:
+        return _decode(file, str(path), max_pixels)
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -115,19 +116,16 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
         return to_upright_rgb(_decode(io.BytesIO(data), name, max_pixels))
 
 
-def _decode(source: Path | BinaryIO, name: str, max_pixels: int) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns about large pictures; the limit below decides instead.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(source, formats=DECODERS) as raw:
-            num_pixels = raw.width * raw.height
-            if num_pixels > max_pixels:
-                raise ImageError(
-                    f"{name} has {num_pixels:,} pixels; at most {max_pixels:,} are read. Resize the picture."
-                )
+def _decode(source: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    with _header(source) as raw:
+        num_pixels = raw.width * raw.height
+        limit = min(max_pixels, _MAX_PIXELS_OF.get(str(raw.format), max_pixels))
+        if num_pixels > limit:
+            raise ImageError(f"{name} has {num_pixels:,} pixels; at most {limit:,} are read. Resize the picture.")
+        with _in_turn(num_pixels):
             raw.load()
-            raw.getexif()  # read while the file is open; Pillow keeps it
-            return raw
+        raw.getexif()  # read while the file is open; Pillow keeps it
+        return raw
 
 
 @checked_call
@@ -137,8 +135,41 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: as :func:`open_image`.
     """
-    with _image_errors(path), Image.open(path, formats=DECODERS) as raw:
+    with _opened(path) as file, _header(file) as raw:
         return raw.size
+
+
+def in_turn(path: str | os.PathLike[str]) -> AbstractContextManager[object]:
+    """While a large picture is decoded and made smaller, threads that come to another one wait; small ones do not.
+
+    Raises:
+        ImageError: as :func:`open_image`.
+    """
+    width, height = picture_size(path)
+    return _in_turn(width * height)
+
+
+def _in_turn(num_pixels: int) -> AbstractContextManager[object]:
+    return _LARGE_IN_TURN if num_pixels > _LARGE_PIXELS else nullcontext()
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file in which a picture may stand."""
+    with _image_errors(path), open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ImageError(f"{path} is empty (zero bytes). Restore the file or remove it from the dataset.")
+        yield file
+
+
+@contextmanager
+def _header(source: BinaryIO) -> Iterator[ImageFile.ImageFile]:
+    """A picture whose header was read, by one of the few decoders that a stranger's file may reach."""
+    with warnings.catch_warnings():
+        # Pillow warns about large pictures; our own limit decides instead.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(source, formats=DECODERS) as raw:
+            yield raw
 
 
 @contextmanager
@@ -152,14 +183,18 @@ def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ImageError(f"{path} is not a picture that can be read. Convert it to PNG or JPEG.") from error
     except FileNotFoundError as error:
         raise ImageError(f"{path} does not exist.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a folder. Give a picture.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} is damaged or truncated ({error}). Restore it or remove it.") from error
 
 
 def to_upright_rgb(stored: Image.Image) -> Image.Image:
     """A picture as it is stored => upright 8-bit sRGB, as people see it; itself where it is that already."""
-    is_upright = stored.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    return _to_rgb(_to_srgb(stored if is_upright else ImageOps.exif_transpose(stored)))
+    if stored.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        stored = ImageOps.exif_transpose(stored)
+    stored = _to_srgb(stored)  # one name: of a large picture there is no room for all its stages
+    return _to_rgb(stored)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -187,6 +222,20 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    if width * height <= _LARGE_PIXELS or (image.mode == "RGB" and "transparency" not in image.info):
+        return _to_rgb_at_once(image)
+    out = Image.new("RGB", image.size)
+    rows = max(_LARGE_PIXELS // (4 * width), 1)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        strip = _to_rgb_at_once(image.crop(box))
+        out.paste(strip, box)
+    out.info.update(strip.info)
+    return out
+
+
+def _to_rgb_at_once(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow reads 16 bits a pixel as I;16, I;16B or I, and clips instead of scaling
         levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         image = Image.fromarray(_OF_16_BITS[levels])

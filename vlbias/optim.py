@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import pickle
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vlbias.checkpoints import read_foreign_pickle
 from vlbias.errors import CheckpointError, ConfigError, TrainingError, VlbiasError
 from vlbias.files import AnyPath, new_file
 
@@ -35,8 +34,6 @@ _DAMAGE = (
     RuntimeError,
     TypeError,
     ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
 )
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -188,7 +185,7 @@ class TrainingState:
             return None
         remedy = "Delete it to start anew, or name another file."
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = _read(self.path)
             if not isinstance(state, dict) or state.get("format") != _FORMAT:
                 raise CheckpointError(f"{self.path} is not the state of a training run. {remedy}")
             if changed := _differences(self.identity, state["identity"]):
@@ -203,6 +200,13 @@ class TrainingState:
         except _DAMAGE as error:
             text = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{self.path} is damaged ({text}). {remedy}") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_foreign_pickle(path)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
 
 
 def _differences(mine: object, theirs: object, name: str = "") -> list[str]:

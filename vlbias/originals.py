@@ -23,7 +23,7 @@ from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import DECODERS, PNG_LEVEL, load_stored, to_upright_rgb
 from vlbias.privacy import without_private
-from vlbias.provenance import read_provenance, writing_options, xmp_packet
+from vlbias.provenance import provenance_of, writing_options, xmp_packet
 
 __all__ = ["Encoded", "Original", "centre_square", "without_private_metadata"]
 
@@ -253,13 +253,15 @@ def without_private_metadata(path: str | os.PathLike[str], *, source: str | None
         ImageError: it is missing, damaged, too large, or no picture.
     """
     stored = load_stored(path)
-    said = {name: text for name, text in read_provenance(path).items() if name in _SAID}
+    said = {name: text for name, text in provenance_of(stored).items() if name in _SAID}
+    orientation = _orientation(stored)
+    del stored  # a large picture twice would not fit
     made = said if {"synthetic", "made_by"} & said.keys() else {}
     if source is not None and made:
         made["source"] = source
     text = json.dumps(made, sort_keys=True).encode() if made else None
     data = without_private(
-        Path(path).read_bytes(), orientation=_orientation(stored), provenance=text, xmp=xmp_packet(made)
+        Path(path).read_bytes(), orientation=orientation, provenance=text, xmp=xmp_packet(made)
     )
     if data is not None:
         return Encoded(data, Path(path).suffix.lower())

@@ -21,8 +21,8 @@ from xml.sax.saxutils import quoteattr
 from PIL import ExifTags, Image, PngImagePlugin
 
 from vlbias.errors import ConfigError, ImageError, MissingDependencyError
-from vlbias.files import AnyPath, write_file
-from vlbias.images import load_stored
+from vlbias.files import AnyPath, open_plain, parse_json, write_file
+from vlbias.images import DECODERS, load_stored
 from vlbias.shown import printable
 from vlbias.version import __version__
 
@@ -31,6 +31,7 @@ __all__ = [
     "TRAINED",
     "Provenance",
     "examine_provenance",
+    "provenance_of",
     "read_provenance",
     "sign_picture",
     "writing_options",
@@ -128,10 +129,11 @@ def read_provenance(path: AnyPath) -> dict[str, str]:
     Raises:
         ImageError: not a readable picture.
     """
-    return _said(load_stored(path))
+    return provenance_of(load_stored(path))
 
 
-def _said(stored: Image.Image) -> dict[str, str]:
+def provenance_of(stored: Image.Image) -> dict[str, str]:
+    """The same of a picture that was loaded as it is stored."""
     if stored.format == "PNG":
         return {str(key): str(value) for key, value in getattr(stored, "text", {}).items() if key != _XMP_KEY}
     if stored.format == "JPEG":
@@ -139,7 +141,7 @@ def _said(stored: Image.Image) -> dict[str, str]:
     else:
         text = str(stored.getexif().get(_DESCRIPTION_TAG, ""))
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError:
         return {}
     return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
@@ -196,7 +198,7 @@ def examine_provenance(path: AnyPath) -> Provenance:
     """
     path = Path(path)
     stored = load_stored(path)
-    found = Provenance(path, _said(stored), _source_type(stored), _manifest_state(path))
+    found = Provenance(path, provenance_of(stored), _source_type(stored), _manifest_state(path))
     return Provenance(path, found.said, found.source_type, found.manifest, _missing(found, str(stored.format)))
 
 
@@ -232,7 +234,8 @@ def _c2pa() -> ModuleType:
 
 
 def _manifest_state(path: Path) -> str:
-    data = path.read_bytes()
+    with open_plain(path) as file:
+        data = file.read()
     if b"jumb" not in data or b"c2pa" not in data:  # a manifest is a JUMBF box of that name, in every format
         return "none"
     try:
@@ -307,5 +310,5 @@ def _manifest(path: Path, said: Mapping[str, str]) -> dict[str, Any]:
 
 def _mime_type(path: Path) -> str:
     """By what the file holds, not by its name."""
-    with Image.open(path) as stored:
+    with Image.open(path, formats=DECODERS) as stored:
         return Image.MIME.get(str(stored.format), mimetypes.guess_type(path)[0] or "")

@@ -50,25 +50,25 @@ class RenderSettings(Settings):
     """How codes become pictures.
 
     Attributes:
-        invert_steps: network evaluations of the inversion x_0 -> x_T, >= 1.
-        decode_steps: network evaluations of a decode, >= 1.
-        edit_steps: with ``method="difference"``, network evaluations there and as many back, >= 1.
+        invert_steps: network evaluations of the inversion x_0 -> x_T, 1..1000.
+        decode_steps: network evaluations of a decode, 1..1000.
+        edit_steps: with ``method="difference"``, network evaluations there and as many back, 1..1000.
         solver: solver of both directions, see ``DiffAE.decode``.
         method: ``"decode"`` inverts a donor and decodes the edited code; ``"difference"`` adds what the edit changes to
             the donor, along the inversion (:func:`vlbias.diffae.multistep.retrace`), which keeps detail that the
             autoencoder loses and needs fewer steps.
-        corrections: how often :meth:`Renderer.edit` reads an edit back and corrects it, >= 0; each time costs one more
-            decode and one encoding.
+        corrections: how often :meth:`Renderer.edit` reads an edit back and corrects it, 0..100; each time costs one
+            more decode and one encoding.
         batch_size: faces that go through the network together, >= 1; it changes speed and memory alone.
     """
 
-    invert_steps: int = number(12, 1)
-    decode_steps: int = number(12, 1)
-    edit_steps: int = number(5, 1)
+    invert_steps: int = number(12, 1, 1000)
+    decode_steps: int = number(12, 1, 1000)
+    edit_steps: int = number(5, 1, 1000)
     solver: Literal["ddim", "dpm++2m"] = "dpm++2m"
     method: Literal["decode", "difference"] = "difference"
-    corrections: int = number(1, 0)
-    batch_size: int = number(32, 1)
+    corrections: int = number(1, 0, 100)
+    batch_size: int = number(32, 1, 65_536)
 
     @property
     def evaluations_per_edit(self) -> int:

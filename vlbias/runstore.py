@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlbias.errors import ConfigError
-from vlbias.files import AnyPath, make_folder, refuse_links, writing
+from vlbias.files import AnyPath, make_folder, open_plain, parse_json, refuse_links, writing
 from vlbias.locks import FileLock
 
 __all__ = ["RunStore", "cut_torn_line", "differences", "files_beside"]
@@ -96,8 +96,8 @@ class RunStore:
         if self.path is None:
             return
         make_folder(self.path.parent)
-        if self.path.is_dir():
-            raise ConfigError(f"`storage` must be a file; {self.path} is a folder.")
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"`storage` must be a file; {self.path} is a folder, a pipe or a device.")
         refuse_links(self.path, files_beside(self.path))
         with FileLock(self._lock("file")), writing(self.path):
             if self.path.exists() and self.path.stat().st_size:
@@ -148,10 +148,12 @@ class RunStore:
         if self.path is None:
             return {key: self._decode(record) for key, record in self._memory.items()}
         found: dict[str, dict[str, Any]] = {}
-        for line in self.path.read_bytes().split(b"\n")[1:]:
+        with open_plain(self.path) as file:
+            lines = file.read().split(b"\n")[1:]
+        for line in lines:
             # Whatever is wrong with a line, its work is done again.
             with suppress(Exception):
-                record = json.loads(line)
+                record = parse_json(line)
                 key = str(record.pop("run"))
                 found[key] = self._decode(record)
         return found
@@ -167,10 +169,10 @@ def _line(values: Mapping[str, object]) -> bytes:
 
 def _check_header(path: Path, kind: str, job: Mapping[str, object]) -> None:
     try:
-        with path.open("rb") as file:
-            stored = json.loads(file.readline())
+        with open_plain(path) as file:
+            stored = parse_json(file.readline())
         known = stored.pop("vlbias") == kind
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         known = False
     if not known:
         raise ConfigError(f"{path} is not the storage of `vlbias {kind}`. Give another file as `storage`.")

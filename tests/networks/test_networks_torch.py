@@ -97,7 +97,7 @@ def test_pickles_do_not_run(tmp_path):
         ({"architecture": NAME}, "say the edge of its pictures"),
         ({"architecture": "test_vut", "size": 32}, "Unknown backbone 'test_vut'. Near names in timm: .*test_vit"),
         ({"architecture": "hf_hub:some/where", "size": 32}, "Unknown backbone 'hf_hub:some/where'"),
-        ({"architecture": NAME, "size": 32, "num_classes": "six"}, "`num_classes` must be >= 0"),
+        ({"architecture": NAME, "size": 32, "num_classes": "six"}, "`num_classes` must be a whole number"),
         (
             {"architecture": NAME, "size": 32, "model_args": {"checkpoint_path": "x.pt"}},
             "`checkpoint_path` of a network must be a number",

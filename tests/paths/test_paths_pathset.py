@@ -138,8 +138,11 @@ def test_damaged_folders(rbf_paths, tmp_path):
     rbf_paths.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change, message in (
-        ({"dim": 9}, r"must be \(9,\)"),
-        ({"network": "linear"}, "does not fit config.json"),
+        ({"dim": 9}, r"paths\.safetensors of config\.json does not fit its architecture.*mis-shaped: mean"),
+        ({"network": "linear"}, r"paths\.safetensors of config\.json does not fit"),
+        ({"dim": 10**9}, r"`dim` of _PathsConfig must be a whole number in 1\.\.65536"),
+        ({"step_size": 1e-9}, r"would take more than 10,000 steps"),
+        ({"calibration": []}, "`calibration` of _PathsConfig must be a mapping"),
         ({"kind": "probes"}, "does not describe a path set"),
         ({"extra": 1}, "does not describe a path set"),
     ):

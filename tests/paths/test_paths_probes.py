@@ -74,8 +74,8 @@ def test_folder_round_trip_and_join(probes, z_sem, dipoles, tmp_path):
         Probes.load(tmp_path)
     probes.save(tmp_path)
     config = json.loads((tmp_path / "probes.json").read_text())
-    (tmp_path / "probes.json").write_text(json.dumps({**config, "names": ["age"]}))
-    with pytest.raises(CheckpointError, match=r"probes\.safetensors does not fit"):
+    (tmp_path / "probes.json").write_text(json.dumps({**config, "names": ["age", "smile", "beard"]}))
+    with pytest.raises(CheckpointError, match=r"probes\.safetensors of probes\.json does not fit"):
         Probes.load(tmp_path)
 
 

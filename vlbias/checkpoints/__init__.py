@@ -5,10 +5,17 @@ the hashes of all its files.
 """
 
 from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints, stays_inside
-from vlbias.checkpoints.foreign import ForeignReference, load_weights, read_foreign_pickle, read_plain_pickle
+from vlbias.checkpoints.foreign import (
+    ForeignReference,
+    load_weights,
+    read_foreign_pickle,
+    read_plain_pickle,
+    read_weights,
+)
 from vlbias.checkpoints.manifest import verify_folder, write_manifest
 from vlbias.checkpoints.tensors import (
     aligned,
+    build_filled,
     check_finite,
     check_shapes,
     check_tensors,
@@ -20,6 +27,7 @@ from vlbias.checkpoints.tensors import (
 __all__ = [
     "ForeignReference",
     "aligned",
+    "build_filled",
     "cache_folder",
     "check_finite",
     "check_shapes",
@@ -32,6 +40,7 @@ __all__ = [
     "load_weights",
     "read_foreign_pickle",
     "read_plain_pickle",
+    "read_weights",
     "save_tensors",
     "stays_inside",
     "verify_folder",

@@ -24,7 +24,7 @@ from vlbias.checkpoints.tensors import aligned, check_finite, fill, load_tensors
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from vlbias.files import AnyPath
 
-__all__ = ["ForeignReference", "load_weights", "read_foreign_pickle", "read_plain_pickle"]
+__all__ = ["ForeignReference", "load_weights", "read_foreign_pickle", "read_plain_pickle", "read_weights"]
 
 #: Largest program that is run; it builds up to sixty times as much. The published ones stay below 1 MB.
 MAX_PROGRAM_BYTES = 8 * 2**20
@@ -86,7 +86,7 @@ def read_foreign_pickle(path: AnyPath) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointNotFoundError(f"{path} does not exist or is not a file.")
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         raise CheckpointError(
             f"{path} is not a complete torch.save file (a zip archive, PyTorch >= 1.6): truncated download, or an "
             "older format. Fetch it again, or save it anew with a current PyTorch."
@@ -130,16 +130,21 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
         CheckpointError: the file is missing, damaged, or of another architecture.
         UnsafeCheckpointError: a pickle that asks for code to be run; nothing was run.
     """
+    tensors = read_weights(path)
+    fill(model, {key: tensors[key] for key in model.state_dict() if key in tensors}, f"{path} as {name}")
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights; what else stands in it is passed over. See :func:`load_weights`."""
     state = load_tensors(path) if path.suffix == ".safetensors" else read_foreign_pickle(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds no state dict.")
-    tensors = {str(key).removeprefix("module."): value for key, value in state.items()}
-    own = {key: tensors[key] for key in model.state_dict() if isinstance(tensors.get(key), torch.Tensor)}
-    check_finite(own, str(path))
-    fill(model, own, f"{path} as {name}")
+    tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    check_finite(tensors, str(path))
+    return tensors
 
 
 @contextmanager
@@ -158,6 +163,13 @@ def _refusals(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} is damaged ({error}). Fetch it again.") from error
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise UnsafeCheckpointError(f"{path} was refused: its pickle is malformed ({error}).") from error
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one of several disks, say
+        return False
 
 
 class _Storages:

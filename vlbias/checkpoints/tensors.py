@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vlbias.errors import CheckpointError
-from vlbias.files import AnyPath, write_file
+from vlbias.files import AnyPath, open_plain, write_file
 
-__all__ = ["aligned", "check_finite", "check_shapes", "check_tensors", "fill", "load_tensors", "save_tensors"]
+__all__ = [
+    "aligned",
+    "build_filled",
+    "check_finite",
+    "check_shapes",
+    "check_tensors",
+    "fill",
+    "load_tensors",
+    "save_tensors",
+]
+
+Built = TypeVar("Built", bound=nn.Module)
 
 #: Where PyTorch's own CPU tensors begin, in bytes; kernels for the CPU round otherwise where a tensor does not.
 ALIGNMENT = 64
@@ -60,6 +75,7 @@ def load_tensors(path: AnyPath) -> dict[str, Tensor]:
         CheckpointError: the file is missing, truncated, or not safetensors, or a value is NaN or infinite.
     """
     try:
+        open_plain(path).close()  # the library maps whatever is there, and waits for a pipe
         tensors = load_file(str(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist.") from error
@@ -124,6 +140,53 @@ def check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], sou
     for name, value in wanted.items():
         if value.is_floating_point() != found[name].is_floating_point():
             raise CheckpointError(f"'{name}' in {source} is of {found[name].dtype}; {value.dtype} is expected.")
+
+
+def build_filled(
+    build: Callable[[], Built], tensors: Mapping[str, Tensor], source: str, *, pass_over: bool = False
+) -> Built:
+    """A module with the weights of a file, built only once they are known to fit it.
+
+    A short config can ask for any number of layers of any width. So the module is built on the meta device first, where
+    it takes no memory, and no further than the file has tensors for.
+
+    Args:
+        build: makes the module with random weights.
+        tensors: by the module's own names.
+        source: names the file or folder in the message.
+        pass_over: whether the file may hold tensors that the module lacks (those of a head).
+
+    Raises:
+        CheckpointError: see :func:`check_tensors`.
+    """
+
+    def of_module(module: nn.Module) -> Mapping[str, Tensor]:
+        return {name: tensors[name] for name in module.state_dict() if name in tensors} if pass_over else tensors
+
+    with _no_more_parameters(2 * len(tensors) + 1000, source):
+        # A family that cannot be built on the meta device is checked once it is filled.
+        with contextlib.suppress(NotImplementedError), torch.device("meta"):
+            empty = build()
+            check_tensors(empty.state_dict(), of_module(empty), source)
+        module = build()
+    fill(module, of_module(module), source)
+    return module
+
+
+@contextlib.contextmanager
+def _no_more_parameters(limit: int, source: str) -> Iterator[None]:
+    """Within the block no more parameters are made, whatever a config says."""
+    made = itertools.count(1)
+
+    def count(*_: object) -> None:
+        if next(made) > limit:
+            raise CheckpointError(f"{source}: its config asks for many more layers than there are weights.")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, assign: bool = False) -> None:

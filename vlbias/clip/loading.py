@@ -10,13 +10,14 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vlbias.checkpoints import check_tensors, fill, find_checkpoint, load_tensors, verify_folder
+from vlbias.checkpoints import build_filled, find_checkpoint, load_tensors, verify_folder
 from vlbias.clip.config import check_model_config
 from vlbias.clip.model import CONFIG_FILE, WEIGHTS_FILE, Clip, Tokenizer
 from vlbias.clip.preprocess import Preprocess
@@ -115,16 +116,14 @@ def _load_folder(folder: Path) -> Clip:
     model_config = check_model_config(config["model_cfg"], str(config_file))
     weights = load_tensors(folder / WEIGHTS_FILE)
     with _quiet(), _checkpoint_errors(str(folder)):
-        with torch.device("meta"):  # compared before memory is taken for it
-            check_tensors(_build(model_config).state_dict(), weights, str(folder))
-        model = _build(model_config)
-    fill(model, weights, str(folder))
+        model = build_filled(partial(_build, model_config), weights, str(folder))
     merges = folder / MERGES_FILE if (folder / MERGES_FILE).is_file() else None
     context_length = model_config["text_cfg"].get("context_length", 77)
     tokenizer = load_tokenizer(merges, context_length)
-    if tokenizer.vocab_size > model.vocab_size:
+    num_tokens = 1 + max(tokenizer.encoder.values())  # where a piece stands twice its vocab_size is smaller
+    if num_tokens > model.vocab_size:
         raise CheckpointError(
-            f"{folder} knows {model.vocab_size} tokens, its tokenizer makes {tokenizer.vocab_size}: {MERGES_FILE} is "
+            f"{folder} knows {model.vocab_size} tokens, its tokenizer makes {num_tokens}: {MERGES_FILE} is "
             "missing, or that of another checkpoint."
         )
     preprocess = _preprocess(config.get("preprocess_cfg"), model.visual, config_file)

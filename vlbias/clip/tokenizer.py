@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlbias.errors import CheckpointError
-from vlbias.files import write_file
+from vlbias.files import open_plain, write_file
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: only the functions that need it do so
     from open_clip.tokenizer import SimpleTokenizer
@@ -95,7 +95,7 @@ def load_tokenizer(merges: Path | None, context_length: int) -> SimpleTokenizer:
     if merges is None:
         return SimpleTokenizer(context_length=context_length)
     try:
-        with gzip.open(merges) as file:
+        with open_plain(merges) as plain, gzip.open(plain) as file:
             text = file.read(MAX_MERGES_BYTES + 1).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CheckpointError(f"{merges} is not a gzip file of byte-pair merges ({error}). Fetch it again.") from error

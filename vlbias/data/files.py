@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError
-from vlbias.files import is_text
+from vlbias.files import is_text, open_plain
 from vlbias.images import IMAGE_SUFFIXES
 from vlbias.settings import checked_number
 
@@ -52,7 +52,8 @@ def read_text(path: Path) -> str:
         DatasetError: missing, a folder, or not UTF-8; the message names the file.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with open_plain(path) as file:
+            return file.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error
     except UnicodeDecodeError as error:

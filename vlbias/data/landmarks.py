@@ -24,6 +24,7 @@ import numpy as np
 from vlbias.alignment import DetectedFace
 from vlbias.checkpoints.find import CACHE_VARIABLE, cache_folder
 from vlbias.errors import OutputError, ShapeError
+from vlbias.files import open_plain
 
 __all__ = ["Found", "LandmarkCache", "landmarks_file", "rounded"]
 
@@ -174,6 +175,8 @@ class LandmarkCache:
     def _open_sound(self) -> sqlite3.Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                open_plain(self.path).close()
             return _begin(self.path)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
@@ -218,8 +221,10 @@ def _begin(path: str | Path) -> sqlite3.Connection:
     """Open or make the database; raises sqlite3.DatabaseError."""
     database = sqlite3.connect(path, timeout=60)
     try:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        if tables and database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        tables = dict(database.execute("SELECT name, type FROM sqlite_master"))
+        is_plain = set(tables.values()) <= {"table", "index"}  # a view or a trigger would run whatever it says
+        is_ours = database.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        if tables and not (is_plain and is_ours):
             raise OutputError(f"{path} holds something else than landmarks. {_REMEDY}")
         if _TABLE not in tables:
             _make_table(database)

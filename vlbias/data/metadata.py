@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlbias.data.files import read_text
 from vlbias.errors import DatasetError
-from vlbias.files import is_text, once, read_json
+from vlbias.files import open_plain, parse_json, read_json
 from vlbias.labels import typed_labels
 
 __all__ = [
@@ -32,6 +34,13 @@ __all__ = [
     "read_metadata",
     "typed_table",
 ]
+
+#: The largest table: a million faces with fifty columns.
+MAX_COLUMNS, MAX_CELLS = 2000, 50_000_000
+#: Text that a Parquet file may unpack to, all cells together.
+MAX_TEXT_BYTES = 512 * 2**20
+#: What the parsers raise for a damaged file.
+_DAMAGE = (ValueError, OSError, OverflowError, csv.Error, pa.ArrowException)
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 #: Beside a ``metadata.csv`` that vlbias wrote: column => type. Only an empty cell is missing there.
@@ -86,21 +95,15 @@ def read_metadata(path: Path) -> pd.DataFrame:
     Raises:
         DatasetError: it cannot be read, has no column, or a column twice; the message names the file.
     """
+    readers = {".csv": _read_csv, ".jsonl": _read_json_lines}
     try:
-        if path.suffix == ".csv":
-            table = _read_csv(path)
-        elif path.suffix == ".jsonl":
-            table = pd.DataFrame(_columns(list(_json_lines(path))))
-        else:
-            table = pd.read_parquet(path)
-            if any(table.index.names):  # columns that pandas keeps as an index
-                table = table.reset_index()
+        table = readers.get(path.suffix, _read_parquet)(path)
     except DatasetError:
         raise
     except pd.errors.EmptyDataError as error:
         raise DatasetError(f"{path} is empty.") from error
-    except (ValueError, OSError) as error:  # what the parsers raise for a damaged file; ArrowInvalid is a ValueError
-        raise DatasetError(f"{path} cannot be read: {str(error).strip()}") from error
+    except _DAMAGE as error:
+        raise DatasetError(f"{path} cannot be read: {str(error).strip():.300}") from error
     table.columns = pd.Index([str(column).strip() for column in table.columns])
     _refuse_twice(path, list(table.columns))
     return typed_table(table)
@@ -151,8 +154,10 @@ def _kind(column: pd.Series) -> str:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        _refuse_twice(path, [name.strip() for name in next(csv.reader(file), [])])
+    with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
+        columns = [name.strip() for name in next(csv.reader(file), [])]
+        _refuse_large(path, sum(1 for _ in file), len(columns))
+    _refuse_twice(path, columns)
     if (path.parent / SCHEMA_FILE).is_file():
         return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
     # Missing values are spelled as for `datasets`, which uses the same parser.
@@ -167,7 +172,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _read_schema(path: Path) -> dict[str, str]:
     stored = read_json(path)
     columns = stored.get("columns") if isinstance(stored, Mapping) else None
-    if not isinstance(columns, Mapping) or not set(columns.values()) <= set(_PANDAS):
+    if not isinstance(columns, Mapping) or not all(str(kind) in _PANDAS for kind in columns.values()):
         raise DatasetError(
             f"{path} must say the type of each column ({', '.join(_PANDAS)}). Delete it to have the types guessed."
         )
@@ -184,7 +189,7 @@ def _typed(path: Path, cells: pd.Series, kind: str) -> pd.Series:
     if kind == "text":
         return cells.mask(cells == "").astype("str")
     parsers: dict[str, Callable[[str], Any]] = {"boolean": _boolean, "integer": int, "number": float}
-    parse = parsers.get(kind, json.loads)
+    parse = parsers.get(kind, parse_json)
     try:
         return pd.Series([None if cell == "" else parse(cell) for cell in cells], dtype=_PANDAS[kind])
     except (ValueError, OverflowError) as error:
@@ -200,31 +205,70 @@ def _boolean(cell: str) -> bool:
     return cell == "True"
 
 
+def _refuse_large(path: Path, rows: int, columns: int) -> None:
+    """A small file can make a large table: of empty cells, of one value many times, of a column for each row."""
+    if columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
+        raise DatasetError(
+            f"{path} has {rows:,} rows of {columns:,} columns; at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells "
+            "are read. Leave out columns that are no labels."
+        )
+
+
 def _refuse_twice(path: Path, columns: list[str]) -> None:
     if twice := sorted({name for name in columns if columns.count(name) > 1 and name}):
         raise DatasetError(f"{path} has a column twice: {', '.join(twice)}. Rename one of them.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Parquet
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A Parquet file, once it is known what it unpacks to: it can hold the same text a million times in a few bytes."""
+    with open_plain(path) as file:
+        stored = pq.ParquetFile(file)
+        _refuse_large(path, stored.metadata.num_rows, stored.metadata.num_columns)
+        texts = [field.name for field in stored.schema_arrow if pa.types.is_string(field.type)]
+        encoded = pq.ParquetFile(file, read_dictionary=texts)
+        rows = num_bytes = 0
+        for batch in encoded.iter_batches():
+            rows += len(batch)
+            num_bytes += sum(_text_bytes(column) for column in batch.columns)
+            _refuse_large(path, rows, len(batch.columns))
+            if num_bytes > MAX_TEXT_BYTES:
+                raise DatasetError(f"{path} unpacks to more than {MAX_TEXT_BYTES:,} bytes of text; it is not read.")
+        table = stored.read().to_pandas()
+    return table.reset_index() if any(table.index.names) else table  # columns that pandas keeps as an index
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Bytes of a column's cells once each has its own."""
+    if not isinstance(column, pa.DictionaryArray):
+        return int(column.nbytes)
+    lengths = pc.binary_length(column.dictionary)
+    return int(pc.sum(lengths.take(column.indices)).as_py() or 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # JSON Lines
 
 
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    rows = list(_json_lines(path))
+    _refuse_large(path, len(rows), len({name for row in rows for name in row}))
+    return pd.DataFrame(_columns(rows))
+
+
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        # JSON Lines end with \n alone: text may hold other ends of lines, such as U+2028, as they are.
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not a text file in UTF-8 ({error.reason} at byte {error.start}).") from error
-    for number, line in enumerate(lines, start=1):
+    # JSON Lines end with \n alone: text may hold other ends of lines, such as U+2028, as they are.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=once)
-        except (ValueError, RecursionError) as error:
-            detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            row = parse_json(line)
+        except ValueError as error:
+            detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
             raise DatasetError(f"{path}, line {number}: not JSON ({detail}).") from error
-        if not is_text(json.dumps(row, ensure_ascii=False)):
-            raise DatasetError(f"{path}, line {number}: half a character stands in a text.")
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, line {number}: expected an object {{...}}, got {type(row).__name__}.")
         yield row

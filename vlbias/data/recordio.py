@@ -9,6 +9,8 @@ Record 0 may be a table of contents: keys 1..n-1 are pictures, keys n..m-1 say w
 
 from __future__ import annotations
 
+import bisect
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -130,7 +132,7 @@ def _read_index(path: Path, num_bytes: int) -> tuple[dict[int, int], list[Proble
     offsets: dict[int, int] = {}
     problems: list[Problem] = []
     for number, fields in fields_of(read_text(path)):
-        if len(fields) != 2 or not all(field.isascii() and field.isdecimal() for field in fields):
+        if len(fields) != 2 or not all(map(_is_number, fields)):
             detail = f"expected 'key offset', got '{' '.join(fields)[:80]}'"
         elif int(fields[0]) in offsets:
             detail = f"the key {fields[0]} stands there twice"
@@ -141,6 +143,10 @@ def _read_index(path: Path, num_bytes: int) -> tuple[dict[int, int], list[Proble
             continue
         problems.append(Problem(f"{path.name}:{number}", "malformed_line", detail))
     return dict(sorted(offsets.items())), problems
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 def _read_record(file: int, offset: int, at_most: int = MAX_RECORD_BYTES) -> _Record:
@@ -188,24 +194,31 @@ def _labels(file: int, offsets: dict[int, int], name: str) -> tuple[dict[int, in
             problems.append(Problem(f"{name}, record {key}", "unreadable_image", str(error)))
             return None
 
+    def person_of(record: _Record, key: int) -> dict[int, int]:
+        if math.isfinite(record.labels[0]):
+            return {key: int(record.labels[0])}
+        problems.append(Problem(f"{name}, record {key}", "malformed_record", f"its label is {record.labels[0]}"))
+        return {}
+
     contents = read(0) if 0 in offsets else None
     pictures = list(offsets)
     labels: dict[int, int] = {}
     if contents is not None and contents.is_list and len(contents.labels) >= 2:
-        end, last = int(contents.labels[0]), int(contents.labels[1])
+        end, last = contents.labels[:2]
         pictures = [key for key in offsets if 1 <= key < end]
         for key in (key for key in offsets if end <= key < last):
             person = read(key)
             if person is None or not person.is_list or len(person.labels) < 2:
                 continue
-            first, stop = (int(label) for label in person.labels[:2])
-            keys = [key for key in range(max(first, 1), min(stop, end)) if key in offsets]
+            first, stop = person.labels[:2]
+            # of the keys that there are: what is said may be any number
+            keys = pictures[bisect.bisect_left(pictures, first) : bisect.bisect_left(pictures, stop)]
             sample = read(keys[0]) if keys else None
-            if sample is not None:
+            if sample is not None and person_of(sample, keys[0]):
                 labels.update(dict.fromkeys(keys, int(sample.labels[0])))
     for key in pictures:
         if key not in labels and (record := read(key)) is not None:
-            labels[key] = int(record.labels[0])
+            labels |= person_of(record, key)
     return dict(sorted(labels.items())), problems
 
 
@@ -214,7 +227,7 @@ def _compare_people(path: Path, num_people: int) -> list[Problem]:
     if not path.is_file():
         return []
     said = read_text(path).strip().split(",")[0]
-    if not said.isdecimal():
+    if not _is_number(said):
         return [Problem(path.name, "malformed_line", f"expected 'people,height,width', got '{said[:40]}'")]
     if int(said) != num_people:
         return [Problem(path.name, "other_count", f"{num_people:,} people in the records; it says {int(said):,}")]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,15 @@ from PIL import Image
 from vlbias.alignment import Similarity
 from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, unknown
-from vlbias.images import open_image, picture_size, to_tensor
+from vlbias.images import in_turn, open_image, picture_size, to_tensor
 from vlbias.labels import typed_labels
 from vlbias.originals import Original
 from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
 
 __all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "StoredSize", "hash_split", "join"]
+
+Seen = TypeVar("Seen")
 
 SPLITS = ("train", "val", "test")
 
@@ -263,12 +265,18 @@ class FaceDataset(Shown):
         check_tensor(len(items), size)
 
         def one(item: str) -> torch.Tensor:
-            return to_tensor(self.image(item), size)
+            return self._seen(item, lambda picture: to_tensor(picture, size))
 
         if len(items) < 2 * _NUM_THREADS:
             return torch.cat([one(item) for item in items]) if items else torch.empty(0, 3, size, size)
         with ThreadPoolExecutor(_NUM_THREADS) as pool:
             return torch.cat(list(pool.map(one, items)))
+
+    def _seen(self, item: str, see: Callable[[Image.Image], Seen]) -> Seen:
+        """What a function makes of one face; threads that come to large files see one after another."""
+        path = self.path(item)
+        with nullcontext() if path is None else in_turn(path):
+            return see(self.image(item))
 
     @checked_call
     def check_images(self, *, min_size_px: int = 1, show_progress: bool = True) -> Self:
@@ -290,7 +298,7 @@ class FaceDataset(Shown):
         def one(item: str) -> Problem | None:
             name = str(self.table.at[item, "file_name"])
             try:
-                width, height = self.image(item).size
+                width, height = self._seen(item, lambda picture: picture.size)
             except ImageError as error:
                 return Problem(name, "unreadable_image", self.reason(item, error))
             if min(width, height) < min_size_px:

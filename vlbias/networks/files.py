@@ -32,6 +32,8 @@ _INPUT = [item.name for item in fields(FaceInput)]
 _OUTPUT = [item.name for item in fields(FaceOutput)]
 #: What else a sidecar may say: which output of a graph, the architecture of bare weights, and words for people.
 _OTHERS = ["output", "architecture", "num_classes", "model_args", "about", "license", "source"]
+#: More outputs than any network on faces has.
+MAX_OUTPUTS = 1_000_000
 #: Edge of the pictures of ArcFace and its many relatives, which share one way to cut faces.
 ARCFACE_PX = 112
 
@@ -94,7 +96,7 @@ def _as_text(label: object) -> str:
 
 def _find(place: Path) -> tuple[Path, Path]:
     """(file that holds or describes the network, its sidecar, which may be absent)."""
-    if place.is_file():
+    if not place.is_dir():
         return place, place.with_suffix(".json")
     if (place / "classifier.json").is_file():
         return place / "classifier.json", place / "vlbias.json"
@@ -140,15 +142,15 @@ def _torch(file: Path, values: Mapping[str, object], device: torch.device | str 
     if file.suffix not in WEIGHT_SUFFIXES:
         raise CheckpointError(f"{file} is of no kind that is read: .onnx, {', '.join(WEIGHT_SUFFIXES)}, or a folder.")
     config = file.parent / "config.json"
-    stated = _of_timm(read_json(config)) | dict(values) if config.is_file() else dict(values)
+    stated = (_of_timm(read_json(config)) if config.is_file() else {}) | dict(values)
     if "architecture" not in stated:
         raise ConfigError(f'{file.name} holds weights alone; say what they are in timm: "architecture": "resnet34".')
     if "size" not in stated:
         raise ConfigError('say the edge of its pictures in pixels: "size": 112.')
     outputs = stated.get("num_classes", 0)
     options = stated.get("model_args") or {}
-    if not isinstance(outputs, int) or outputs < 0 or not isinstance(options, dict):
-        raise ConfigError(f"`num_classes` must be >= 0 and `model_args` an object; got {outputs!r} and {options!r}.")
+    if isinstance(outputs, bool) or not isinstance(outputs, int) or not 0 <= outputs <= MAX_OUTPUTS:
+        raise ConfigError(f"`num_classes` must be a whole number in 0..{MAX_OUTPUTS:,}; got {outputs!r:.80}.")
     run = timm_network(file, str(stated["architecture"]), num_classes=outputs, options=options, device=device)
     return _network(file.name, run, stated, [file])
 

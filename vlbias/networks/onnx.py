@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from vlbias.errors import CheckpointError, MissingDependencyError, ShapeError, UnsafeCheckpointError, unknown
+from vlbias.files import open_plain
 
 __all__ = ["OnnxNetwork"]
 
@@ -123,7 +124,8 @@ def _read(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
-        graph = onnx.load(str(path), load_external_data=False)
+        with open_plain(path) as file:
+            graph = onnx.load_model_from_string(file.read())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist. Give a local file; nothing is downloaded.") from error
     except (DecodeError, OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vlbias.checkpoints import load_weights
+from vlbias.checkpoints import build_filled, read_weights
 from vlbias.classify import check_options, create_backbone
 
 __all__ = ["TorchNetwork", "timm_network"]
@@ -52,6 +52,11 @@ def timm_network(
         ConfigError: no such architecture, or options that it refuses or that are not its own.
         CheckpointError: the file is missing, damaged, or of another architecture.
     """
-    model = create_backbone(architecture, num_classes, options=check_options(options))
-    load_weights(model, path, architecture)
+    own = check_options(options)
+
+    def build() -> nn.Module:
+        return create_backbone(architecture, num_classes, options=own)
+
+    # entries that the module lacks, those of a head, are passed over
+    model = build_filled(build, read_weights(path), f"{path} as {architecture}", pass_over=True)
     return TorchNetwork(model, device)

@@ -9,7 +9,7 @@ from torch import nn
 
 from vlbias.errors import ConfigError
 
-__all__ = ["LinearField", "RbfField", "make_field", "unit"]
+__all__ = ["LinearField", "RbfField", "field_shapes", "make_field", "unit"]
 
 
 def unit(v: torch.Tensor) -> torch.Tensor:
@@ -107,6 +107,13 @@ class LinearField(nn.Module):
     def forward(self, z: torch.Tensor, k: torch.Tensor | int) -> torch.Tensor:
         """Codes (b, d) and path indices (b,), or one for all => vectors (b, d)."""
         return self.vectors[k] + torch.zeros_like(z)
+
+
+def field_shapes(network: str, num_paths: int, dim: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a field's parameters by name, without making any."""
+    if network == "linear":
+        return {"vectors": (num_paths, dim)}
+    return dict.fromkeys(("support", "log_gamma"), (num_paths, 2, dim))
 
 
 def make_field(network: str, num_paths: int, dim: int) -> RbfField | LinearField:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import load_tensors, save_tensors, stays_inside
+from vlbias.checkpoints import check_shapes, load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError, unknown
-from vlbias.files import make_folder, read_json, write_json
+from vlbias.files import make_folder, read_object, write_json
 from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
-from vlbias.paths.fields import LinearField, RbfField, make_field, unit
+from vlbias.paths.fields import LinearField, RbfField, field_shapes, make_field, unit
 from vlbias.paths.published import read_published
-from vlbias.settings import checked_number
+from vlbias.settings import Settings, checked_number, number
 from vlbias.shown import printable
 
 __all__ = ["PathSet"]
@@ -24,6 +26,33 @@ __all__ = ["PathSet"]
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "paths.safetensors"
 SPACES = ("normalized", "raw")
+#: A walk of strength 1 takes some twenty steps; a file that asks for more than this is damaged.
+MAX_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class _PathsConfig(Settings):
+    """What a path set's ``config.json`` says."""
+
+    kind: Literal["paths"]
+    network: Literal["rbf", "linear"]
+    space: Literal["normalized", "raw"]
+    dipoles: Mapping[str, Sequence[str | Sequence[str]]]
+    calibration: Mapping[str, object]
+    dim: int = number(low=1, high=MAX_DIM)
+    step_size: float = number(above=0, high=1e6)
+
+    def check(self, state: Mapping[str, torch.Tensor], num_paths: int, *, source: str) -> None:
+        """Compare the shapes of a file with what is said of it.
+
+        Raises:
+            CheckpointError: names the tensors that are missing, unexpected or of another shape.
+        """
+        depth = state["guard_basis"].shape[1:2] if "guard_basis" in state else (0,)
+        wanted = {"mean": (self.dim,), "std": (self.dim,), "lengths": (num_paths, 2)}
+        wanted |= {"guard_basis": (num_paths, *depth, self.dim)}
+        wanted |= {f"field.{name}": shape for name, shape in field_shapes(self.network, num_paths, self.dim).items()}
+        check_shapes(wanted, {name: tuple(value.shape) for name, value in state.items()}, source)
 
 
 class PathSet(nn.Module):
@@ -308,29 +337,45 @@ class PathSet(nn.Module):
         folder = stays_inside(folder)
         if (folder / "latent_paths_model.pt").is_file() and not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} holds published paths; load it with PathSet.from_published.")
-        config = read_json(folder / CONFIG_FILE)
-        known = {"kind", "dim", "network", "space", "step_size", "dipoles", "calibration"}
-        is_known = isinstance(config, dict) and config.get("kind") == "paths" and set(config) == known
-        if not is_known or not isinstance(config["calibration"], dict):
-            raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a path set; expected {sorted(known)}.")
-        state = load_tensors(folder / TENSORS_FILE)
         try:
-            paths = cls(
-                read_dipoles(config["dipoles"]),
-                config["dim"],
-                network=config["network"],
-                space=config["space"],
-                mean=state.get("mean"),
-                std=state.get("std"),
-                step_size=config["step_size"],
-            )
-            paths.guard_basis = torch.zeros_like(state["guard_basis"])
-            paths.load_state_dict(state)
-        except (KeyError, RuntimeError, ConfigError, ShapeError) as error:
-            reason = str(error).splitlines()[-1].strip().rstrip(".")
-            raise CheckpointError(f"{folder}: {TENSORS_FILE} does not fit {CONFIG_FILE} ({reason}).") from error
-        paths.calibration = dict(config["calibration"])
+            config = _PathsConfig.from_dict(read_object(folder / CONFIG_FILE))
+            dipoles = read_dipoles(config.dipoles)
+            if not dipoles:
+                raise ConfigError("it names no path.")
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / CONFIG_FILE} does not describe a path set: {error}") from error
+        state = load_tensors(folder / TENSORS_FILE)
+        # compared before memory is taken for it
+        config.check(state, len(dipoles), source=f"{folder / TENSORS_FILE} of {CONFIG_FILE}")
+        paths = cls(
+            dipoles,
+            config.dim,
+            network=config.network,
+            space=config.space,
+            mean=state["mean"],
+            std=state["std"],
+            step_size=config.step_size,
+        )
+        paths.guard_basis = torch.zeros_like(state["guard_basis"])
+        paths.load_state_dict(state)
+        paths._check_numbers(folder / TENSORS_FILE)
+        paths.calibration = dict(config.calibration)
         return paths.requires_grad_(False)
+
+    def _check_numbers(self, source: Path) -> None:
+        """Numbers of a file with which no walk comes to an end, or to a code.
+
+        Raises:
+            CheckpointError: a deviation that is not positive, or a walk of too many steps.
+        """
+        if not (self.std > 0).all():
+            raise CheckpointError(f"{source}: `std` must be positive in every dimension.")
+        longest = float(self.lengths.abs().max())
+        if longest / self.step_size > MAX_STEPS:
+            raise CheckpointError(
+                f"{source}: a strength of 1 would take more than {MAX_STEPS:,} steps (length {longest:g} in steps of "
+                f"{self.step_size:g})."
+            )
 
     @classmethod
     def from_published(cls, folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> PathSet:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import load_weights
+from vlbias.checkpoints import build_filled, read_weights
 from vlbias.clip import Clip, Preprocess
 from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError, MissingDependencyError, unknown
@@ -94,8 +95,8 @@ class BackboneConstraint(FeatureConstraint):
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
         device: torch.device | str | None = None,
     ):
-        self.model = _backbone(name)
-        load_weights(self.model, Path(weights), name)
+        path = Path(weights)
+        self.model = build_filled(partial(_backbone, name), read_weights(path), f"{path} as {name}", pass_over=True)
         self.model.requires_grad_(False).eval()
         if device is not None:
             self.model.to(device)

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import load_tensors, save_tensors, stays_inside
+from vlbias.checkpoints import fill, load_tensors, save_tensors, stays_inside
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
-from vlbias.files import make_folder, read_json, write_json
+from vlbias.files import make_folder, read_object, write_json
 from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
-from vlbias.settings import checked_number
+from vlbias.settings import Settings, checked_number, number
 from vlbias.shown import printable
 
 __all__ = ["Probes", "effect_directions"]
 
 CONFIG_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
+
+
+@dataclass(frozen=True)
+class _ProbesConfig(Settings):
+    """What ``probes.json`` says."""
+
+    kind: Literal["probes"]
+    names: tuple[str, ...]
+    dipoles: Mapping[str, Sequence[str | Sequence[str]]]
+    accuracy: Mapping[str, float | None]
+    dim: int = number(low=1, high=MAX_DIM)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.names)) < len(self.names):
+            raise ConfigError("`names` of probes holds a name twice.")
+        for value in self.accuracy.values():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"`accuracy` of a probe must be a number or null; got {value!r:.80}.")
 
 
 def effect_directions(z: torch.Tensor, readings: torch.Tensor) -> torch.Tensor:
@@ -244,18 +265,17 @@ class Probes(nn.Module):
             CheckpointError: a file is missing, damaged, or does not fit the other.
         """
         folder = stays_inside(folder)
-        config = read_json(folder / CONFIG_FILE)
-        if not isinstance(config, dict) or config.get("kind") != "probes":
-            raise CheckpointError(f"{folder / CONFIG_FILE} does not describe probes.")
-        tensors = load_tensors(folder / TENSORS_FILE)
         try:
-            accuracy = {name: float("nan") if v is None else float(v) for name, v in config["accuracy"].items()}
-            names = tuple(map(str, config["names"]))
-            probes = cls(names, config["dim"], dipoles=read_dipoles(config["dipoles"]), accuracy=accuracy)
-            probes.load_state_dict(tensors)
-        except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[-1].strip().rstrip(".")
-            raise CheckpointError(f"{folder}: {TENSORS_FILE} does not fit {CONFIG_FILE} ({reason}).") from error
+            config = _ProbesConfig.from_dict(read_object(folder / CONFIG_FILE))
+            accuracy = {name: float("nan") if value is None else value for name, value in config.accuracy.items()}
+            with torch.device("meta"):  # compared before memory is taken for it
+                probes = cls(config.names, config.dim, dipoles=read_dipoles(config.dipoles), accuracy=accuracy)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / CONFIG_FILE} does not describe probes: {error}") from error
+        state = load_tensors(folder / TENSORS_FILE)
+        fill(probes, state, f"{folder / TENSORS_FILE} of {CONFIG_FILE}", assign=True)
+        if not (probes.std > 0).all():
+            raise CheckpointError(f"{folder / TENSORS_FILE}: `std` must be positive in every dimension.")
         return probes
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from vlbias.checkpoints import read_foreign_pickle, stays_inside
+from vlbias.checkpoints import check_finite, read_foreign_pickle, stays_inside
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError
-from vlbias.files import read_json
+from vlbias.files import read_json, read_object
 from vlbias.paths.dipole import Dipole
 
 __all__ = ["PublishedPaths", "read_published"]
@@ -46,7 +46,7 @@ def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
     missing = [name for name in (WEIGHTS, DIPOLES) if not (folder / name).is_file()]
     if missing:
         raise CheckpointNotFoundError(f"{folder} lacks {' and '.join(missing)}, so it is no published path set.")
-    arguments = read_json(folder / ARGUMENTS) if (folder / ARGUMENTS).is_file() else {}
+    arguments = read_object(folder / ARGUMENTS) if (folder / ARGUMENTS).is_file() else {}
     if arguments.get("lwgs") is False:
         raise CheckpointError(f"{folder / ARGUMENTS} says lwgs=false: only the per-dimension network (lwgs) is known.")
     state = read_foreign_pickle(folder / WEIGHTS)
@@ -55,10 +55,13 @@ def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
     if not isinstance(state, dict) or not {SUPPORT, GAMMA} <= set(state):
         found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{folder / WEIGHTS} must hold {SUPPORT} and {GAMMA}; found {found}.")
-    if extra := sorted(set(state) - {SUPPORT, GAMMA}):
-        raise CheckpointError(f"{folder / WEIGHTS} holds unexpected entries: {', '.join(map(str, extra))}.")
+    if extra := sorted(map(str, set(state) - {SUPPORT, GAMMA})):
+        raise CheckpointError(f"{folder / WEIGHTS} holds unexpected entries: {', '.join(extra)}.")
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{folder / WEIGHTS} holds something other than tensors.")
+    check_finite(state, str(folder / WEIGHTS))
     support, log_gamma = state[SUPPORT].float(), state[GAMMA].float()
-    if support.ndim != 2 or support.shape[1] % 2 or support.shape != log_gamma.shape:
+    if support.ndim != 2 or support.shape[1] % 2 or not support.numel() or support.shape != log_gamma.shape:
         raise CheckpointError(
             f"{folder / WEIGHTS}: {SUPPORT} and {GAMMA} must both be (paths, 2 * dimensions); got "
             f"{tuple(support.shape)} and {tuple(log_gamma.shape)}."

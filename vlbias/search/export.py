@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import fill, load_tensors, save_tensors, stays_inside
-from vlbias.errors import CheckpointError
-from vlbias.files import make_folder, read_json, write_file, write_json
+from vlbias.checkpoints import build_filled, load_tensors, save_tensors, stays_inside
+from vlbias.errors import CheckpointError, ConfigError, UnknownNameError
+from vlbias.files import make_folder, read_object, write_file, write_json
 from vlbias.search.cell import Skeleton
 from vlbias.search.front import Candidate, Front
 from vlbias.search.spaces import Configuration, Space
@@ -60,23 +62,28 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
         CheckpointError: not a folder that :meth:`Study.save` wrote.
     """
     place = stays_inside(folder)
-    config = read_json(place / "config.json")
+    config = read_object(place / "config.json")
     if config.get("format") != _FORMAT:
-        raise CheckpointError(f"{place} is not a model saved by a search (format {config.get('format')!r}).")
-    skeleton = Skeleton(**{**config["skeleton"], "inc_sec": tuple(config["skeleton"]["inc_sec"])})
-    configuration = Configuration.from_dict(config["configuration"])
-    space = Space(
-        (configuration.backbone,),
-        (configuration.head,),
-        (configuration.optimizer,),
-        skeleton=skeleton,
-        embedding_size=int(config["embedding_size"]),
-    )
-    model = Embedder(configuration, space, int(config["image_size"]))
+        raise CheckpointError(f"{place} is not a model saved by a search (format {config.get('format')!r:.80}).")
     tensors = load_tensors(place / "model.safetensors")
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    fill(model, weights, str(place))
-    return model.eval()
+    try:
+        return build_filled(_builder(config), weights, str(place)).eval()
+    except (KeyError, TypeError, ValueError, AttributeError, UnknownNameError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{place / 'config.json'} does not describe a model of a search: {error}") from error
+
+
+def _builder(config: dict[str, Any]) -> Callable[[], Embedder]:
+    """What builds the network of a saved model."""
+    edge, size = config["image_size"], config["embedding_size"]
+    if type(edge) is not int or not 8 <= edge <= 2048 or type(size) is not int or not 2 <= size <= 65_536:
+        raise ConfigError(f"pictures of {edge!r:.40} px and embeddings of {size!r:.40} numbers are out of range.")
+    skeleton = Skeleton(**{**config["skeleton"], "inc_sec": tuple(config["skeleton"]["inc_sec"])})
+    configuration = Configuration.from_dict(config["configuration"])
+    names = (configuration.backbone,), (configuration.head,), (configuration.optimizer,)
+    return partial(Embedder, configuration, Space(*names, skeleton=skeleton, embedding_size=size), edge)
 
 
 def _card(trainer: Trainer, candidate: Candidate, objectives: Sequence[str], front: Front | None) -> str:

@@ -307,7 +307,7 @@ def _mend_journal(path: Path) -> None:
     """
     if not path.is_file():
         if path.exists():
-            raise ConfigError(f"`storage` must be a file or a database URL; {path} is a folder.")
+            raise ConfigError(f"`storage` must be a file or a database URL; {path} is a folder, a pipe or a device.")
         return
     lines = path.read_bytes().split(b"\n")
     if lines[0] and not _is_record(lines[0]):

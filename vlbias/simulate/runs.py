@@ -6,6 +6,7 @@ import base64
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -72,7 +73,8 @@ def run(
         "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
         "settings": {key: value for key, value in vars(options).items() if key != "device"},
     }
-    store = RunStore(storage, "simulate", job, _decoded)
+    decode = partial(_decoded, num_items=len(plan.test), num_classes=len(plan.classes))
+    store = RunStore(storage, "simulate", job, decode)
     sets = TrainingSets(plan, dataset, options.image_size, store.folder)
     jobs = _jobs(plan, fills)
     with track(len(jobs), "simulate", "runs", show=show_progress) as progress:
@@ -149,6 +151,10 @@ def _encode(codes: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.asarray(codes).astype("<u2").tobytes())).decode()
 
 
-def _decoded(record: dict[str, Any]) -> dict[str, Any]:
-    codes = np.frombuffer(zlib.decompress(base64.b64decode(record["predicted"])), dtype="<u2").astype(np.int64)
-    return {**record, "predicted": codes}
+def _decoded(record: dict[str, Any], *, num_items: int, num_classes: int) -> dict[str, Any]:
+    """The inverse of :func:`_encode`, of a line that may be damaged: no more is unpacked than belongs there."""
+    packed = base64.b64decode(record["predicted"])
+    codes = np.frombuffer(zlib.decompressobj().decompress(packed, 2 * num_items + 2), dtype="<u2")
+    if codes.shape != (num_items,) or codes.max(initial=0) >= num_classes:
+        raise ValueError("predictions of other images")
+    return {**record, "predicted": codes.astype(np.int64)}
