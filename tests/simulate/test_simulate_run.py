@@ -206,6 +206,59 @@ def test_resuming_takes_up_where_it_stopped(faces, plan, tmp_path, make_stub):
     assert len(calls) == len(plan) + 1 and len(result.table()) == len(plan)
 
 
+def test_more_repeats_take_up_the_runs_that_are_there(faces, tmp_path, make_stub):
+    calls, asked, storage = [], [], tmp_path / "sim.log"
+
+    def edited(dataset, donors, to, folder):
+        asked.append((folder.name, tuple(donors)))
+        return dataset.counterfactual(donors, race=to)
+
+    def run(repeats):
+        plan = simulate.plan(faces, **OPTIONS, n=60, shares=(0.0, 0.4), repeats=repeats, focal="z")
+
+        def model(training):
+            calls.append(training.key)
+            return make_stub(plan, lambda g, t: 0.6)(training)
+
+        fill = {"real": None, "edited": edited}
+        return simulate.run(plan, faces, model=model, storage=storage, fill=fill, settings=SMALL, **QUIET)
+
+    two = run(2)
+    assert len(calls) == 6 and len(asked) == 2
+    four = run(4)
+    assert len(calls) == 12 and len(set(calls)) == 12, "only the runs of the new repeats"
+    assert asked[:2] == asked[2:4] and len(asked) == 6, "edits of the first repeats are asked for as before"
+    everybody = [donor for _, donors in asked[2:] for donor in donors]
+    assert len(everybody) == len(set(everybody)), "nobody is edited twice"
+    of_two, of_four = (found.table().set_index(["fill", "run"])["f1"] for found in (two, four))
+    assert of_four[of_two.index].tolist() == of_two.tolist()
+    assert len(run(2).table()) == len(two.table()) and len(calls) == 12
+
+
+def test_several_protected_columns_are_one_group_each(make_faces, make_stub):
+    faces = make_faces()
+    faces.table["sex"] = np.where(np.arange(len(faces.table)) % 2 == 0, "f", "m")
+    options = {"target": "emotion", "n": 60, "shares": (0.0, 0.3), "repeats": 2, "min_cell": 3}
+    plan = simulate.plan(faces, protected=["race", "sex"], focal="z & m", **options)
+    assert plan.groups == tuple(f"{a} & {b}" for a in "xyz" for b in "fm") and plan.protected == "race & sex"
+    result = simulate.run(plan, faces, model=make_stub(plan, lambda g, t: 0.6), storage=None, **QUIET)
+    assert result.min_cell == 3 and result.summary()["focal"].tolist() == ["z & m"]
+    with pytest.raises(ConfigError, match="`target` and `protected` are both 'emotion'"):
+        simulate.plan(faces, protected=["race", "emotion"], **options)
+    with pytest.raises(ConfigError, match="must name one column or different ones"):
+        simulate.plan(faces, protected=["race", "race"], **options)
+
+
+def test_bands_are_paired(faces, plan, make_stub):
+    """Repeats differ in how hard they are and not in how the curve moves: the band does not widen by that."""
+    result = simulate.run(plan, faces, model=make_stub(plan, lambda g, t: 0.6), storage=None, **QUIET)
+    (curve,) = result._curves("own_f1", ["x", "y", "z"])["z"]
+    _, points, resampled = result.points("f1[z]", "z")
+    middle = contrast(points, resampled, np.array([-1, 2, -1]) / 3)
+    assert curve.high[1] - curve.mean[1] == pytest.approx(middle.high - middle.value)
+    assert curve.note.startswith(f"{result.contrast('f1[z]', 'z', 'slope').value / 10:+.3f} per 10 points, p ")
+
+
 def test_wrong_storages_and_models(faces, plan, tmp_path, make_stub):
     model = make_stub(plan, lambda g, t: 0.6)
     storage = tmp_path / "sim.log"

@@ -39,10 +39,6 @@ PolesOption = Annotated[
 TiedTargetOption = Annotated[
     str | None, typer.Option("--target", metavar="COLUMN", help="What classifiers predict; for synthfaces: smile.")
 ]
-TiedProtectedOption = Annotated[
-    str | None,
-    typer.Option("--protected", metavar="COLUMN", help="Attribute that must not drive them; for synthfaces: skin."),
-]
 FollowLinksOption = Annotated[
     bool, typer.Option("--follow-links", help="Read pictures that are links; otherwise they are left out and listed.")
 ]

@@ -12,14 +12,14 @@ from vlbias.cli.options import (
     DatasetArgument,
     FollowLinksOption,
     PolesOption,
+    ProtectedOption,
     SeedOption,
-    TiedProtectedOption,
     TiedTargetOption,
     open_faces,
     or_drawn,
 )
 from vlbias.cli.outputs import OverwriteOption, claim_folder
-from vlbias.cli.parsing import names_of, numbers_of, poles_of
+from vlbias.cli.parsing import columns_of, names_of, numbers_of, poles_of
 
 #: What ``SimulationResult.write`` writes.
 FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "curves.png", "report.html")
@@ -32,7 +32,7 @@ def simulate(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, curves and verdicts.")],
     target: TiedTargetOption = None,
-    protected: TiedProtectedOption = None,
+    protected: ProtectedOption = [],  # noqa: B006  (Typer reads it, nobody changes it)
     focal: Annotated[str, typer.Option(metavar="GROUP,...|all", help="Groups whose share moves.")] = "all",
     shares: Annotated[str, typer.Option(metavar="S,...", help="Shares of the focal group.")] = "0,0.25,0.5",
     mode: Annotated[
@@ -50,11 +50,17 @@ def simulate(
     model: Annotated[str, typer.Option(metavar="NAME", help="timm backbone of the classifiers.")] = "resnet10t",
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier.")] = 300,
     image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the classifier's images.")] = 48,
+    min_cell: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Test images that a cell needs for parity measures.")
+    ] = 5,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; else CUDA where there is one.")
+    ] = None,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Train on varied group compositions and see how F1 and parity move; the same command resumes, or joins a run."""
+    """Train on varied group compositions and see how F1 and parity move; the same command resumes, or adds repeats."""
     from vlbias import report
     from vlbias import simulate as simulations
 
@@ -63,17 +69,18 @@ def simulate(
         raise typer.BadParameter("says how edits are made, so it needs --editor", param_hint="--poles")
     faces = open_faces(dataset, seed, follow_links=follow_links)
     target = or_drawn(target, "smile", "--target", dataset)
-    protected = or_drawn(protected, "skin", "--protected", dataset)
+    columns = columns_of(protected or [or_drawn(None, "skin", "--protected", dataset)])
     plan = simulations.plan(
         faces,
         target=target,
-        protected=protected,
+        protected=columns,
         focal=focal if focal == "all" else names_of(focal, "--focal"),
         shares=numbers_of(shares, "--shares"),
         n="max" if n is None else n,
         mode=names_of(mode, "--mode"),
         subject=subject,
         repeats=repeats,
+        min_cell=min_cell,
         seed=seed,
     )
     fill: dict[str, Any] = {"real": None}
@@ -82,14 +89,13 @@ def simulate(
         from vlbias.editor import Editor
 
         fill["edited"] = Balancer(
-            Editor.from_pretrained(editor), target=target, protected=protected, poles=places, seed=seed
+            Editor.from_pretrained(editor), target=target, protected=columns, poles=places, seed=seed
         )
-    job = {"plan": plan.digest(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
+    job = {"plan": plan.design(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
     claim_folder(out, "simulate", job, FILES, overwrite=overwrite)
     typer.echo(str(plan), err=True)
-    result = simulations.run(
-        plan, faces, model=model, storage=out / "sim.log", fill=fill, num_steps=steps, image_size=image_size
-    )
+    changes: dict[str, Any] = {"num_steps": steps, "image_size": image_size, "device": device}
+    result = simulations.run(plan, faces, model=model, storage=out / "sim.log", fill=fill, **changes)
     result.write(out)
     for sentence in result.verdicts():
         typer.echo(sentence)

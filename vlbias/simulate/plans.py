@@ -29,7 +29,7 @@ from vlbias.data.origins import origins
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
 from vlbias.files import read_object, write_json
-from vlbias.labels import label_texts
+from vlbias.labels import group_name, group_texts, label_texts
 from vlbias.settings import Settings, number, with_changes
 from vlbias.shown import Glance, Shown, printable
 from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
@@ -60,6 +60,7 @@ class PlanSettings(Settings):
             intervals resample people.
         repeats: independent draws, each with all shares.
         nested: a larger share holds the images of the smaller; False draws every run anew.
+        min_cell: test images that a cell (group x label) needs for rates that rest on it; others are left out.
         seed: of the draws.
 
     Raises:
@@ -75,6 +76,7 @@ class PlanSettings(Settings):
     subject: str | None = None
     repeats: int = number(5, 1, 10_000)
     nested: bool = True
+    min_cell: int = number(5, 1)
     seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
@@ -193,6 +195,12 @@ class SimulationPlan(Shown):
         text = json.dumps([[key, self.files(key)] for key in sorted(self.quotas)] + [list(self.test)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def design(self) -> str:
+        """A hash that does not depend on how many repeats there are: plans that differ in that alone share runs."""
+        first = [[key, self.files(key)] for key in sorted(self.quotas) if self.repeat_of(key) == 0]
+        text = json.dumps([first, list(self.test), self.settings.seed, self.settings.nested])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def describe(self) -> str:
         """The plan in a few lines."""
         sizes = self.runs["n"]
@@ -239,7 +247,12 @@ class SimulationPlan(Shown):
 
 @checked_call
 def plan(
-    dataset: LabelledImages, *, target: str, protected: str, settings: PlanSettings | None = None, **changes: object
+    dataset: LabelledImages,
+    *,
+    target: str,
+    protected: str | Sequence[str],
+    settings: PlanSettings | None = None,
+    **changes: object,
 ) -> SimulationPlan:
     """Lay out training sets in which one group's share moves.
 
@@ -247,7 +260,7 @@ def plan(
         dataset: anything ``load_dataset`` returns; training images come from its "train" split, test images from
             "test".
         target: column the classifiers predict.
-        protected: column of the groups.
+        protected: column of the groups, or several: every combination of their values is a group.
         settings: which compositions; ``changes`` are single settings on top (``shares=(0, 0.5)``).
 
     Raises:
@@ -259,7 +272,9 @@ def plan(
     sizes and repeats are not known to us; these defaults are ours.
     """
     asked = with_changes(PlanSettings, settings, changes)
-    images = _images(dataset, target, protected, asked.subject)
+    columns = [protected] if isinstance(protected, str) else list(protected)
+    images = _images(dataset, target, columns, asked.subject)
+    protected = group_name(columns)
     train, test = images[images["split"] == "train"], images[images["split"] == "test"]
     groups, classes = _check(train, test, target, protected)
     refuse_shared_pictures(dataset, {"train": list(train.index), "test": list(test.index)})
@@ -284,15 +299,17 @@ def plan(
     )
 
 
-def _images(dataset: LabelledImages, target: str, protected: str, subject: str | None) -> pd.DataFrame:
+def _images(dataset: LabelledImages, target: str, protected: Sequence[str], subject: str | None) -> pd.DataFrame:
     """split, group, label and subject of every photograph, as text, by id."""
     table = dataset.table
     place = str(getattr(dataset, "name", "the dataset"))
-    columns = [name for name in (target, protected, subject) if name is not None]
+    columns = [name for name in (target, *protected, subject) if name is not None]
     for name in columns:
         if name not in table.columns:
             raise unknown("column", name, [c for c in table.columns if c not in ("file_name", "split")], where=place)
-    if target == protected:
+    if not protected or len(set(protected)) != len(protected):
+        raise ConfigError(f"`protected` must name one column or different ones; got {list(protected)}.")
+    if target in protected:
         raise ConfigError(f"`target` and `protected` are both '{target}'; they must differ.")
     table = table[origins(table) == "real"]
     texts = {name: label_texts(table[name]) for name in columns}
@@ -302,7 +319,8 @@ def _images(dataset: LabelledImages, target: str, protected: str, subject: str |
                 f"`{name}` is missing for {missing} of {len(table)} images. "
                 f"Select the labelled ones first: dataset.select(dataset.table['{name}'].notna())."
             )
-    frame = pd.DataFrame({"split": table["split"].astype(str), "group": texts[protected], "label": texts[target]})
+    groups = group_texts(table, protected)
+    frame = pd.DataFrame({"split": table["split"].astype(str), "group": groups, "label": texts[target]})
     frame["subject"] = texts[subject] if subject else table.index.astype(str)
     frame.index = table.index.astype(str)
     if subject is not None and (frame.groupby("subject")["split"].nunique() > 1).any():

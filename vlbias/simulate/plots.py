@@ -27,18 +27,21 @@ class Curve:
         label: for the legend.
         shares: of the focal group (s,), ascending.
         mean: over repeats (s,).
-        error: standard error (s,), of repeats and test people together; 0 where there is one repeat.
+        low, high: ends of the band (s,); NaN where there is one repeat.
+        note: its slope, in words.
     """
 
     label: str
     shares: np.ndarray
     mean: np.ndarray
-    error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    note: str
 
 
 @plain_text()
 def plot_curves(panels: Mapping[tuple[str, str], Sequence[Curve]], balance: float, path: Path) -> Path:
-    """Draw curves with bands of two standard errors.
+    """Draw curves with their bands and slopes.
 
     Args:
         panels: (metric, focal group) -> its curves, for every pair of both.
@@ -68,9 +71,11 @@ def plot_curves(panels: Mapping[tuple[str, str], Sequence[Curve]], balance: floa
 
 def _draw(axes: Axes, curves: Sequence[Curve], balance: float) -> None:
     for number, curve in enumerate(curves):
-        colour, band = f"C{number}", 2 * curve.error
+        colour = f"C{number}"
         axes.plot(curve.shares, curve.mean, marker="o", ms=3, color=colour, label=curve.label)
-        axes.fill_between(curve.shares, curve.mean - band, curve.mean + band, color=colour, alpha=0.15, lw=0)
+        axes.fill_between(curve.shares, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+        place = 0.03 + 0.08 * number
+        axes.text(0.03, place, curve.note, color=colour, fontsize=7, transform=axes.transAxes)
     if not any(np.isfinite(curve.mean).any() for curve in curves):
         axes.text(0.5, 0.5, "undefined: too few\ntest images", ha="center", transform=axes.transAxes)
     axes.axvline(balance, color="0.5", lw=0.8, ls=":", label="balance")

@@ -51,12 +51,11 @@ class SimulationResult(Shown):
         *,
         level: float = 0.95,
         num_resamples: int = 400,
-        min_cell: int = 5,
         num_permutations: int = 200,
     ):
         self.plan, self.records, self.fills = plan, dict(records), list(fills)
         self.level, self.num_resamples = level, num_resamples
-        self.min_cell, self.num_permutations = min_cell, num_permutations
+        self.min_cell, self.num_permutations = plan.settings.min_cell, num_permutations
 
     def _glance(self) -> Glance:
         line = f"{self.plan.target} by {self.plan.protected}, {len(self.records)} runs finished"
@@ -252,7 +251,10 @@ class SimulationResult(Shown):
         return out
 
     def plot(self, path: AnyPath, metrics: Sequence[str] = ("own_f1", "equalized_odds_excess")) -> Path:
-        """Draw the curves of every focal group with bands; ``own_f1`` is the focal group's F1.
+        """Draw the curves of every focal group, with slopes and paired bands; ``own_f1`` is the focal group's F1.
+
+        A band is the interval of a point's distance from the mean of its curve: what all points of a repeat, or of a
+        test set, have in common says nothing of how the curve moves. P-values are Holm's over the focal groups.
 
         Raises:
             PlanError: the plan is of whole compositions, or not all runs are finished.
@@ -260,21 +262,30 @@ class SimulationResult(Shown):
         focal = [name for name in dict.fromkeys(self.plan.runs["focal"]) if name]
         if not focal:
             raise PlanError("A plan of given compositions has no curve to draw; read its table.")
-        panels = {(metric, name): self._curves(metric, name) for metric in metrics for name in focal}
+        panels = {(metric, name): curves for metric in metrics for name, curves in self._curves(metric, focal).items()}
         return plot_curves(panels, 1 / len(self.plan.groups), Path(path))
 
-    def _curves(self, metric: str, focal: str) -> list[Curve]:
-        """One curve per fill and mode; sizes alone ("control") are drawn once."""
-        curves = []
+    def _curves(self, metric: str, focal: Sequence[str]) -> dict[str, list[Curve]]:
+        """Focal group -> one curve per fill and mode; sizes alone ("control") are drawn once."""
+        curves: dict[str, list[Curve]] = {name: [] for name in focal}
         for fill, mode in itertools.product(self.fills, self.plan.settings.modes):
             if mode == "control" and fill != self.fills[0]:
                 continue
-            wanted = f"f1[{focal}]" if metric == "own_f1" else metric
-            shares, points, resampled = self.points(wanted, focal, fill=fill, mode=mode)
-            error = np.zeros(len(shares))
-            if len(points) > 1:
-                error = np.sqrt(points.var(0, ddof=1) / len(points) + resampled.mean(1).var(0))
-            curves.append(Curve(fill if mode == "substitute" else f"{fill}, {mode}", shares, points.mean(0), error))
+            label = fill if mode == "substitute" else f"{fill}, {mode}"
+            points = {
+                name: self.points(f"f1[{name}]" if metric == "own_f1" else metric, name, fill=fill, mode=mode)
+                for name in focal
+            }
+            slopes = {name: contrast(y, drawn, slope_weights(x)) for name, (x, y, drawn) in points.items()}
+            p_values = holm({name: slope.p_either for name, slope in slopes.items()})
+            for name, (shares, values, resampled) in points.items():
+                away = np.eye(len(shares)) - 1 / len(shares)
+                bands = [contrast(values, resampled, weights, level=self.level) for weights in away]
+                mean = values.mean(0)
+                low, high = (mean - [one.value - getattr(one, end) for one in bands] for end in ("low", "high"))
+                note = f"{slopes[name].value / 10:+.3f} per 10 points"
+                note += "" if np.isnan(p_values[name]) else f", p {p_values[name]:.3f}"
+                curves[name].append(Curve(label, shares, mean, low, high, note))
         return curves
 
 

@@ -47,7 +47,7 @@ def run(
     """Fit the classifiers of a plan; the same call elsewhere shares the work, after a crash it goes on.
 
     Args:
-        plan: from :func:`vlbias.simulate.plan`.
+        plan: from :func:`vlbias.simulate.plan`; one with more repeats takes up the runs that are there.
         dataset: the dataset that was planned on.
         model: a timm backbone for :func:`vlbias.classify.fit`, which takes the same number of optimisation steps
             whatever the size of the set; or a callable ``TrainingSet -> predictions`` (m labels of the test images).
@@ -69,7 +69,7 @@ def run(
         raise ConfigError("`fill` names no way to reach the shares; leave it out for real images.")
     options = _options(model, settings or classify.FitSettings(), changes, len(plan.classes))
     job = {
-        "plan": plan.digest(),
+        "plan": plan.design(),
         "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
         "settings": {key: value for key, value in vars(options).items() if key != "device"},
     }

@@ -75,8 +75,8 @@ class TrainingSets:
     def __init__(self, plan: SimulationPlan, dataset: LabelledImages, size: int, folder: Path | None):
         self.plan, self.dataset, self.size, self.folder = plan, dataset, size, folder
         self._real: dict[str, Tensor] = {}
-        #: (fill, focal group) -> donor -> its edit
-        self._edits: dict[tuple[str, str], dict[str, Tensor]] = {}
+        #: (fill, focal group) -> for each repeat: donor -> its edit, of donors that no repeat before it asked for
+        self._edits: dict[tuple[str, str], list[dict[str, Tensor]]] = {}
 
     def make(self, name: str, fill: Fill | None, key: str) -> TrainingSet:
         """The training set of run ``key`` by the fill of that name.
@@ -87,7 +87,7 @@ class TrainingSets:
         plan, focal = self.plan, str(self.plan.runs.loc[key, "focal"])
         ids, donors, edits = plan.files(key), list[str](), dict[str, Tensor]()
         if fill is not None:
-            edits = self._edited(name, fill, focal)
+            edits = self._edited(name, fill, focal, plan.repeat_of(key))
             first = set(plan.files(plan.baseline(key)))
             ids = [item for item in ids if plan.labels[item][0] != focal or item in first]
             donors = self._donors(key, edits)
@@ -115,22 +115,33 @@ class TrainingSets:
         for start in range(0, len(ids), _CHUNK):
             yield from to_uint8(source.tensor(list(ids[start : start + _CHUNK]), self.size))
 
-    def _edited(self, name: str, fill: Fill, focal: str) -> dict[str, Tensor]:
-        """Every edit that the runs of one focal group need, with some in reserve, by donor."""
-        if (name, focal) not in self._edits:
-            wanted: dict[str, None] = {}
-            runs = self.plan.runs
-            for key in runs.index[(runs["focal"] == focal) & (runs["mode"] != "control")]:
-                for cell, candidates in donors_of(self.plan, key).items():
-                    needed = self.plan.gain(key, cell)
-                    wanted |= dict.fromkeys(candidates[: needed + max(2, round(_RESERVE * needed))])
-            self._edits[name, focal] = self._make_edits(name, fill, focal, list(wanted)) if wanted else {}
-        return self._edits[name, focal]
+    def _edited(self, name: str, fill: Fill, focal: str, repeat: int) -> dict[str, Tensor]:
+        """The edits that the runs of one focal group need up to a repeat, with some in reserve, by donor.
+
+        They are made repeat by repeat, so that a simulation with more repeats finds those of the others.
+        """
+        made = self._edits.setdefault((name, focal), [])
+        while len(made) <= repeat:
+            number = len(made)
+            known = {donor for earlier in range(number) for donor in self._wanted(focal, earlier)}
+            new = [donor for donor in self._wanted(focal, number) if donor not in known]
+            made.append(self._make_edits(f"{name}-{zlib.crc32(focal.encode()):08x}-r{number}", fill, focal, new))
+        return {donor: edit for part in made[: repeat + 1] for donor, edit in part.items()}
+
+    def _wanted(self, focal: str, repeat: int) -> list[str]:
+        """Donors whose edits the runs of one repeat may need."""
+        wanted: dict[str, None] = {}
+        runs = self.plan.runs
+        for key in runs.index[(runs["focal"] == focal) & (runs["mode"] != "control") & (runs["repeat"] == repeat)]:
+            for cell, candidates in donors_of(self.plan, key).items():
+                needed = self.plan.gain(key, cell)
+                wanted |= dict.fromkeys(candidates[: needed + max(2, round(_RESERVE * needed))])
+        return list(wanted)
 
     def _make_edits(self, name: str, fill: Fill, focal: str, donors: list[str]) -> dict[str, Tensor]:
-        folder = None
-        if self.folder is not None:
-            folder = make_folder(self.folder / "edits") / f"{name}-{zlib.crc32(focal.encode()):08x}"
+        if not donors:
+            return {}
+        folder = None if self.folder is None else make_folder(self.folder / "edits") / name
         edits = fill(self.dataset, donors, focal, folder)
         return dict(zip(edits.table["source_id"].astype(str), self._read(edits, list(edits.table.index)), strict=True))
 
