@@ -67,6 +67,25 @@ def test_bin_files_of_every_protocol(tmp_path, protocol):
     assert x.shape == (2, 3, 8, 8) and x[1].mean() > x[0].mean()
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_bin_files_whose_pictures_are_arrays_of_bytes(tmp_path, protocol):
+    path = tmp_path / "calfw.bin"
+    arrays = [np.frombuffer(picture, np.uint8) for picture in PICTURES[:4]]
+    arrays += [np.array(list(picture), np.uint8) for picture in PICTURES[4:]]  # writeable ones are pickled otherwise
+    path.write_bytes(pickle.dumps((arrays, np.array(ANSWERS)), protocol=protocol))
+    pairs = load_pairs(path)
+    assert pairs.is_same.tolist() == ANSWERS
+    assert pairs.pictures.encoded == PICTURES
+    path.write_bytes(pickle.dumps({"f": np.asfortranarray([[1.5, 2], [3, 4]]), "o": 7}, protocol=protocol))
+    assert read_plain_pickle(path)["f"].values.tolist() == [[1.5, 2], [3, 4]]
+    path.write_bytes(pickle.dumps(np.array([{}], dtype=object), protocol=protocol))
+    with pytest.raises(UnsafeCheckpointError):
+        read_plain_pickle(path)
+    path.write_bytes(pickle.dumps(([np.zeros((3, 4, 4), np.uint8)] * 8, ANSWERS), protocol=protocol))
+    with pytest.raises(CheckpointError, match="pictures that are not encoded"):
+        load_pairs(path)
+
+
 def test_bin_files_run_no_code(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -6,6 +6,7 @@ the hashes of all its files.
 
 from vlbias.checkpoints.find import cache_folder, checkpoint_folders, find_checkpoint, list_checkpoints, stays_inside
 from vlbias.checkpoints.foreign import (
+    ForeignArray,
     ForeignReference,
     load_weights,
     read_foreign_pickle,
@@ -25,6 +26,7 @@ from vlbias.checkpoints.tensors import (
 )
 
 __all__ = [
+    "ForeignArray",
     "ForeignReference",
     "aligned",
     "build_filled",

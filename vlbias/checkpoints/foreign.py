@@ -24,7 +24,14 @@ from vlbias.checkpoints.tensors import aligned, check_finite, fill, load_tensors
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from vlbias.files import AnyPath
 
-__all__ = ["ForeignReference", "load_weights", "read_foreign_pickle", "read_plain_pickle", "read_weights"]
+__all__ = [
+    "ForeignArray",
+    "ForeignReference",
+    "load_weights",
+    "read_foreign_pickle",
+    "read_plain_pickle",
+    "read_weights",
+]
 
 #: Largest program that is run; it builds up to sixty times as much. The published ones stay below 1 MB.
 MAX_PROGRAM_BYTES = 8 * 2**20
@@ -65,6 +72,28 @@ class ForeignReference:
         return isinstance(other, ForeignReference) and (self.module, self.name) == (other.module, other.name)
 
 
+class ForeignArray:
+    """Stands for a NumPy array of numbers in a pickle.
+
+    Attributes:
+        values: the array, read-only.
+    """
+
+    def __init__(self) -> None:
+        self.values: np.ndarray = np.empty(0)
+
+    def fill(self, raw: object, dtype: object, shape: object, *, is_fortran: bool) -> ForeignArray:
+        """Take the values; the bytes that stand in the file are all that is used."""
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # protocol 2 of Python 2
+        sizes = shape if isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) else None
+        if not (isinstance(raw, bytes | bytearray) and isinstance(dtype, _Dtype) and dtype.dtype and sizes is not None):
+            raise _Refused("a NumPy array is malformed")
+        if math.prod(sizes) * dtype.dtype.itemsize != len(raw):
+            raise _Refused(f"a NumPy array of the shape {sizes} has {len(raw)} bytes")
+        self.values = np.frombuffer(bytes(raw), dtype.dtype).reshape(sizes, order="F" if is_fortran else "C")
+        return self
+
+
 class _Refused(Exception):
     """Raised by the machine; turned into UnsafeCheckpointError with the file's name."""
 
@@ -100,10 +129,10 @@ def read_foreign_pickle(path: AnyPath) -> Any:
 
 
 def read_plain_pickle(path: AnyPath) -> Any:
-    """Read a pickle of lists, tuples, dictionaries, numbers, texts and bytes; nothing that it names is called.
+    """Read a pickle of lists, tuples, dictionaries, numbers, texts, bytes and arrays; nothing that it names is called.
 
     Returns:
-        What was pickled. Bytes that Python 2 wrote are text in latin1.
+        What was pickled. Bytes that Python 2 wrote are text in latin1; arrays are :class:`ForeignArray`.
 
     Raises:
         CheckpointError: the file is missing, too large, or cut off.
@@ -238,6 +267,16 @@ def _numpy_scalar(dtype: object, raw: object) -> object:
     return np.frombuffer(raw, dtype.dtype)[0].item()
 
 
+def _empty_array(kind: object, *_: object) -> ForeignArray:
+    if kind != ForeignReference("numpy", "ndarray"):
+        raise _Refused("it holds an array of a kind of its own")
+    return ForeignArray()
+
+
+def _array_of_buffer(raw: object, dtype: object, shape: object, order: object) -> ForeignArray:
+    return ForeignArray().fill(raw, dtype, shape, is_fortran=order == "F")
+
+
 def _encode(text: object, encoding: object = "latin1") -> bytes:
     # Protocol 2 writes bytes as text that _codecs.encode turns back; only that one encoding is used for it.
     if not isinstance(text, str) or encoding != "latin1":
@@ -255,6 +294,10 @@ _CALLS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _numpy_scalar,
     ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.numeric", "_frombuffer"): _array_of_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _array_of_buffer,
     ("_codecs", "encode"): _encode,
 }
 _REBUILD_TENSOR = ForeignReference("torch._utils", "_rebuild_tensor_v2")
@@ -263,7 +306,7 @@ _REBUILD_TENSOR = ForeignReference("torch._utils", "_rebuild_tensor_v2")
 _VALUES = frozenset(
     {
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-        *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
         *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     }
 )
@@ -417,6 +460,8 @@ class _Machine:
         match self.stack[-1], state:
             case _Dtype(), (3, "<" | "|", *_):
                 pass
+            case ForeignArray() as array, (int(), shape, dtype, bool(is_fortran), raw):
+                array.fill(raw, dtype, shape, is_fortran=is_fortran)
             case dict() as table, dict() if "_metadata" not in state:  # the fields of a Namespace
                 table.update({_key(key): value for key, value in state.items()})
             case dict(), dict():  # versions of the modules of a state dict

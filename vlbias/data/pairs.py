@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlbias.checkpoints import read_plain_pickle
+from vlbias.checkpoints import ForeignArray, read_plain_pickle
 from vlbias.data.files import fields_of, inside_root, leave_out_links, linked, read_text, refuse_link
 from vlbias.data.table import Problem, check_tensor
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
@@ -164,21 +164,21 @@ class _PictureFiles:
 def _of_bin(path: Path) -> FacePairs:
     """A pickle of (2n encoded pictures, n answers); pair i is of the pictures 2i and 2i + 1."""
     content = read_plain_pickle(path)
-    match content:
-        case (list() | tuple() as stored, list() | tuple() as answers) if len(stored) == 2 * len(answers) and answers:
-            pass
-        case _:
-            raise CheckpointError(f"{path} is no file of pairs: expected 2n pictures and n answers. Fetch it again.")
-    # Python 2 wrote bytes as text
-    encoded = [item.encode("latin1") if isinstance(item, str) else item for item in stored]
-    if not all(isinstance(item, bytes) for item in encoded):
+    stored, answers = map(_plain, content) if isinstance(content, list | tuple) and len(content) == 2 else ((), ())
+    if not (isinstance(answers, list | tuple) and isinstance(stored, list | tuple)) or not answers:
+        raise CheckpointError(f"{path} is no file of pairs: expected 2n pictures and n answers. Fetch it again.")
+    if len(stored) != 2 * len(answers):
+        found = f"{len(stored)} and {len(answers)}"
+        raise CheckpointError(f"{path} is no file of pairs: expected 2n pictures and n answers, got {found}.")
+    encoded = [_encoded(item) for item in stored]
+    if any(item is None for item in encoded):
         raise CheckpointError(f"{path} holds pictures that are not encoded (JPEG or PNG); write them as such.")
     if not all(isinstance(answer, int) and answer in (0, 1) for answer in answers):
         raise CheckpointError(f"{path} holds an answer other than true and false.")
     n = len(answers)
     return FacePairs(
         path.stem,
-        _EncodedPictures(path.name, encoded),
+        _EncodedPictures(path.name, [item for item in encoded if item is not None]),
         tuple(str(i) for i in range(2 * n)),
         np.arange(0, 2 * n, 2),
         np.arange(1, 2 * n, 2),
@@ -186,6 +186,19 @@ def _of_bin(path: Path) -> FacePairs:
         _parts(n),
         np.full(n, "all", dtype=object),
     )
+
+
+def _plain(value: object) -> object:
+    return value.values.tolist() if isinstance(value, ForeignArray) else value
+
+
+def _encoded(item: object) -> bytes | None:
+    """A picture as the bytes of its file; ``None`` if it is none. Python 2 wrote bytes as text."""
+    if isinstance(item, ForeignArray) and item.values.ndim == 1 and item.values.dtype == np.uint8:
+        return item.values.tobytes()
+    if isinstance(item, str):
+        return item.encode("latin1") if max(item, default="") < "\u0100" else None
+    return bytes(item) if isinstance(item, bytes | bytearray) else None
 
 
 def _parts(n: int) -> np.ndarray:
