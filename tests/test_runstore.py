@@ -99,3 +99,8 @@ def test_cutting_leaves_whole_files_alone(tmp_path):
         path.write_text(text)
         cut_torn_line(path)
         assert path.read_text() == left
+
+
+def test_a_store_is_a_file_with_a_name():
+    with pytest.raises(ConfigError, match=r"`storage` must be a file; '\.' is a folder"):
+        files_beside("")

@@ -32,6 +32,8 @@ def files_beside(path: AnyPath) -> Path:
         'study.log.files'
     """
     path = Path(path)
+    if not path.name:
+        raise ConfigError(f"`storage` must be a file; '{path}' is a folder.")
     return path.with_name(f"{path.name}.files")
 
 

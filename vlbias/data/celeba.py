@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.data.celebahq import parse_attributes, parse_partition
 from vlbias.data.files import (
     DEFAULT_MAX_MISSING,
@@ -71,6 +72,7 @@ def find_celeba(root: Path) -> Path | None:
     return None
 
 
+@checked_call
 def load_celeba(
     root: str | os.PathLike[str], *, max_missing: float = DEFAULT_MAX_MISSING, follow_links: bool = False
 ) -> FaceDataset:

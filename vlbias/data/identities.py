@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.data.files import (
     DEFAULT_MAX_MISSING,
     drop_missing,
@@ -51,6 +52,7 @@ def is_identity_list(path: Path) -> bool:
     return {"path", "identity"} <= set(columns)
 
 
+@checked_call
 def load_identities(
     root: str | os.PathLike[str], *, max_missing: float = DEFAULT_MAX_MISSING, follow_links: bool = False
 ) -> FaceDataset:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import ForeignArray, read_plain_pickle
 from vlbias.data.files import fields_of, inside_root, leave_out_links, linked, read_text, refuse_link
 from vlbias.data.table import Problem, check_tensor
@@ -93,6 +94,7 @@ class FacePairs:
         return replace(self, groups=texts[kept], people=people, **columns)
 
 
+@checked_call
 def load_pairs(
     path: str | os.PathLike[str],
     *,

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from vlbias.arguments import checked_call
 from vlbias.data.files import fields_of, read_text, refuse_link
 from vlbias.data.people import split_of_person
 from vlbias.data.table import FaceDataset, Problem
@@ -84,6 +85,7 @@ def find_records(root: Path) -> tuple[Path, Path] | None:
     return next((pair for pair in pairs if pair[0].stem == "train"), pairs[0] if pairs else None)
 
 
+@checked_call
 def load_recordio(root: str | os.PathLike[str], *, follow_links: bool = False) -> FaceDataset:
     """Read a training set of records; no picture is decoded.
 

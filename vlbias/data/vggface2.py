@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.data.files import leave_out_links, list_images, read_text, refuse_link
 from vlbias.data.people import compare_counts, one_split_each, split_of_person
 from vlbias.data.table import FaceDataset, Problem
@@ -74,6 +75,7 @@ def find_vggface2(root: Path) -> Path | None:
     return next((p for p in (root / META_FILE, root / "meta" / META_FILE) if p.is_file()), None)
 
 
+@checked_call
 def load_vggface2(root: str | os.PathLike[str], *, follow_links: bool = False) -> FaceDataset:
     """Read VGGFace2; no picture is opened.
 
