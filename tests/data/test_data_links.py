@@ -105,5 +105,5 @@ def test_names_that_are_no_text_are_refused(root, tmp_path):
     with pytest.raises(DatasetError, match=r"\\udcff\.png: the name is no text in UTF-8.*Rename it"):
         open_dataset(tmp_path / "other")
     (root / "metadata.jsonl").write_text('{"file_name": "a/0.png", "smile": "\\ud800"}\n')
-    with pytest.raises(DatasetError, match="line 1: half a character"):
+    with pytest.raises(DatasetError, match="line 1: .*half a character"):
         open_dataset(root)
