@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
@@ -188,6 +190,49 @@ def test_a_placement_carries_the_change_into_a_photo():
     rise = np.asarray(original.changed(before, before + 20, placement), int) - np.asarray(photo, int)
     assert rise[70:82, 130:142].min() == 20 and not rise[:60].any() and not rise[:, :120].any()
     assert not rise[92:].any() and not rise[:, 152:].any()
+
+
+def display_p3() -> bytes:
+    """A profile with the primaries of Display P3 and gamma 2.2, written by hand: no library at hand makes one."""
+    columns = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ \0\0\0\0" + fixed(*values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    said = b"desc\0\0\0\0" + struct.pack(">I", 3) + b"P3\0" + b"\0" * 80
+    tags = [(b"desc", said), (b"wtpt", xyz((0.9642, 1, 0.8249)))]
+    tags += [(name, xyz(column)) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)]
+    tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
+    table, body = b"", b""
+    for name, data in tags:
+        data += b"\0" * (-len(data) % 4)
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data
+    size = 132 + len(table) + len(body)
+    head = struct.pack(">I4sI4s4s4s6H4s4s", size, b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ", 2020, 1, 1, 0, 0, 0,
+                       b"acsp", b"APPL")  # fmt: skip
+    head += b"\0" * 24 + fixed(0.9642, 1, 0.8249)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_change_of_colour_is_the_same_in_every_profile(tmp_path, mode):
+    """What people see changes as the edit says, whatever numbers a file has for it; untouched numbers stay."""
+    scene().convert(mode).save(tmp_path / "p3.png", icc_profile=display_p3())
+    original = Original.read(tmp_path / "p3.png")
+    before = small(original.upright)
+    change = np.array([30.0, -18.0, 6.0])
+    raster = original.changed(before, before + change)
+    (tmp_path / "edit.png").write_bytes(original.encode(raster).data)
+    seen = np.asarray(open_image(tmp_path / "edit.png"), np.float32) - np.asarray(original.upright, np.float32)
+    assert np.abs(seen.mean(axis=(0, 1)) - change).max() < 1.0
+    plain = np.asarray(raster, np.float32)[..., :3] - np.asarray(original.stored, np.float32)[..., :3]
+    assert abs(plain.mean(axis=(0, 1))[0] - 30) > 3, "the numbers themselves change by something else"
+    assert np.array_equal(np.asarray(original.changed(before, before)), np.asarray(original.stored))
 
 
 def test_a_profile_travels_along(tmp_path):

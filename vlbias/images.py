@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -29,7 +30,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "PNG_LEVEL",
+    "ColourSpace",
     "Pictures",
+    "colour_space",
     "contact_sheet",
     "decode_image",
     "in_turn",
@@ -53,6 +56,7 @@ IMAGE_SUFFIXES = frozenset(
 #: Decoders that a file may reach, whatever its name says; Pillow has forty more, one of which starts another program.
 DECODERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 
+_INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 #: A larger colour profile is passed over.
 MAX_PROFILE_BYTES = 4 * 2**20
 
@@ -212,13 +216,64 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         if "sRGB" in ImageCms.getProfileDescription(profile):
             return image
         srgb = ImageCms.createProfile("sRGB")
-        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        out = ImageCms.profileToProfile(image, profile, srgb, renderingIntent=intent, outputMode=wanted)
+        out = ImageCms.profileToProfile(image, profile, srgb, renderingIntent=_INTENT, outputMode=wanted)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
     assert out is not None
     out.info.pop("icc_profile", None)
     return out
+
+
+@dataclass(frozen=True)
+class ColourSpace:
+    """The colours of an RGB picture with a profile of its own, such as Display P3; see :func:`colour_space`."""
+
+    to_srgb: ImageCms.ImageCmsTransform
+    from_srgb: ImageCms.ImageCmsTransform
+
+    def change(self, pixels: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """A change of what is seen, as a change of what is stored.
+
+        Args:
+            pixels: stored numbers (h, w, 3), uint8.
+            change: to add to their sRGB values, float (h, w, 3).
+
+        Returns:
+            What to add to the stored numbers (h, w, 3), float32; 0 where the change is. A colour beyond sRGB keeps what
+            it has beyond it.
+        """
+        seen = _through(self.to_srgb, pixels)
+        wanted = np.clip(np.round(seen + change), 0, 255).astype(np.uint8)
+        before, after = (_through(self.from_srgb, one).astype(np.float32) for one in (seen, wanted))
+        return after - before
+
+
+def _through(transform: ImageCms.ImageCmsTransform, pixels: np.ndarray) -> np.ndarray:
+    out = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels)), transform)
+    assert out is not None
+    return np.asarray(out)
+
+
+def colour_space(icc_profile: object, mode: str) -> ColourSpace | None:
+    """The space of a picture whose stored numbers are RGB, but not those of sRGB.
+
+    Args:
+        icc_profile: as the file has it, ``None`` for none.
+        mode: of the stored raster.
+
+    Returns:
+        ``None`` where viewers take the numbers for sRGB, or the profile is damaged or leads one way only.
+    """
+    if mode not in ("RGB", "RGBA") or not isinstance(icc_profile, bytes):
+        return None
+    try:
+        own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)), ImageCms.createProfile("sRGB")
+        if len(icc_profile) > MAX_PROFILE_BYTES or "sRGB" in ImageCms.getProfileDescription(own):
+            return None
+        pairs = ((own, srgb), (srgb, own))
+        return ColourSpace(*(ImageCms.buildTransform(a, b, "RGB", "RGB", renderingIntent=_INTENT) for a, b in pairs))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

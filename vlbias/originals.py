@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, JpegImagePlugin
 
 from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
-from vlbias.images import DECODERS, PNG_LEVEL, load_stored, to_upright_rgb
+from vlbias.images import DECODERS, PNG_LEVEL, colour_space, load_stored, to_upright_rgb
 from vlbias.privacy import without_private
 from vlbias.provenance import provenance_of, writing_options, xmp_packet
 
@@ -183,10 +183,14 @@ class Original:
             change = np.repeat((change @ _LUMA)[..., None], 3, axis=2)
         change = smooth(change, placement)
         change = change * feathered_mask(change.shape[0], FEATHER, sides=sides)[..., None]
+        space = colour_space(self.options.get("icc_profile"), self.stored.mode)
         for box in _strips(placement, width, height):
             where = _stored_box(box, self.orientation, self.size)
             pixels = np.array(raster.crop(where))
-            _add(_upright_view(pixels, self.orientation), warp(change, placement, box), raster.mode)
+            region, added = _upright_view(pixels, self.orientation), warp(change, placement, box)
+            if space is not None:
+                added = space.change(region[..., :3], added)
+            _add(region, added, raster.mode)
             raster.paste(_picture(pixels, raster.mode), where[:2])
         return raster
 
