@@ -26,7 +26,7 @@ from vlbias.data.metadata import MAX_COLUMNS, read_metadata
 from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, ImageError, OutputError, VlbiasError
 from vlbias.files import open_plain, read_json, sha256_file
-from vlbias.images import in_turn, load_stored, open_image, picture_size
+from vlbias.images import in_turn, open_image, picture_size
 from vlbias.networks import load_network
 from vlbias.originals import Original
 from vlbias.paths import PathSet, Probes
@@ -199,7 +199,7 @@ def test_a_picture_of_16_bits_is_converted_in_strips(tmp_path, monkeypatch):
 def test_a_large_picture_is_refused_by_its_header_and_others_come_in_turn(tmp_path, monkeypatch):
     Image.new("L", (100, 100)).save(tmp_path / "a.png")
     Image.new("RGB", (100, 100)).save(tmp_path / "a.webp")
-    monkeypatch.setitem(load_stored.__globals__["_MAX_PIXELS_OF"], "WEBP", 9_999)
+    monkeypatch.setattr("vlbias.images._MAX_PIXELS_OF", {"WEBP": 9_999})
     with pytest.raises(ImageError, match=r"a\.webp has 10,000 pixels; at most 9,999"):
         open_image(tmp_path / "a.webp")
     monkeypatch.setattr("vlbias.images._LARGE_PIXELS", 9_999)
