@@ -151,7 +151,8 @@ def test_files_that_are_left_out_are_named(tmp_path):
     for age in (20, 30, 60, 70):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{age}_{age % 20 // 10}_0_{TAKEN}.jpg")
     words = ("balance", tmp_path, tmp_path / "out", "--target", "gender", "--protected", "age_group", "--dry-run")
-    output = run(*words)
+    # black pictures, which no scorer can tell apart: the plan ends in an error, after the notes
+    output = CliRunner().invoke(app, [str(word) for word in words]).output
     assert f"note: 200_1_0_{TAKEN}.jpg: label_out_of_range: age is 200" in output
     assert "note: 2 more like these" in output
 
