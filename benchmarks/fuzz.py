@@ -198,6 +198,8 @@ def run_kind(name: str, count: int, seed: int, keep: Path | None) -> list[Ending
         endings = []
         for index, ending in _endings(name, samples, Path(scratch), count, seed):
             endings.append(ending)
+            if len(endings) % 500 == 0:
+                print(f"{name}: {len(endings):,} of {count:,}", file=sys.stderr, flush=True)
             if ending.outcome not in GOOD:
                 print(f"{name} {index}: {ending.outcome}: {ending.detail}", flush=True)
                 if keep is not None:
