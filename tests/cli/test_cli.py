@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from vlbias import __version__
 from vlbias.cli import app, main
 from vlbias.cli.edit import _split_strengths
+from vlbias.errors import PlanError
 from vlbias.provenance import read_provenance
 
 
@@ -151,10 +152,12 @@ def test_files_that_are_left_out_are_named(tmp_path):
     for age in (20, 30, 60, 70):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{age}_{age % 20 // 10}_0_{TAKEN}.jpg")
     words = ("balance", tmp_path, tmp_path / "out", "--target", "gender", "--protected", "age_group", "--dry-run")
-    # black pictures, which no scorer can tell apart: the plan ends in an error, after the notes
-    output = CliRunner().invoke(app, [str(word) for word in words]).output
+    output = run(*words, "--pilot", "0")
     assert f"note: 200_1_0_{TAKEN}.jpg: label_out_of_range: age is 200" in output
     assert "note: 2 more like these" in output
+    # a pilot finds that nothing reads these pictures; the plan is shown all the same
+    result = CliRunner().invoke(app, [*map(str, words)])
+    assert "2 edits in 1 chunk" in result.output and isinstance(result.exception, PlanError)
 
 
 def test_two_pictures_of_one_name_are_refused(folder, picture, tmp_path, monkeypatch, capsys):

@@ -28,6 +28,7 @@ from vlbias.cli.photographs import (
     check_alignment,
     find_faces,
 )
+from vlbias.errors import PlanError
 
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset
@@ -310,7 +311,11 @@ def balance(
         faces, labelled = _labelled(faces, wishes, model, min_confidence)
     plan = balancer.plan(faces, limit=limit, num_images=num_images)
     if dry_run and pilot:
-        plan = balancer.pilot(faces, plan, num_edits=pilot)
+        try:
+            plan = balancer.pilot(faces, plan, num_edits=pilot)
+        except PlanError:  # what would stop the run after the plan; the plan itself stands
+            typer.echo(plan.describe())
+            raise
     typer.echo(plan.describe())
     if dry_run:
         return
