@@ -33,7 +33,10 @@ def changed(name: str, content: bytes, rng: np.random.Generator) -> bytes:
     change = _OF_SUFFIX.get(Path(name).suffix)
     if change is None or rng.random() < 0.3:
         return damaged(content, rng)
-    return change(content, rng)
+    try:
+        return change(content, rng)
+    except (ValueError, LookupError, RecursionError):  # a change before this one broke its form
+        return damaged(content, rng)
 
 
 def _pick(rng: np.random.Generator, choices: Any) -> Any:
