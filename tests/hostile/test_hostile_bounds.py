@@ -145,7 +145,7 @@ def test_a_table_that_unpacks_to_gigabytes_is_not_read(tmp_path):
 )
 def test_a_table_of_empty_cells_is_not_read(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(DatasetError, match=r"at most 2,000 columns and 50,000,000 cells"):
+    with pytest.raises(DatasetError, match=r"at most 2,000 columns and 20,000,000 cells"):
         small(read_metadata, tmp_path / name)
 
 
@@ -170,6 +170,13 @@ def test_a_plain_table_reads_as_before(tmp_path):
     read = read_metadata(tmp_path / "metadata.parquet")
     assert read["file_name"].tolist() == ["a.png", "b.png"] and read["smile"].tolist() == [1, 0]
     assert read["who"].isna().tolist() == [False, True]
+
+
+def test_a_name_that_no_disk_can_hold_is_a_missing_picture(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "metadata.csv").write_text(f"file_name\n0.png\n{'1' * 5000}.png\n")
+    with pytest.raises(DatasetError, match="lacks 1 of 2 pictures"):
+        open_dataset(tmp_path)
 
 
 def test_merges_that_inflate_are_not_read(tmp_path):

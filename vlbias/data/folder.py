@@ -150,7 +150,7 @@ def _read_labelled(
     if links:
         table = table[~table["file_name"].isin(links)].reset_index(drop=True)
         names = table["file_name"].tolist()
-    is_there = [name in on_disk or (root / name).is_file() for name in names]
+    is_there = [name in on_disk or os.path.isfile(root / name) for name in names]
     problems += drop_missing(names, is_there, max_missing=max_missing, root=root)
     unlabelled = [name for name in pictures if name not in described]
     if unlabelled:

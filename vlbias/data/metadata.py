@@ -35,8 +35,8 @@ __all__ = [
     "typed_table",
 ]
 
-#: The largest table: a million faces with fifty columns.
-MAX_COLUMNS, MAX_CELLS = 2000, 50_000_000
+#: The largest table: half a million faces with forty columns.
+MAX_COLUMNS, MAX_CELLS = 2000, 20_000_000
 #: Text that a Parquet file may unpack to, all cells together.
 MAX_TEXT_BYTES = 512 * 2**20
 #: What the parsers raise for a damaged file.
