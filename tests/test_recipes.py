@@ -39,6 +39,7 @@ def faces():
     return load_dataset("synthfaces", n=64, seed=3, image_size=32)
 
 
+@pytest.mark.filterwarnings("ignore::vlbias.errors.OutOfRangeWarning")  # probes of a moment's training
 def test_a_killed_build_keeps_its_stages_and_ends_with_an_editor(faces, tmp_path, monkeypatch):
     out = tmp_path / "mine"
 

@@ -146,6 +146,9 @@ def test_every_class_of_settings_is_checked(kind: Any):
     given["DiffAETrainingSettings"] = {"max_images": 9}
     given["_ModelConfig"] = {"embed_dim": 8, "vision_cfg": {"width": 8}, "text_cfg": {}}
     given["Configuration"] = {"backbone": "resnet10t", "head": "arcface", "optimizer": "adam", "learning_rate": 1e-3}
+    given["_PathsConfig"] = {"kind": "paths", "network": "rbf", "space": "raw", "dipoles": {}, "calibration": {}}
+    given["_PathsConfig"] |= {"dim": 8, "step_size": 0.1}
+    given["_ProbesConfig"] = {"kind": "probes", "names": ("age",), "dipoles": {}, "accuracy": {}, "dim": 8}
     given["EditPlanSettings"] = {"target": "smile", "protected": ["skin"]}
     good = kind(**given.get(kind.__name__, {}))
     hints = kind.__init__.__annotations__

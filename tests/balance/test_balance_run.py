@@ -194,7 +194,7 @@ def test_a_sampled_donor_is_decoded_only_once_its_edit_has_passed(editor, faces,
     edits = result.report["edits"]
     assert edits["kept"] == 0 and edits["unfilled"] == 29 and edits["by_reason"]["identity_lost"] > 29
     decoded = result.rejected["identity"].notna().sum()
-    assert result.unet_evaluations == 10 * decoded
+    assert result.unet_evaluations == 6 * decoded
 
 
 def test_a_sampled_donor_must_look_like_its_code(editor, faces, tmp_path):
@@ -203,7 +203,7 @@ def test_a_sampled_donor_must_look_like_its_code(editor, faces, tmp_path):
     reasons = result.report["edits"]["by_reason"]
     assert result.report["edits"]["kept"] == 0 and reasons["donor_unclear"] > 29
     failed_edits = result.rejected["identity"].notna().sum()
-    assert result.unet_evaluations == 20 * reasons["donor_unclear"] + 10 * failed_edits
+    assert result.unet_evaluations == 12 * reasons["donor_unclear"] + 6 * failed_edits
 
 
 def test_a_donor_that_decodes_to_nan_is_turned_down(editor, faces, tmp_path):
@@ -225,8 +225,8 @@ def test_a_donor_that_decodes_to_nan_is_turned_down(editor, faces, tmp_path):
 def test_calibrating_on_sampled_faces_is_counted(editor, tmp_path):
     balancer = Balancer(editor, target="smile", protected="skin", source="prior", chunk_size=8)
     result = balancer.run(None, balancer.plan(None, num_images=16), tmp_path / "new", show_progress=False)
-    assert result.report["calibration_evaluations"] == 320  # 32 faces of 10 evaluations
-    assert result.unet_evaluations >= 320 + 20 * result.report["edits"]["kept"]
+    assert result.report["calibration_evaluations"] == 192  # 32 faces of 6 evaluations
+    assert result.unet_evaluations >= 192 + 12 * result.report["edits"]["kept"]
 
 
 def test_a_new_dataset_from_the_prior_alone(editor, tmp_path):

@@ -70,5 +70,5 @@ def test_gradients_of_the_example():
 
 
 def test_a_null_world():
-    claims = _script("benchmarks/simulate_null.py").one_world(3, 0.05)
+    claims = _script("benchmarks/simulate_null.py").one_world(3, 0.05, repeats=2)
     assert len(claims) == 8 and all(isinstance(claim, bool) for claim in claims.values())
