@@ -15,6 +15,9 @@ from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
 from vlbias.files import make_folder
 
+#: Of photographs, the image tower sees so many times as many images before the CLIP does, to learn the labels.
+TOWER_SHARE = 5
+
 train_app = Application(help="Train the networks of an editor; every run resumes after a kill.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
@@ -32,7 +35,10 @@ def _columns(text: str) -> tuple[str, ...]:
 def train_editor(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Editor folder to write.")],
-    clip_images: Annotated[int, typer.Option(min=16, metavar="N", help="Images shown to the CLIP.")] = 60_000,
+    clip_images: Annotated[
+        int,
+        typer.Option(min=16, metavar="N", help="Images shown to the CLIP; of photographs, five times as many before."),
+    ] = 60_000,
     diffae_images: Annotated[int, typer.Option(min=16, metavar="N", help="Images shown to the autoencoder.")] = 100_000,
     aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
     path_names: Annotated[str, typer.Option("--paths", metavar="NAME,...", help="Paths to learn.")] = "age,skin_tone",
@@ -45,6 +51,7 @@ def train_editor(
 
     settings = BuildSettings(
         clip_images=clip_images,
+        tower_images=TOWER_SHARE * clip_images,
         diffae_images=diffae_images,
         aux_columns=_columns(aux),
         paths=tuple(names_of(path_names, "--paths")),
@@ -75,7 +82,7 @@ def train_clip_command(
     work = make_folder(out / ".building")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pictures = training_images(faces, 64)
-    settings = BuildSettings(clip_images=images)
+    settings = BuildSettings(clip_images=images, tower_images=TOWER_SHARE * images)
     clip = build_clip(pictures, caption_source(faces, seed=seed), settings, work, seed=seed, device=device)
     clip.save_pretrained(out)
     shutil.rmtree(work)
