@@ -206,8 +206,10 @@ def test_a_folder_that_is_no_editor_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"kind": "other"}))
     with pytest.raises(CheckpointError, match="is not an editor folder"):
         Editor.from_pretrained(str(tmp_path))
+    (tmp_path / "home" / "below").mkdir(parents=True)
+    (tmp_path / "home" / "below" / "link.json").symlink_to(tmp_path / "config.json")  # not searched
     with pytest.raises(CheckpointError, match="holds no editor .*or a name: .*synthfaces-64"):
-        Editor.from_pretrained(str(tmp_path / ".."))
+        Editor.from_pretrained(str(tmp_path / "home"))
     with pytest.raises(CheckpointNotFoundError, match="No checkpoint 'synthface-64'. Did you mean 'synthfaces-64'"):
         Editor.from_pretrained("synthface-64")
     with pytest.raises(CheckpointNotFoundError, match="No checkpoint 'no-such-editor'"):

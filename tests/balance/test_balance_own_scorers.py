@@ -222,10 +222,11 @@ def test_no_warning_where_identity_is_not_asked_for(editor, faces, tmp_path, who
 
 
 def test_what_is_no_scorer_is_refused_before_anything_starts(editor, tmp_path, who):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="`identity` must be .* got 'face.onnx', and there is no such file"):
         balancer(editor, identity="face.onnx")
     with pytest.raises(CheckpointError, match="holds no network"):
-        balancer(editor, identity=tmp_path / "..")
+        balancer(editor, identity=tmp_path / "empty")
     with pytest.raises(ConfigError, match="`identity`: skin tells classes; a face embedder is needed"):
         balancer(editor, identity=skin_network(editor))
     with pytest.raises(ConfigError, match="what the outputs of who.onnx mean is not known"):

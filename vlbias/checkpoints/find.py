@@ -90,6 +90,10 @@ def find_checkpoint(name_or_path: AnyPath) -> Path:
     raise _not_found(str(name_or_path), os.path.isdir(path))
 
 
+#: Of the files that lie at the top of a checkpoint's folder.
+_ENDINGS = {".json", ".safetensors", ".pt", ".ckpt", ".onnx", ".bin"}
+
+
 def stays_inside(folder: AnyPath) -> Path:
     """A checkpoint's folder, none of whose links leads out of it; it may be a link itself.
 
@@ -99,6 +103,12 @@ def stays_inside(folder: AnyPath) -> Path:
         CheckpointError: names the link.
     """
     folder = Path(folder)
+    try:
+        is_checkpoint = any(entry.suffix in _ENDINGS for entry in folder.iterdir())
+    except OSError:  # not there, or nobody may look inside: who opens it says so
+        return folder
+    if not is_checkpoint:
+        return folder  # whatever lies further below, and that may be a whole disk, is not read
     place = folder.resolve()
     homes = [place, *(parent.parent / "blobs" for parent in place.parents if parent.name == "snapshots")]
     for path in links_below(folder):
