@@ -36,7 +36,7 @@ def balanced_gallery(ids: Sequence[Hashable], persons: Sequence[str], groups: Se
         LabelError: a group has no person with two images.
 
     Example:
-        >>> balanced_gallery(range(7), list("aaabbcc"), list("xxxxxyy")).sum()
+        >>> int(balanced_gallery(range(7), list("aaabbcc"), list("xxxxxyy")).sum())
         4
     """
     frame = pd.DataFrame({"person": persons, "group": groups}, dtype=object).reset_index(drop=True)
