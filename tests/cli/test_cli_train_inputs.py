@@ -5,27 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import doubles
 import pytest
 from doubles import tree_hash
 from typer.testing import CliRunner
 
 from vlbias import load_dataset, recipes
 from vlbias.cli import app
-from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
+from vlbias.diffae import DiffAE, PriorConfig
 from vlbias.files import write_json
 
-TINY = DiffAEConfig(
-    image_size=16,
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    embed_channels=8,
-    attention_resolutions=(),
-    enc_channel_mult=(1, 2),
-    enc_num_res_blocks=1,
-    num_groups=4,
-    prior=PriorConfig(num_layers=3, hidden_channels=24, skip_layers=(1, 2), time_channels=8),
-)
+PRIOR = PriorConfig(num_layers=3, hidden_channels=24, skip_layers=(1, 2), time_channels=8)
+TINY = replace(doubles.TINY, prior=PRIOR)
 SETTINGS = recipes.BuildSettings(
     clip_images=16, diffae_images=16, path_faces=16, probe_faces=16, text_steps=1, prior_steps=1, path_steps=1,
     diffae=TINY,
