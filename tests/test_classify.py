@@ -290,3 +290,49 @@ def test_a_fingerprint_follows_data_and_settings():
     assert classify.fingerprint(x + 0.01, labels, TINY) != base
     assert classify.fingerprint(x, labels[::-1], TINY) != base
     assert classify.fingerprint(x, labels, replace(TINY, seed=1)) != base
+
+
+def test_weights_of_images_decide_what_is_learned():
+    x, labels = squares(32)
+    lies = [label if row < 16 else {"a": "b", "b": "a"}[label] for row, label in enumerate(labels)]
+    weights = torch.tensor([1.0] * 16 + [0.0] * 16)
+    fitted = classify.fit(
+        x, lies, settings=TINY, num_steps=60, learning_rate=5e-3, hooks=classify.FitHooks(weights=weights)
+    )
+    seen, truth = squares(40, seed=9)
+    assert np.mean([a == b for a, b in zip(fitted.predict(seen), truth, strict=True)]) >= 0.9
+    for wrong in (torch.ones(31), torch.zeros(32), -weights, weights * math.nan):
+        with pytest.raises(ShapeError, match="`weights` must be \\(32,\\), finite, >= 0"):
+            classify.fit(x, labels, settings=TINY, hooks=classify.FitHooks(weights=wrong))
+
+
+def test_hooks_change_batches_losses_and_the_start(fitted):
+    x, labels = squares(16)
+    rows_seen = []
+
+    def darker(batch, targets, generator):
+        return batch - 0.5, F.one_hot(targets, 2).float()
+
+    def loss(logits, targets, rows):
+        rows_seen.append(rows)
+        assert targets.shape == (8, 2)
+        return F.cross_entropy(logits, targets)
+
+    hooks = classify.FitHooks(change_batch=darker, loss=loss)
+    classify.fit(x, labels, settings=TINY, num_steps=2, hooks=hooks)
+    assert sorted(torch.cat(rows_seen).tolist()) == list(range(16))
+    # From weights that know the answer, a step of next to nothing changes nothing.
+    hooks = classify.FitHooks(start=fitted.module.state_dict())
+    again = classify.fit(x, labels, settings=TINY, num_steps=1, learning_rate=1e-9, hooks=hooks, ema_decay=0)
+    assert again.predict(x) == fitted.predict(x) == labels
+
+
+def test_losses_of_items_have_the_mean_of_the_usual_loss():
+    logits, targets = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
+    smooth = replace(TINY, label_smoothing=0.1)
+    expected = F.cross_entropy(logits, targets, label_smoothing=0.1)
+    torch.testing.assert_close(classify.item_losses(logits, targets, smooth).mean(), expected)
+    focal = replace(TINY, loss="focal")
+    torch.testing.assert_close(
+        classify.item_losses(logits, targets, focal).mean(), classify.focal_loss(logits, targets)
+    )

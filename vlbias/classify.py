@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "FitHooks",
     "FitSettings",
     "LabelledImages",
     "check_options",
@@ -42,6 +43,7 @@ __all__ = [
     "fingerprint",
     "fit",
     "focal_loss",
+    "item_losses",
 ]
 
 FORMAT = "vlbias-classifier-1"
@@ -118,6 +120,25 @@ class FitSettings(Settings):
         if self.backbone_options is not None:
             return dict(self.backbone_options)
         return dict(NARROW_RESNET) if self.backbone == "resnet10t" else {}
+
+
+@dataclass(frozen=True)
+class FitHooks:
+    """What a fit does beside the usual, for methods that train in a way of their own.
+
+    Attributes:
+        weights: how much each image counts in the loss (n,), >= 0; they are scaled to a mean of 1.
+        change_batch: (images (b, 3, s, s) in [-1, 1], class codes (b,), generator) => (images, targets), where targets
+            are codes (b,) or probabilities (b, c); called after mirroring and shifting.
+        loss: (logits (b, c), targets, rows (b,)) => scalar loss in the place of the usual one; rows say which images
+            of the training set are in the batch. It may keep a state of its own.
+        start: weights to begin with, the ``state_dict`` of a classifier of the same architecture.
+    """
+
+    weights: Tensor | None = None
+    change_batch: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    start: Mapping[str, Tensor] | None = None
 
 
 #: The default backbone is a ResNet of four blocks, narrowed so that it trains in half a minute on two cores.
@@ -248,10 +269,14 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: Te
         gamma: >= 0; larger looks away from what is already right.
         weight: of each class (c,), or ``None``. The mean is over weights, as in ``cross_entropy``.
     """
-    log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None])[:, 0]
-    loss = -((1 - log_p.exp()) ** gamma) * log_p
+    loss = _focal(logits, target, gamma)
     w = torch.ones_like(loss) if weight is None else weight[target]
     return (w * loss).sum() / w.sum()
+
+
+def _focal(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
+    log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None])[:, 0]
+    return -((1 - log_p.exp()) ** gamma) * log_p
 
 
 class Classifier:
@@ -412,6 +437,7 @@ def fit(
     *,
     classes: Sequence[object] | None = None,
     settings: FitSettings | None = None,
+    hooks: FitHooks | None = None,
     progress: Progress | None = None,
     **changes: object,
 ) -> Classifier:
@@ -422,6 +448,7 @@ def fit(
         labels: n labels of any kind, or, with a dataset, the name of a column.
         classes: all labels in order; ``None`` takes those that occur, sorted.
         settings: how to train; ``None`` for the defaults.
+        hooks: what is done beside the usual.
         progress: counted up by one each step.
         changes: single settings by name, on top of ``settings``: ``fit(x, y, seed=3, loss="focal")``.
 
@@ -455,11 +482,27 @@ def fit(
     codes = torch.tensor([index[label] for label in values])
     if len(set(codes.tolist())) < 2:
         raise LabelError(f"a classifier needs two classes to learn from; all labels are {values[0]!r}.")
-    return _train(images, codes, names, settings, progress)
+    hooks = hooks or FitHooks()
+    _check_weights(hooks.weights, len(images))
+    return _train(images, codes, names, settings, hooks, progress)
+
+
+def _check_weights(weights: Tensor | None, num_images: int) -> None:
+    if weights is None:
+        return
+    if tuple(weights.shape) != (num_images,) or not (weights.min() >= 0 and 0 < weights.sum() < math.inf):
+        raise ShapeError(
+            f"`weights` must be ({num_images},), finite, >= 0 and not all 0; got shape {tuple(weights.shape)}."
+        )
 
 
 def _train(
-    images: Tensor, codes: Tensor, classes: list[object], settings: FitSettings, progress: Progress | None
+    images: Tensor,
+    codes: Tensor,
+    classes: list[object],
+    settings: FitSettings,
+    hooks: FitHooks,
+    progress: Progress | None,
 ) -> Classifier:
     device = device_of(settings.device)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), flush_denormals():
@@ -472,9 +515,10 @@ def _train(
             pretrained_file=settings.pretrained_file,
             options=settings.resolved_options(),
         )
+        if hooks.start is not None:
+            module.load_state_dict(dict(hooks.start))
         module = _place(module, settings)
-        weight = _class_weights(settings, classes, codes)
-        weight = None if weight is None else weight.to(device)
+        loss_of = hooks.loss or _usual_loss(settings, _class_weights(settings, classes, codes), hooks.weights, device)
         optimizer = torch.optim.AdamW(module.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         average = WeightAverage(module, settings.ema_decay) if settings.ema_decay else None
         generator = torch.Generator().manual_seed(settings.seed)
@@ -493,10 +537,13 @@ def _train(
             x = to_float(images[batch])
             if tuple(x.shape[-2:]) != size:
                 x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
-            x = _augment(x, settings, generator).to(device).contiguous(memory_format=torch.channels_last)
+            x, targets = _augment(x, settings, generator), codes[batch]
+            if hooks.change_batch is not None:
+                x, targets = hooks.change_batch(x, targets, generator)
+            x = x.to(device).contiguous(memory_format=torch.channels_last)
             share = step / settings.num_steps
             set_learning_rate(optimizer, settings.learning_rate, share, warmup=(step + 1) / warmup)
-            loss = _loss(module(x), codes[batch].to(device), settings, weight)
+            loss = loss_of(module(x), targets.to(device), batch)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(f"the loss became {value} at step {step}. Lower `learning_rate`.")
@@ -513,10 +560,30 @@ def _train(
     return Classifier(kept, classes, settings, curve)
 
 
-def _loss(logits: Tensor, target: Tensor, settings: FitSettings, weight: Tensor | None) -> Tensor:
+def _usual_loss(
+    settings: FitSettings, class_weights: Tensor | None, weights: Tensor | None, device: torch.device
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The loss of the settings: (logits, targets, rows) => scalar."""
+    by_class = None if class_weights is None else class_weights.to(device)
+    each = None if weights is None else weights.float() / weights.float().mean()
+
+    def loss(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        if each is not None:
+            return (each[rows].to(device) * item_losses(logits, targets, settings, by_class)).mean()
+        if settings.loss == "focal":
+            return focal_loss(logits, targets, gamma=settings.focal_gamma, weight=by_class)
+        return F.cross_entropy(logits, targets, weight=by_class, label_smoothing=settings.label_smoothing)
+
+    return loss
+
+
+def item_losses(logits: Tensor, targets: Tensor, settings: FitSettings, class_weights: Tensor | None = None) -> Tensor:
+    """The loss of the settings for each item (b,); ``targets`` are codes (b,), or, for cross-entropy, (b, c)."""
     if settings.loss == "focal":
-        return focal_loss(logits, target, gamma=settings.focal_gamma, weight=weight)
-    return F.cross_entropy(logits, target, weight=weight, label_smoothing=settings.label_smoothing)
+        loss = _focal(logits, targets, settings.focal_gamma)
+        return loss if class_weights is None else class_weights[targets] * loss
+    smoothing = settings.label_smoothing
+    return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=smoothing, reduction="none")
 
 
 def fingerprint(images: Tensor, labels: Sequence[object], settings: FitSettings) -> str:

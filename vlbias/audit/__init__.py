@@ -5,8 +5,37 @@ counterfactuals (the *oracle*: what perfect edits would have given). Every set g
 steps and the same seeds; edited images are for training, never for testing.
 """
 
+from vlbias.audit.arms import (
+    ARMS,
+    Arm,
+    ArmRun,
+    ArmSettings,
+    ArmTask,
+    LabelledFaces,
+    Recipe,
+    Trial,
+    register_arm,
+    run_arm,
+)
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
 from vlbias.audit.results import AuditResult, TrainingSummary
 
-__all__ = ["AuditResult", "Composition", "TrainingSummary", "compare", "composition", "measure"]
+__all__ = [
+    "ARMS",
+    "Arm",
+    "ArmRun",
+    "ArmSettings",
+    "ArmTask",
+    "AuditResult",
+    "Composition",
+    "LabelledFaces",
+    "Recipe",
+    "TrainingSummary",
+    "Trial",
+    "compare",
+    "composition",
+    "measure",
+    "register_arm",
+    "run_arm",
+]

@@ -1,0 +1,244 @@
+"""Arms: what each gives a fit, counted by hand; how they are chosen; what users register."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vlbias import audit, classify, load_dataset
+from vlbias.audit.arms import BUILT_IN, find_arm, find_arms
+from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError, UnknownNameError
+
+TINY = classify.FitSettings(
+    backbone_options={"channels": [8, 8, 8, 8], "stem_width": 4}, image_size=16, num_steps=3, batch_size=8, shift_px=1
+)
+CELLS = {(1, "light"): 20, (0, "light"): 5, (1, "dark"): 5, (0, "dark"): 10}
+
+
+def in_split(faces, split):
+    return replace(faces, table=faces.table.assign(split=split))
+
+
+def drawn(cells, split, seed=0):
+    return in_split(load_dataset("synthfaces", cells={("smile", "skin"): cells}, seed=seed, image_size=16), split)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return drawn(CELLS, "train")
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return drawn(dict.fromkeys(CELLS, 6), "test", seed=1)
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return drawn(dict.fromkeys(CELLS, 3), "val", seed=2)
+
+
+@pytest.fixture
+def task(faces, test_set, validation):
+    """With 20, 5, 5 and 10 faces to learn from, none of them held out."""
+    return audit.ArmTask(faces, test_set, "smile", "skin", validation, settings=audit.ArmSettings(fit=TINY))
+
+
+def edits_of(faces, donors, value, split="train", origin="edited"):
+    """Counterfactuals that stand for edits, as `vlbias balance` names them."""
+    made = faces.counterfactual(donors, skin=value)
+    return replace(made, table=made.table.assign(origin=origin, split=split))
+
+
+def recipe_of(name, task, value=None, seed=0):
+    arm = find_arm(name)
+    return arm.build(task, audit.Trial(seed, value if value is not None else (*arm.values, None)[0], task.settings.fit))
+
+
+def table_of(task, faces):
+    return {(task.classes[y], task.groups[g]): int(n) for (y, g), n in np.ndenumerate(task.counts(faces)) if n}
+
+
+def test_what_each_arm_learns_from(task):
+    short = {("0", "dark"): 10, ("0", "light"): 5, ("1", "dark"): 5, ("1", "light"): 20}
+    even = {("0", "dark"): 10, ("0", "light"): 10, ("1", "dark"): 20, ("1", "light"): 20}
+    same = ("erm", "reweight", "trivial-augment", "mixup", "just-train-twice")
+    expected = dict.fromkeys(same, short) | dict.fromkeys(("oversample", "group-dro", "oracle"), even)
+    expected["undersample"] = dict.fromkeys(short, 5)
+    for name, counts in expected.items():
+        assert table_of(task, recipe_of(name, task).faces) == counts, name
+    weights = recipe_of("reweight", task).hooks.weights.numpy()
+    for y, g in short:
+        mine = (task.faces.y == task.classes.index(y)) & (task.faces.g == task.groups.index(g))
+        # A cell weighs what it would weigh with its repeats: 10/10, 10/5, 20/5 and 20/20.
+        assert weights[mine].sum() == pytest.approx(even[y, g])
+    repeats = Counter(recipe_of("oversample", task).faces.ids)
+    assert set(repeats.values()) <= {1, 2, 4} and set(repeats) == set(task.faces.ids)  # as even as can be
+
+
+def test_the_oracle_draws_the_donors_anew(task):
+    recipe = recipe_of("oracle", task)
+    assert recipe.num_made == 20 == len(task.orders)
+    added = recipe.faces.take(range(len(task.faces), len(recipe.faces)))
+    assert all("~skin=" in item for item in added.ids)
+    donor = added.ids[0].split("~")[0]
+    wanted = task.train.counterfactual([donor], skin=task.groups[added.g[0]])
+    shown = ((wanted.tensor(wanted.ids, 16) + 1) * 127.5).round()
+    assert torch.equal(added.images[0].float(), shown[0])
+
+
+def test_every_arm_adds_as_many_faces_to_each_cell_as_there_are_edits(faces, test_set, validation):
+    donors = [item for item in faces.ids if faces.table.at[item, "skin"] == "light" and faces.table.at[item, "smile"]]
+    balanced = edits_of(faces, donors[:4], "dark")
+    more = drawn({(1, "dark"): 3, (0, "dark"): 9}, "train", seed=3)
+    task = audit.ArmTask(
+        faces, test_set, "smile", ["skin"], validation, {"balanced": balanced, "more": more, "amplified": balanced},
+        settings=audit.ArmSettings(fit=TINY),
+    )  # fmt: skip
+    four = {("0", "dark"): 10, ("0", "light"): 5, ("1", "dark"): 9, ("1", "light"): 20}
+    for name in ("edits", "oversample", "oracle", "edits+group-dro", "amplify"):
+        assert table_of(task, recipe_of(name, task).faces) == four, name
+    # A set that has fewer gives what it has; it never gives another cell.
+    assert table_of(task, recipe_of("more-real", task).faces) == four | {("1", "dark"): 8}
+    assert set(task.faces.ids[task.orders["donor"]]) == set(donors[:4])
+    assert torch.equal(recipe_of("edits", task).faces.images, recipe_of("oracle", task).faces.images)
+
+
+def test_faces_that_are_held_out_or_tested_lend_no_edit(faces, test_set):
+    balanced = edits_of(faces, faces.ids, "dark")
+    task = audit.ArmTask(faces, test_set, "smile", "skin", sets={"balanced": balanced})
+    assert len(task.held_out) == 4 + 1 + 1 + 2  # a fifth of each cell
+    assert not set(task.faces.ids) & task.held_out and set(task.validation_faces.ids) == task.held_out
+    sources = {item.split("~")[0] for item in task.added("balanced").ids}
+    assert sources == set(task.faces.ids)
+    tested = audit.ArmTask(faces, in_split(faces, "test"), "smile", "skin", sets={"balanced": balanced})
+    with pytest.raises(DatasetError, match="'balanced' adds no picture"):
+        tested.added("balanced")
+
+
+def test_people_are_held_out_as_a_whole(faces, test_set):
+    people = faces.with_column("identity", [f"p{row // 4}" for row in range(len(faces))])
+    task = audit.ArmTask(people, test_set, "smile", "skin")
+    who = people.table["identity"]
+    assert task.held_out and not set(who[list(task.held_out)]) & set(who[task.faces.ids])
+
+
+def test_learning_rate_decay_and_knob_are_chosen_on_validation_faces_alone(task, tmp_path, monkeypatch):
+    seen = []
+
+    def validated(classifier, shown, num_groups):
+        seen.append(classifier.settings)
+        best = classifier.settings.learning_rate == 1e-3 and classifier.settings.weight_decay == pytest.approx(0.2)
+        return 0.9 if best else 0.5 + 0.01 * (classifier.settings.learning_rate == 1e-3), 0.1
+
+    monkeypatch.setattr("vlbias.audit.arms.fitting.validate", validated)
+    monkeypatch.setattr(audit.ArmTask, "test_faces", property(lambda self: pytest.fail("looked at the test faces")))
+    with pytest.raises(pytest.fail.Exception, match="looked"):
+        audit.run_arm("mixup", task, cache=tmp_path)
+    assert len(seen) == 3 + 2 + 3 and {one.seed for one in seen} == {0}  # rates, decays, alphas
+    assert len(list(tmp_path.iterdir())) == 8
+    monkeypatch.undo()
+    run = audit.run_arm("mixup", task, seed=2, cache=tmp_path)
+    assert (run.chosen["learning_rate"], run.chosen["weight_decay"]) == (1e-3, pytest.approx(0.2))
+    assert run.chosen["alpha"] == 0.2 and len(run.codes) == 24
+    assert len(list(tmp_path.iterdir())) == 9  # one fit more
+
+
+def test_a_finished_fit_is_not_done_again(task, tmp_path, monkeypatch):
+    first = audit.run_arm("oversample", task, seed=1, cache=tmp_path)
+    monkeypatch.setattr("vlbias.audit.arms.fitting.fit", lambda *a, **k: pytest.fail("fitted again"))
+    again = audit.run_arm("oversample", task, seed=1, cache=tmp_path)
+    assert (again.codes == first.codes).all() and again.chosen == first.chosen and again.counts.equals(first.counts)
+    with pytest.raises(pytest.fail.Exception):
+        audit.run_arm("oversample", task, seed=2, cache=tmp_path)
+    tested = [path for path in tmp_path.iterdir() if "codes" in json.loads(path.read_text())]
+    tested[0].write_text('{"codes": [7], "counts": [], "validation_accuracy": 1}')
+    with pytest.raises(CheckpointError, match="not a finished fit"):
+        audit.run_arm("oversample", task, seed=1, cache=tmp_path)
+
+
+def test_the_published_protocol_goes_on_from_plain_training(task, monkeypatch):
+    starts = []
+    real_fit = classify.fit
+
+    def watched(*arguments, hooks, settings, **options):
+        starts.append((hooks.start is not None, settings.num_steps, settings.learning_rate))
+        return real_fit(*arguments, hooks=hooks, settings=settings, **options)
+
+    monkeypatch.setattr("vlbias.audit.arms.fitting.fit", watched)
+    settings = replace(task.settings, tune=False, protocol="fine-tune")
+    audit.run_arm("oversample", replace(task, settings=settings), seed=1)
+    assert starts == [(False, 3, 2e-3), (True, 2, pytest.approx(2e-4))]
+
+
+def test_the_same_seed_gives_the_same_predictions(task):
+    quick = replace(task, settings=replace(task.settings, tune=False))
+    for name in ("trivial-augment", "mixup", "group-dro", "just-train-twice"):
+        runs = [audit.run_arm(name, replace(quick), seed=3) for _ in range(2)]
+        assert (runs[0].codes == runs[1].codes).all() and runs[0].chosen == runs[1].chosen, name
+
+
+def test_group_dro_follows_the_worst_cell(task):
+    recipe = recipe_of("group-dro", task, value=1.0)
+    rows = torch.arange(len(recipe.faces))
+    targets = torch.from_numpy(recipe.faces.y)
+    in_one = torch.from_numpy((recipe.faces.y == 0) & (recipe.faces.g == 0))
+    logits = torch.zeros(len(rows), 2).scatter_(1, targets[:, None], 4.0)
+    logits[in_one] = -logits[in_one]
+    # Losses of the cells are 4.018 and three times 0.018: shares exp(4.018) : exp(0.018) after one step.
+    shares = np.exp([4.01815, 0.01815, 0.01815, 0.01815])
+    shares /= shares.sum()
+    assert float(recipe.hooks.loss(logits, targets, rows)) == pytest.approx(
+        shares @ [4.01815, 0.01815, 0.01815, 0.01815]
+    )
+    later = float(recipe.hooks.loss(logits, targets, rows))
+    assert later > float(shares @ [4.01815, 0.01815, 0.01815, 0.01815])
+
+
+def test_mixup_mixes_pictures_and_labels_alike(task):
+    x = torch.arange(8.0)[:, None, None, None].expand(8, 3, 16, 16)
+    y = torch.tensor([0, 1] * 4)
+    mixed, labels = recipe_of("mixup", task, value=1.0).hooks.change_batch(x, y, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(labels.sum(1), torch.ones(8))
+    own = labels.gather(1, y[:, None])[:, 0]
+    assert ((mixed[:, 0, 0, 0] != x[:, 0, 0, 0]) | (own == 1)).all() and (own < 1).any()
+
+
+def test_users_register_arms_of_their_own(task):
+    @audit.register_arm("only-the-rare", "faces of the rarest cell twice", knob="times", values=[2, 3])
+    def only_the_rare(task, trial):
+        counts = task.counts(task.faces)[task.faces.y, task.faces.g]
+        rare = np.flatnonzero(counts == counts.min())
+        return audit.Recipe(task.faces.take([*range(len(task.faces)), *np.tile(rare, int(trial.value) - 1)]))
+
+    try:
+        run = audit.run_arm("only-the-rare", task)
+        assert run.counts.to_numpy().sum() in (50, 60) and run.chosen["times"] in (2, 3)
+        assert find_arms(["erm", "only-the-rare"], task)[1].summary == "faces of the rarest cell twice"
+    finally:
+        audit.ARMS.pop("only-the-rare")
+
+
+def test_what_an_arm_lacks_is_said(task, faces, test_set):
+    with pytest.raises(ConfigError, match=r"The arm 'edits' needs edits of the training faces; pass `balanced=`"):
+        audit.run_arm("edits", task)
+    with pytest.raises(UnknownNameError, match="Unknown arm 'oversampl'.*Did you mean 'oversample'"):
+        audit.run_arm("oversampl", task)
+    with pytest.raises(ConfigError, match="`arms` must be different names"):
+        find_arms(["erm", "erm"], task)
+    assert [arm.name for arm in find_arms("all", task)] == [
+        name for name in BUILT_IN if not find_arm(name).missing(task)
+    ]
+    with pytest.raises(ConfigError, match="needs a name without commas"):
+        audit.register_arm("a,b", "two")
+    with pytest.raises(UnknownNameError, match="Unknown need 'luck'"):
+        audit.register_arm("lucky", "", needs=["luck"])
+    with pytest.raises(LabelError, match="which the test set lacks"):
+        audit.ArmTask(faces, test_set.select(test_set.table["smile"] == 1), "smile", "skin")
+    with pytest.raises(ConfigError, match="focal loss"):
+        recipe_of("mixup", replace(task, settings=replace(task.settings, fit=replace(TINY, loss="focal"))))
+    with pytest.raises(ConfigError, match="must hold one number"):
+        audit.ArmSettings(rate_factors=())

@@ -1,0 +1,287 @@
+"""Tune an arm on validation faces, fit it, and then, once, predict the test faces. Finished fits are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlbias.arguments import checked_call
+from vlbias.audit.arms.registry import Arm, Recipe, Trial, find_arm
+from vlbias.audit.arms.task import ArmTask, LabelledFaces
+from vlbias.classify import Classifier, FitSettings, fit
+from vlbias.errors import CheckpointError, ConfigError
+from vlbias.files import AnyPath, make_folder, read_json, write_json
+from vlbias.progress import Progress
+from vlbias.settings import checked_number
+
+__all__ = ["ArmRun", "run_arm"]
+
+FORMAT = 1
+#: Of the published protocol: how much of the learning rate and of the steps is left for going on from plain training.
+FINE_TUNE_RATE, FINE_TUNE_STEPS = 0.1, 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class ArmRun:
+    """One fit of an arm, tuned, with what it predicts of the test faces.
+
+    Attributes:
+        arm: its name.
+        seed: of the fit.
+        codes: predicted class codes of the test faces (n,), in the order of ``task.test_faces``.
+        chosen: ``learning_rate``, ``weight_decay`` and the knob, and what they reached on validation faces:
+            ``validation_accuracy``, the mean over cells, and ``validation_loss``, likewise.
+        counts: faces that it learned from, by class (rows) and group, as text.
+        num_made: how many of these were made.
+    """
+
+    arm: str
+    seed: int
+    codes: np.ndarray
+    chosen: Mapping[str, float]
+    counts: pd.DataFrame
+    num_made: int
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Settings of an arm."""
+
+    learning_rate: float
+    weight_decay: float
+    value: float | None
+
+    def trial(self, fit_settings: FitSettings, seed: int) -> Trial:
+        settings = replace(fit_settings, learning_rate=self.learning_rate, weight_decay=self.weight_decay, seed=seed)
+        return Trial(seed, self.value, settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A classifier with what is kept of it."""
+
+    classifier: Classifier
+    record: dict[str, Any]
+
+
+@checked_call
+def run_arm(
+    arm: str | Arm, task: ArmTask, *, seed: int = 0, cache: AnyPath | None = None, progress: Progress | None = None
+) -> ArmRun:
+    """Tune an arm on validation faces, fit it with a seed, and predict the test faces.
+
+    Learning rate and weight decay are those that plain training ("erm") does best with; the arm's own knob is tried
+    with them. All of it is chosen with the seed of ``task.settings.fit``, by the mean over cells of the accuracy on
+    validation faces, and where that is equal, of the loss. No test face is read before.
+
+    Args:
+        arm: its name, or the arm itself.
+        task: what it is tried on.
+        seed: of the fit.
+        cache: folder of finished fits, by all that decides them; several processes may share it.
+        progress: counted up by one each step.
+
+    Raises:
+        UnknownNameError: no such arm.
+        ConfigError: it lacks a set or an editor; the message says how to give it.
+        CheckpointError: a file in the cache is damaged.
+
+    Example:
+        >>> run_arm("oversample", task, seed=1, cache="fits/").codes     # doctest: +SKIP
+    """
+    found = find_arm(arm)
+    lack = found.missing(task)
+    if lack is not None:
+        raise ConfigError(lack)
+    seed = checked_number("seed", seed, low=0)
+    bench = _Bench(task, Path(cache) if cache is not None else None, progress)
+    choice, kept = bench.choose(found)
+    return bench.test(found, choice, seed, kept)
+
+
+class _Bench:
+    """Fits of one task, each found in the cache or made."""
+
+    def __init__(self, task: ArmTask, cache: Path | None, progress: Progress | None):
+        self.task, self.cache, self.progress = task, cache, progress
+        self.settings = task.settings
+
+    # -- choosing -----------------------------------------------------------------------------------------------------
+
+    def choose(self, arm: Arm) -> tuple[_Choice, _Fitted | None]:
+        """The settings of an arm, and its fit with the seed of choosing, if one was made."""
+        fits = self.settings.fit
+        plain = _Choice(fits.learning_rate, fits.weight_decay, arm.values[0] if arm.values else None)
+        if not self.settings.tune:
+            return plain, None
+        if arm.name == "erm":
+            rates = [replace(plain, learning_rate=fits.learning_rate * one) for one in self.settings.rate_factors]
+            best, kept = self._best(arm, rates)
+            decays = [replace(best, weight_decay=fits.weight_decay * one) for one in self.settings.decay_factors]
+            return self._best(arm, decays, (best, kept) if best in decays else None)
+        base, _ = self.choose(find_arm("erm"))
+        return self._best(arm, [replace(base, value=value) for value in arm.values or (None,)])
+
+    def _best(
+        self, arm: Arm, choices: list[_Choice], done: tuple[_Choice, _Fitted | None] | None = None
+    ) -> tuple[_Choice, _Fitted | None]:
+        """The best of some choices on validation faces; one alone is not tried."""
+        if len(choices) == 1:
+            return choices[0], done[1] if done else None
+        best: tuple[tuple[float, float], _Choice, _Fitted | None] | None = None
+        for choice in choices:
+            record, fitted = self._tried(arm, choice)
+            if fitted is None and done is not None and done[0] == choice:
+                fitted = done[1]
+            score = (record["validation_accuracy"], -record["validation_loss"])
+            if best is None or score > best[0]:
+                best = score, choice, fitted
+        assert best is not None
+        return best[1], best[2]
+
+    def _tried(self, arm: Arm, choice: _Choice) -> tuple[dict[str, Any], _Fitted | None]:
+        place = self._place(arm, choice, self.settings.fit.seed, tested=False)
+        record = _read(place, ("validation_accuracy", "validation_loss"))
+        if record is not None:
+            return record, None
+        fitted = self._fit(arm, choice, self.settings.fit.seed)
+        _write(place, fitted.record)
+        return fitted.record, fitted
+
+    # -- fitting ------------------------------------------------------------------------------------------------------
+
+    def test(self, arm: Arm, choice: _Choice, seed: int, kept: _Fitted | None) -> ArmRun:
+        """The fit with a seed, and what it predicts of the test faces."""
+        place = self._place(arm, choice, seed, tested=True)
+        record = _read(place, ("codes", "counts", "validation_accuracy"))
+        if record is None:
+            fitted = kept if kept is not None and seed == self.settings.fit.seed else self._fit(arm, choice, seed)
+            probabilities = fitted.classifier.predict_proba(self.task.test_faces.images)
+            record = fitted.record | {"codes": probabilities.argmax(1).tolist()}
+            _write(place, record)
+        codes = np.array(record["codes"], dtype=np.int64)
+        if not ((codes >= 0) & (codes < len(self.task.classes))).all():
+            raise CheckpointError(f"{place} is not a finished fit of this task; delete it.")
+        counts = pd.DataFrame(record["counts"], index=self.task.classes, columns=self.task.groups)
+        named = {arm.knob: choice.value} if arm.knob is not None and choice.value is not None else {}
+        chosen = {"learning_rate": choice.learning_rate, "weight_decay": choice.weight_decay, **named}
+        chosen |= {key: record[key] for key in ("validation_accuracy", "validation_loss")}
+        return ArmRun(arm.name, seed, codes, chosen, counts, record["num_made"])
+
+    def _fit(self, arm: Arm, choice: _Choice, seed: int) -> _Fitted:
+        trial = choice.trial(self.settings.fit, seed)
+        recipe = arm.build(self.task, trial)
+        if self.settings.protocol == "fine-tune":
+            classifier = self._trained(self._continued(recipe, seed), _gentler(trial.settings))
+        else:
+            classifier = self._trained(recipe, trial.settings)
+        accuracy, loss = validate(classifier, self.task.validation_faces, len(self.task.groups))
+        record = {
+            "arm": arm.name,
+            "seed": seed,
+            "validation_accuracy": accuracy,
+            "validation_loss": loss,
+            "counts": self.task.counts(recipe.faces).tolist(),
+            "num_made": recipe.num_made,
+        }
+        return _Fitted(classifier, record)
+
+    def _trained(self, recipe: Recipe, settings: FitSettings) -> Classifier:
+        return fit(
+            recipe.faces.images,
+            recipe.faces.y,
+            classes=list(range(len(self.task.classes))),
+            settings=settings,
+            hooks=recipe.hooks,
+            progress=self.progress,
+        )
+
+    def _continued(self, recipe: Recipe, seed: int) -> Recipe:
+        """The same from the weights of plain training with this seed."""
+        memory = self.task.__dict__.setdefault("_plain_weights", {})
+        if seed not in memory:
+            scratch = _Bench(replace_settings(self.task, protocol="scratch"), self.cache, self.progress)
+            choice, kept = scratch.choose(find_arm("erm"))
+            if kept is None or seed != self.settings.fit.seed:
+                kept = scratch._fit(find_arm("erm"), choice, seed)
+            memory[seed] = {key: value.detach().cpu() for key, value in kept.classifier.module.state_dict().items()}
+        return replace(recipe, hooks=replace(recipe.hooks, start=memory[seed]))
+
+    # -- cache --------------------------------------------------------------------------------------------------------
+
+    def _place(self, arm: Arm, choice: _Choice, seed: int, *, tested: bool) -> Path | None:
+        """The file of a fit, named by all that decides it."""
+        if self.cache is None:
+            return None
+        task = self.task
+        settings = self.settings.to_dict() | {"fit": asdict(self.settings.fit) | {"device": None, "seed": 0}}
+        decides = {
+            "format": FORMAT,
+            "arm": (arm.name, arm.digest, asdict(choice), seed, tested),
+            "settings": settings,
+            "draws": self.settings.fit.seed,
+            "labels": (task.target, task.protected, task.classes, task.groups),
+            "faces": (task.faces.digest, task.validation_faces.digest),
+            "sets": {need: _set_digest(task, need) for need in arm.needs},
+            "orders": hashlib.sha256(task.orders.to_numpy(np.int64).tobytes()).hexdigest(),
+            "test": task.test_faces.digest if tested else None,
+        }
+        text = json.dumps(decides, sort_keys=True, default=str)
+        return self.cache / f"arm-{arm.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+def replace_settings(task: ArmTask, **changes: Any) -> ArmTask:
+    """The same task with other settings; pictures that were read stay read."""
+    changed = replace(task, settings=replace(task.settings, **changes))
+    read = ("faces", "validation_faces", "test_faces", "orders", "held_out")
+    changed.__dict__.update({name: task.__dict__[name] for name in read if name in task.__dict__})
+    return changed
+
+
+def _gentler(settings: FitSettings) -> FitSettings:
+    steps = max(1, round(FINE_TUNE_STEPS * settings.num_steps))
+    return replace(settings, learning_rate=FINE_TUNE_RATE * settings.learning_rate, num_steps=steps)
+
+
+def validate(classifier: Classifier, faces: LabelledFaces, num_groups: int) -> tuple[float, float]:
+    """Accuracy and mean negative log-likelihood on faces, each the mean over the cells that hold any."""
+    probabilities = classifier.predict_proba(faces.images).numpy()
+    right = probabilities.argmax(1) == faces.y
+    loss = -np.log(np.maximum(probabilities[np.arange(len(faces)), faces.y], 1e-12))
+    cells = faces.y * num_groups + faces.g
+    by_cell = [(right[cells == cell].mean(), loss[cells == cell].mean()) for cell in np.unique(cells)]
+    accuracy, mean_loss = np.mean(by_cell, axis=0)
+    return round(float(accuracy), 6), round(float(mean_loss), 6)
+
+
+def _set_digest(task: ArmTask, need: str) -> str | None:
+    memory = task.__dict__.setdefault("_set_digests", {})
+    if need not in memory:
+        if need == "editor":
+            assert task.editor is not None  # the arm lacks nothing
+            memory[need] = json.dumps(task.editor.renderer.fingerprint(), sort_keys=True, default=str)
+        else:
+            memory[need] = task.added(need).digest if need in task.sets else None
+    return memory[need]
+
+
+def _read(place: Path | None, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    if place is None or not place.is_file():
+        return None
+    record = read_json(place)
+    if not isinstance(record, dict) or not all(key in record for key in keys):
+        raise CheckpointError(f"{place} is not a finished fit of this task; delete it.")
+    return record
+
+
+def _write(place: Path | None, record: Mapping[str, Any]) -> None:
+    if place is not None:
+        make_folder(place.parent)
+        write_json(place, dict(record))

@@ -1,0 +1,178 @@
+"""Arms: ways to train on an unfair dataset, each a name, a line and a function that says what a fit gets."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlbias.audit.arms.task import ArmTask, LabelledFaces
+from vlbias.classify import FitHooks, FitSettings
+from vlbias.errors import ConfigError, unknown
+
+__all__ = ["ARMS", "Arm", "Recipe", "Trial", "find_arm", "find_arms", "register_arm"]
+
+#: What an arm can need, and what to say where it is missing.
+MISSING = {
+    "balanced": "edits of the training faces; pass `balanced=` (--balanced), the folder that `vlbias balance` wrote",
+    "prior": "edits of faces from the prior; pass `prior=` (--prior), written by `vlbias balance --source prior`",
+    "amplified": "edits that make cells more unequal; pass `amplified=` (--amplified), written by "
+    "`vlbias balance --mode amplify`",
+    "more": "further real faces; pass `more=` (--more), a dataset with the same columns",
+    "editor": "an editor; pass `editor=` (--editor)",
+    "counterfactuals": "true counterfactuals, which only drawn faces (`synthfaces`) have",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit of an arm.
+
+    Attributes:
+        seed: of the fit.
+        value: of the arm's knob; ``None`` for an arm without.
+        settings: of the classifier, with the learning rate and weight decay that were chosen.
+    """
+
+    seed: int
+    value: float | None
+    settings: FitSettings
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """For what an arm draws; the same at every call."""
+        return np.random.default_rng([self.seed, 3])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a fit gets.
+
+    Attributes:
+        faces: to learn from, with repeats.
+        hooks: weights, changes of batches, a loss.
+        num_made: how many of the faces were made and not photographed.
+    """
+
+    faces: LabelledFaces
+    hooks: FitHooks = field(default_factory=FitHooks)
+    num_made: int = 0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Attributes:
+        name: what users type.
+        summary: what it does, one line.
+        build: (task, trial) => recipe.
+        knob: what its own setting is called; ``None`` for an arm without.
+        values: of the knob, tried on validation faces; the first is the default.
+        needs: what must be given beside the training faces, keys of :data:`MISSING`.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[ArmTask, Trial], Recipe]
+    knob: str | None = None
+    values: tuple[float, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    def missing(self, task: ArmTask) -> str | None:
+        """What the arm lacks on this task, as a sentence; ``None`` if nothing."""
+        for need in self.needs:
+            has = {"editor": task.editor is not None, "counterfactuals": hasattr(task.train, "counterfactual")}
+            if not has.get(need, need in task.sets):
+                return f"The arm '{self.name}' needs {MISSING[need]}."
+        return None
+
+    @property
+    def digest(self) -> str:
+        """Of the function, so that a fit by other code is never taken for one by this."""
+        try:
+            source = inspect.getsource(self.build)
+        except (OSError, TypeError):  # typed at a prompt
+            source = getattr(self.build, "__qualname__", repr(self.build))
+        return hashlib.sha256(source.encode()).hexdigest()
+
+
+#: Every arm by its name, in the order of tables.
+ARMS: dict[str, Arm] = {}
+
+
+def register_arm(
+    name: str,
+    summary: str,
+    *,
+    knob: str | None = None,
+    values: Sequence[float] = (),
+    needs: Sequence[str] = (),
+) -> Callable[[Callable[[ArmTask, Trial], Recipe]], Arm]:
+    """Decorator: make a function an arm that can be named in ``audit.compare(..., arms=[...])``.
+
+    Args:
+        name: what users type; of another arm's name, it takes its place.
+        summary: what it does, one line.
+        knob: what its own setting is called; ``None`` for none.
+        values: of the knob, tried on validation faces; the first is the default.
+        needs: what must be given beside the training faces: "balanced", "prior", "amplified", "more", "editor" or
+            "counterfactuals".
+
+    Raises:
+        ConfigError: an empty name, a knob without values, or an unknown need.
+
+    Example:
+        >>> @register_arm("light", "every third face")
+        ... def light(task, trial):
+        ...     return Recipe(task.faces.take(range(0, len(task.faces), 3)))
+        >>> ARMS.pop("light").summary
+        'every third face'
+    """
+    if not name or "," in name or bool(knob) != bool(values):
+        raise ConfigError(f"an arm needs a name without commas, and values for its knob; got {name!r}, {knob!r}.")
+    for need in needs:
+        if need not in MISSING:
+            raise unknown("need", need, MISSING, where=f"the arm '{name}'")
+
+    def register(build: Callable[[ArmTask, Trial], Recipe]) -> Arm:
+        ARMS[name] = Arm(name, summary, build, knob, tuple(map(float, values)), tuple(needs))
+        return ARMS[name]
+
+    return register
+
+
+def find_arm(arm: str | Arm) -> Arm:
+    """The arm of a name.
+
+    Raises:
+        UnknownNameError: no such arm.
+    """
+    if isinstance(arm, Arm):
+        return arm
+    if arm not in ARMS:
+        raise unknown("arm", str(arm), ARMS)
+    return ARMS[arm]
+
+
+def find_arms(arms: str | Arm | Sequence[str | Arm], task: ArmTask) -> list[Arm]:
+    """Arms by their names; "all" means those that lack nothing on this task.
+
+    Raises:
+        UnknownNameError: no such arm.
+        ConfigError: none, one twice, or one that lacks something.
+    """
+    names = [arms] if isinstance(arms, str | Arm) else list(arms)
+    if names == ["all"]:
+        return [arm for arm in ARMS.values() if arm.missing(task) is None]
+    found = [find_arm(name) for name in names]
+    if not found or len({arm.name for arm in found}) < len(found):
+        raise ConfigError(f"`arms` must be different names of arms, or 'all'; got {names!r:.80}.")
+    for arm in found:
+        lack = arm.missing(task)
+        if lack is not None:
+            raise ConfigError(lack)
+    return found
