@@ -53,6 +53,16 @@ def simulate(
     min_cell: Annotated[
         int, typer.Option(min=1, metavar="N", help="Test images that a cell needs for parity measures.")
     ] = 5,
+    label_noise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="How groups were mislabelled, and so taken off: labelling.json, or a CSV, a line for each true group.",
+        ),
+    ] = None,
+    noisy_splits: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --label-noise: both (as by default), train or test.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; else CUDA where there is one.")
     ] = None,
@@ -67,9 +77,15 @@ def simulate(
     places = poles_of(poles)
     if places and editor is None:
         raise typer.BadParameter("says how edits are made, so it needs --editor", param_hint="--poles")
+    if noisy_splits is not None and label_noise is None:
+        raise typer.BadParameter("says where labels are wrong, so it needs --label-noise", param_hint="--noisy-splits")
     faces = open_faces(dataset, seed, follow_links=follow_links)
     target = or_drawn(target, "smile", "--target", dataset)
     columns = columns_of(protected or [or_drawn(None, "skin", "--protected", dataset)])
+    noise = None
+    if label_noise is not None:
+        column = columns if isinstance(columns, str) else None
+        noise = simulations.LabelNoise.load(label_noise, column=column, splits=noisy_splits or "both")
     plan = simulations.plan(
         faces,
         target=target,
@@ -81,6 +97,7 @@ def simulate(
         subject=subject,
         repeats=repeats,
         min_cell=min_cell,
+        label_noise=noise,
         seed=seed,
     )
     fill: dict[str, Any] = {"real": None}

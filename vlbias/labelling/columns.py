@@ -222,12 +222,13 @@ def write_reports(folder: str | Path, reports: Sequence[ColumnReport]) -> Path:
 
 @checked_call
 def read_reports(folder: str | Path) -> list[ColumnReport]:
-    """What :func:`write_reports` wrote; empty if there is no such file.
+    """What :func:`write_reports` wrote, from its folder or the file itself; empty if there is no such file.
 
     Raises:
         DatasetError: the file is damaged.
     """
-    path = Path(folder) / FILE_NAME
+    path = Path(folder)
+    path = path if path.suffix == ".json" and path.is_file() else path / FILE_NAME
     if not path.is_file():
         return []
     values = read_json(path)

@@ -128,6 +128,11 @@ def _simulation_limits(result: SimulationResult, has_curves: bool) -> list[str]:
         "Classifiers are small and trained briefly; a larger one may need a group's images less, or more.",
         f"All are tested on the same {len(plan.test):,} images; smaller cells than {result.min_cell} are left out.",
     ]
+    if (noise := plan.settings.label_noise) is not None:
+        limits.append(
+            f"Groups are labels of a labeller that is right for {noise.describe()}. Its errors are taken off, as if "
+            "they did not depend on the class or on what is predicted."
+        )
     if has_curves:
         limits.append(
             "P-values are corrected for asking several groups (Holm), not for asking several times with other settings."

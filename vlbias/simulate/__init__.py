@@ -5,6 +5,7 @@ table, curves and verdicts; see ``docs/simulate.md``. The question is that of Fa
 """
 
 from vlbias.simulate.fill import BalancerFill, CounterfactualFill, Fill
+from vlbias.simulate.noise import LabelNoise
 from vlbias.simulate.plans import PlanSettings, SimulationPlan, plan
 from vlbias.simulate.quotas import quotas
 from vlbias.simulate.regimes import REGIMES, expression_faces
@@ -19,6 +20,7 @@ __all__ = [
     "Contrast",
     "CounterfactualFill",
     "Fill",
+    "LabelNoise",
     "PlanSettings",
     "SimulationPlan",
     "SimulationResult",

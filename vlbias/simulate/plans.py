@@ -32,6 +32,7 @@ from vlbias.files import read_object, write_json
 from vlbias.labels import group_name, group_texts, label_texts
 from vlbias.settings import Settings, number, with_changes
 from vlbias.shown import Glance, Shown, printable
+from vlbias.simulate.noise import LabelNoise
 from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
 
 __all__ = ["MODES", "PlanSettings", "SimulationPlan", "plan"]
@@ -61,6 +62,7 @@ class PlanSettings(Settings):
         repeats: independent draws, each with all shares.
         nested: a larger share holds the images of the smaller; False draws every run anew.
         min_cell: test images that a cell (group x label) needs for rates that rest on it; others are left out.
+        label_noise: how the labeller errs whose labels the groups are; slopes and parity are then those of true groups.
         seed: of the draws.
 
     Raises:
@@ -77,6 +79,7 @@ class PlanSettings(Settings):
     repeats: int = number(5, 1, 10_000)
     nested: bool = True
     min_cell: int = number(5, 1)
+    label_noise: LabelNoise | None = None
     seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
@@ -209,8 +212,12 @@ class SimulationPlan(Shown):
         return printable(
             f"{len(self)} runs ({', '.join(dict.fromkeys(self.runs['mode']))}) of {size} training images each; focal "
             f"groups {focal}; shares {', '.join(f'{share:g}' for share in sorted(set(self.runs['share'].dropna())))}; "
-            f"{self.settings.repeats} repeats; {len(self.test)} test images."
+            f"{self.settings.repeats} repeats; {len(self.test)} test images{self._noise()}."
         )
+
+    def _noise(self) -> str:
+        noise = self.settings.label_noise
+        return "" if noise is None else f"; groups by a labeller that is right for {noise.describe()}"
 
     __str__ = describe
 
@@ -283,11 +290,12 @@ def plan(
     labels = {label: float(count) for label, count in sorted(Counter(train["label"]).items())}
     stock = Stock(Counter(zip(train["group"], train["label"], strict=True)), labels if asked.stratify else None)
     size = _size(asked.n, stock, points)
+    noise = None if asked.label_noise is None else asked.label_noise.of(groups)
     runs, quotas_of = _runs(points, size, asked.repeats, stock, groups)
     return SimulationPlan(
         target,
         protected,
-        replace(asked, n=size, focal=focal),
+        replace(asked, n=size, focal=focal, label_noise=noise),
         groups,
         classes,
         runs,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from vlbias.simulate.statistics import (
     holm,
     slope_weights,
 )
+from vlbias.simulate.unmixing import Unmixing, mixture
 
 __all__ = ["SimulationResult"]
 
@@ -74,9 +75,15 @@ class SimulationResult(Shown):
         true = np.asarray([classes[plan.labels[item][1]] for item in plan.test])
         group = np.asarray([groups[plan.labels[item][0]] for item in plan.test])
         people = np.asarray(pd.factorize(pd.Series([plan.subjects[item] for item in plan.test]))[0])
-        drawn = person_weights(people, group, self.num_resamples, [plan.settings.seed, 2])
+        # Where groups are estimated, how many people have each label is chance as well.
+        strata = np.zeros_like(group) if self._unmixing.of_test else group
+        drawn = person_weights(people, strata, self.num_resamples, [plan.settings.seed, 2])
         dealt = permuted_groups(group, true, people, self.num_permutations, [plan.settings.seed, 3])
         return _TestSet(true, group, np.vstack([np.ones(len(true)), drawn]), dealt)
+
+    @cached_property
+    def _unmixing(self) -> Unmixing:
+        return Unmixing(self.plan, self.num_resamples)
 
     @cached_property
     def _values(self) -> dict[str, dict[str, np.ndarray]]:
@@ -91,6 +98,7 @@ class SimulationResult(Shown):
             answers = [self.records[name]["predicted"] for name in part]
             counts = np.stack([count(test.group, test.true, one, weights=test.weights) for one in answers])
             permuted = np.stack([count(test.dealt, test.true, one) for one in answers])
+            counts, permuted = self._unmixing.drawn_counts(counts), self._unmixing.counts(permuted)
             found = curve_values(counts, permuted, self.plan.groups, min_cell=self.min_cell)
             for i, name in enumerate(part):
                 values[name] = {metric: of_runs[i] for metric, of_runs in found.items()}
@@ -136,9 +144,15 @@ class SimulationResult(Shown):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A curve: shares (s,), values (r, s), the same for bootstrap draws of test people (b, r, s).
 
+        Where group labels are estimated, shares are the true ones that are expected, and values those of true groups.
+
         Raises:
             PlanError: not all runs of the curve are finished. UnknownNameError: no such metric.
         """
+        curve = self._curve(metric, focal, fill, mode)
+        return curve.true_shares[0], curve.points, curve.resampled
+
+    def _curve(self, metric: str, focal: str, fill: str | None = None, mode: str | None = None) -> _Curve:
         runs = self.plan.runs
         chosen = runs[(runs["focal"] == focal) & (runs["mode"] == (mode or self.plan.settings.modes[0]))]
         shares = sorted(chosen["share"].unique())
@@ -146,34 +160,68 @@ class SimulationResult(Shown):
             raise unknown("metric", metric, self.metrics)
         cells = []
         for repeat in range(self.plan.settings.repeats):
-            keys = [chosen.index[(chosen["repeat"] == repeat) & (chosen["share"] == share)][0] for share in shares]
-            jobs = [self._job(fill or self.fills[0], str(key)) for key in keys]
+            keys = [str(chosen.index[(chosen["repeat"] == repeat) & (chosen["share"] == share)][0]) for share in shares]
+            jobs = [self._job(fill or self.fills[0], key) for key in keys]
             if missing := [job for job in jobs if job not in self._values]:
                 raise PlanError(f"Run '{missing[0]}' is not finished. Call simulate.run again to go on.")
             cells.append([self._values[job][metric] for job in jobs])
         values = np.asarray(cells)  # (r, s, 1 + b)
-        return np.asarray(shares), values[..., 0], np.moveaxis(values[..., 1:], 2, 0)
+        labelled = np.stack([self._unmixing.nominal(key) for key in keys])
+        edited = [not self._is_real(job.split("|", 1)[0]) for job in jobs]
+        true = [self._unmixing.shares(key, is_edited=one) for key, one in zip(keys, edited, strict=True)]
+        away = (np.stack(true, 1) - labelled)[..., self.plan.groups.index(focal)]
+        return _Curve(
+            np.asarray(shares),
+            np.asarray(shares) + away,
+            values[..., 0],
+            np.moveaxis(values[..., 1:], 2, 0),
+            labelled,
+            np.stack(true, 1),
+        )
 
     def contrast(
         self, metric: str, focal: str, what: str, *, fill: str | None = None, mode: str | None = None
     ) -> Contrast:
         """The ``"slope"`` of a curve over the share, or its ``"gain"`` M(1/K) - M(smallest share).
 
-        "add" is taken against "control" where the plan has both, so that what more images alone do is taken off.
+        "add" is taken against "control" where the plan has both, so that what more images alone do is taken off. Where
+        group labels are estimated, a slope is that over the true share: true shares of several groups move along each
+        curve, and the curves of all focal groups are weighted so that they move as the plan has it.
         """
-        modes = self.plan.settings.modes
-        mode = mode or modes[0]
-        shares, points, resampled = self.points(metric, focal, fill=fill, mode=mode)
-        if mode == "add" and "control" in modes:
-            real = next(
-                (name for name in self.fills if f"{name}|{self.plan.runs.index[0]}" in self.records), self.fills[0]
-            )
-            _, size, size_resampled = self.points(metric, focal, fill=real, mode="control")
-            points, resampled = points - size, resampled - size_resampled
         if what not in ("slope", "gain"):
             raise unknown("contrast", what, ["slope", "gain"])
-        weights = slope_weights(shares) if what == "slope" else gain_weights(shares, len(self.plan.groups))
-        return contrast(points, resampled, weights, level=self.level)
+        if what == "slope":
+            return self._slope(self._against_control, metric, focal, fill, mode)
+        curve = self._against_control(metric, focal, fill, mode)
+        weights = gain_weights(curve.true_shares, len(self.plan.groups))
+        return contrast(curve.points, curve.resampled, weights, level=self.level)
+
+    def _against_control(self, metric: str, focal: str, fill: str | None, mode: str | None) -> _Curve:
+        """A curve; of "add" what is more than in "control" where the plan has both."""
+        modes = self.plan.settings.modes
+        mode = mode or modes[0]
+        curve = self._curve(metric, focal, fill, mode)
+        if mode != "add" or "control" not in modes:
+            return curve
+        real = next((name for name in self.fills if f"{name}|{self.plan.runs.index[0]}" in self.records), self.fills[0])
+        return curve.minus(self._curve(metric, focal, real, "control"))
+
+    def _slope(
+        self, curve_of: Callable[..., _Curve], metric: str, focal: str, fill: str | None, mode: str | None
+    ) -> Contrast:
+        curve = curve_of(metric, focal, fill, mode)
+        weights = slope_weights(curve.shares)
+        if not self._unmixing.of_train:
+            return contrast(curve.points, curve.resampled, weights, level=self.level)
+        focals = [name for name in dict.fromkeys(self.plan.runs["focal"]) if name]
+        curves = [curve if name == focal else curve_of(metric, name, fill, mode) for name in focals]
+        moved = np.stack([weights @ one.true for one in curves], axis=1)  # (1 + b, curves, k)
+        parts = mixture(weights @ curve.labelled, moved, focals.index(focal), self.plan.groups.index(focal))
+        points, resampled = (
+            np.concatenate([getattr(one, name) for one in curves], axis=-1) for name in ("points", "resampled")
+        )
+        each = (parts[..., None] * weights).reshape(len(parts), -1)
+        return contrast(points, resampled, each, level=self.level)
 
     # -- what it means -------------------------------------------------------------------------------------------------
 
@@ -205,7 +253,7 @@ class SimulationResult(Shown):
     def _one(self, fill: str, focal: str, parity: str) -> _Finding:
         metric = f"f1[{focal}]"
         slope = self.contrast(metric, focal, "slope", fill=fill)
-        shares = sorted(self.plan.runs.loc[self.plan.runs["focal"] == focal, "share"].unique())
+        shares = self.points(metric, focal, fill=fill)[0]
         gain = None
         if min(shares) < 1 / len(self.plan.groups) <= max(shares) + 1e-12:
             gain = self.contrast(parity, focal, "gain", fill=fill)
@@ -221,15 +269,14 @@ class SimulationResult(Shown):
         return any(f"{fill}|{key}" in self.records and self.plan.baseline(key) == key for key in keys)
 
     def _exchange(self, fill: str, real: str, focal: str) -> tuple[float, float, float]:
-        runs = self.plan.runs
-        mode = self.plan.settings.modes[0]
-        chosen = runs[(runs["focal"] == focal) & (runs["mode"] == mode) & (runs["repeat"] == 0)].sort_values("share")
-        added = chosen[f"n[{focal}]"].to_numpy(float)
-        added -= added[0]
-        metric = f"f1[{focal}]"
-        _, of_real, _ = self.points(metric, focal, fill=real, mode=mode)
-        _, of_edits, _ = self.points(metric, focal, fill=fill, mode=mode)
-        return exchange_rate(added, of_real, added, of_edits, level=self.level)
+        metric, runs = f"f1[{focal}]", self.plan.runs
+        chosen = runs[(runs["focal"] == focal) & (runs["mode"] == self.plan.settings.modes[0]) & (runs["repeat"] == 0)]
+        sizes = chosen.sort_values("share")["n"].to_numpy(float)
+        of_real, of_edits = (self._curve(metric, focal, name) for name in (real, fill))
+        added = [sizes * one.true_shares[0] for one in (of_real, of_edits)]
+        of_points = of_real.points, of_edits.points
+        (real_counts, edited_counts) = (counts - counts[0] for counts in added)
+        return exchange_rate(real_counts, of_points[0], edited_counts, of_points[1], level=self.level)
 
     def write(self, out_dir: AnyPath) -> Path:
         """Write plan.json, runs.csv, summary.csv, verdicts.txt and (with curves to draw) curves.png into a folder.
@@ -272,11 +319,9 @@ class SimulationResult(Shown):
             if mode == "control" and fill != self.fills[0]:
                 continue
             label = fill if mode == "substitute" else f"{fill}, {mode}"
-            points = {
-                name: self.points(f"f1[{name}]" if metric == "own_f1" else metric, name, fill=fill, mode=mode)
-                for name in focal
-            }
-            slopes = {name: contrast(y, drawn, slope_weights(x)) for name, (x, y, drawn) in points.items()}
+            names = {name: f"f1[{name}]" if metric == "own_f1" else metric for name in focal}
+            points = {name: self.points(names[name], name, fill=fill, mode=mode) for name in focal}
+            slopes = {name: self._slope(self._curve, names[name], name, fill, mode) for name in focal}
             p_values = holm({name: slope.p_either for name, slope in slopes.items()})
             for name, (shares, values, resampled) in points.items():
                 away = np.eye(len(shares)) - 1 / len(shares)
@@ -287,6 +332,36 @@ class SimulationResult(Shown):
                 note += "" if np.isnan(p_values[name]) else f", p {p_values[name]:.3f}"
                 curves[name].append(Curve(label, shares, mean, low, high, note))
         return curves
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A metric along the shares of one focal group.
+
+    Attributes:
+        shares: of the focal group as planned (s,).
+        true_shares: the true ones, as estimated and in each draw (1 + b, s); as planned where labels are what they say.
+        points, resampled: values (r, s), and of each draw (b, r, s).
+        labelled: shares of all groups as their labels have them (s, k).
+        true: the true ones (1 + b, s, k).
+    """
+
+    shares: np.ndarray
+    true_shares: np.ndarray
+    points: np.ndarray
+    resampled: np.ndarray
+    labelled: np.ndarray
+    true: np.ndarray
+
+    def minus(self, other: _Curve) -> _Curve:
+        """The difference of two curves over the shares of this one."""
+        return replace(
+            self,
+            points=self.points - other.points,
+            resampled=self.resampled - other.resampled,
+            labelled=self.labelled - other.labelled,
+            true=self.true - other.true,
+        )
 
 
 @dataclass(frozen=True)

@@ -81,14 +81,19 @@ def slope_weights(shares: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def gain_weights(shares: Sequence[float] | np.ndarray, num_groups: int) -> np.ndarray:
-    """Weights (s,) of M(p = 1/K) - M(p = smallest share); between two shares the curve is a straight line."""
+    """Weights of M(p = 1/K) - M(p = smallest share), like ``shares``; between two shares the curve is a straight line.
+
+    Args:
+        shares: (s,), or (1 + b, s) with draws, of which the balanced share may lie outside.
+        num_groups: K.
+    """
     p = np.asarray(shares, dtype=float)
-    balanced = 1.0 / num_groups
-    if not p.min() < balanced <= p.max() + 1e-12:
-        raise ShapeError(f"The balanced share {balanced:g} lies outside the shares {shares}.")
-    weights = np.array([np.interp(balanced, p, row) for row in np.eye(len(p))])
-    weights[int(p.argmin())] -= 1.0
-    return weights
+    balanced, first = 1.0 / num_groups, np.atleast_2d(p)[0]
+    if not first.min() < balanced <= first.max() + 1e-12:
+        raise ShapeError(f"The balanced share {balanced:g} lies outside the shares {first}.")
+    rows = [[np.interp(balanced, row, one) for one in np.eye(len(row))] for row in np.atleast_2d(p)]
+    weights = np.array(rows) - np.eye(p.shape[-1])[first.argmin()]
+    return weights.reshape(p.shape)
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def contrast(points: np.ndarray, resampled: np.ndarray, weights: np.ndarray, *, 
     Args:
         points: values (r, s) by repeat and share.
         resampled: the same for b bootstrap draws of test people, (b, r, s), the same draws in every cell.
-        weights: (s,).
+        weights: (s,), or (1 + b, s) where the draws have weights of their own.
         level: of the interval.
 
     Returns:
@@ -141,8 +146,10 @@ def contrast(points: np.ndarray, resampled: np.ndarray, weights: np.ndarray, *, 
     """
     if resampled.shape[1:] != points.shape:
         raise ShapeError(f"`resampled` must be (b, {points.shape[0]}, {points.shape[1]}); got {resampled.shape}.")
-    per_repeat = points @ weights  # (r,)
-    draws = resampled @ weights  # (b, r)
+    if weights.ndim == 1:
+        weights = np.broadcast_to(weights, (1 + len(resampled), len(weights)))
+    per_repeat = points @ weights[0]  # (r,)
+    draws = np.einsum("brs,bs->br", resampled, weights[1:])
     r = len(per_repeat)
     value = float(per_repeat.mean())
     of_mean = float(draws.mean(1).var(ddof=1)) if len(draws) > 1 else 0.0
