@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from vlbias import Dipole, Editor, PathSet, load_dataset
+from vlbias import Balancer, Dipole, Editor, PathSet, load_dataset
+from vlbias.checkpoints import write_manifest
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 from vlbias.errors import (
     CheckpointError,
@@ -146,6 +147,43 @@ def test_a_batch_is_its_faces_one_by_one(editor, x, method):
     assert (together - apart).abs().max() < 2 / 255
 
 
+def test_a_quality_says_how_many_evaluations_an_edit_takes(editor, x):
+    def evaluations(renderer):
+        z_sem, before = renderer.encode(x), renderer.evaluations
+        renderer.edit(x, z_sem, {"age": 0.5})
+        return (renderer.evaluations - before) / len(x)
+
+    qualities = [evaluations(editor.renderer.at_quality(name)) for name in ("draft", "standard", "exact")]
+    assert qualities[0] < qualities[1] < qualities[2] and qualities[1] == 2 * editor.renderer.settings.edit_steps
+    draft, exact = (editor.edit(x, age=0.5, quality=name) for name in ("draft", "exact"))
+    assert torch.equal(editor.edit(x, age=0.5, quality="standard"), editor.edit(x, age=0.5))
+    steps = {f"{name}_steps": 54 for name in ("edit", "invert", "decode")}
+    assert torch.equal(exact, editor.with_settings(**steps).edit(x, age=0.5))
+    assert torch.equal(draft, editor.at_quality("draft").edit(x, age=0.5))
+    with pytest.raises(ConfigError, match="`quality` of Editor.edit must be one of draft, standard, exact; got 'best'"):
+        editor.edit(x, age=0.5, quality="best")
+
+
+def test_a_balancer_edits_at_the_quality_that_it_was_given(editor):
+    balancer = Balancer(editor, target="smile", protected="age", quality="draft")
+    assert balancer.backend.settings == editor.at_quality("draft").renderer.settings
+    assert balancer.changed(mode="amplify", source="real", quality="standard").backend is editor.renderer
+
+
+def test_an_editor_says_in_its_config_what_its_qualities_are(editor, tmp_path):
+    info = editor.renderer.info | {"qualities": {"draft": {"edit_steps": 3}}}
+    Editor(editor.renderer.diffae, paths=editor.renderer.paths, info=info).save_pretrained(tmp_path / "tiny")
+    again = Editor.from_pretrained(tmp_path / "tiny", device="cpu")
+    assert again.at_quality("draft").renderer.settings.edit_steps == 3
+    assert again.at_quality("exact").renderer.settings.edit_steps == 54
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    for wrong in ({"sketch": {}}, {"draft": {"edit_steps": 0}}, {"draft": {"steps": 2}}, {"exact": 7}, 5):
+        (tmp_path / "tiny" / "config.json").write_text(json.dumps(config | {"qualities": wrong}))
+        write_manifest(tmp_path / "tiny")
+        with pytest.raises(CheckpointError, match=r"config\.json: "):
+            Editor.from_pretrained(tmp_path / "tiny", device="cpu")
+
+
 def test_order_of_attributes_does_not_matter(editor, x):
     one, other = editor.edit(x, age=1.0, skin_tone=0.5), editor.edit(x, skin_tone=0.5, age=1.0)
     assert torch.allclose(one, other, atol=1e-4)
@@ -239,6 +277,8 @@ def test_errors_name_what_is_wrong(editor, x):
         editor.strip(to_pil(x)[0], "age", steps=1)
     with pytest.raises(ConfigError, match="has a path 'age' already"):
         editor.learn("age", DIPOLES["age"], x)
+    with pytest.raises(ConfigError, match="'quality' is an argument of Editor.edit itself"):
+        editor.learn("quality", Dipole("a", "b"), x)
     with pytest.raises(ConfigError, match="usable as an argument name"):
         editor.learn("my beard", Dipole("a", "b"), x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_p
 from vlbias.rendering import Renderer, RenderSettings
 from vlbias.settings import checked_number
 from vlbias.shown import Glance, Shown
-from vlbias.types import Traced
+from vlbias.types import Quality, Traced
 
 __all__ = ["Code", "Editor"]
 
@@ -106,9 +107,7 @@ class Editor(Shown):
             CheckpointNotFoundError: nothing of that name.
             CheckpointError: a part is missing, damaged, or does not fit the others.
         """
-        editor = cls.__new__(cls)
-        editor.renderer = read_editor(name_or_path, paths=paths, clip=clip, device=device)
-        return editor
+        return cls._with(read_editor(name_or_path, paths=paths, clip=clip, device=device))
 
     @checked_call
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
@@ -125,9 +124,22 @@ class Editor(Shown):
 
     def with_settings(self, **changes: str | int) -> Editor:
         """The same networks with other :class:`RenderSettings`, say ``with_settings(decode_steps=10)``."""
-        other = Editor.__new__(Editor)
-        other.renderer = self.renderer.changed(settings=replace(self.renderer.settings, **changes))  # type: ignore[arg-type]
-        return other
+        return self._with(self.renderer.changed(settings=replace(self.renderer.settings, **changes)))  # type: ignore[arg-type]
+
+    @checked_call
+    def at_quality(self, quality: Quality) -> Editor:
+        """The same editor, of which ``standard`` is another quality: see ``quality`` of :meth:`edit`.
+
+        Raises:
+            ConfigError: no such quality.
+        """
+        return self._with(self.renderer.at_quality(quality))
+
+    @classmethod
+    def _with(cls, renderer: Renderer) -> Editor:
+        editor = cls.__new__(cls)
+        editor.renderer = renderer
+        return editor
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -210,6 +222,7 @@ class Editor(Shown):
         face: str | int = "only",
         detector: alignment.FaceDetector | None = None,
         check: bool = True,
+        quality: Quality = "standard",
         **strengths: float,
     ) -> Pictures:
         """Move attributes of faces; several at once are composed.
@@ -228,6 +241,8 @@ class Editor(Shown):
             detector: with ``align``, what finds faces; ``None`` for ``vlbias.alignment.CenterFace``.
             check: refuse pictures that are no faces as the editor knows them: far from square, or rebuilt much worse
                 than faces of its own kind. ``False`` edits them all the same.
+            quality: ``"draft"`` for a preview in few evaluations; ``"standard"``; ``"exact"`` in as many as leave no
+                pixel half a grey level from an edit of 60. See :class:`vlbias.rendering.Qualities`.
             **strengths: attribute=strength; 1.0 carries a median face of one pole to the other, the sign says which
                 way (+ towards the positive prompt).
 
@@ -239,7 +254,7 @@ class Editor(Shown):
 
         Raises:
             UnknownNameError: no path of that name.
-            ConfigError: a strength that is not finite or beyond ``MAX_STRENGTH``.
+            ConfigError: a strength that is not finite or beyond ``MAX_STRENGTH``, or no such quality.
             ShapeError: ``images`` is something other than the above.
             ImageError: with ``check``, a picture of another kind than the editor was made for; with ``align``, a photo
                 without a face, with several where one was asked for, or with a face that is too small; the message
@@ -250,6 +265,9 @@ class Editor(Shown):
             OutOfRangeWarning: a strength leads a face beyond those that the editor knows, say an old face that is
                 aged further; the message names the strength that stays inside.
         """
+        if quality != "standard":
+            options = {"seed": seed, "align": align, "face": face, "detector": detector, "check": check}
+            return self.at_quality(quality).edit(images, **options, **strengths)  # type: ignore[arg-type]
         self._check_strengths(strengths)
         if align:
             photos = given_photos(images)
@@ -366,6 +384,8 @@ class Editor(Shown):
             raise ConfigError(f"the editor has a path '{name}' already; choose another name.")
         if not name.isidentifier():
             raise ConfigError(f"a path name must be usable as an argument name (letters, digits, _); got '{name}'.")
+        if name in inspect.signature(self.edit).parameters:
+            raise ConfigError(f"'{name}' is an argument of Editor.edit itself; choose another name for the path.")
         others = {key: value for key, value in known.dipoles.items() if key != name}
         for guard in guards or ():
             if guard not in others:

@@ -18,7 +18,7 @@ from vlbias.errors import CheckpointError, ConfigError
 from vlbias.files import draft_folder, read_json, write_json
 from vlbias.optim import device_of
 from vlbias.paths import PathSet, Probes
-from vlbias.rendering import Renderer, RenderSettings
+from vlbias.rendering import Qualities, Renderer, RenderSettings
 
 __all__ = ["read_editor", "write_editor"]
 
@@ -93,6 +93,7 @@ def _read_config(folder: Path) -> dict[str, object]:
 
 def _settings_of(info: Mapping[str, object], folder: Path) -> RenderSettings:
     try:
+        Qualities.from_dict(info.get("qualities", {}))  # type: ignore[arg-type]  # whatever stands there
         return RenderSettings.from_dict(info.get("render", {}))  # type: ignore[arg-type]  # whatever stands there
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error

@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -21,6 +21,7 @@ import torch
 from einops import rearrange
 
 from vlbias.alignment import LAYOUTS
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import list_checkpoints
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE, seeded_noise
@@ -28,11 +29,15 @@ from vlbias.diffae.evaluation import psnr
 from vlbias.errors import CheckpointError, ImageError, OutOfRangeWarning, unknown
 from vlbias.paths import Dipole, PathSet, Probes
 from vlbias.settings import Settings, number
-from vlbias.types import Backend, Strengths, Traced
+from vlbias.types import Backend, Quality, Strengths, Traced
 
-__all__ = ["RenderSettings", "Renderer"]
+__all__ = ["Qualities", "RenderSettings", "Renderer"]
 
 Found = TypeVar("Found")
+
+# What qualities change; measured on the shipped editors.
+_DRAFT = {"edit_steps": 1, "invert_steps": 4, "decode_steps": 4}
+_EXACT = {"edit_steps": 54, "invert_steps": 54, "decode_steps": 54}
 
 #: A picture that is rebuilt worse than faces of the editor's own kind by more than this is none of them. Measured: the
 #: editor of drawn faces knows 5 of 100 photographs so, and all of 120 drawn faces; the one of photographs 98 of 100.
@@ -76,6 +81,27 @@ class RenderSettings(Settings):
         return 2 * self.edit_steps if self.method == "difference" else self.invert_steps + self.decode_steps
 
 
+@dataclass(frozen=True)
+class Qualities(Settings):
+    """What other qualities than ``standard`` change of an editor's :class:`RenderSettings`.
+
+    The defaults are those of the shipped editors, measured by ``benchmarks/solvers.py``. An editor that needs others
+    says so in its ``config.json``, as ``{"qualities": {"draft": {"edit_steps": 3}}}``.
+
+    Attributes:
+        draft: for previews; drawn faces are 30 dB from an edit of 60 evaluations a direction, photographs 36 dB.
+        exact: no pixel further than half a grey level from that edit.
+    """
+
+    draft: Mapping[str, int] = field(default_factory=lambda: dict(_DRAFT))
+    exact: Mapping[str, int] = field(default_factory=lambda: dict(_EXACT))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for changes in (self.draft, self.exact):
+            RenderSettings.from_dict(changes)  # refused before anything is edited
+
+
 class Renderer(Backend):
     """A diffusion autoencoder with its paths, probes and CLIP, ready to edit tensors of faces.
 
@@ -89,6 +115,7 @@ class Renderer(Backend):
 
     Raises:
         CheckpointError: paths for codes of another size.
+        ConfigError: ``info`` has qualities that are none.
     """
 
     def __init__(
@@ -110,6 +137,7 @@ class Renderer(Backend):
         self.clip, self.paths, self.probes = clip, paths, probes
         self.settings = settings or RenderSettings()
         self.info = dict(info or {})
+        self.qualities = Qualities.from_dict(self.info.get("qualities", {}))  # type: ignore[arg-type]  # it is checked
         self.name = str(self.info.get("name", "unnamed"))
         self.license = str(self.info["license"]) if self.info.get("license") else None
         self.image_size = diffae.config.image_size
@@ -138,6 +166,13 @@ class Renderer(Backend):
             settings=settings or self.settings,
             info=self.info,
         )
+
+    @checked_call
+    def at_quality(self, quality: Quality) -> Renderer:
+        """See :meth:`vlbias.types.Backend.at_quality`; ``standard`` is what :attr:`settings` say."""
+        if quality == "standard":
+            return self
+        return self.changed(settings=replace(self.settings, **getattr(self.qualities, quality)))
 
     def fingerprint(self) -> dict[str, object]:
         """See :meth:`vlbias.types.Backend.fingerprint`."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
-from vlbias.errors import CheckpointError, unknown
+from vlbias.errors import CheckpointError, ConfigError, unknown
 from vlbias.paths import Dipole
 
-__all__ = ["Backend", "Strengths", "Traced"]
+__all__ = ["Backend", "Quality", "Strengths", "Traced"]
 
 #: Path -> calibrated strength, one number for all faces or one for each (b,); + moves towards the positive pole.
 Strengths = Mapping[str, float | torch.Tensor]
+
+#: How near an edit comes to one of many evaluations: a preview, what is written as a rule, or no visible difference.
+Quality = Literal["draft", "standard", "exact"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,16 @@ class Backend(Protocol):
     def seconds_per_evaluation(self) -> float | None:
         """Time of one evaluation for one face, for the price of a plan; ``None`` where it is not measured."""
         return None
+
+    def at_quality(self, quality: Quality) -> Backend:
+        """The same back end at another quality: ``draft`` for previews, ``standard``, or ``exact``.
+
+        Raises:
+            ConfigError: it has ``standard`` alone.
+        """
+        if quality == "standard":
+            return self
+        raise ConfigError(f"'{self.name}' renders at one quality. Use quality='standard'; got {quality!r:.60}.")
 
     def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
         """Codes => codes whose dimensions weigh alike, in which identity is measured."""

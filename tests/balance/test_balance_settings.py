@@ -31,6 +31,11 @@ def test_unknown_words_are_refused(editor):
     refused("names an attribute twice", editor, protected=["skin", "skin"])
 
 
+def test_an_editor_of_one_quality_says_so(editor):
+    with pytest.raises(ConfigError, match="'tiny' renders at one quality. Use quality='standard'; got 'draft'"):
+        Balancer(editor, target="smile", protected="skin", quality="draft")
+
+
 def test_checks_are_checks(editor):
     refused(r"`checks` must be a Checks, such as Checks\(goal=0.8\); got {}", editor, ConfigError, checks={})
     assert Balancer(editor, target="smile", protected="skin").settings.checks == Checks()

@@ -51,7 +51,7 @@ class Balancer(Shown):
     Raises:
         PlanError: ``target`` equals ``protected``, a setting is unknown or out of range, or ``poles`` name a path that
             the editor does not have.
-        ConfigError: no such option, or a scorer is of no kind that is known.
+        ConfigError: no such option, an editor that has no such ``quality``, or a scorer is of no kind that is known.
         UnknownNameError: a scorer of a column that is neither target nor protected.
         CheckpointError, MissingDependencyError: a scorer's file cannot be read.
     """
@@ -70,7 +70,8 @@ class Balancer(Shown):
         **options: Unpack[BalanceOptions],
     ):
         self.settings = settings = with_changes(BalanceSettings, settings, options)
-        self.backend = backend = editor.renderer if isinstance(editor, Editor) else editor
+        self.editor = editor.renderer if isinstance(editor, Editor) else editor
+        self.backend = backend = self.editor.at_quality(settings.quality)
         self.target, self.mode, self.source, self.seed = target, mode, source, int(seed)
         if not isinstance(protected, str | Sequence):
             raise PlanError(f"`protected` must name a column or several; got {protected!r}.")
@@ -99,7 +100,7 @@ class Balancer(Shown):
     def changed(self, *, mode: str, source: str, **options: Unpack[BalanceOptions]) -> Balancer:
         """The same balancer with another mode, source or other :class:`BalanceSettings`."""
         return Balancer(
-            self.backend,
+            self.editor,
             target=self.target,
             protected=self.protected,
             mode=mode,

@@ -343,11 +343,17 @@ class Run:
             },
             "identity_scorer": self._identity_details(job),
             "size": self.task.settings.size,
-            **({} if self.task.settings.layout == "flat" else {"layout": self.task.settings.layout}),
+            **self._unusual(),
             **({"pseudonymised": True} if self.task.settings.pseudonymise else {}),
             "warnings": [*self.plan.notes, *self._warnings(job)],
             "originals": self.originals,
         }
+
+    def _unusual(self) -> dict[str, str]:
+        """Settings that are told where they are not the usual ones."""
+        settings = self.task.settings
+        usual = {"layout": "flat", "quality": "standard"}
+        return {name: str(getattr(settings, name)) for name, value in usual.items() if getattr(settings, name) != value}
 
     def _identity_details(self, job: Job) -> dict[str, Any]:
         kind = "custom"
@@ -391,7 +397,7 @@ class Run:
             "size": self.task.settings.size,
             "round_trip": self.task.settings.round_trip,
             "alignment": None if faces is None else faces.alignment,
-            **({} if self.task.settings.layout == "flat" else {"layout": self.task.settings.layout}),
+            **self._unusual(),
             **({"pseudonymise": True} if self.task.settings.pseudonymise else {}),
         }
 

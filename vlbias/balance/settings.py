@@ -15,6 +15,7 @@ from vlbias.errors import ConfigError, PlanError
 from vlbias.leak import LeakSettings
 from vlbias.networks import FaceNetwork
 from vlbias.settings import Settings, number
+from vlbias.types import Quality
 
 __all__ = ["BalanceOptions", "BalanceSettings"]
 
@@ -38,6 +39,9 @@ class BalanceSettings(Settings):
         prior_steps: network evaluations of a decode in prior mode, >= 1.
         keep_pairs: in prior mode, also decode the donors of edits into ``OUT/donors`` so that pairs can be seen.
         chunk_size: edits that are committed, and walked, together, >= 1.
+        quality: of the edits of real donors: ``draft`` for a look at what comes of it, ``standard``, or ``exact``; see
+            :class:`vlbias.rendering.Qualities`. What it costs stands in the plan. Faces from the prior take
+            ``prior_steps``.
         size: ``own`` writes an edit at its donor's width and height, in the donor's file format and quality: the
             donor's pixels plus what the edit changed. ``editor`` writes a PNG of the editor's size.
         leak: how it is measured what gives edits away: ``"low-level"``, ``"network"`` for that and a small network,
@@ -66,6 +70,7 @@ class BalanceSettings(Settings):
     prior_steps: int = number(6, 1)
     keep_pairs: bool = True
     chunk_size: int = number(32, 1)
+    quality: Quality = "standard"
     size: Literal["own", "editor"] = "own"
     leak: str | LeakSettings = "low-level"
     round_trip: bool = False
@@ -98,6 +103,7 @@ class BalanceOptions(TypedDict, total=False):
     prior_steps: int
     keep_pairs: bool
     chunk_size: int
+    quality: Quality
     size: Literal["own", "editor"]
     leak: str | LeakSettings
     round_trip: bool

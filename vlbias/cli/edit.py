@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, open_editor
+from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, Quality, QualityOption, open_editor
 from vlbias.cli.outputs import OverwriteOption, claim_pictures
 from vlbias.cli.parsing import number_of
 from vlbias.errors import ConfigError, ImageError, unknown
@@ -41,6 +41,7 @@ def edit(
         str, typer.Option("--face", metavar="only|largest|N", help="With --align: which face, N counted from the left.")
     ] = "only",
     any_picture: AnyPictureOption = False,
+    quality: QualityOption = Quality.standard,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
@@ -72,7 +73,7 @@ def edit(
     }
     claim_pictures(targets, sources, overwrite=overwrite)
     pictures = [open_image(source) for source in sources]
-    settings: dict[str, Any] = {"seed": seed, "check": not any_picture, **strengths}
+    settings: dict[str, Any] = {"seed": seed, "check": not any_picture, "quality": quality.value, **strengths}
     if align:
         edited = [_edit_photo(model, *item, choice, settings) for item in zip(sources, pictures, strict=True)]
     else:
@@ -142,6 +143,7 @@ def strip(
     reach: Annotated[float, typer.Option(metavar="R", help="Walk from strength -R to +R.")] = 1.0,
     editor: EditorOption = DEFAULT_EDITOR,
     any_picture: AnyPictureOption = False,
+    quality: QualityOption = Quality.standard,
     overwrite: OverwriteOption = False,
 ) -> None:
     """One picture, a path walked: a strip from the negative to the positive pole."""
@@ -154,5 +156,6 @@ def strip(
     provenance = {"synthetic": "true", "editor": model.name, "source": image.name, "path": path}
     provenance |= {"steps": str(steps), "reach": f"{reach:g}"}
     claim_pictures({out: provenance}, [image], overwrite=overwrite)
+    model = model.at_quality(quality.value)
     _save(model.strip(open_image(image), path, steps=steps, reach=reach, check=not any_picture), out, provenance)
     typer.echo(printable(out))

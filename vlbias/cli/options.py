@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,8 +17,24 @@ if TYPE_CHECKING:
 
 DEFAULT_EDITOR = "synthfaces-64"
 
+
+class Quality(StrEnum):
+    """How near edits come to those of many evaluations."""
+
+    draft = "draft"
+    standard = "standard"
+    exact = "exact"
+
+
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="synthfaces[:N], or a dataset's folder.")]
 EditorOption = Annotated[str, typer.Option("--editor", metavar="NAME|FOLDER", help="Editor checkpoint.")]
+QualityOption = Annotated[
+    Quality,
+    typer.Option(
+        "--quality",
+        help="Draft: a preview in few network evaluations. Exact: so many that no pixel is half a grey level off.",
+    ),
+]
 TargetOption = Annotated[str, typer.Option("--target", metavar="COLUMN", help="Attribute that classifiers predict.")]
 ProtectedOption = Annotated[
     list[str],
