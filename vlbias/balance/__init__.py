@@ -4,6 +4,7 @@ from vlbias.balance.balancer import Balancer
 from vlbias.balance.identity import identity_scorer
 from vlbias.balance.plan import Cost, EditPlanSettings, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
+from vlbias.balance.review import Decision, Review, add_decisions
 from vlbias.balance.run import Result
 from vlbias.balance.run_folder import verify_run
 from vlbias.balance.settings import BalanceSettings
@@ -14,11 +15,14 @@ __all__ = [
     "Balancer",
     "Checks",
     "Cost",
+    "Decision",
     "EditPlanSettings",
     "Plan",
     "Poles",
     "Reason",
     "Result",
+    "Review",
+    "add_decisions",
     "column_labels",
     "identity_scorer",
     "make_plan",

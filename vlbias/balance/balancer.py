@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
@@ -20,6 +21,7 @@ from vlbias.balance.pilot import priced_by_pilot
 from vlbias.balance.plan import EditPlanSettings, Plan, make_plan
 from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.pseudonyms import check_pseudonyms
+from vlbias.balance.review import Review
 from vlbias.balance.round_trip import check_round_trip, trips_of
 from vlbias.balance.run import Result, Run
 from vlbias.balance.settings import BalanceOptions, BalanceSettings
@@ -266,6 +268,7 @@ class Balancer(Shown):
         shard: tuple[int, int] | None = None,
         originals: str = "copy",
         show_progress: bool = True,
+        review: Review | str | PathLike[str] | None = None,
     ) -> Result:
         """Carry out a plan; go on where an earlier run of it stopped.
 
@@ -279,11 +282,14 @@ class Balancer(Shown):
                 included; ``link`` to them; ``omit``; ``resize`` to the editor's size, which goes with
                 ``size="editor"``.
             show_progress: whether a line on stderr tells how far it is.
+            review: a ``review.csv``, or a :class:`Review` with another rule: its refused edits leave, those of a
+                finished run as well, and the next donors take their places. ``None`` leaves it at the last review.
 
         Raises:
             OutputError: the folder holds something else, or cannot be written; finished chunks are kept.
             PlanError: the scorers cannot read the attributes in this dataset.
             ConfigError: ``shard`` or ``originals`` out of range.
+            DatasetError: ``review`` is no review of this run.
         """
         if originals not in ORIGINALS:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
@@ -296,7 +302,11 @@ class Balancer(Shown):
         if faces is not None:
             label_columns(faces)  # refused before the first edit
         task = self._task(faces)
-        return Run(task, plan, out_dir, originals=originals, shard=shard, show_progress=show_progress).go()
+        if review is not None and not isinstance(review, Review):
+            review = Review.read(review)
+        return Run(
+            task, plan, out_dir, originals=originals, shard=shard, show_progress=show_progress, review=review
+        ).go()
 
     def _task(self, faces: FaceDataset | None) -> Task:
         table = None if faces is None else faces.table

@@ -47,6 +47,10 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         after = report["counts_after"][label]
         cells = ((in_markdown(label), in_markdown(group), n, after[group]) for group, n in groups.items())
         lines += ["| {} | {} | {} | {} |".format(*cell) for cell in cells]
+    if review := report.get("review"):
+        people = "1 person" if review["reviewers"] == 1 else f"{review['reviewers']} people"
+        what = f"{review['refused']} were refused, {review['replaced']} of them replaced"
+        lines += ["", f"{people} looked at edits; {what}."]
     if report.get("pseudonymised"):
         lines += ["", "Pictures have other names here than in the dataset they come from."]
     lines += _alignment_lines(report.get("alignment"))

@@ -32,17 +32,21 @@ BEYOND = 0.2
 NARROWEST = 1.07
 
 
-def run_chunk(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
+def run_chunk(
+    job: Job, rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]] = (), slot: int | None = None
+) -> ChunkResult:
     """Find donors for the rows of one chunk, edit and verify them, and go on until each is kept or out of donors.
 
     Args:
         job: shared by all chunks.
         rows: the chunk's rows of ``Plan.table``.
+        tried: records of what was tried before; none of these donors is taken again.
+        slot: the only place that waits for an edit; ``None`` for all.
     """
     result = ChunkResult()
     start = job.backend.evaluations
-    donors: Donors = (PriorDonors if rows[0]["donor"] == "" else RealDonors)(job, rows, result)
-    waiting = list(rows)
+    donors: Donors = (PriorDonors if rows[0]["donor"] == "" else RealDonors)(job, rows, result, tried)
+    waiting = [row for row in rows if slot in (None, row["slot"])]
     while waiting:
         attempts = []
         for row in waiting:

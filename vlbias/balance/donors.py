@@ -91,14 +91,25 @@ def open_donors(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[
 
 
 class RealDonors:
-    """Faces of the dataset, in the order the plan gave them; reserves are shared by the edits that may use them."""
+    """Faces of the dataset, in the order the plan gave them; reserves are shared by the edits that may use them.
 
-    def __init__(self, job: Job, rows: Sequence[Mapping[str, Any]], result: ChunkResult):
+    ``tried`` says which were used before, by their records.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        rows: Sequence[Mapping[str, Any]],
+        result: ChunkResult,
+        tried: Sequence[Mapping[str, Any]] = (),
+    ):
         self.job, self.result = job, result
-        self.fresh = {row["slot"] for row in rows}
+        self.fresh = {row["slot"] for row in rows} - {record["slot"] for record in tried}
+        used = {(record["donor"], record["to"]) for record in tried}
         self.pool: dict[tuple[str, ...], deque[tuple[str, str]]] = defaultdict(deque)
         for row in rows:
-            self.pool[self._key(row)].extend((item, giver) for item, giver in json.loads(row["reserves"]))
+            reserves = [(item, giver) for item, giver in json.loads(row["reserves"]) if (item, row["to"]) not in used]
+            self.pool[self._key(row)].extend(reserves)
 
     @staticmethod
     def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -150,13 +161,19 @@ class PriorDonors:
 
     Face i depends on the plan's seed, the chunk and i. It counts for a cell if every latent margin is at least
     ``DONOR_MARGIN``: faces between groups are left out, for a picture often reads a little nearer to the border than
-    its code.
+    its code. ``tried`` says which were used before, by their records.
 
     Raises:
         PlanError: an attribute that no latent scorer reads.
     """
 
-    def __init__(self, job: Job, rows: Sequence[Mapping[str, Any]], result: ChunkResult):
+    def __init__(
+        self,
+        job: Job,
+        rows: Sequence[Mapping[str, Any]],
+        result: ChunkResult,
+        tried: Sequence[Mapping[str, Any]] = (),
+    ):
         for scorer in (job.target, *job.protected):
             if scorer.latent is None:
                 raise PlanError(
@@ -165,7 +182,8 @@ class PriorDonors:
                 )
         self.job, self.result = job, result
         # as many tries as a real donor with its reserves: a path that fails must not drain the prior
-        self.tries_left = (1 + RESERVES_PER_EDIT) * len(rows)
+        self.tries_left = (1 + RESERVES_PER_EDIT) * len(rows) - len(tried)
+        self.used = {record["seed"] for record in tried}
         self.chunk = int(rows[0]["chunk"])
         self.max_drawn = max(MIN_DRAWS, DRAWS_PER_EDIT * len(rows))
         self.num_drawn = 0
@@ -189,6 +207,8 @@ class PriorDonors:
         self.num_drawn += len(seeds)
         columns = [self._labels(scorer, z_sem) for scorer in (self.job.target, *self.job.protected)]
         for index, (target, *values) in enumerate(zip(*columns, strict=True)):
+            if seeds[index] in self.used:
+                continue
             if target is not None and all(value is not None for value in values):
                 self.cells[target, group_name(values)].append((seeds[index], z_sem[index]))
 

@@ -22,6 +22,7 @@ from vlbias.balance.layout import Placing, placing
 from vlbias.balance.originals import PROVENANCE_COLUMNS, label_columns, with_face_boxes, write_originals
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
+from vlbias.balance.refusals import REJECTED_COLUMNS, FinishedChunk
 from vlbias.balance.round_trip import remade_of, summary_of
 from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.task import Task
@@ -32,19 +33,14 @@ from vlbias.files import read_json, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
 
-__all__ = ["add_to_report", "assemble", "write_report"]
+__all__ = ["add_to_report", "assemble", "table_bytes", "write_report"]
 
 #: (column, label) => the value as the dataset writes it.
 Natural = Callable[[str, str], Any]
 
-REJECTED_COLUMNS = [
-    *("slot", "split", "target", "donor", "from", "to", "path", "strength", "seed", "reason", "detail"),
-    *SCORES,
-]
-
 
 def _made_rows(
-    run: RunFolder, task: Task, plan: Plan, chunks: Sequence[Mapping[str, Any]], folder_of: Placing
+    run: RunFolder, task: Task, plan: Plan, chunks: Sequence[FinishedChunk], folder_of: Placing
 ) -> list[dict[str, Any]]:
     """Put edits (and sampled donors) in place; their metadata rows, in slot order."""
     faces, poles, target = task.faces, task.poles, plan.settings["target"]
@@ -53,8 +49,8 @@ def _made_rows(
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
     natural = _natural_values(faces, [target, *(pole.column for pole in poles)])
     rows = []
-    for number, chunk in enumerate(chunks):
-        for record in chunk["kept"]:
+    for chunk in chunks:
+        for record in chunk.kept:
             slot, split = record["slot"], record["split"]
             if faces is not None and record["donor"] in faces.table.index:
                 labels = dict(faces.table.loc[record["donor"]].items())
@@ -63,15 +59,15 @@ def _made_rows(
             labels = {column: None if column in stale else labels[column] for column in columns}
             labels[target] = natural(target, record["target"])
             face, edit = f"face-{slot:06d}.png", f"edit-{slot:06d}{record['suffix']}"
-            digests, folder = chunk["files"], folder_of(split, record["target"])
+            files, folder = chunk.files, folder_of(split, record["target"])
             if keep_donor[slot]:
-                run.place(number, face, run.out / folder / face, digests[face])
+                run.place(face, run.out / folder / face, *files[face])
                 groups = _groups(plan, poles, record["from"], natural)
                 row = {"file_name": f"{folder}/{face}", "split": split, **labels, **groups, "origin": "sampled"}
                 rows.append(row | {"source_id": record["donor"], "seed": record["seed"]})
-            elif face in digests:
-                run.place(number, face, run.out / "donors" / f"edit-{slot:06d}.png", digests[face])
-            run.place(number, edit, run.out / folder / edit, digests[edit])
+            elif face in files:
+                run.place(face, run.out / "donors" / f"edit-{slot:06d}.png", *files[face])
+            run.place(edit, run.out / folder / edit, *files[edit])
             groups = _groups(plan, poles, record["to"], natural)
             row = {"file_name": f"{folder}/{edit}", "split": split, **labels, **groups, "origin": "edited"}
             row |= {"source_id": record["donor"], "path": record["path"], "seed": record["seed"]}
@@ -99,6 +95,7 @@ def assemble(
     run: RunFolder,
     task: Task,
     plan: Plan,
+    chunks: Sequence[FinishedChunk],
     *,
     details: Mapping[str, Any],
     bar: Progress,
@@ -111,6 +108,7 @@ def assemble(
         run: the output folder; all its chunks are finished.
         task: the dataset, and where its values stand.
         plan: what was asked for.
+        chunks: of the plan, as they are after a review.
         details: what else the report says (editor, checks, scorers, ...), ``originals`` and ``size`` among it.
         bar: progress.
         trips: numbers of the finished chunks whose originals passed through the editor.
@@ -121,9 +119,8 @@ def assemble(
     """
     faces, poles, originals = task.faces, task.poles, details["originals"]
     folder_of = placing(task.settings.layout)
-    chunks = [run.read_chunk(number) for number in range(plan.num_chunks)]
     passed = {number: run.read_chunk(number) for number in trips}
-    kept = [record for chunk in chunks for record in chunk["kept"]]
+    kept = [record for chunk in chunks for record in chunk.kept]
     replacing = set(plan.table.loc[plan.table["replaces_donor"].astype(bool), "slot"])
     replaced = {record["donor"] for record in kept if record["slot"] in replacing}
     real: list[dict[str, Any]] = []
@@ -141,7 +138,7 @@ def assemble(
     if faces is not None and faces.alignment is not None and details["size"] == "own":
         table = with_face_boxes(faces, table)
 
-    rejected = [record for chunk in chunks for record in chunk["rejected"]]
+    rejected = [record for chunk in chunks for record in chunk.rejected]
     noted = {record["donor"] for record in rejected if record["reason"] == Reason.UNREADABLE}
     rejected += [
         {"donor": item, "split": str(faces.table.loc[item, "split"]), "reason": str(Reason.UNREADABLE), "detail": text}
@@ -158,8 +155,8 @@ def assemble(
     report["round_trip"] = summary_of(passed)
     report["unet_evaluations"] += sum(chunk["unet_evaluations"] for chunk in passed.values())
     report |= measure(table)
-    run.put(_csv(plan.table), run.out / "plan.csv")
-    run.put(_csv(rejects), run.out / "rejected.csv")
+    run.put(table_bytes(plan.table), run.out / "plan.csv")
+    run.put(table_bytes(rejects), run.out / "rejected.csv")
     write_report(run, report, plan)
     for name, content in reversed(metadata_files(table).items()):  # metadata.csv last: it says that all is there
         run.put(content, run.out / name)
@@ -211,7 +208,7 @@ def _counts_after(
 
 def _report(
     plan: Plan,
-    chunks: Sequence[Mapping[str, Any]],
+    chunks: Sequence[FinishedChunk],
     kept: Sequence[Mapping[str, Any]],
     rejects: pd.DataFrame,
     after: Counts,
@@ -220,7 +217,7 @@ def _report(
 ) -> dict[str, Any]:
     unfilled = int((rejects["reason"] == str(Reason.NO_DONOR_LEFT)).sum())
     turned_down = rejects[rejects["slot"].notna() & (rejects["reason"] != str(Reason.NO_DONOR_LEFT))]
-    evaluations = details["calibration_evaluations"] + sum(chunk["unet_evaluations"] for chunk in chunks)
+    evaluations = details["calibration_evaluations"] + sum(chunk.unet_evaluations for chunk in chunks)
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
     kept_images = len(kept) + sum(bool(keep_donor[record["slot"]]) for record in kept)
     identity = sorted(record["identity"] for record in kept)
@@ -252,7 +249,8 @@ def _written_otherwise(kept: Sequence[Mapping[str, object]]) -> list[str]:
     return [f"{count} {'edit' if count == 1 else 'edits'}: {note}" for note, count in sorted(notes.items())]
 
 
-def _csv(table: pd.DataFrame) -> bytes:
+def table_bytes(table: pd.DataFrame) -> bytes:
+    """A table as it is written."""
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
     return buffer.getvalue().encode()

@@ -163,7 +163,7 @@ def write_originals(
         new = remade.get(item)
         try:
             if new is not None:
-                run.place(new.chunk, new.name, run.out / f"{place}{new.suffix}", new.digest)
+                run.place(new.name, run.out / f"{place}{new.suffix}", new.chunk, new.digest)
                 written[place] = f"{place}{new.suffix}"
             donor = str(values["source_id"]) if isinstance(faces, PseudonymousFaces) else None
             name = written.get(place) or _write_original(run, faces, item, place, originals, image_size, donor)

@@ -14,18 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
 from vlbias.balance.attempt import ChunkResult, Job
 from vlbias.balance.calibration import Scorers, calibrated_scorers
 from vlbias.balance.chunk import run_chunk
-from vlbias.balance.export import assemble, write_report
+from vlbias.balance.export import assemble, table_bytes, write_report
 from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_name, identity_scorer
 from vlbias.balance.layout import check_classes
 from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
+from vlbias.balance.refusals import AskedReview, FinishedChunk, Refusal, after_review, locate
+from vlbias.balance.review import Review
 from vlbias.balance.round_trip import run_trips, trips_of
 from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
@@ -75,6 +77,10 @@ def job_of(task: Task, plan: Plan, scorers: Scorers) -> Job:
     )
 
 
+#: Rows of a plan, or records of what was tried.
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True, repr=False)
 class Result(Shown):
     """What a run came to.
@@ -114,6 +120,8 @@ class Result(Shown):
         lines = [f"{edits['kept']} of {edits['planned']} edits kept, {edits['rejected']} tries turned down"]
         if edits["by_reason"]:
             lines[0] += " (" + ", ".join(f"{reason} {n}" for reason, n in edits["by_reason"].items()) + ")"
+        if review := self.report.get("review"):
+            lines.append(f"refused by a person: {review['refused']}, {review['replaced']} of them replaced")
         for target, after in self.report["counts_after"].items():
             before = self.report["counts_before"][target]
             cells = ", ".join(f"{group} {before[group]} -> {after[group]}" for group in before)
@@ -153,10 +161,12 @@ class Run:
         originals: what happens to the pictures that are not edited.
         shard: (i, n) for the chunks i, i+n, ...; ``None`` for all.
         show_progress: whether a line on stderr tells how far it is.
+        review: which edits people refused; ``None`` leaves it at the last review.
 
     Raises:
         OutputError: the folder holds something else, or lies in the dataset, or cannot be written.
-        ConfigError: ``shard`` is none.
+        ConfigError: ``shard`` is none, or a review needs names that are forgotten.
+        DatasetError: ``review`` speaks of edits that are none.
     """
 
     def __init__(
@@ -168,6 +178,7 @@ class Run:
         originals: str,
         shard: tuple[int, int] | None,
         show_progress: bool,
+        review: Review | None = None,
     ):
         out, self.part = Path(out_dir), _shard(shard)
         faces = task.faces
@@ -177,8 +188,12 @@ class Run:
         check_classes(task.settings.layout, faces, task.target)
         self.task, self.plan, self.originals, self.show_progress = task, plan, originals, show_progress
         self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
+        is_new = review is not None and review.digest != self._asked().digest
         if faces is not None and task.settings.pseudonymise:
-            self._rename(faces)
+            self._rename(faces, anew=is_new)
+        if review is not None and is_new:
+            self._take_up(review)
+        self.asked = self._asked()
 
     def go(self) -> Result:
         """Do what is not done."""
@@ -190,33 +205,90 @@ class Run:
         self._check_space()
         job = self._job()
         work = dict(enumerate(self._work(job)))
-        self._run_chunks({number: item for number, item in work.items() if number % step == first})
-        done = sum(self.folder.has_chunk(number, item.rows) for number, item in work.items())
+        mine = {number: item for number, item in work.items() if number % step == first}
+        self._run_chunks(mine)
+        self._reviewed(job, mine, make=True)
+        chunks = self._reviewed(job, work, make=False)
+        trips = {number: item for number, item in work.items() if number >= self.plan.num_chunks}
+        done = len(chunks) + sum(self.folder.has_chunk(number, item.rows) for number, item in trips.items())
         if done < len(work):
             report = {"chunks": len(work), "chunks_done": done}
             return Result(self.folder.out, False, pd.DataFrame(), pd.DataFrame(), report)
         while True:
             try:
-                self._export(job, range(self.plan.num_chunks, len(work)))
+                self._export(job, chunks, list(trips))
                 break
             except LostPictureError as lost:
                 self.folder.drop_chunk(lost.chunk)
-                self._run_chunks({lost.chunk: work[lost.chunk]})
+                number = int(str(lost.chunk).partition("-")[0])
+                self._run_chunks({number: work[number]})
+                chunks = self._reviewed(job, work, make=True)
         self.folder.finish()
         forget_key(self.folder)
         if step == 1:
             self.folder.clean()
         return self._finished()
 
-    def _rename(self, faces: FaceDataset) -> None:
-        """From here on the donors have other names; of a finished run nobody knows them any more."""
-        if self.folder.has("done.json"):
+    def _rename(self, faces: FaceDataset, *, anew: bool) -> None:
+        """From here on the donors have other names; of a finished run only a file of names knows them any more."""
+        is_done = self.folder.has("done.json")
+        if is_done:
             forget_key(self.folder)  # a run may have been killed between the two
+        if is_done and not anew:
             self.task = replace(self.task, faces=None)
-        else:
-            renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
-            self.task = replace(self.task, faces=renamed)
-            self.plan = renamed_plan(self.plan, renamed)
+            return
+        if is_done and self.task.settings.pseudonyms is None:
+            raise ConfigError(
+                f"{self.folder.out} has pseudonyms whose key is forgotten, so no donor can take the place of a refused "
+                "edit. A run that people are to review keeps them: pseudonyms=FILE (--pseudonyms FILE)."
+            )
+        renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
+        self.task = replace(self.task, faces=renamed)
+        self.plan = renamed_plan(self.plan, renamed)
+        if is_done and table_bytes(self.plan.table) != (self.folder.out / "plan.csv").read_bytes():
+            forget_key(self.folder)
+            raise ConfigError(
+                f"{self.task.settings.pseudonyms} has other names than {self.folder.out}. Give the file of that run."
+            )
+
+    # -- reviews ------------------------------------------------------------------------------------------------------
+
+    def _asked(self) -> AskedReview:
+        """What the last review asked for."""
+        if not self.folder.has("review.json"):
+            return AskedReview()
+        try:
+            values = self.folder.read("review.json")
+            return AskedReview.from_dict(values | {"refusals": list(map(Refusal.from_dict, values["refusals"]))})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            path = self.folder.state / "review.json"
+            raise OutputError(f"{path} is damaged ({error}). Remove it, and run the same command again.") from error
+
+    def _take_up(self, review: Review) -> None:
+        """Refuse edits that a finished run has, or that one in progress will have."""
+        asked = locate(review, self.plan, self.task.settings.layout)
+        if self.folder.has("done.json"):
+            self.folder.check_finished()
+        self.folder.open_again(asked.to_dict())
+
+    def _reviewed(self, job: Job, work: Mapping[int, Work], *, make: bool) -> list[FinishedChunk]:
+        """Finished chunks of the plan, as far as nothing is to be made first."""
+        chunks = {number: item for number, item in work.items() if item.unit == "edits"}
+        total = len(self.asked.refusals) if make else 0
+        with track(total, "replacing", "edits", show=self.show_progress and total > 0) as bar:
+
+            def next_edit(rows: Rows, tried: Rows, slot: int) -> ChunkResult:
+                bar.update(1)
+                return run_chunk(job, rows, tried, slot)
+
+            found = [
+                after_review(
+                    self.folder, number, item.rows, self.asked.refusals, partial(next_edit, item.rows) if make else None
+                )
+                for number, item in chunks.items()
+                if self.folder.has_chunk(number, item.rows)
+            ]
+        return [chunk for chunk in found if chunk is not None]
 
     # -- chunks -------------------------------------------------------------------------------------------------------
 
@@ -284,19 +356,22 @@ class Run:
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
-    def _export(self, job: Job, trips: range) -> None:
+    def _export(self, job: Job, chunks: Sequence[FinishedChunk], trips: Sequence[int]) -> None:
         """Write the dataset from its finished chunks."""
         total = 0 if self.task.faces is None or self.originals == "omit" else len(self.task.faces.table)
         with track(total, "writing", "originals", show=self.show_progress and total > 0) as bar:
-            assemble(
+            table, _, _ = assemble(
                 self.folder,
                 self.task,
                 self.plan,
-                details=self._details(job),
+                chunks,
+                details=self._details(job, chunks),
                 bar=bar,
                 trips=trips,
                 measure=self._measure,
             )
+        if self.asked.digest:
+            self.folder.clear_after_review(table["file_name"])
 
     def _measure(self, table: pd.DataFrame) -> dict[str, Any]:
         """What gives edits away in the pictures as they were written."""
@@ -325,7 +400,7 @@ class Run:
         rejected = pd.read_csv(run.out / "rejected.csv", dtype=text)
         return Result(run.out, True, table, rejected, read_json(run.out / "report.json"))
 
-    def _details(self, job: Job) -> dict[str, Any]:
+    def _details(self, job: Job, chunks: Sequence[FinishedChunk]) -> dict[str, Any]:
         faces = self.task.faces
         return {
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
@@ -345,7 +420,8 @@ class Run:
             "size": self.task.settings.size,
             **self._unusual(),
             **({"pseudonymised": True} if self.task.settings.pseudonymise else {}),
-            "warnings": [*self.plan.notes, *self._warnings(job)],
+            "warnings": [*self.plan.notes, *self._warnings(job, chunks)],
+            **({"review": self.asked.summary(chunks)} if self.asked.digest else {}),
             "originals": self.originals,
         }
 
@@ -364,9 +440,11 @@ class Run:
         digest = {"sha256": self.task.identity.digest} if isinstance(self.task.identity, FaceNetwork) else {}
         return {"kind": kind, "name": identity_name(self.task.identity), **digest, **job.identity_scale.summary()}
 
-    def _warnings(self, job: Job) -> list[str]:
+    def _warnings(self, job: Job, chunks: Sequence[FinishedChunk]) -> list[str]:
         said = [text for scorer in (job.target, *job.protected) for text in scorer.warnings()]
         # a limit that half of all strangers reach asks for no judgement
+        if lost := self.asked.summary(chunks)["not_there"]:
+            said.append(f"{lost} refused edits are not in this set (any more): nothing was done for them.")
         return said + (job.identity_scale.warnings(self.task.identity) if job.checks.identity > 0 else [])
 
     # -- what the run is ----------------------------------------------------------------------------------------------

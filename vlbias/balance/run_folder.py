@@ -4,8 +4,11 @@
 OUT/.state/job.json        what this run is; another job is refused
 OUT/.state/scorers.json     calibrated scorers, the same for every shard
 OUT/.state/chunks/0003/    result.json and pictures of a finished chunk, with their digests
+OUT/.state/chunks/0003-4f.../  what takes the place of an edit of that chunk that people refused
+OUT/.state/review.json     which edits those are
 OUT/.state/tmp/            work in progress; may be lost at any moment
 OUT/.state/done.json       all files are in place; their digests
+OUT/.state/before.json     the same, of before a review that is being carried out
 ```
 A folder is filled under ``tmp`` and renamed into place, which a file system does in one step. What is taken up again is
 compared with its digest: a chunk with a damaged picture counts as not done, and a finished run says which file is not
@@ -25,33 +28,36 @@ import shutil
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from vlbias.arguments import checked_call
 from vlbias.balance.attempt import ChunkResult
+from vlbias.balance.review import REVIEW_FILE
 from vlbias.balance.verification import SCORES
 from vlbias.data.files import inside_root, linked
 from vlbias.errors import CheckpointError, OutputError
-from vlbias.files import read_object, refuse_links, sha256_file, writing
+from vlbias.files import read_object, refuse_links, sha256_file, write_json, writing
 from vlbias.runstore import differences
 
-__all__ = ["LostPictureError", "RunFolder", "verify_run"]
+__all__ = ["ChunkKey", "LostPictureError", "RunFolder", "donors_of", "verify_run"]
 
 STATE = ".state"
 #: How names of drafts begin.
 _DRAFT = "draft-"
-#: Files of a finished run that are written again when somebody measures or reports anew.
-REWRITTEN = frozenset({"report.json", "report.html", "README.md"})
+#: Files of a finished run that are written again when somebody measures, reports or reviews anew.
+REWRITTEN = frozenset({"report.json", "report.html", "README.md", REVIEW_FILE})
+#: A chunk of the plan by its number, or a piece that a review added by its name.
+ChunkKey: TypeAlias = int | str
 
 
 class LostPictureError(OutputError):
     """A chunk's picture is neither where it was made nor where it belongs; the chunk must be made again.
 
     Attributes:
-        chunk: its number.
+        chunk: its number, or the name of a piece that a review added.
     """
 
-    def __init__(self, chunk: int, path: Path):
+    def __init__(self, chunk: ChunkKey, path: Path):
         super().__init__(f"{path} is missing or damaged. Run the same command again; its chunk is then made again.")
         self.chunk = chunk
 
@@ -82,7 +88,8 @@ class RunFolder:
         found = self.first_wins("job.json", self.job)
         if found != self.job:
             raise OutputError(f"{self.out} holds another job: {_difference(found, self.job)}. Give a new folder.")
-        self._sound: set[int] = set()
+        self._sound: set[ChunkKey] = set()
+        self._written: set[str] = set()
 
     # -- small files --------------------------------------------------------------------------------------------------
 
@@ -145,15 +152,16 @@ class RunFolder:
         """Make the folder of a file of the output; where its draft may be written."""
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+        self._written.add(path.relative_to(self.out).as_posix())
         return self.temporary(path.name)
 
     # -- chunks -------------------------------------------------------------------------------------------------------
 
-    def chunk_dir(self, chunk: int) -> Path:
+    def chunk_dir(self, chunk: ChunkKey) -> Path:
         """Where a finished chunk lies."""
-        return self.state / "chunks" / f"{chunk:04d}"
+        return self.state / "chunks" / _chunk_name(chunk)
 
-    def has_chunk(self, chunk: int, rows: Iterable[Mapping[str, Any]]) -> bool:
+    def has_chunk(self, chunk: ChunkKey, rows: Iterable[Mapping[str, Any]]) -> bool:
         """Whether a chunk is finished and sound; a damaged one is removed, to be made again.
 
         Args:
@@ -171,7 +179,7 @@ class RunFolder:
         self.drop_chunk(chunk)
         return False
 
-    def commit_chunk(self, chunk: int, result: ChunkResult) -> None:
+    def commit_chunk(self, chunk: ChunkKey, result: ChunkResult) -> None:
         """Store a finished chunk in one step.
 
         Args:
@@ -179,7 +187,7 @@ class RunFolder:
             result: what it came to.
         """
         done = sum(1 for entry in (self.state / "chunks").iterdir())
-        draft = self.temporary(f"chunk-{chunk:04d}")
+        draft = self.temporary(f"chunk-{_chunk_name(chunk)}")
         with writing(self.chunk_dir(chunk), saved=f"{done} finished chunks are kept."):
             draft.mkdir()
             digests = {}
@@ -202,26 +210,27 @@ class RunFolder:
                 # another process committed the same chunk, with the same bytes
                 shutil.rmtree(draft)
 
-    def read_chunk(self, chunk: int) -> dict[str, Any]:
+    def read_chunk(self, chunk: ChunkKey) -> dict[str, Any]:
         """What a finished chunk came to.
 
         Raises:
             OutputError: it cannot be read; says what to remove.
         """
-        return self.read(f"chunks/{chunk:04d}/result.json")
+        return self.read(f"chunks/{_chunk_name(chunk)}/result.json")
 
-    def drop_chunk(self, chunk: int) -> None:
+    def drop_chunk(self, chunk: ChunkKey) -> None:
         """Remove a chunk, to make it again."""
         with writing(self.chunk_dir(chunk)):
             shutil.rmtree(self.chunk_dir(chunk), ignore_errors=True)
         self._sound.discard(chunk)
 
-    def place(self, chunk: int, name: str, path: Path, digest: str) -> None:
+    def place(self, name: str, path: Path, chunk: ChunkKey, digest: str) -> None:
         """Move a chunk's picture to its place in the dataset; done already counts as done.
 
         Args:
-            chunk, name: where the picture lies.
+            name: of the picture in its chunk.
             path: where it belongs.
+            chunk: where it lies.
             digest: what it must be.
 
         Raises:
@@ -234,11 +243,40 @@ class RunFolder:
         if not _has_digest(path, digest):
             raise LostPictureError(chunk, path)
 
+    # -- reviews ------------------------------------------------------------------------------------------------------
+
+    def open_again(self, review: Mapping[str, object]) -> None:
+        """Take up a review: a finished run is unfinished until its edits are replaced.
+
+        Args:
+            review: what is refused, as plain values; read again by the name ``review.json``.
+        """
+        before, path = self.state / "before.json", self.state / "review.json"
+        with writing(path):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.state / "done.json", before)
+            write_json(path, review)
+
+    def clear_after_review(self, names: Iterable[str]) -> None:
+        """Remove what the run had written before its review and did not write now: refused edits and their donors.
+
+        Args:
+            names: pictures of the dataset; they stay, and so does what this process wrote.
+        """
+        before = self.read("before.json").get("files", {}) if self.has("before.json") else {}
+        strange = linked(self.out, {name.rpartition("/")[0] for name in before})
+        for name in sorted(set(before) - set(names) - self._written):
+            if inside_root(name) == name and name.rpartition("/")[0] not in strange:
+                (self.out / name).unlink(missing_ok=True)
+        for path in self.state.glob("chunks/*/*-*.*"):  # what was refused before it was ever put in place
+            path.unlink(missing_ok=True)
+
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Note that all files are in place, with their digests."""
         self.first_wins("done.json", {"complete": True, "files": _digests(self.out)})
+        (self.state / "before.json").unlink(missing_ok=True)
 
     def check_finished(self) -> None:
         """Compare a finished run with what it wrote.
@@ -328,7 +366,7 @@ def _is_sound(folder: Path, rows: Mapping[int, Mapping[str, object]]) -> bool:
     """Whether a chunk's result can have come of the plan's rows, by slot, and its pictures are those that were made."""
     try:
         values = read_object(folder / "result.json")
-        files, donors = values["files"], _donors(rows.values())
+        files, donors = values["files"], donors_of(rows.values())
         return (
             values["unet_evaluations"] >= 0
             and all(_fits(record, rows[record["slot"]]) for record in values["kept"] + values["rejected"])
@@ -341,7 +379,11 @@ def _is_sound(folder: Path, rows: Mapping[int, Mapping[str, object]]) -> bool:
         return False
 
 
-def _donors(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+def _chunk_name(chunk: ChunkKey) -> str:
+    return f"{chunk:04d}" if isinstance(chunk, int) else chunk
+
+
+def donors_of(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     """Donors that a chunk may have, with their groups."""
     pairs = [(row["donor"], row["from"]) for row in rows]
     pairs += [pair for row in rows for pair in json.loads(row.get("reserves", "[]"))]

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     OTHER_CHANGED = "other_protected_changed"  #: a protected attribute that was to stay moved along
     IDENTITY_LOST = "identity_lost"  #: somebody else
     NOT_FINITE = "not_finite"  #: NaN or infinity came out of a network
+    REFUSED = "refused_by_person"  #: a person looked at the edit and refused it
     NO_DONOR_LEFT = "no_donor_left"  #: every donor assigned to the edit was turned down; the cell stays short
 
 

@@ -32,6 +32,13 @@ _RUNNING: ContextVar[Any] = ContextVar("_RUNNING")
 class _Command(TyperCommand):
     """Runs with safe output, denormal numbers flushed and processors shared. PyTorch is loaded here, not for help."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options whose value may be left out (their metavar is in brackets) get an empty one there."""
+        bare = {name for parameter in self.params if str(parameter.metavar)[0] == "[" for name in parameter.opts}
+        following = [*args[1:], "--"]
+        pairs = zip(args, following, strict=False)
+        return super().parse_args(ctx, [f"{a}=" if a in bare and b[:1] == "-" else a for a, b in pairs])
+
     def invoke(self, ctx: Any) -> Any:
         share_processors()
         from vlbias.optim import flush_denormals
@@ -112,6 +119,8 @@ def typed_command(out: str = "out") -> str:
         texts = ["OUT"] if name == out else [_retyped(item) for item in values]
         if parameter.param_type_name == "argument":
             words += texts
+        elif value == "":
+            words.append(parameter.opts[0])  # its value may be left out
         elif isinstance(value, bool):
             words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:

@@ -73,6 +73,13 @@ class Leak(StrEnum):
     network = "network"
 
 
+class ReviewRule(StrEnum):
+    """How several people's decisions on an edit are counted."""
+
+    any = "any"
+    majority = "majority"
+
+
 class Originals(StrEnum):
     """What happens to the pictures that are not edited."""
 
@@ -104,7 +111,8 @@ Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected 
          vlbias balance photos/ out/mine --target sex --protected older --poles older:age=no,yes
          vlbias balance photos/ out/whole --target sex --protected older --poles older:age=no,yes --align
          vlbias balance photos/ out/both --target sex --protected skin,age_group --to mean --splits train,val
-         vlbias balance prior:400 out/new --target smile --protected skin"""
+         vlbias balance prior:400 out/new --target smile --protected skin
+         vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --review"""
 )
 def balance(
     dataset: Annotated[
@@ -253,6 +261,17 @@ def balance(
             "Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
+    review: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FILE]",
+            help="Let the edits leave that people refused in FILE, by default OUT/review.csv, and make others in their "
+            "place; docs/balance.md has its columns. A finished OUT is opened again.",
+        ),
+    ] = None,
+    review_rule: Annotated[
+        ReviewRule, typer.Option(help="With --review: one reject refuses an edit, or more rejects than accepts.")
+    ] = ReviewRule.any,
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -267,7 +286,8 @@ def balance(
     ] = 0.0,
 ) -> None:
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
-    from vlbias.balance import Balancer
+    from vlbias.balance import Balancer, Review
+    from vlbias.balance.review import REVIEW_FILE
     from vlbias.leak import LeakSettings
 
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
@@ -305,6 +325,7 @@ def balance(
         "pseudonyms": pseudonyms,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),
     }
+    decided = None if review is None else Review.read(review or out / REVIEW_FILE, review_rule.value)
     faces = None if num_images is not None else open_faces(dataset, seed, follow_links=follow_links)
     model = open_editor(editor)
     balancer = Balancer(model, **settings)
@@ -326,7 +347,7 @@ def balance(
     if keep_metadata and originals not in (Originals.copy, Originals.exact):
         raise typer.BadParameter(f"goes with --originals copy, not {originals.value}", param_hint="--keep-metadata")
     kept = Originals.exact if keep_metadata else originals
-    result = balancer.run(faces, plan, out, shard=part, originals=kept.value)
+    result = balancer.run(faces, plan, out, shard=part, originals=kept.value, review=decided)
     if result.complete:
         from vlbias import report
         from vlbias.labelling import write_reports

@@ -35,6 +35,7 @@ REASONS = {
     "other_protected_changed": "Another protected attribute, which was to stay, moved along.",
     "identity_lost": "The edit looked like somebody else.",
     "not_finite": "A network returned NaN or infinity.",
+    "refused_by_person": "A person looked at the edit and refused it.",
     "no_donor_left": "Every donor of this place in the plan was turned down; the cell stays one short.",
 }
 
@@ -430,10 +431,20 @@ def _asked(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Licence of the editor", licences[1] or "not stated"),
         ("Mode, source", f"{report.get('mode', '–')}, {report.get('source', '–')}"),
         ("Seed", report.get("seed")),
+        ("Review", _review(report.get("review"))),
         ("Originals", _originals(report)),
         ("Faces", _alignment(report.get("alignment"))),
     ]
     return [(term, str(text)) for term, text in rows if text is not None]
+
+
+def _review(review: Mapping[str, Any] | None) -> str | None:
+    if not review:
+        return None
+    return (
+        f"{plural(review['decisions'], 'decision')} of {plural(review['reviewers'], 'person', 'people')}, rule "
+        f"{review['rule']}: {review['refused']:,} refused, {review['replaced']:,} of them replaced"
+    )
 
 
 def _cost(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -478,6 +489,7 @@ def _command(report: Mapping[str, Any]) -> str:
         if report.get(name) is not None:
             words += [f"--{name}", str(report[name])]
     words += ["--round-trip"] if report.get("round_trip") else []
+    words += ["--review"] if report.get("review") else []
     words += ["--pseudonymise"] if report.get("pseudonymised") else []
     alignment = report.get("alignment") or {}
     if "write" in alignment:
