@@ -255,6 +255,7 @@ _OF_SUFFIX: dict[str, Change] = {
     ".idx": change_lines,
     ".jsonl": change_lines,
     ".log": change_lines,
+    ".bin": change_pickle,
     ".ckpt": change_archive,
     ".pt": change_archive,
     ".safetensors": change_safetensors,

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import io
 import json
+import pickle
 import shutil
 import struct
 import zlib
@@ -37,8 +38,10 @@ from vlbias.checkpoints import save_tensors, write_manifest
 from vlbias.classify import Classifier, FitSettings, create_backbone
 from vlbias.clip.small import ClipConfig, new_clip
 from vlbias.data import open_dataset
+from vlbias.data.celebahq import ATTRIBUTE_FILE, CELEBA_ATTRIBUTES, MAPPING_FILE, PARTITION_FILE
 from vlbias.data.landmarks import Found, LandmarkCache
 from vlbias.data.metadata import metadata_files
+from vlbias.data.pairs import load_pairs
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 from vlbias.diffae.published import published_name
 from vlbias.files import write_json
@@ -262,6 +265,31 @@ def _make_networks(folder: Path) -> None:
     write_json(folder / "c" / "config.json", config | {"label_names": ["a", "b"]})
 
 
+def _computing_bomb(*nodes: onnx.NodeProto) -> Callable[[Path], None]:
+    """A graph of some hundred bytes that asks for gigabytes, or for years."""
+
+    def write(folder: Path) -> None:
+        model = _graph(8)
+        model.graph.node.extend([*nodes, helper.make_node("ReduceMean", ["big"], ["little"], keepdims=0)])
+        model.graph.node.append(helper.make_node("Add", ["y", "little"], ["z"]))
+        dims = {"dims": np.array([100_000, 100_000]), "one": np.ones((1, 1), "f4"), "count": np.array(10**15)}
+        model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in dims.items())
+        model.graph.output[0].name = "z"
+        (folder / "net.onnx").write_bytes(model.SerializeToString())
+        write_json(folder / "net.json", {"layout": None})
+
+    return write
+
+
+def _loop() -> onnx.NodeProto:
+    kinds = {"i": TensorProto.INT64, "go": TensorProto.BOOL, "again": TensorProto.BOOL}
+    i, go, again = (helper.make_tensor_value_info(name, kind, ()) for name, kind in kinds.items())
+    carried, next_one = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1)) for name in "ab")
+    nodes = [helper.make_node("Identity", [a], [b]) for a, b in (("go", "again"), ("a", "b"))]
+    body = helper.make_graph(nodes, "body", [i, go, carried], [again, next_one])
+    return helper.make_node("Loop", ["count", "", "one"], ["big"], body=body)
+
+
 def _open_network(folder: Path) -> None:
     network = load_network(folder)
     network.outputs(torch.zeros(1, 3, 32, 32), layout="ffhq")
@@ -344,6 +372,11 @@ def _png_bomb(depth: int, colour: int, side: int = 10_000) -> Callable[[Path], N
     return write
 
 
+def _exif_bomb(folder: Path) -> None:
+    """EXIF that ends within its header."""
+    _face().save(folder / "face.png", exif=b"Exif\0\0II*\0\1")
+
+
 def _saved_bomb(suffix: str, mode: str, **options: Any) -> Callable[[Path], None]:
     """A blank picture of 90 megapixels; most formats keep it in kilobytes."""
 
@@ -402,8 +435,6 @@ def _make_tables(folder: Path) -> None:
 
 
 def _make_celebahq(folder: Path) -> None:
-    from vlbias.data.celebahq import ATTRIBUTE_FILE, CELEBA_ATTRIBUTES, MAPPING_FILE, PARTITION_FILE
-
     _save_pictures(folder, [f"CelebA-HQ-img/{i}.jpg" for i in range(3)])
     lines = ["3", " ".join(CELEBA_ATTRIBUTES), *(f"{i}.jpg " + " ".join(["1", "-1"] * 20) for i in range(3))]
     (folder / ATTRIBUTE_FILE).write_text("\n".join(lines))
@@ -412,6 +443,61 @@ def _make_celebahq(folder: Path) -> None:
     (folder / PARTITION_FILE).write_text("\n".join(f"00000{i}.jpg {i}" for i in range(3)))
     fair = "image_name age gender skin_color\n" + "\n".join(f"{i}.jpg {i % 2} 1 {i}" for i in range(3))
     (folder / "fair_face_pseudo_labels.txt").write_text(fair)
+
+
+def _make_layouts(folder: Path) -> None:
+    """Datasets as their publishers hand them out, and pairs of pictures."""
+    home = folder / "celeba"
+    names = [f"{i:06d}.jpg" for i in range(3)]
+    _save_pictures(home, [f"img_align_celeba/{name}" for name in names])
+    lines = ["3", " ".join(CELEBA_ATTRIBUTES), *(f"{name} " + " ".join(["1", "-1"] * 20) for name in names)]
+    for name, rows in (
+        ("list_attr_celeba.txt", lines),
+        ("list_eval_partition.txt", [f"{name} {i}" for i, name in enumerate(names)]),
+        ("identity_CelebA.txt", [f"{name} {i}" for i, name in enumerate(names)]),
+    ):
+        (home / name).write_text("\n".join(rows))
+    _save_pictures(folder / "vggface2", ["train/n000001/0001_01.jpg", "test/n000002/0001_01.jpg"])
+    people = 'Class_ID, Name, Sample_Num, Flag, Gender\nn000001, "A_B",1,1, m,\nn000002, "C, D",1,0, f\n'
+    (folder / "vggface2" / "identity_meta.csv").write_text(people)
+    home = folder / "affectnet"
+    for part in ("train_set", "val_set"):
+        _save_pictures(home, [f"{part}/images/{i}.jpg" for i in range(2)])
+        (home / part / "annotations").mkdir()
+        for i, code in enumerate(("3", "7")):
+            np.save(home / part / "annotations" / f"{i}_exp.npy", np.array(code))
+    home = folder / "rafdb"
+    names = ["train_00001", "train_00002", "test_0001"]
+    _save_pictures(home, [f"Image/aligned/{name}_aligned.jpg" for name in names])
+    (home / "EmoLabel").mkdir()
+    (home / "EmoLabel" / "list_patition_label.txt").write_text("".join(f"{name}.jpg 1\n" for name in names))
+    (home / "Annotation" / "manual").mkdir(parents=True)
+    for name in names:
+        said = "".join(f"{i}.5\t{i}.5\n" for i in range(5)) + "1\n0\n2\n"
+        (home / "Annotation" / "manual" / f"{name}_manu_attri.txt").write_text(said)
+    (folder / "fer2013").mkdir()
+    rows = [f"{i},{' '.join([str(i)] * 48 * 48)},{use}" for i, use in enumerate(("Training", "PublicTest"))]
+    (folder / "fer2013" / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows))
+    _save_pictures(folder / "people", ["a/0.png", "a/1.png", "b/0.png", "b/1.png"])
+    rows = ["path,identity,split,gender", *(f"{who}/{i}.png,{who},train,{who}" for who in "ab" for i in range(2))]
+    (folder / "people" / "identities.csv").write_text("\n".join(rows))
+    _save_pictures(folder / "lfw", ["A_B/A_B_0001.jpg", "A_B/A_B_0002.jpg", "C_D/C_D_0001.jpg"])
+    (folder / "lfw" / "pairs.txt").write_text("2\t1\n" + "A_B\t1\t2\nA_B\t1\tC_D\t1\n" * 2)
+    (folder / "lfw" / "groups.csv").write_text("group\nx\ny\nx\ny\n")
+    picture = io.BytesIO()
+    _face().save(picture, "PNG")
+    (folder / "bin").mkdir()
+    stored = ([picture.getvalue(), np.frombuffer(picture.getvalue(), np.uint8)] * 2, [True, False])
+    (folder / "bin" / "lfw.bin").write_bytes(pickle.dumps(stored, protocol=2))
+
+
+def _open_layout(folder: Path) -> None:
+    if found := [*folder.glob("*.bin"), *folder.glob("pairs.txt")]:
+        groups = folder / "groups.csv"
+        pairs = load_pairs(found[0], groups=groups if groups.is_file() else None)
+        pairs.pictures.tensor(pairs.ids[:2], 16)
+    else:
+        _open_dataset(folder)
 
 
 def _open_dataset(folder: Path) -> None:
@@ -476,11 +562,21 @@ def _make_journals(folder: Path) -> None:
         rate = trial.suggest_float("learning_rate_adam", 1e-5, 1e-2, log=True)
         storage.sign(trial, number)
         trial.set_user_attr("configuration", Configuration("resnet10t", "softmax", "adam", rate).to_dict())
-        trial.set_user_attr("rung_1", {"error": 0.5, "rank_gap": 0.1})
+        for rung in (1, 3):
+            trial.set_user_attr(f"rung_{rung}", {"error": 0.5, "rank_gap": 0.1})
         trial.set_user_attr("seconds", 1.0)
         if number < 2:
             study.tell(trial, [0.5 - number / 10, 0.1])
     shutil.rmtree(folder / "a" / "study.log.files")
+
+
+def _journal_bomb(folder: Path) -> None:
+    """A trial that is finished, and does not say how well it did."""
+    (folder / "made").mkdir()
+    _make_journals(folder / "made")
+    lines = (folder / "made" / "a" / "study.log").read_text().splitlines(keepends=True)
+    shutil.rmtree(folder / "made")
+    (folder / "study.log").write_text("".join(line for line in lines if "rung_3" not in line))
 
 
 def _open_journal(folder: Path) -> None:
@@ -577,9 +673,24 @@ KINDS = {
         Kind("clips", _make_clips, _open_clip, bombs=(_merges_bomb,)),
         Kind("editors", _make_editors, _open_editor, renew=write_manifest),
         Kind("found", _make_found_models, lambda folder: load_model(folder)(torch.zeros(1, 3, 32, 32))),
-        Kind("journals", _make_journals, _open_journal),
+        Kind("journals", _make_journals, _open_journal, bombs=(_journal_bomb,)),
         Kind("landmarks", _make_landmarks, _open_landmarks),
-        Kind("networks", _make_networks, _open_network),
+        Kind("layouts", _make_layouts, _open_layout, share=3),
+        Kind(
+            "networks",
+            _make_networks,
+            _open_network,
+            bombs=tuple(
+                _computing_bomb(node)
+                for node in (
+                    helper.make_node("ConstantOfShape", ["dims"], ["big"]),
+                    helper.make_node("Expand", ["one", "dims"], ["big"]),
+                    helper.make_node("Tile", ["one", "dims"], ["big"]),
+                    helper.make_node("RandomNormal", [], ["big"], shape=[100_000, 100_000]),
+                    _loop(),
+                )
+            ),
+        ),
         Kind(
             "pictures",
             _make_pictures,
@@ -594,6 +705,7 @@ KINDS = {
                 _saved_bomb(".tif", "F", compression="tiff_deflate"),
                 _saved_bomb(".tif", "CMYK", compression="tiff_lzw"),
                 _saved_bomb(".jpg", "CMYK"),
+                _exif_bomb,
             ),
             share=8,
         ),

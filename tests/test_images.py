@@ -220,3 +220,14 @@ def test_pictures_are_loaded_in_chunks_and_in_order(capsys):
     assert pixels.dtype == torch.uint8 and pixels[:, 0, 0, 0].tolist() == [7, 1, 9]
     assert "reading: 3/3 pictures" in capsys.readouterr().err
     assert to_float(pixels)[0, 0, 0, 0] == pytest.approx(7 / 127.5 - 1)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\1", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"x" * 9])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_damaged_exif_never_ends_in_a_traceback(tmp_path, exif, suffix):
+    path = tmp_path / f"face{suffix}"
+    gradient().save(path, exif=exif)
+    try:
+        assert open_image(path).size == (20, 12)
+    except ImageError as error:
+        assert f"face{suffix} is damaged" in str(error)

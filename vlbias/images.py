@@ -20,7 +20,7 @@ from einops import rearrange
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedImageError
 
 from vlbias.arguments import checked_call
-from vlbias.errors import ImageError, ShapeError
+from vlbias.errors import ImageError, ShapeError, VlbiasError
 from vlbias.files import open_plain, write_file
 from vlbias.progress import track
 from vlbias.settings import checked_number
@@ -181,7 +181,7 @@ def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """What Pillow and the file system raise about a picture => an :class:`ImageError` that names the file."""
     try:
         yield
-    except ImageError:
+    except VlbiasError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is not a picture that can be read. Convert it to PNG or JPEG.") from error
@@ -189,7 +189,9 @@ def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ImageError(f"{path} does not exist.") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path} is a folder. Give a picture.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file trips a decoder anywhere: struct.error, KeyError, EOFError, ...
         raise ImageError(f"{path} is damaged or truncated ({error}). Restore it or remove it.") from error
 
 

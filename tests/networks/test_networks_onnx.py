@@ -308,3 +308,66 @@ def test_the_hash_follows_the_file_and_its_sidecar(tmp_path):
     same = load_network(sidecar(onnx_files.channel_means(tmp_path / "b.onnx"), **AS_IS))
     other = load_network(sidecar(onnx_files.channel_means(tmp_path / "a.onnx"), **(AS_IS | {"std": 2})))
     assert len(first.digest) == 64 and first.digest == same.digest != other.digest
+
+
+def computed(path, nodes, **initializers):
+    """The mean of each channel, plus the mean of what some nodes made and call ``big``."""
+    ends = [
+        helper.make_node("ReduceMean", ["big"], ["little"], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+        helper.make_node("Add", ["m", "little"], ["y"]),
+    ]
+    return sidecar(onnx_files.write(path, [*nodes, *ends], list(initializers.items())), **AS_IS)
+
+
+@pytest.mark.parametrize("side", [4, 60_000])
+@pytest.mark.parametrize("how", ["ConstantOfShape", "Expand", "Tile", "RandomNormal", "in steps"])
+def test_what_a_graph_computes_is_bounded(tmp_path, how, side):
+    nodes = {
+        "ConstantOfShape": [helper.make_node("ConstantOfShape", ["dims"], ["big"])],
+        "Expand": [helper.make_node("Expand", ["one", "dims"], ["big"])],
+        "Tile": [helper.make_node("Tile", ["one", "dims"], ["big"])],
+        "RandomNormal": [helper.make_node("RandomNormal", [], ["big"], shape=[side, side])],
+        # a size that no look at the file tells
+        "in steps": [
+            helper.make_node("Mul", ["side", "side"], ["squared"]),
+            helper.make_node("Cast", ["squared"], ["count"], to=7),
+            helper.make_node("ConstantOfShape", ["count"], ["big"]),
+        ],
+    }[how]
+    path = computed(tmp_path / "a.onnx", nodes, one=[[1.0]], dims=[side, side], side=[side])
+    network = load_network(path)
+    if side == 4:
+        assert network.outputs(colours((9, 9, 9)), layout="ffhq").shape == (1, 3)
+        return
+    with pytest.raises(ShapeError, match="it needs more than the 768 MB that a graph may take|Tile"):
+        network.outputs(colours((9, 9, 9)), layout="ffhq")
+
+
+def test_batches_that_need_more_memory_are_run_in_parts(tmp_path):
+    tiled = helper.make_node("Tile", ["x", "dims"], ["big"])
+    ends = helper.make_node("ReduceMean", ["big"], ["y"], axes=[2, 3], keepdims=0)
+    path = onnx_files.write(tmp_path / "a.onnx", [tiled, ends], [("dims", [1, 1, 300, 300])])  # 69 MB a picture
+    network = load_network(sidecar(path, **AS_IS))
+    x = colours(*[(i, 2 * i, 3 * i) for i in range(16)])
+    expected = torch.tensor([(i, 2 * i, 3 * i) for i in range(16)], dtype=torch.float64)
+    # a mean of millions of equal float32 numbers is off by a hundredth
+    assert torch.allclose(network.outputs(x, layout="ffhq"), expected, rtol=0.02)
+
+
+def test_loops_and_functions_without_end_are_refused(tmp_path):
+    body = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "body", [], [])
+    path = computed(tmp_path / "a.onnx", [helper.make_node("Loop", ["count", ""], ["big"], body=body)], count=10**9)
+    with pytest.raises(UnsafeCheckpointError, match="holds a loop .'Loop'."):
+        load_network(path)
+    path = computed(tmp_path / "b.onnx", [helper.make_node("f0", ["one"], ["big"], domain="own")], one=1.0)
+    model = onnx_files.onnx.load(str(path))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for i in range(30):  # each calls the next twice
+        inner = ("Identity", "") if i == 29 else (f"f{i + 1}", "own")
+        nodes = [helper.make_node(inner[0], [a], [b], domain=inner[1]) for a, b in (("a", "b"), ("b", "c"))]
+        model.functions.append(helper.make_function("own", f"f{i}", ["a"], ["c"], nodes, opsets))
+    model.opset_import.append(opsets[1])
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsafeCheckpointError, match="more than 1,000,000 operations"):
+        load_network(path)

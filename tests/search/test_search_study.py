@@ -308,3 +308,44 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_bytes(lines[0] + b"\0\0\n" + b"".join(lines[1:]))
     with pytest.raises(ConfigError, match=r"Line 2 of .*study.log is damaged"):
         Storage(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"rung_2"', '"rung_x"', r"Trial 0 of .*study.log is damaged: invalid literal"),
+        ('"rung_2":{"error":0.5', '"rung_2":{"eror":0.5', "`rung_2` must hold numbers, of error, gap at least"),
+        ('"error":0.5', '"error":"0.5"', "`rung_2` must hold numbers"),
+        ('{"error":0.5,"gap":0.1}', "[1,2]", "is damaged"),
+        ('{"error":0.5,"gap":0.1}', "null", "is damaged"),
+        ('"rung_2"', '"rung_1"', "it is finished, but `rung_2` is missing"),
+        ('"configuration"', '"configuratio"', "it is finished, but `configuration` is missing"),
+        ('"head":"softmax"', '"hed":"softmax"', "is damaged: .*hed"),
+        ('"seconds":1.0', '"seconds":"x"', "is damaged: could not convert"),
+        ('"seconds":1.0', '"seconds":null', "is damaged"),
+        ('"root":0', '"root":"0"', "`root` must be a whole number"),
+        ('"worker":"', '"worker":"../../', "`worker` must be a name of letters and digits"),
+        ('"values":[0.5,0.1]', '"values":[0.5]', "its values must be 2 finite numbers"),
+        ('"values":[0.5,0.1]', '"values":["a","b"]', "is damaged"),
+        ('"objectives":["error","gap"],', "", "does not say what it compares"),
+        ('"rungs":[1,2]', '"rungs":3', "does not say what it compares"),
+        ('{"format":1,"objectives":["error","gap"],"rungs":[1,2],"eta":null,"max_error":0.9}', "1", "has format None"),
+    ],
+)
+def test_a_study_with_damaged_records_is_refused_in_a_sentence(tmp_path, old, new, message):
+    path = tmp_path / "study.log"
+    header = {"objectives": ["error", "gap"], "rungs": [1, 2], "eta": None, "max_error": 0.9}
+    storage = Storage(path)
+    study = storage.study(2, header)
+    trial = study.ask()
+    storage.sign(trial, 0)
+    trial.set_user_attr("configuration", search.Configuration("resnet10t", "softmax", "adam", 0.01).to_dict())
+    trial.set_user_attr("rung_2", {"error": 0.5, "gap": 0.1})
+    trial.set_user_attr("seconds", 1.0)
+    study.tell(trial, [0.5, 0.1])
+    assert len(search.open_study(path).candidates()) == 1
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        search.open_study(path)

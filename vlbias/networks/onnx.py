@@ -1,11 +1,12 @@
 """The one door to ONNX files: read without running anything else, and run on the processor.
 
 A graph may keep its weights in files beside it. Those outside its folder are refused, and all of them count for its
-digest.
+digest. What a graph computes may be as large as its author likes, so its memory is bounded and its loops are refused.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ from vlbias.files import open_plain
 __all__ = ["OnnxNetwork"]
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+#: What all graphs together may hold beside their weights; batches that need more are run in parts.
+_MAX_BYTES = 3 * 2**28
+#: Nodes of a graph when its functions, which may call each other, are written out.
+_MAX_NODES = 1_000_000
+#: Operators that repeat a graph as often as a number in the file says.
+_REPEATING = ("Loop", "Scan")
 
 
 class OnnxNetwork:
@@ -38,7 +45,7 @@ class OnnxNetwork:
     Raises:
         MissingDependencyError: onnxruntime or onnx is not installed.
         CheckpointError: the file is missing, damaged, of an unknown kind, or not a network on pictures.
-        UnsafeCheckpointError: it names a file outside its folder.
+        UnsafeCheckpointError: it names a file outside its folder, or how long it works is not known.
         UnknownNameError: no such output.
     """
 
@@ -46,6 +53,7 @@ class OnnxNetwork:
         self.path = Path(path)
         runtime = _runtime()
         graph = _read(self.path)
+        _refuse_endless(graph, self.path)
         self.files = sorted({self.path, *_weight_files(graph, self.path)})
         self.normalises = _normalises(graph)
         self._session = _session(runtime, self.path)
@@ -80,7 +88,7 @@ class OnnxNetwork:
         """Pictures (b, 3, h, w), normalised as the graph wants them => its output as float32 (b, n) on the CPU.
 
         Raises:
-            ShapeError: the graph refuses the pictures, or gives another number of rows.
+            ShapeError: the graph refuses the pictures, needs too much memory for one, or gives another number of rows.
         """
         pictures = x.detach().cpu().numpy().astype(self._dtype)
         if self._channels_last:
@@ -97,6 +105,8 @@ class OnnxNetwork:
         try:
             found = self._session.run([self._output], {self._name: pictures})[0]
         except Exception as error:  # onnxruntime's own classes share no base but this
+            if "llocat" in str(error):
+                return self._run_in_parts(pictures)
             raise ShapeError(f"{self.path} cannot run on pictures {pictures.shape}: {_first_line(error)}") from error
         found = np.asarray(found)
         if found.ndim < 1 or len(found) != len(pictures) or not np.issubdtype(found.dtype, np.floating):
@@ -105,6 +115,13 @@ class OnnxNetwork:
                 "numbers for each."
             )
         return torch.from_numpy(found.reshape(len(found), -1).astype(np.float32))[:count]
+
+    def _run_in_parts(self, pictures: np.ndarray) -> torch.Tensor:
+        """The same of pictures that need too much memory together."""
+        if self._batch is not None or len(pictures) == 1:
+            needed = f"more than the {_MAX_BYTES / 2**20:.0f} MB that a graph may take"
+            raise ShapeError(f"{self.path} cannot run on pictures {pictures.shape}: it needs {needed}.")
+        return torch.cat([self._run(part, len(part)) for part in np.array_split(pictures, 2)])
 
 
 def _runtime() -> Any:
@@ -136,15 +153,61 @@ def _read(path: Path) -> Any:
     return graph
 
 
+@functools.cache
+def _bound_memory(runtime: Any) -> None:
+    """All graphs of this process share one store of memory, which does not grow beyond a size."""
+    place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"max_mem": _MAX_BYTES}))
+
+
 def _session(runtime: Any, path: Path) -> Any:
+    _bound_memory(runtime)
     options = runtime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # as large as the file
     options.log_severity_level = 4  # what goes wrong is raised; notes on stderr would tear the progress line
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         # by path, so that weights beside the file are found; the graph cannot register libraries of operators
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # constants are not computed in advance: that knows no bound
+        unbounded = ["ConstantFolding"]
+        return runtime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=unbounded
+        )
     except Exception as error:
         raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {_first_line(error)}") from error
+
+
+def _refuse_endless(model: Any, path: Path) -> None:
+    """Refuse what a small file can make work for years.
+
+    Raises:
+        UnsafeCheckpointError: a loop, or functions that call each other too often.
+    """
+    functions = {(item.domain, item.name): item for item in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(part: Any) -> int:
+        total = 0
+        for node in part.node:
+            if node.op_type in _REPEATING:
+                raise UnsafeCheckpointError(
+                    f"{path} holds a loop ('{node.op_type}'), which may work for as long as it likes; it was not run. "
+                    "Export the network without loops."
+                )
+            key = (node.domain, node.op_type)
+            if key in functions and key not in sizes:
+                sizes[key] = _MAX_NODES + 1  # for one that calls itself
+                sizes[key] = size(functions[key])
+            total += sizes.get(key, 1)
+            total += sum(size(inner) for item in node.attribute for inner in (item.g, *item.graphs))
+        return total
+
+    try:
+        if size(model.graph) > _MAX_NODES:
+            raise UnsafeCheckpointError(f"{path} holds more than {_MAX_NODES:,} operations; it was not run.")
+    except RecursionError as error:
+        raise UnsafeCheckpointError(f"{path} holds graphs inside graphs without end; it was not run.") from error
 
 
 def _weight_files(graph: object, path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +20,24 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from vlbias.errors import ConfigError, TrainingError, unknown
+from vlbias.errors import ConfigError, TrainingError, VlbiasError, unknown
 from vlbias.progress import Progress, track
 from vlbias.search.pareto import should_stop
 from vlbias.search.spaces import Configuration, Space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, quiet_optuna, root_of, roots
 from vlbias.settings import Settings, number
 
-__all__ = ["SAMPLERS", "HalvingSettings", "NumberedSampler", "Run", "Runner", "make_sampler", "rung_values", "work"]
+__all__ = [
+    "SAMPLERS",
+    "HalvingSettings",
+    "NumberedSampler",
+    "Run",
+    "Runner",
+    "check_trials",
+    "make_sampler",
+    "rung_values",
+    "work",
+]
 
 SAMPLERS = ("tpe", "nsga2", "random")
 #: A study whose first trials all fail is set up wrongly; going on would only fill the table.
@@ -154,6 +164,60 @@ def rung_values(trial: FrozenTrial) -> dict[int, dict[str, float]]:
         for key, value in trial.user_attrs.items()
         if key.startswith("rung_")
     }
+
+
+def check_trials(trials: Iterable[FrozenTrial], settings: HalvingSettings, place: object) -> None:
+    """Refuse a study of which a trial says something else than a worker writes.
+
+    Args:
+        trials: as they were read.
+        settings: what is compared in the study.
+        place: what messages call the study.
+
+    Raises:
+        ConfigError: names the first such trial and what is wrong with it.
+    """
+    for trial in trials:
+        try:
+            why = _fault(trial, settings)
+        except (VlbiasError, TypeError, ValueError, AttributeError) as error:
+            why = str(error)
+        if why:
+            raise ConfigError(
+                f"Trial {trial.number} of {place} is damaged: {why:.300} "
+                "Restore the file from a copy, or give another `storage`."
+            )
+
+
+def _fault(trial: FrozenTrial, settings: HalvingSettings) -> str:
+    """What is wrong with a stored trial, as a sentence; "" if nothing is."""
+    said = trial.user_attrs
+    for key in ("root", "retry_of"):
+        if key in said and (type(said[key]) is not int or said[key] < 0):
+            return f"`{key}` must be a whole number >= 0."
+    for key in ("worker", REASON):
+        if not isinstance(said.get(key, ""), str):
+            return f"`{key}` must be a text."
+    if not str(said.get("worker", "0")).isalnum():
+        return "`worker` must be a name of letters and digits."  # a file has this name
+    if not 0 <= float(said.get("seconds", 0)) < math.inf:
+        return "`seconds` must be a number >= 0."
+    if CONFIGURATION in said:
+        Configuration.from_dict(said[CONFIGURATION])
+    names = {"error", *settings.objectives}
+    reached = rung_values(trial)
+    for rung, values in reached.items():
+        known = all(type(value) in (int, float) for value in values.values()) and names <= set(values)
+        if not known or not all(math.isfinite(values[name]) for name in names):
+            return f"`rung_{rung}` must hold numbers, of {', '.join(sorted(names))} at least."
+    if trial.state == TrialState.COMPLETE:
+        missing = [f"rung_{settings.rungs[-1]}"] if settings.rungs[-1] not in reached else []
+        missing += [CONFIGURATION] if CONFIGURATION not in said else []
+        if missing:
+            return f"it is finished, but `{missing[0]}` is missing."
+        if len(trial.values) != len(settings.objectives) or not all(map(math.isfinite, trial.values)):
+            return f"its values must be {len(settings.objectives)} finite numbers."
+    return ""
 
 
 class _Surplus(Exception):

@@ -147,10 +147,9 @@ class Storage:
                 )
             study.set_user_attr(_HEADER, {"format": FORMAT, **header})
             return study
-        if stored.get("format") != FORMAT:
-            raise ConfigError(
-                f"The study has format {stored.get('format')}; this version reads {FORMAT}. Give a new storage."
-            )
+        version = stored.get("format") if isinstance(stored, dict) else None
+        if version != FORMAT:
+            raise ConfigError(f"The study has format {version!r:.40}; this version reads {FORMAT}. Give a new storage.")
         if header is not None:
             phrases = differences({key: value for key, value in stored.items() if key != "format"}, header)
             if phrases:

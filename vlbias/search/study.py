@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,15 @@ from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
 from vlbias.files import make_folder, write_file
 from vlbias.search.export import save_model
 from vlbias.search.front import Candidate, Front, Refits, held_out_front
-from vlbias.search.halving import SAMPLERS, HalvingSettings, checkpoint_path, make_sampler, rung_values, work
+from vlbias.search.halving import (
+    SAMPLERS,
+    HalvingSettings,
+    check_trials,
+    checkpoint_path,
+    make_sampler,
+    rung_values,
+    work,
+)
 from vlbias.search.ledger import Ledger
 from vlbias.search.pareto import front_ranks, rungs
 from vlbias.search.plots import plot_study
@@ -416,6 +424,7 @@ def run(
         )
     place = Storage(os.fspath(storage) if storage is not None else None, folder=s.folder)
     optuna_study = place.study(len(halving.objectives), _header(task, halving, chosen, s))
+    check_trials(optuna_study.get_trials(deepcopy=False), halving, place.path or "the database")
     optuna_study.sampler = make_sampler(s.sampler, s.seed, chosen.default_parameters())
     # At its first comparison every trial has trained at its full rate for a while.
     warmup = min(s.training.warmup_epochs, halving.rungs[0] / 2)
@@ -458,6 +467,13 @@ def open_study(storage: str | os.PathLike[str], *, folder: str | os.PathLike[str
         raise ConfigError(f"No study at {os.fspath(storage)}.")
     place = Storage(os.fspath(storage), folder=folder)
     optuna_study = place.study(2, None)
-    header = optuna_study.user_attrs["vlbias"]
-    settings = HalvingSettings(tuple(header["objectives"]), tuple(header["rungs"]), header["eta"], header["max_error"])
+    settings = _stored_settings(optuna_study.user_attrs["vlbias"], place.path or "the database")
+    check_trials(optuna_study.get_trials(deepcopy=False), settings, place.path or "the database")
     return Study(optuna_study, place, settings)
+
+
+def _stored_settings(header: Mapping[str, Any], place: object) -> HalvingSettings:
+    try:
+        return HalvingSettings(tuple(header["objectives"]), tuple(header["rungs"]), header["eta"], header["max_error"])
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ConfigError(f"The study in {place} does not say what it compares ({error}). Give another.") from error
