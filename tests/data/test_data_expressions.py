@@ -53,6 +53,14 @@ def test_affectnet(affectnet):
     assert len(open_dataset(affectnet.parent)) == 6
 
 
+def test_an_annotation_of_letters_that_there_are_not(affectnet):
+    place = affectnet / "train_set" / "annotations" / "0_exp.npy"
+    place.write_bytes(place.read_bytes()[:-4] + b"\xff\xff\xff\xff")
+    faces = open_dataset(affectnet)
+    problems = {problem.file: problem.code for problem in faces.problems}
+    assert problems["train_set/images/0.jpg"] == "malformed_line" and len(faces) == 5
+
+
 def test_an_annotation_that_would_run_code_is_not_read(affectnet):
     class Trap:
         def __reduce__(self):

@@ -296,6 +296,14 @@ def test_malformed_lines_of_a_list(people_root):
     assert problems_of(faces, "label_out_of_range") == {"1/0.png": "split 'x'; expected train, val, test"}
 
 
+def test_a_cell_of_a_megabyte_in_a_list(people_root):
+    place = people_root / "identities.csv"
+    place.write_text("path,identity\n" + "x" * 1_000_000 + ",a\n")
+    with pytest.raises(DatasetError, match="lacks 1 of 1 pictures, the first is xxx") as raised:
+        load_dataset("identities", people_root)
+    assert len(str(raised.value)) < 1000
+
+
 def test_lists_that_are_none(people_root, tmp_path):
     (people_root / "list.csv").write_text("path,age\nanna/0.png,3\n")
     with pytest.raises(DatasetError, match="list.csv, line 1: names no column 'identity'; its columns are: path, age"):

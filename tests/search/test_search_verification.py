@@ -163,6 +163,17 @@ def test_rfw(tmp_path):
         load_pairs(tmp_path / "test" / "data")
 
 
+def test_a_cell_of_a_megabyte_in_a_list_of_pairs(tmp_path):
+    place = tmp_path / "pairs.csv"
+    for text in ("first,second,same\n" + "x" * 1_000_000 + ",b,1\n", "x" * 1_000_000 + "\n"):
+        place.write_text(text)
+        with pytest.raises(DatasetError, match="pairs.csv is not a table"):
+            load_pairs(place)
+    place.write_text("first,second,same\n" + "x" * 1_000 + ",b,1\n")
+    with pytest.raises(DatasetError):
+        load_pairs(place)
+
+
 def test_own_list_and_groups(tmp_path):
     write_people(tmp_path, ["ann", "bo"])
     rows = ["first,second,same,person_1,person_2,group,fold"]

@@ -121,7 +121,7 @@ def _read_code(path: Path, *, follow_links: bool) -> str | Problem:
         with path.open("rb") as file:
             value = np.lib.format.read_array(file, allow_pickle=False, max_header_size=1000)
         code = int(str(value.item()))
-    except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, SystemError) as error:
         return Problem(path.name, "malformed_line", f"{path.name} holds no number ({str(error)[:80]})")
     if code not in _AFFECTNET_CODES:
         return Problem(path.name, "label_out_of_range", f"{path.name} is {code}; expressions are 0..7")
@@ -205,7 +205,7 @@ def load_rafdb(
     links = set() if follow_links else linked(folder, files)
     problems += leave_out_links(links, root=folder, num_left=len(files) - len(links))
     kept = [i for i, name in enumerate(files) if name not in links]
-    is_there = [(folder / files[i]).is_file() for i in kept]
+    is_there = [os.path.isfile(folder / files[i]) for i in kept]
     problems += drop_missing([files[i] for i in kept], is_there, max_missing=max_missing, root=folder)
     kept = [i for i, there in zip(kept, is_there, strict=True) if there]
     names = [list(labels)[i] for i in kept]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +25,7 @@ __all__ = [
     "linked",
     "list_images",
     "list_pictures",
+    "read_rows",
     "read_text",
     "refuse_link",
 ]
@@ -60,6 +63,20 @@ def read_text(path: Path) -> str:
         raise DatasetError(f"{path} is not a text file in UTF-8 ({error.reason} at byte {error.start}).") from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a CSV file with a header; a cell that a row lacks is empty, one too many is left out.
+
+    Raises:
+        DatasetError: as :func:`read_text`, or no table.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True, restval="")
+        columns = list(reader.fieldnames or ())
+        return columns, [{name: row[name] for name in columns} for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"{path} is not a table ({error}).") from error
 
 
 def fields_of(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -213,7 +230,7 @@ def drop_missing(names: list[str], is_there: list[bool], *, max_missing: float, 
     missing = [name for name, there in zip(names, is_there, strict=True) if not there]
     if missing and (len(missing) == len(names) or len(missing) > max_missing * len(names)):
         raise DatasetError(
-            f"{root} lacks {len(missing)} of {len(names)} pictures, the first is {missing[0]}. "
+            f"{root} lacks {len(missing)} of {len(names)} pictures, the first is {missing[0]:.200}. "
             f"At most a share of {max_missing:g} may be missing: restore them or pass `max_missing`."
         )
     return [Problem(name, "missing_image", "named in the labels, not on disk") for name in missing]

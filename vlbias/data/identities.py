@@ -11,6 +11,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -108,9 +109,10 @@ def _delimiter(line: str) -> str | None:
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:
-    fields = line.split()
+    fields = line.split(delimiter)
     if delimiter is not None:
-        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+        with suppress(csv.Error):  # one cell of megabytes
+            fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
     return [field.strip() for field in fields]
 
 
@@ -132,9 +134,9 @@ def _read_list(path: Path) -> tuple[Rows, list[Problem]]:
     columns, has_header = _header(lines)
     delimiter = _delimiter(lines[0])
     if "identity" not in columns:
-        raise DatasetError(f"{path}, line 1: names no column 'identity'; its columns are: {', '.join(columns)}.")
+        raise DatasetError(f"{path}, line 1: names no column 'identity'; its columns are: {', '.join(columns):.300}.")
     if len(set(columns)) < len(columns):
-        raise DatasetError(f"{path}, line 1: has a column twice. Rename one of: {', '.join(columns)}.")
+        raise DatasetError(f"{path}, line 1: has a column twice. Rename one of: {', '.join(columns):.300}.")
     rows: Rows = []
     problems: list[Problem] = []
     for number, line in enumerate(lines[has_header:], start=1 + has_header):
@@ -171,7 +173,7 @@ def _of_list(
     links = set() if follow_links else linked(folder, seen)
     problems += leave_out_links(links, root=folder, num_left=len(rows) - len(links))
     rows = [row for row in rows if row["path"] not in links]
-    is_there = [(folder / row["path"]).is_file() for row in rows]
+    is_there = [os.path.isfile(folder / row["path"]) for row in rows]
     problems += drop_missing([row["path"] for row in rows], is_there, max_missing=max_missing, root=folder)
     return [row for row, there in zip(rows, is_there, strict=True) if there], problems
 

@@ -9,8 +9,6 @@ pairs.csv                                                 your own: first,second
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ import torch
 
 from vlbias.arguments import checked_call
 from vlbias.checkpoints import ForeignArray, read_plain_pickle
-from vlbias.data.files import fields_of, inside_root, leave_out_links, linked, read_text, refuse_link
+from vlbias.data.files import fields_of, inside_root, leave_out_links, linked, read_rows, read_text, refuse_link
 from vlbias.data.table import Problem, check_tensor
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
 from vlbias.images import Pictures, decode_image, open_image, to_tensor
@@ -305,17 +303,17 @@ def _fold(position: int, num_lines: int, header: list[int]) -> int:
 
 def _stored(root: Path, name: str) -> str | None:
     clean = inside_root(name)
-    return next((f"{clean}{end}" for end in (".jpg", ".png") if clean and (root / f"{clean}{end}").is_file()), None)
+    return next((f"{clean}{end}" for end in (".jpg", ".png") if clean and os.path.isfile(root / f"{clean}{end}")), None)
 
 
 def _of_csv(path: Path, folder: Path, follow_links: bool) -> FacePairs:
     rows: list[_Row] = []
     problems: list[Problem] = []
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
-    if missing := [name for name in ("first", "second", "same") if name not in (reader.fieldnames or ())]:
+    columns, found = read_rows(path)
+    if missing := [name for name in ("first", "second", "same") if name not in columns]:
         raise DatasetError(f"{path} lacks the column '{missing[0]}'; pairs need first, second and same.")
-    for number, raw in enumerate(reader, start=2):
-        row = {key: (value or "").strip() for key, value in raw.items() if isinstance(value, str)}
+    for number, raw in enumerate(found, start=2):
+        row = {key: value.strip() for key, value in raw.items()}
         if detail := _wrong(row, folder):
             problems.append(Problem(f"{path.name}:{number}", "malformed_line", detail))
             continue
@@ -331,7 +329,7 @@ def _wrong(row: dict[str, str], folder: Path) -> str:
     """What is wrong with a row of one's own list; empty if nothing is."""
     for column in ("first", "second"):
         clean = inside_root(row.get(column, ""))
-        if clean is None or not (folder / clean).is_file():
+        if clean is None or not os.path.isfile(folder / clean):
             return f"{column}: '{row.get(column, '')}' is not there"
     if row.get("same", "").lower() not in _YES | _NO:
         return f"same: '{row.get('same', '')}'; expected 1 or 0"
@@ -344,9 +342,7 @@ def _wrong(row: dict[str, str], folder: Path) -> str:
 
 
 def _grouped(pairs: FacePairs, path: Path) -> FacePairs:
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
-    columns = reader.fieldnames or ()
-    rows = list(reader)
+    columns, rows = read_rows(path)
     if "group" not in columns:
         raise LabelError(f"{path} lacks the column 'group'; its columns are: {', '.join(columns) or 'none'}.")
     if "identity" not in columns:

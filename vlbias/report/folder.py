@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,7 +147,7 @@ class RunFiles:
         clean = inside_root(name)
         if clean is None or (not self.follow_links and linked(self.out, [clean])):
             return None
-        return self.out / clean if (self.out / clean).is_file() else None
+        return self.out / clean if os.path.isfile(self.out / clean) else None
 
     @cached_property
     def _originals(self) -> dict[str, str]:
