@@ -341,3 +341,93 @@ def test_seeds_are_numbers(wrong):
 def test_a_training_set_is_a_dataset(wrong):
     with pytest.raises(ConfigError, match="'a' must be a dataset, its folder, or a list of these"):
         audit.measure({"a": wrong}, target="smile", protected="skin")
+
+
+# -- intervals and chance ---------------------------------------------------------------------------------------------
+
+
+def drawn_result(rng, shares, *, seeds=3, per_cell=15, persons=None, wobble=0.0, bootstrap=120):
+    """Groups right in these shares, the same for both classes; each seed's shares are off by ``wobble``."""
+    shares = np.asarray(shares)
+    group = np.repeat(np.arange(len(shares)), 2 * per_cell)
+    y_true = np.tile([0, 1], len(group) // 2)
+    hard = rng.random(len(group))  # what is hard is so for every seed
+    own = np.clip(shares + wobble * rng.standard_normal((seeds, len(shares))), 0, 1)[:, group]
+    noise = rng.random((seeds, len(group)))
+    is_right = np.where(noise < 0.3, rng.random((seeds, len(group))), hard) < own
+    predictions = {"only": np.where(is_right, y_true, 1 - y_true)}
+    counts = pd.DataFrame(1, index=["0", "1"], columns=[f"g{i}" for i in range(len(shares))])
+    return audit.AuditResult(
+        "smile",
+        ["skin"],
+        ["0", "1"],
+        list(counts.columns),
+        y_true,
+        group,
+        predictions,
+        {"only": audit.TrainingSummary(4, 0, 0, 0, counts)},
+        list(range(seeds)),
+        classify.FitSettings(),
+        fairness.EvaluationSettings(positive="1", bootstrap=bootstrap),
+        0,
+        persons=persons,
+    )
+
+
+def test_intervals_of_gaps_of_several_fits_hold():
+    for shares in ([0.8, 0.8, 0.8, 0.8], [0.9, 0.85, 0.75, 0.7]):
+        true, held, num_worlds = max(shares) - min(shares), 0, 15
+        for world in range(num_worlds):
+            row = drawn_result(np.random.default_rng(world), shares).summary["only"]["accuracy_gap"]
+            assert 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+            held += row["low"] <= true <= row["high"]
+        # Percentiles of resampled gaps hold none of the first.
+        assert held >= 13, shares
+
+
+def test_one_seed_gives_the_intervals_of_fairness():
+    result = drawn_result(np.random.default_rng(0), [0.9, 0.7], seeds=1)
+    codes, classes = result.predictions["only"][0], np.array(result.classes)
+    persons = np.arange(len(codes))
+    expected = fairness.evaluate(
+        classes[result.y_true], classes[codes], groups=result.group, persons=persons, positive="1", bootstrap=120
+    )
+    for metric, (low, high) in expected.intervals.items():
+        row = result.summary["only"][metric]
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-12), metric
+
+
+def test_images_of_one_person_are_no_evidence_of_their_own():
+    once = drawn_result(np.random.default_rng(3), [0.9, 0.7], per_cell=20)
+    rows = np.repeat(np.arange(len(once.group)), 10)
+    again = audit.AuditResult(
+        "smile",
+        ["skin"],
+        once.classes,
+        once.groups,
+        once.y_true[rows],
+        once.group[rows],
+        {"only": once.predictions["only"][:, rows]},
+        once.training,
+        once.seeds,
+        once.settings,
+        once.evaluation,
+        0,
+        persons=rows,
+    )
+    for metric in ("accuracy", "accuracy_gap"):
+        one, ten = once.summary["only"][metric], again.summary["only"][metric]
+        assert ten["mean"] == pytest.approx(one["mean"])
+        assert ten["high"] - ten["low"] == pytest.approx(one["high"] - one["low"], rel=0.25), metric
+        assert ten.get("chance", 0) == pytest.approx(one.get("chance", 0), rel=0.3, nan_ok=True)
+    apart = drawn_result(np.random.default_rng(3), [0.9, 0.7], per_cell=200)
+    assert apart.chance["only"]["accuracy_gap"] < 0.6 * again.chance["only"]["accuracy_gap"]
+
+
+def test_people_are_found_in_the_test_set(sets):
+    people = sets["test"].with_column("identity", [f"p{row // 2}" for row in range(16)])
+    result = compare(sets | {"test": people})
+    assert result.persons.tolist() == [row // 2 for row in range(16)]
+    assert compare(sets).persons is None
+    with pytest.raises(UnknownNameError, match="Unknown attribute 'who'"):
+        compare(sets, person="who")

@@ -19,13 +19,14 @@ from vlbias.audit.arms import (
 )
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
-from vlbias.audit.results import AuditResult, TrainingSummary
+from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
 
 __all__ = [
     "ARMS",
     "Arm",
     "ArmRun",
     "ArmSettings",
+    "ArmSummary",
     "ArmTask",
     "AuditResult",
     "Composition",

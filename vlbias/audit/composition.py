@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats.contingency import association
 
@@ -15,7 +16,10 @@ from vlbias.errors import ConfigError
 from vlbias.labels import group_texts, in_order, label_texts
 from vlbias.shown import Glance, Shown
 
-__all__ = ["Composition", "composition", "labels_of", "protected_columns"]
+__all__ = ["Composition", "composition", "labels_of", "people_of", "persons_of", "protected_columns"]
+
+#: Columns that say who is shown, where a dataset has them.
+PERSON_COLUMNS = ("identity", "person")
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +99,30 @@ def labels_of(dataset: FaceDataset, target: str, protected: Sequence[str]) -> tu
     for column in protected:
         dataset.column(column)
     return label_texts(dataset.column(target)), group_texts(dataset.table, protected)
+
+
+def people_of(dataset: FaceDataset, column: str | None = None) -> pd.Series:
+    """Who is in each face, by id; a face that nothing is known of is a person of its own.
+
+    Args:
+        dataset: the faces.
+        column: that says it; ``None`` takes "identity" or "person" where there is one.
+
+    Raises:
+        UnknownNameError: no such column.
+    """
+    each = pd.Series(dataset.table.index, index=dataset.table.index, dtype=object)
+    named = [column] if column else [name for name in PERSON_COLUMNS if name in dataset.table.columns]
+    if not named:
+        return each
+    texts = label_texts(dataset.column(named[0]))
+    return texts.where(texts.notna(), each)
+
+
+def persons_of(dataset: FaceDataset, column: str | None = None) -> np.ndarray | None:
+    """Codes (n,) of who is in each face, ``None`` where everybody is shown once; as :func:`people_of`."""
+    people = people_of(dataset, column)
+    return None if people.is_unique else np.asarray(pd.factorize(people)[0])
 
 
 def protected_columns(target: str, protected: str | Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 
 from vlbias import classify
 from vlbias.arguments import checked_call
-from vlbias.audit.composition import labels_of, protected_columns
+from vlbias.audit.composition import labels_of, persons_of, protected_columns
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
@@ -98,7 +98,8 @@ def measure(
         show_progress: whether a line on stderr tells how far it is.
         changes: single settings of the classifiers, such as ``backbone="resnet18"`` or ``loss="focal"``, and of the
             evaluation (``vlbias.fairness.EvaluationSettings``), such as ``positive="smile"`` or ``min_cell=10``. Their
-            intervals cover test items and seeds.
+            intervals cover test items and seeds. ``person`` names the column that says who is shown, as for
+            ``ArmSettings``.
 
     Raises:
         DatasetError: a training set without split "train", no test set, or test images that were edited or trained on.
@@ -108,6 +109,7 @@ def measure(
     if not isinstance(training_sets, Mapping) or not training_sets:
         raise ConfigError(f"`training_sets` must be a mapping name -> dataset; got {training_sets!r:.60}.")
     columns = protected_columns(target, protected)
+    person = changes.pop("person", None)
     evaluation, settings = _split_settings(settings, changes)
     numbers = _seeds(seeds)
     opened = {name: _open(value, name) for name, value in training_sets.items()}
@@ -158,6 +160,7 @@ def measure(
         settings=settings,
         evaluation=replace(evaluation, positive=None if code is None else classes[code]),
         num_test_missing=num_test_missing,
+        persons=persons_of(tested, person),
     )
 
 

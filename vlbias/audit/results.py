@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,21 @@ import pandas as pd
 
 from vlbias import classify
 from vlbias.errors import ConfigError
-from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, permuted_counts, tally
+from vlbias.fairness import (
+    METRICS,
+    EvaluationSettings,
+    interval,
+    metrics_from_counts,
+    permuted_counts,
+    permuted_groups,
+    tally,
+)
+from vlbias.fairness.counts import Counts
+from vlbias.fairness.intervals import Fits, intervals, resampled_items
 from vlbias.fairness.metrics import share
 from vlbias.shown import Glance, Shown
 
-__all__ = ["CHANCE_GAPS", "AuditResult", "TrainingSummary"]
+__all__ = ["CHANCE_GAPS", "ArmSummary", "AuditResult", "TrainingSummary"]
 
 #: Gaps of which a share of the oracle's cut is reported.
 GAPS = ("accuracy_gap", "equal_opportunity_difference", "equalized_odds_difference", "demographic_parity_difference")
@@ -45,6 +56,20 @@ class TrainingSummary:
     counts: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class ArmSummary:
+    """How an arm of the comparison was made.
+
+    Attributes:
+        text: what it does, one line.
+        chosen: learning rate, weight decay and the arm's knob, chosen on validation faces, with
+            ``validation_accuracy`` and ``validation_loss``, means over cells and seeds.
+    """
+
+    text: str
+    chosen: Mapping[str, float]
+
+
 @dataclass(frozen=True, repr=False)
 class AuditResult(Shown):
     """Predictions of every classifier on the common test set, and what follows from them.
@@ -60,6 +85,9 @@ class AuditResult(Shown):
         settings: of the classifiers.
         evaluation: of their predictions; ``positive`` is the class that was taken, ``None`` where all are joined.
         num_test_missing: test items left out because a label is missing.
+        persons: who is in each test item, codes (n,): people are resampled and permuted as a whole. ``None`` where each
+            item is another person.
+        arms: training set -> how it was made, where the sets are arms of a comparison.
     """
 
     target: str
@@ -74,6 +102,8 @@ class AuditResult(Shown):
     settings: classify.FitSettings
     evaluation: EvaluationSettings
     num_test_missing: int
+    persons: np.ndarray | None = None
+    arms: Mapping[str, ArmSummary] = field(default_factory=dict)
 
     def _glance(self) -> Glance:
         sets = list(self.predictions)
@@ -84,15 +114,13 @@ class AuditResult(Shown):
 
     # -- computed once ------------------------------------------------------------------------------------------------
 
-    def _counts(self, predictions: np.ndarray, items: np.ndarray | slice = slice(None)) -> np.ndarray:
+    @property
+    def _tally(self) -> partial[np.ndarray]:
+        return partial(tally, num_groups=len(self.groups), num_classes=len(self.classes))
+
+    def _counts(self, predictions: np.ndarray) -> np.ndarray:
         """Class codes (seeds, n) => counts (seeds, groups, classes, classes)."""
-        return tally(
-            self.group[items],
-            self.y_true[items],
-            predictions[:, items],
-            num_groups=len(self.groups),
-            num_classes=len(self.classes),
-        )
+        return self._tally(self.group, self.y_true, predictions)
 
     def _metrics(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         values = metrics_from_counts(counts, **self.evaluation.for_counts(self.classes))
@@ -105,25 +133,51 @@ class AuditResult(Shown):
         return {name: self._metrics(self._counts(codes)) for name, codes in self.predictions.items()}
 
     @cached_property
-    def _draws(self) -> dict[str, dict[str, np.ndarray]]:
-        """Training set -> metric -> resampled means over seeds (num_resamples,).
+    def _fits(self) -> dict[str, Fits]:
+        """Training set -> its classifiers' counts with resamples of test items, or people, and of seeds.
 
-        Two sources of chance are resampled: test items within each cell, the same ones for all training sets (so that
-        differences are paired), and the seeds of each training set.
+        Both are the same for all training sets, so that differences are paired.
         """
-        rng = np.random.default_rng(0)
-        cells = self.group * len(self.classes) + self.y_true
-        members = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
-        resampled: dict[str, list[np.ndarray]] = {name: [] for name in self.predictions}
-        for _ in range(self.evaluation.bootstrap):
-            items = np.concatenate([rng.choice(group, len(group)) for group in members])
-            for name, codes in self.predictions.items():
-                resampled[name].append(self._counts(codes[rng.integers(len(codes), size=len(codes))], items))
-        draws = {}
-        for name, tables in resampled.items():
-            values = self._metrics(np.stack(tables))
-            draws[name] = {metric: value.mean(1) for metric, value in values.items()}
-        return draws
+        persons = np.arange(len(self.y_true)) if self.persons is None else self.persons
+        once, how = np.ones(len(persons)), self.evaluation
+        found = {}
+        for name, predictions in self.predictions.items():
+            n = self._counts(predictions)
+            resamples = tuple(
+                resampled_items(
+                    Counts(one, self.classes, self.groups, (self.group, self.y_true, codes)),
+                    persons,
+                    once,
+                    how.bootstrap,
+                    how.seed,
+                )
+                for one, codes in zip(n, predictions, strict=True)
+            )
+            found[name] = Fits.of_seeds(n, resamples, how.seed)
+        return found
+
+    @cached_property
+    def _deviations(self) -> dict[str, dict[str, np.ndarray]]:
+        """Training set -> metric -> by how much its mean over seeds is off by chance (num_resamples, ...).
+
+        A gap is above the true one in resamples, too; what is left of that is taken out, for it is in both sides of a
+        difference.
+        """
+        found = {name: fits.deviations(self._metrics) for name, fits in self._fits.items()}
+        return {
+            name: {metric: drawn - np.nanmean(drawn, axis=0) for metric, drawn in metrics.items()}
+            for name, metrics in found.items()
+        }
+
+    def _draws(self, name: str, metric: str) -> np.ndarray:
+        """Resampled means over seeds (num_resamples, ...)."""
+        return self.per_seed[name][metric].mean(0) + self._deviations[name][metric]
+
+    @cached_property
+    def _intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Training set -> metric -> interval of its mean over seeds; those of gaps hold for any number of groups."""
+        how, level = self.evaluation.for_counts(self.classes), self.evaluation.level
+        return {name: intervals(fits, sizes=fits.n[0], level=level, how=how) for name, fits in self._fits.items()}
 
     @property
     def has_intervals(self) -> bool:
@@ -148,11 +202,11 @@ class AuditResult(Shown):
                 row["mean"] = float(metrics[metric].mean())
                 row["chance"] = self.chance[name].get(metric, float("nan"))
                 if self.has_intervals:
-                    row["low"], row["high"] = self._interval(self._draws[name][metric])
+                    row["low"], row["high"] = self._intervals[name][metric]
                 if name != first:
                     row["change"] = row["mean"] - float(self.per_seed[first][metric].mean())
                     if self.has_intervals:
-                        paired = self._draws[name][metric] - self._draws[first][metric]
+                        paired = self._draws(name, metric) - self._draws(first, metric)
                         row["change_low"], row["change_high"] = self._interval(paired)
                 summary[name][metric] = row
         return summary
@@ -166,13 +220,19 @@ class AuditResult(Shown):
 
     @cached_property
     def chance(self) -> dict[str, dict[str, float]]:
-        """Training set -> gap -> its mean with group labels permuted within each class: what noise alone gives."""
+        """Training set -> gap -> its mean with groups permuted among people of one class: what noise alone gives."""
         levels: dict[str, dict[str, float]] = {}
         for name, codes in self.predictions.items():
-            seeds = enumerate(self._counts(codes))
-            nulls = [self._metrics(permuted_counts(counts, NUM_PERMUTATIONS, seed)) for seed, counts in seeds]
+            nulls = [self._metrics(self._permuted(one, seed)) for seed, one in enumerate(codes)]
             levels[name] = {gap: float(np.mean([null[gap].mean() for null in nulls])) for gap in CHANCE_GAPS}
         return levels
+
+    def _permuted(self, codes: np.ndarray, seed: int) -> np.ndarray:
+        """Counts (permutations, g, y, p) with the groups of people permuted, or of items where each is a person."""
+        if self.persons is None:
+            return permuted_counts(self._counts(codes[None])[0], NUM_PERMUTATIONS, seed)
+        dealt = permuted_groups(self.group, self.y_true, self.persons, NUM_PERMUTATIONS, seed)
+        return self._tally(dealt, self.y_true, codes)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -193,7 +253,7 @@ class AuditResult(Shown):
                         "num_train": int(np.asarray(counts.loc[label, group])) if has_column else 0,
                     }
                     if self.has_intervals:
-                        row["low"], row["high"] = self._interval(self._draws[name]["cells"][:, g, c])
+                        row["low"], row["high"] = np.clip(self._interval(self._draws(name, "cells")[:, g, c]), 0, 1)
                     rows.append(row)
         columns = ["training_set", "class", "group", "accuracy", "low", "high", "num_test", "num_train"]
         return pd.DataFrame(rows).reindex(columns=columns)
@@ -221,7 +281,7 @@ class AuditResult(Shown):
             if cut > 0:
                 row["value"] = (mean[baseline] - mean[name]) / cut
                 if self.has_intervals:
-                    draws = {key: self._draws[key][gap] for key in (name, baseline, oracle)}
+                    draws = {key: self._draws(key, gap) for key in (name, baseline, oracle)}
                     low, high = self._interval(share(draws[baseline] - draws[name], draws[baseline] - draws[oracle]))
                     if np.isfinite(low):
                         row["low"], row["high"] = low, high
@@ -251,6 +311,9 @@ class AuditResult(Shown):
                 "num_made": training.num_made,
                 "num_in_test": training.num_in_test,
             }
+            if name in self.arms:
+                chosen = {key: _number(value) for key, value in self.arms[name].chosen.items()}
+                entry |= {"arm": self.arms[name].text, "chosen": chosen}
             classifiers[name] = entry
         details = {
             "target": self.target,

@@ -7,7 +7,7 @@ to that gap, chance is added as the bootstrap shows it, and the gap is kept if w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from vlbias.fairness.counts import Counts, tally
 from vlbias.fairness.inference import MAX_UNDEFINED, interval, person_weights
 from vlbias.fairness.metrics import METRICS, metrics_from_counts, metrics_from_rates, rates, share
 
-__all__ = ["Resamples", "intervals", "resampled_items", "resampled_table"]
+__all__ = ["Fits", "Resamples", "intervals", "resampled_items", "resampled_table"]
 
 #: Rates that each metric compares.
 COMPARED = {
@@ -33,6 +33,10 @@ WORST = ("worst_group_accuracy", "worst_cell_accuracy")
 LEVEL_WITH = 2.0
 #: Standard errors beyond the observed gap up to which gaps are tried.
 REACH = 5.0
+
+
+#: Counts (..., g, y, p) => numbers by name (..., what is left of the shape).
+ValuesOf = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -108,30 +112,84 @@ def _parts(num: int, num_items: int, most: int = 20_000_000) -> list[int]:
     return [min(size, num - start) for start in range(0, num, size)]
 
 
-def intervals(
-    n: np.ndarray, resamples: Resamples, *, sizes: np.ndarray, level: float, how: Mapping[str, Any]
-) -> dict[str, tuple[float, float]]:
-    """An interval of each of :data:`METRICS`; NaN where it cannot be known.
+@dataclass(frozen=True)
+class Fits:
+    """Classifiers that were trained alike, from several seeds, and tested on the same items.
+
+    Attributes:
+        n: counts (s, g, y, p), weighted where items are.
+        resamples: of each classifier's; all of them meet the same items.
+        picked: which classifier stands in each place of a resample (b, s).
+    """
+
+    n: np.ndarray
+    resamples: tuple[Resamples, ...]
+    picked: np.ndarray
+
+    @classmethod
+    def of_one(cls, n: np.ndarray, resamples: Resamples) -> Fits:
+        """One classifier (g, y, p), about which alone is spoken."""
+        return cls(n[None], (resamples,), np.zeros((len(resamples.draws), 1), dtype=np.int64))
+
+    @classmethod
+    def of_seeds(cls, n: np.ndarray, resamples: tuple[Resamples, ...], seed: int) -> Fits:
+        """Several, of which others could have come as well: they are drawn with replacement."""
+        num_resamples = len(resamples[0].draws)
+        picked = np.random.default_rng([seed, len(n)]).integers(len(n), size=(num_resamples, len(n)))
+        return cls(n, resamples, picked)
+
+    def deviations(self, values_of: ValuesOf) -> dict[str, np.ndarray]:
+        """By how much means over classifiers are off by chance, with other items and other seeds.
+
+        Args:
+            values_of: counts (..., g, y, p) => name -> numbers (..., what is left of the shape).
+
+        Returns:
+            Name -> deviations (b, ...).
+        """
+        return {name: varied.mean(1) for name, varied in self._varied(values_of).items()}
+
+    def _varied(self, values_of: ValuesOf) -> dict[str, np.ndarray]:
+        """Each classifier's own deviation from their mean (b, s, ...)."""
+        known = values_of(self.n)
+        items = [(values_of(one.draws), values_of(one.centre)) for one in self.resamples]
+        # Few seeds vary less about their own mean than about that of all.
+        widened = np.sqrt(len(self.n) / max(len(self.n) - 1, 1))
+        found = {}
+        for name, values in known.items():
+            by_items = np.stack([drawn[name] - centre[name] for drawn, centre in items])
+            by_seeds = widened * (values - values.mean(0))
+            found[name] = by_items[self.picked, np.arange(len(self.picked))[:, None]] + by_seeds[self.picked]
+        return found
+
+    def rate_errors(self) -> np.ndarray:
+        """Deviations of the rates (b, s, g, r)."""
+        return self._varied(lambda n: {"rates": _stacked(rates(n, 0))})["rates"] * self.resamples[0].scale[:, None]
+
+
+def intervals(fits: Fits, *, sizes: np.ndarray, level: float, how: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """An interval of each of :data:`METRICS`, of its mean over classifiers; NaN where it cannot be known.
+
+    With several classifiers a gap is that between the rates that groups have on average over seeds.
 
     Args:
-        n: counts (g, y, p), weighted where items are.
-        resamples: of them.
+        fits: counts and their resamples.
         sizes: counts (g, y, p) of items; they decide what is left out.
         level: coverage, in (0, 1).
         how: options of :func:`metrics_from_counts`.
     """
     found = dict.fromkeys(METRICS, (float("nan"), float("nan")))
-    if not np.isfinite(resamples.scale[sizes.sum((1, 2)) > 0]).all():
+    if not np.isfinite(fits.resamples[0].scale[sizes.sum((1, 2)) > 0]).all():
         return found
-    values = metrics_from_counts(n, **how, observed=sizes)
-    centre = metrics_from_counts(resamples.centre, **how, observed=sizes)
-    drawn = metrics_from_counts(resamples.draws, **how, observed=sizes)
+    known = metrics_from_counts(fits.n, **how, observed=sizes)
+    values = {name: float(known[name].mean()) for name in METRICS}
+    drawn = fits.deviations(lambda n: metrics_from_counts(n, **how, observed=sizes))
     for name in METRICS:
         if name not in COMPARED and name not in WORST:
-            low, high = interval(drawn[name] - centre[name] + values[name], level)
+            low, high = interval(drawn[name] + values[name], level)
             found[name] = _within(low), _within(high)
-    family = _Family.of(n, resamples, sizes, how)
-    return found | family.intervals({name: float(values[name]) for name in (*COMPARED, *WORST)}, 1 - level)
+    family = _Family.of(fits, sizes, how)
+    return found | family.intervals({name: values[name] for name in (*COMPARED, *WORST)}, 1 - level)
 
 
 def _within(x: float) -> float:
@@ -159,7 +217,8 @@ class _Family:
     Attributes:
         pooled: rates of all groups together (1, r).
         away: what was observed minus that.
-        error: deviations of the resampled rates (b, g, r), and their standard error (g, r).
+        error: deviations of the resampled rates of each classifier (b, s, g, r), and the standard error of their mean
+            (g, r).
         variance: of one item where the deviations were drawn (g, r).
         whole: items that each rate rests on.
         known: rates that are not left out.
@@ -176,16 +235,16 @@ class _Family:
     how: Mapping[str, Any]
 
     @classmethod
-    def of(cls, n: np.ndarray, resamples: Resamples, sizes: np.ndarray, how: Mapping[str, Any]) -> _Family:
+    def of(cls, fits: Fits, sizes: np.ndarray, how: Mapping[str, Any]) -> _Family:
         """The line through these counts."""
         options = {key: value for key, value in how.items() if key != "min_cell"}
         known = ~np.isnan(_stacked(rates(sizes, how["min_cell"])))
-        centre = _stacked(rates(resamples.centre, 0))
-        error = (_stacked(rates(resamples.draws, 0)) - centre) * resamples.scale[:, None]
+        n, centre = fits.n.mean(0), np.mean([_stacked(rates(one.centre, 0)) for one in fits.resamples], axis=0)
+        error = fits.rate_errors()
         pooled = _stacked(rates(n.sum(0, keepdims=True), 0))
         whole = np.where(known, _wholes(sizes), 1.0)
         variance = np.maximum(centre * (1 - centre), 0.25 / whole)
-        standard_error = np.where(known, np.maximum(_spread(error), 1e-9), 1.0)
+        standard_error = np.where(known, np.maximum(_spread(error.mean(1)), 1e-9), 1.0)
         away = np.where(known, _stacked(rates(n, 0)) - pooled, 0.0)
         # Groups that are exactly level get a direction, too small to be seen, in which they can part.
         sign = np.where(np.arange(len(n)) % 2 == 0, 1.0, -1.0)[:, None]
@@ -243,16 +302,17 @@ class _Family:
 
     def _drawn(self, at: np.ndarray) -> dict[str, np.ndarray]:
         one_item = np.maximum(at * (1 - at), 0.25 / self.whole)
-        return self._metrics(np.clip(at + self.error * np.sqrt(one_item / self.variance), 0.0, 1.0))
+        drawn = self._metrics(np.clip(at + self.error * np.sqrt(one_item / self.variance), 0.0, 1.0))
+        return {name: values.mean(-1) for name, values in drawn.items()}
 
     def _metrics(self, x: np.ndarray) -> dict[str, np.ndarray]:
         return metrics_from_rates(_unstacked(x), _unstacked(self.known), **self.how)
 
     def _step(self, name: str) -> float:
-        """Half of the step in which the rates of a metric move."""
+        """Half of the step in which the rates of a metric move, on average over classifiers."""
         whole, known = _unstacked(self.whole), _unstacked(self.known)
         most = [np.max(whole[rate], axis=0, initial=1.0, where=known[rate]) for rate in COMPARED[name]]
-        return 0.5 / float(min(np.min(one) for one in most))
+        return 0.5 / (self.error.shape[1] * float(min(np.min(one) for one in most)))
 
 
 def _spread(x: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from vlbias.arguments import checked_call
 from vlbias.errors import unknown
 from vlbias.fairness.counts import Counts, check_cells, count
 from vlbias.fairness.inference import person_codes
-from vlbias.fairness.intervals import intervals, resampled_items, resampled_table
+from vlbias.fairness.intervals import Fits, intervals, resampled_items, resampled_table
 from vlbias.fairness.metrics import METRICS, f1_by_class, mean_known, metrics_from_counts, rates, share
 from vlbias.fairness.settings import EvaluationSettings
 from vlbias.settings import with_changes
@@ -161,7 +161,7 @@ def evaluate(
             people = np.arange(num_items) if persons is None else person_codes(persons, num_items)
             each = np.ones(num_items) if weights is None else np.asarray(weights, dtype=float)
             resamples = resampled_items(counts, people, each, settings.bootstrap, settings.seed)
-        between = intervals(n, resamples, sizes=counts.n, level=settings.level, how=how)
+        between = intervals(Fits.of_one(n, resamples), sizes=counts.n, level=settings.level, how=how)
     support = counts.n.sum(2)
     code = how["positive"]
     return FairnessReport(

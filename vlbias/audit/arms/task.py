@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlbias.audit.composition import labels_of
+from vlbias.audit.composition import labels_of, people_of
 from vlbias.classify import FitSettings
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError, LabelError
 from vlbias.images import load_pixels
-from vlbias.labels import group_texts, in_order, label_texts
+from vlbias.labels import group_texts, in_order
 from vlbias.settings import Settings, number
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = ["ADDED", "ArmSettings", "ArmTask", "LabelledFaces", "cell_counts"]
 
 #: Origins of pictures that a set adds to the originals.
 ADDED = ("edited", "sampled", "counterfactual")
-#: Columns that say who is shown, where a dataset has them.
-PERSON_COLUMNS = ("identity", "person")
 
 
 def _fit_settings() -> FitSettings:
@@ -206,7 +204,7 @@ class ArmTask:
         if self.validation is not None:
             return frozenset()
         labels = self._labels(self.train)
-        people = self.people(self.train.select(list(labels.index)))
+        people = people_of(self.train, self.settings.person)
         rng = np.random.default_rng([self.settings.fit.seed, 1])
         chosen: set[str] = set()
         for _, part in labels.groupby(["y", "g"], sort=True):
@@ -214,15 +212,6 @@ class ArmTask:
             count = round(self.settings.validation_share * len(names))
             chosen |= set(rng.permutation(names)[: max(count, int(len(names) > 1))])
         return frozenset(labels.index[people[labels.index].isin(chosen)])
-
-    def people(self, dataset: FaceDataset) -> pd.Series:
-        """Who is in each face, by id; where no column says it, each face is another person."""
-        table = dataset.table
-        named = [self.settings.person] if self.settings.person else [c for c in PERSON_COLUMNS if c in table.columns]
-        if not named:
-            return pd.Series(table.index, index=table.index, dtype=object)
-        texts = label_texts(dataset.column(named[0]))
-        return texts.where(texts.notna(), pd.Series(table.index, index=table.index, dtype=object))
 
     @cached_property
     def faces(self) -> LabelledFaces:
