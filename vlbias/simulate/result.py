@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -149,10 +149,10 @@ class SimulationResult(Shown):
         Raises:
             PlanError: not all runs of the curve are finished. UnknownNameError: no such metric.
         """
-        curve = self._curve(metric, focal, fill, mode)
+        curve = self._curve(focal, metric, fill, mode)
         return curve.true_shares[0], curve.points, curve.resampled
 
-    def _curve(self, metric: str, focal: str, fill: str | None = None, mode: str | None = None) -> _Curve:
+    def _curve(self, focal: str, metric: str, fill: str | None = None, mode: str | None = None) -> _Curve:
         runs = self.plan.runs
         chosen = runs[(runs["focal"] == focal) & (runs["mode"] == (mode or self.plan.settings.modes[0]))]
         shares = sorted(chosen["share"].unique())
@@ -180,48 +180,46 @@ class SimulationResult(Shown):
         )
 
     def contrast(
-        self, metric: str, focal: str, what: str, *, fill: str | None = None, mode: str | None = None
+        self, metric: str, focal: str | Sequence[str], what: str, *, fill: str | None = None, mode: str | None = None
     ) -> Contrast:
         """The ``"slope"`` of a curve over the share, or its ``"gain"`` M(1/K) - M(smallest share).
 
-        "add" is taken against "control" where the plan has both, so that what more images alone do is taken off. Where
-        group labels are estimated, a slope is that over the true share: true shares of several groups move along each
-        curve, and the curves of all focal groups are weighted so that they move as the plan has it.
+        Of several focal groups it is the mean. "add" is taken against "control" where the plan has both, so that what
+        more images alone do is taken off. Where group labels are estimated, a slope is that over the true share: true
+        shares of several groups move along each curve, and the curves of all focal groups are weighted so that they
+        move as the plan has it.
         """
-        if what not in ("slope", "gain"):
-            raise unknown("contrast", what, ["slope", "gain"])
-        if what == "slope":
-            return self._slope(self._against_control, metric, focal, fill, mode)
-        curve = self._against_control(metric, focal, fill, mode)
-        weights = gain_weights(curve.true_shares, len(self.plan.groups))
-        return contrast(curve.points, curve.resampled, weights, level=self.level)
+        ways = {"slope": self._slope, "gain": self._gain}
+        if what not in ways:
+            raise unknown("contrast", what, ways)
+        names = [focal] if isinstance(focal, str) else list(focal)
+        parts = [part for name in names for part in ways[what](self._against_control, name, metric, fill, mode)]
+        return _weighted(parts, len(names), self.level)
 
-    def _against_control(self, metric: str, focal: str, fill: str | None, mode: str | None) -> _Curve:
+    def _against_control(self, focal: str, metric: str, fill: str | None, mode: str | None) -> _Curve:
         """A curve; of "add" what is more than in "control" where the plan has both."""
         modes = self.plan.settings.modes
         mode = mode or modes[0]
-        curve = self._curve(metric, focal, fill, mode)
+        curve = self._curve(focal, metric, fill, mode)
         if mode != "add" or "control" not in modes:
             return curve
         real = next((name for name in self.fills if f"{name}|{self.plan.runs.index[0]}" in self.records), self.fills[0])
-        return curve.minus(self._curve(metric, focal, real, "control"))
+        return curve.minus(self._curve(focal, metric, real, "control"))
 
-    def _slope(
-        self, curve_of: Callable[..., _Curve], metric: str, focal: str, fill: str | None, mode: str | None
-    ) -> Contrast:
-        curve = curve_of(metric, focal, fill, mode)
+    def _gain(self, curve_of: Callable[..., _Curve], focal: str, *how: str | None) -> list[_Part]:
+        curve = curve_of(focal, *how)
+        return [(curve, gain_weights(curve.true_shares, len(self.plan.groups)))]
+
+    def _slope(self, curve_of: Callable[..., _Curve], focal: str, *how: str | None) -> list[_Part]:
+        curve = curve_of(focal, *how)
         weights = slope_weights(curve.shares)
         if not self._unmixing.of_train:
-            return contrast(curve.points, curve.resampled, weights, level=self.level)
+            return [(curve, weights)]
         focals = [name for name in dict.fromkeys(self.plan.runs["focal"]) if name]
-        curves = [curve if name == focal else curve_of(metric, name, fill, mode) for name in focals]
+        curves = [curve if name == focal else curve_of(name, *how) for name in focals]
         moved = np.stack([weights @ one.true for one in curves], axis=1)  # (1 + b, curves, k)
         parts = mixture(weights @ curve.labelled, moved, focals.index(focal), self.plan.groups.index(focal))
-        points, resampled = (
-            np.concatenate([getattr(one, name) for one in curves], axis=-1) for name in ("points", "resampled")
-        )
-        each = (parts[..., None] * weights).reshape(len(parts), -1)
-        return contrast(points, resampled, each, level=self.level)
+        return [(one, part[:, None] * weights) for one, part in zip(curves, parts.T, strict=True)]
 
     # -- what it means -------------------------------------------------------------------------------------------------
 
@@ -272,7 +270,7 @@ class SimulationResult(Shown):
         metric, runs = f"f1[{focal}]", self.plan.runs
         chosen = runs[(runs["focal"] == focal) & (runs["mode"] == self.plan.settings.modes[0]) & (runs["repeat"] == 0)]
         sizes = chosen.sort_values("share")["n"].to_numpy(float)
-        of_real, of_edits = (self._curve(metric, focal, name) for name in (real, fill))
+        of_real, of_edits = (self._curve(focal, metric, name) for name in (real, fill))
         added = [sizes * one.true_shares[0] for one in (of_real, of_edits)]
         of_points = of_real.points, of_edits.points
         (real_counts, edited_counts) = (counts - counts[0] for counts in added)
@@ -321,7 +319,10 @@ class SimulationResult(Shown):
             label = fill if mode == "substitute" else f"{fill}, {mode}"
             names = {name: f"f1[{name}]" if metric == "own_f1" else metric for name in focal}
             points = {name: self.points(names[name], name, fill=fill, mode=mode) for name in focal}
-            slopes = {name: self._slope(self._curve, names[name], name, fill, mode) for name in focal}
+            slopes = {
+                name: _weighted(self._slope(self._curve, name, names[name], fill, mode), 1, self.level)
+                for name in focal
+            }
             p_values = holm({name: slope.p_either for name, slope in slopes.items()})
             for name, (shares, values, resampled) in points.items():
                 away = np.eye(len(shares)) - 1 / len(shares)
@@ -362,6 +363,19 @@ class _Curve:
             labelled=self.labelled - other.labelled,
             true=self.true - other.true,
         )
+
+
+#: A curve and the weights of its points, (s,) or (1 + b, s).
+_Part: TypeAlias = tuple[_Curve, np.ndarray]
+
+
+def _weighted(parts: Sequence[_Part], num: int, level: float) -> Contrast:
+    """The contrast of all parts together, divided by ``num``."""
+    points, resampled = (
+        np.concatenate([getattr(one, name) for one, _ in parts], -1) for name in ("points", "resampled")
+    )
+    each = [np.broadcast_to(weights, (1 + len(resampled), len(one.shares))) for one, weights in parts]
+    return contrast(points, resampled, np.concatenate(each, axis=-1) / num, level=level)
 
 
 @dataclass(frozen=True)
