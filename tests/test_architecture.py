@@ -24,7 +24,7 @@ ROWS = [
     ["arguments", "attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints"],
-    ["images", "optim", "runstore", "iresnet"],
+    ["images", "optim", "runstore", "iresnet", "engine"],
     ["alignment", "classify", "provenance"],
     ["originals", "networks"],
     ["world"],
@@ -58,6 +58,7 @@ HOMES = {
     "c2pa": {"provenance"},
     "onnx": {"networks"},
     "onnxruntime": {"networks"},
+    "ray": {"engine"},
 }
 
 #: Libraries whose package has another name; the installed ones say it themselves.

@@ -31,6 +31,7 @@ def read_editor(
     device: str | torch.device | None = None,
 ) -> Renderer:
     """Load an editor's networks; the arguments and errors are those of ``Editor.from_pretrained``."""
+    source = {"name_or_path": name_or_path, "paths": paths, "clip": clip, "device": device}
     device = device_of(device)
     place = find_checkpoint(name_or_path)
     info: dict[str, object] = {"name": place.stem}
@@ -45,7 +46,7 @@ def read_editor(
         if clip is None and (place / "clip").is_dir():
             clip = place / "clip"
     path_set, probes = _load_paths(paths)
-    return Renderer(
+    renderer = Renderer(
         diffae.to(device),
         clip=load_clip(clip, device=device) if isinstance(clip, str | Path) else clip or None,
         paths=None if path_set is None else path_set.to(device),
@@ -53,6 +54,8 @@ def read_editor(
         settings=settings,
         info=info,
     )
+    renderer.source = None if isinstance(clip, Clip) else source
+    return renderer
 
 
 def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "UnknownNameError",
     "UnsafeCheckpointError",
     "VlbiasError",
+    "WorkerError",
     "unknown",
 ]
 
@@ -110,6 +111,10 @@ class OutOfRangeWarning(UserWarning):
 
 class TrainingError(VlbiasError, RuntimeError):
     """Training cannot go on (NaN loss, state of another run, too little data)."""
+
+
+class WorkerError(VlbiasError, RuntimeError):
+    """A process that does a part of the work died again and again, or met an error that is nobody's."""
 
 
 def unknown(kind: str, name: str, available: Iterable[str], where: str = "") -> UnknownNameError:

@@ -147,6 +147,8 @@ class Renderer(Backend):
         self.attributes = [] if paths is None else list(paths.names)
         known = {} if probes is None else dict(probes.dipoles)
         self.dipoles: dict[str, Dipole] = known | ({} if paths is None else dict(paths.dipoles))
+        #: Keywords that ``vlbias.editor_folder.read_editor`` opened it with; ``None`` where it was put together.
+        self.source: Mapping[str, object] | None = None
         self.evaluations = 0
         self.adds_difference = self.settings.method == "difference"
         self.evaluations_to_render = self.settings.edit_steps if self.adds_difference else self.settings.decode_steps
@@ -158,7 +160,7 @@ class Renderer(Backend):
         self, *, paths: PathSet | None = None, probes: Probes | None = None, settings: RenderSettings | None = None
     ) -> Renderer:
         """The same networks with other paths, probes or settings; ``None`` keeps what is there."""
-        return Renderer(
+        other = Renderer(
             self.diffae,
             clip=self.clip,
             paths=paths or self.paths,
@@ -166,6 +168,8 @@ class Renderer(Backend):
             settings=settings or self.settings,
             info=self.info,
         )
+        other.source = self.source if paths is None and probes is None else None
+        return other
 
     @checked_call
     def at_quality(self, quality: Quality) -> Renderer:

@@ -29,6 +29,7 @@ from vlbias.balance.task import Task
 from vlbias.balance.traces import leak_settings
 from vlbias.data import FaceDataset
 from vlbias.editor import Editor
+from vlbias.engine import Engine
 from vlbias.errors import ConfigError, PlanError
 from vlbias.settings import with_changes
 from vlbias.shown import Glance, Shown
@@ -267,6 +268,7 @@ class Balancer(Shown):
         *,
         shard: tuple[int, int] | None = None,
         originals: str = "copy",
+        engine: Engine | None = None,
         show_progress: bool = True,
         review: Review | str | PathLike[str] | None = None,
     ) -> Result:
@@ -281,6 +283,9 @@ class Balancer(Shown):
             originals: ``copy`` them without private metadata, the pixels untouched; ``exact`` copies, metadata
                 included; ``link`` to them; ``omit``; ``resize`` to the editor's size, which goes with
                 ``size="editor"``.
+            engine: who works, such as ``Engine(workers=4)`` or ``Engine(kind="ray")``; ``None`` for the GPUs of this
+                machine, or this process. Workers change no byte of the result where each has as many threads as a run
+                in one process.
             show_progress: whether a line on stderr tells how far it is.
             review: a ``review.csv``, or a :class:`Review` with another rule: its refused edits leave, those of a
                 finished run as well, and the next donors take their places. ``None`` leaves it at the last review.
@@ -288,8 +293,9 @@ class Balancer(Shown):
         Raises:
             OutputError: the folder holds something else, or cannot be written; finished chunks are kept.
             PlanError: the scorers cannot read the attributes in this dataset.
-            ConfigError: ``shard`` or ``originals`` out of range.
+            ConfigError: ``shard`` or ``originals`` out of range, or the job cannot be sent to workers.
             DatasetError: ``review`` is no review of this run.
+            WorkerError: workers died one after another.
         """
         if originals not in ORIGINALS:
             raise ConfigError(f"`originals` must be one of {', '.join(ORIGINALS)}; got {originals!r}.")
@@ -305,7 +311,14 @@ class Balancer(Shown):
         if review is not None and not isinstance(review, Review):
             review = Review.read(review)
         return Run(
-            task, plan, out_dir, originals=originals, shard=shard, show_progress=show_progress, review=review
+            task,
+            plan,
+            out_dir,
+            originals=originals,
+            shard=shard,
+            engine=engine or Engine(),
+            show_progress=show_progress,
+            review=review,
         ).go()
 
     def _task(self, faces: FaceDataset | None) -> Task:

@@ -10,9 +10,10 @@ import numpy as np
 
 from vlbias.balance.calibration import calibrated_scorers
 from vlbias.balance.chunk import run_chunk
+from vlbias.balance.chunk_work import job_of
 from vlbias.balance.plan import Plan
 from vlbias.balance.round_trip import evaluations_of, trips_of
-from vlbias.balance.run import check_can_read, job_of
+from vlbias.balance.run import check_can_read
 from vlbias.balance.task import Task
 from vlbias.progress import track
 
@@ -39,7 +40,7 @@ def priced_by_pilot(task: Task, plan: Plan, num_edits: int, *, show_progress: bo
     rows: list[dict[str, Any]] = plan.table.iloc[chosen].to_dict("records")  # type: ignore[assignment]
     check_can_read(task)
     scorers = calibrated_scorers(task)
-    job = job_of(task, plan, scorers)
+    job = job_of(task, plan.groups, scorers)
     evaluations, seconds = [], []
     with track(len(rows), "trying some edits", "edits", show=show_progress) as bar:
         # a group of every so many rows, so that each is spread over the plan

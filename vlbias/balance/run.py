@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,25 +17,28 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
+import torch
 
 from vlbias.balance.attempt import ChunkResult, Job
 from vlbias.balance.calibration import Scorers, calibrated_scorers
 from vlbias.balance.chunk import run_chunk
+from vlbias.balance.chunk_work import Chunk, ChunkWork, Counts, do_chunk, job_of, turned_down
 from vlbias.balance.export import assemble, table_bytes, write_report
-from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_name, identity_scorer
+from vlbias.balance.identity import identity_name
 from vlbias.balance.layout import check_classes
 from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.refusals import AskedReview, FinishedChunk, Refusal, after_review, locate
 from vlbias.balance.review import Review
-from vlbias.balance.round_trip import run_trips, trips_of
+from vlbias.balance.round_trip import trips_of
 from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
 from vlbias.balance.task import Task
 from vlbias.balance.traces import measured, needs_measuring, summary_lines
-from vlbias.balance.verification import Reason, enough
+from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import read_metadata
+from vlbias.engine import Engine, run_pieces
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import read_json, sha256_file, writing
 from vlbias.networks import FaceNetwork
@@ -43,7 +46,7 @@ from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
 from vlbias.version import __version__
 
-__all__ = ["Result", "Run", "check_can_read", "job_of"]
+__all__ = ["Result", "Run", "check_can_read"]
 
 
 def check_can_read(task: Task) -> None:
@@ -53,28 +56,6 @@ def check_can_read(task: Task) -> None:
             f"Editor '{task.backend.name}' has no CLIP to read edits with. Load it with clip=..., or give "
             f"`scorers` for {', '.join(task.columns)}."
         )
-
-
-def job_of(task: Task, plan: Plan, scorers: Scorers) -> Job:
-    """What every chunk of a run shares, once the scorers are calibrated."""
-    scale = scorers.identity or IdentityScale(LatentIdentity((), 1.0))
-    return Job(
-        backend=task.backend,
-        faces=task.faces,
-        groups=plan.groups,
-        poles=task.poles,
-        target=scorers.attributes[0],
-        protected=scorers.attributes[1:],
-        identity=identity_scorer(task.backend, task.identity, scale),
-        identity_scale=scale,
-        identity_sees_pictures=task.identity != "latent",
-        checks=task.settings.checks,
-        seed=task.seed,
-        prior_steps=task.settings.prior_steps,
-        keep_pairs=task.settings.keep_pairs,
-        size=task.settings.size,
-        calibration_evaluations=scorers.unet_evaluations,
-    )
 
 
 #: Rows of a plan, or records of what was tried.
@@ -131,26 +112,6 @@ class Result(Shown):
         return "\n".join(map(printable, lines))
 
 
-@dataclass(frozen=True)
-class Work:
-    """A chunk that is to be done.
-
-    Attributes:
-        run: does it.
-        rows: the faces in it, as rows of a plan.
-        unit: what they are: "edits" or "originals".
-    """
-
-    run: Callable[[], ChunkResult]
-    rows: Sequence[Mapping[str, Any]]
-    unit: str
-
-    @property
-    def size(self) -> int:
-        """Faces in it."""
-        return len(self.rows)
-
-
 class Run:
     """One plan carried out in one folder.
 
@@ -160,6 +121,7 @@ class Run:
         out_dir: the output folder: new, empty, or of this same job.
         originals: what happens to the pictures that are not edited.
         shard: (i, n) for the chunks i, i+n, ...; ``None`` for all.
+        engine: who does them.
         show_progress: whether a line on stderr tells how far it is.
         review: which edits people refused; ``None`` leaves it at the last review.
 
@@ -177,6 +139,7 @@ class Run:
         *,
         originals: str,
         shard: tuple[int, int] | None,
+        engine: Engine,
         show_progress: bool,
         review: Review | None = None,
     ):
@@ -187,6 +150,7 @@ class Run:
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
         check_classes(task.settings.layout, faces, task.target)
         self.task, self.plan, self.originals, self.show_progress = task, plan, originals, show_progress
+        self.engine = engine
         self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
         is_new = review is not None and review.digest != self._asked().digest
         if faces is not None and task.settings.pseudonymise:
@@ -204,9 +168,9 @@ class Run:
             return self._finished()
         self._check_space()
         job = self._job()
-        work = dict(enumerate(self._work(job)))
+        work = {chunk.number: chunk for chunk in self._chunks(job)}
         mine = {number: item for number, item in work.items() if number % step == first}
-        self._run_chunks(mine)
+        self._run_chunks(job, list(mine.values()))
         self._reviewed(job, mine, make=True)
         chunks = self._reviewed(job, work, make=False)
         trips = {number: item for number, item in work.items() if number >= self.plan.num_chunks}
@@ -221,7 +185,7 @@ class Run:
             except LostPictureError as lost:
                 self.folder.drop_chunk(lost.chunk)
                 number = int(str(lost.chunk).partition("-")[0])
-                self._run_chunks({number: work[number]})
+                self._run_chunks(job, [work[number]])
                 chunks = self._reviewed(job, work, make=True)
         self.folder.finish()
         forget_key(self.folder)
@@ -271,7 +235,7 @@ class Run:
             self.folder.check_finished()
         self.folder.open_again(asked.to_dict())
 
-    def _reviewed(self, job: Job, work: Mapping[int, Work], *, make: bool) -> list[FinishedChunk]:
+    def _reviewed(self, job: Job, work: Mapping[int, Chunk], *, make: bool) -> list[FinishedChunk]:
         """Finished chunks of the plan, as far as nothing is to be made first."""
         chunks = {number: item for number, item in work.items() if item.unit == "edits"}
         total = len(self.asked.refusals) if make else 0
@@ -292,41 +256,51 @@ class Run:
 
     # -- chunks -------------------------------------------------------------------------------------------------------
 
-    def _work(self, job: Job) -> list[Work]:
+    def _chunks(self, job: Job) -> list[Chunk]:
         """All chunks: those of the plan, then those of the originals that pass through the editor."""
-        chunks: list[list[dict[str, Any]]] = [[] for _ in range(self.plan.num_chunks)]
+        edits: list[list[dict[str, Any]]] = [[] for _ in range(self.plan.num_chunks)]
         for row in self.plan.table.to_dict("records"):
-            chunks[int(row["chunk"])].append({str(name): value for name, value in row.items()})
-        work = [Work(partial(run_chunk, job, rows), rows, "edits") for rows in chunks]
+            edits[int(row["chunk"])].append({str(name): value for name, value in row.items()})
         trips = []
         if self.task.settings.round_trip and self.task.faces is not None:
             trips = trips_of(self.task.faces.table, self.plan, job.poles, self.task.settings.chunk_size)
-        return work + [Work(partial(run_trips, job, rows), rows, "originals") for rows in trips]
+        units = ["edits"] * len(edits) + ["originals"] * len(trips)
+        return [Chunk(number, unit, rows) for number, (unit, rows) in enumerate(zip(units, edits + trips, strict=True))]
 
-    def _run_chunks(self, work: Mapping[int, Work]) -> None:
+    def _run_chunks(self, job: Job, chunks: Sequence[Chunk]) -> None:
         for unit in ("edits", "originals"):
-            part = {number: item for number, item in work.items() if item.unit == unit}
-            if any(not self.folder.has_chunk(number, item.rows) for number, item in part.items()):
-                self._run_alike(part, unit)
+            self._run_alike(job, [chunk for chunk in chunks if chunk.unit == unit], unit)
 
-    def _run_alike(self, work: Mapping[int, Work], unit: str) -> None:
+    def _run_alike(self, job: Job, chunks: Sequence[Chunk], unit: str) -> None:
         """Do the chunks of one kind that are not done."""
         kept = rejected = resumed = 0
-        for number, item in work.items():
-            if self.folder.has_chunk(number, item.rows):
-                values = self.folder.read_chunk(number)
-                kept, rejected = kept + len(values["kept"]), rejected + _turned_down(values["rejected"])
-                resumed += item.size
-        total = sum(item.size for item in work.values())
-        with track(total, "balancing", unit, show=self.show_progress) as bar:
+        missing = []
+        for chunk in chunks:
+            if not self.folder.has_chunk(chunk.number, chunk.rows):
+                missing.append(chunk)
+                continue
+            values = self.folder.read_chunk(chunk.number)
+            kept, rejected = kept + len(values["kept"]), rejected + turned_down(values["rejected"])
+            resumed += len(chunk.rows)
+        if not missing:
+            return
+        with track(sum(len(chunk.rows) for chunk in chunks), "balancing", unit, show=self.show_progress) as bar:
             bar.resume_at(resumed)
-            for number, item in work.items():
-                if self.folder.has_chunk(number, item.rows):
-                    continue
-                result = item.run()
-                self.folder.commit_chunk(number, result)
-                kept, rejected = kept + len(result.kept), rejected + _turned_down(result.rejected)
-                bar.update(item.size, kept=kept, rejected=rejected)
+            for chunk, (more_kept, more_rejected) in self._done(job, missing):
+                kept, rejected = kept + more_kept, rejected + more_rejected
+                bar.update(len(chunk.rows), kept=kept, rejected=rejected)
+
+    def _done(self, job: Job, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Counts]]:
+        """Chunks as they are done, here or by workers."""
+        num_gpus = torch.cuda.device_count() if self.task.backend.device.type == "cuda" else 0
+        if self.engine.is_this_process(num_gpus):
+            for chunk in chunks:
+                if not self.folder.has_chunk(chunk.number, chunk.rows):  # another shard may have done it meanwhile
+                    yield chunk, do_chunk(self.folder, job, chunk)
+            return
+        work = ChunkWork.of(self.task, self.plan.groups, self.folder)
+        for place, counts in run_pieces(self.engine, work, chunks, num_gpus=num_gpus):
+            yield chunks[place], counts
 
     # -- scorers ------------------------------------------------------------------------------------------------------
 
@@ -339,7 +313,7 @@ class Run:
             if not self.folder.has("scorers.json"):
                 self.folder.first_wins("scorers.json", calibrated_scorers(self.task).to_dict())
             scorers = self._read_scorers()
-        return job_of(self.task, self.plan, scorers)
+        return job_of(self.task, self.plan.groups, scorers)
 
     def _read_scorers(self) -> Scorers:
         values = self.folder.read("scorers.json")
@@ -490,11 +464,6 @@ class Run:
                 f"{run.out} has {free:.1f} MB free, the dataset needs about {plan.cost.megabytes:.1f} MB. Free some "
                 "space or give a folder on another disk."
             )
-
-
-def _turned_down(records: Sequence[Mapping[str, Any]]) -> int:
-    """Tries among what a chunk rejected; a place that no donor filled is no try, as in the report."""
-    return sum(record["reason"] != Reason.NO_DONOR_LEFT for record in records)
 
 
 def _shard(shard: tuple[int, int] | None) -> tuple[int, int]:

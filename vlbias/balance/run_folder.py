@@ -76,7 +76,7 @@ class RunFolder:
     """
 
     def __init__(self, out_dir: str | os.PathLike[str], job: Mapping[str, object], *, links: bool = False):
-        self.out = Path(out_dir)
+        self.out, self.links = Path(out_dir), links
         self.state = self.out / STATE
         _refuse_others(self.out)
         refuse_links(self.out, allowed=lambda path: links and path.parent.parent == self.out != path.parent)

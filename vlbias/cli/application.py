@@ -95,8 +95,8 @@ def _root(
     pass
 
 
-#: What a page does not repeat: it would write elsewhere, or do a part.
-_UNREPEATED = frozenset({"overwrite", "shard", "dry_run"})
+#: What a page does not repeat: it would write elsewhere, do a part, or says who worked.
+_UNREPEATED = frozenset({"overwrite", "shard", "dry_run", "engine", "workers", "cores", "address", "storage"})
 
 
 def typed_command(out: str = "out") -> str:

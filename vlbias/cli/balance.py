@@ -80,6 +80,13 @@ class ReviewRule(StrEnum):
     majority = "majority"
 
 
+class EngineKind(StrEnum):
+    """Who does the chunks."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Originals(StrEnum):
     """What happens to the pictures that are not edited."""
 
@@ -112,6 +119,7 @@ Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected 
          vlbias balance photos/ out/whole --target sex --protected older --poles older:age=no,yes --align
          vlbias balance photos/ out/both --target sex --protected skin,age_group --to mean --splits train,val
          vlbias balance prior:400 out/new --target smile --protected skin
+         vlbias balance faces/ /shared/out --target sex --protected skin --engine ray --address auto
          vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --review"""
 )
 def balance(
@@ -244,6 +252,21 @@ def balance(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do part I of N (1/4 ... 4/4); parts may run at once.")
     ] = None,
+    engine: Annotated[
+        EngineKind,
+        typer.Option(help="Work in processes of this machine, or on a Ray cluster (pip install 'vlbias[ray]')."),
+    ] = EngineKind.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Workers at once; else one a GPU, or one that uses all processors."),
+    ] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processors of each worker; else a fair share.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="auto|HOST:PORT", help="With --engine ray: a running cluster; else one is started here."),
+    ] = None,
     chunk_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Edits computed and saved together; a kill loses at most as many.")
     ] = 32,
@@ -288,8 +311,12 @@ def balance(
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
     from vlbias.balance import Balancer, Review
     from vlbias.balance.review import REVIEW_FILE
+    from vlbias.engine import Engine
     from vlbias.leak import LeakSettings
 
+    if address is not None and engine is not EngineKind.ray:
+        raise typer.BadParameter("is that of a Ray cluster: add --engine ray", param_hint="--address")
+    machines = Engine(kind=engine.value, workers=workers, cores=cores, address=address)
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
     if wishes and num_images is not None:
         raise typer.BadParameter("fills a column of a dataset, and prior:N has none", param_hint="--label")
@@ -347,7 +374,7 @@ def balance(
     if keep_metadata and originals not in (Originals.copy, Originals.exact):
         raise typer.BadParameter(f"goes with --originals copy, not {originals.value}", param_hint="--keep-metadata")
     kept = Originals.exact if keep_metadata else originals
-    result = balancer.run(faces, plan, out, shard=part, originals=kept.value, review=decided)
+    result = balancer.run(faces, plan, out, shard=part, originals=kept.value, engine=machines, review=decided)
     if result.complete:
         from vlbias import report
         from vlbias.labelling import write_reports

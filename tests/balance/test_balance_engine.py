@@ -1,0 +1,73 @@
+"""Chunks in other processes, here or on a Ray cluster, one of them killed: the bytes of a run in one process."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from test_balance_resume import tree
+
+from vlbias.balance import Balancer
+from vlbias.engine import Engine
+from vlbias.engine.cluster import connected
+from vlbias.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """One cluster for all tests; it listens to this machine alone."""
+    if find_spec("ray") is None:
+        pytest.skip("needs the extra `ray`")
+    with connected(Engine(kind="ray", workers=2)) as ray:
+        yield ray
+
+
+def balance(editor, faces, out, engine=None, **options):
+    balancer = Balancer(editor, target="smile", protected="skin", chunk_size=5, seed=3, **options)
+    return balancer.run(faces, balancer.plan(faces), out, engine=engine, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, faces, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    balance(tiny.TinyEditor(leak=0.12), faces, out)
+    return tree(out)
+
+
+def test_processes_give_the_same_bytes_where_one_is_killed(tiny, faces, whole, tmp_path):
+    marker = tmp_path / "killed"
+    result = balance(tiny.MortalEditor(marker, leak=0.12), faces, tmp_path / "out", Engine(workers=2))
+    assert result.complete and marker.exists() and tree(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cluster_gives_the_same_bytes(ray, tiny, faces, whole, tmp_path, workers):
+    """With two workers, one of them is killed on the way."""
+    marker = tmp_path / "killed"
+    editor = tiny.MortalEditor(marker, leak=0.12) if workers == 2 else tiny.TinyEditor(leak=0.12)
+    balance(editor, faces, tmp_path / "out", Engine(kind="ray", workers=workers))
+    assert marker.exists() == (workers == 2) and tree(tmp_path / "out") == whole
+
+
+def test_a_cluster_that_is_started_here_listens_to_this_machine_alone(ray):
+    own = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if b"ray" in (link.parents[1] / "cmdline").read_bytes() and os.readlink(link).startswith("socket:"):
+                own.add(os.readlink(link)[len("socket:[") : -1])
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    listening = [words[1] for words in lines if words[3] == "0A" and words[9] in own]
+    assert listening and all("0100007F:" in place for place in listening), listening
+
+
+def test_a_job_that_cannot_be_sent_says_so(tiny, faces, tmp_path):
+    class Local(tiny.TinyEditor):
+        pass
+
+    with pytest.raises(ConfigError, match="cannot be handed to other processes .* work in this process: workers=1"):
+        balance(Local(), faces, tmp_path / "out", Engine(workers=2))

@@ -1,0 +1,54 @@
+"""Which machines do a job, and how much of them a worker gets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from vlbias.errors import ConfigError
+from vlbias.processors import usable_processors
+from vlbias.settings import Settings, number
+
+__all__ = ["Engine", "threads_here"]
+
+
+@dataclass(frozen=True)
+class Engine(Settings):
+    """Who does the pieces of a job.
+
+    Attributes:
+        kind: ``local``, processes of this machine, or ``ray``, actors of a Ray cluster (extra ``ray``).
+        workers: how many work at once. ``None`` for one a GPU; without a GPU, one on this machine (it uses all
+            processors), and as many on a cluster as have room there.
+        cores: processors of each worker; ``None`` shares them out.
+        address: of a running cluster, such as ``auto`` or ``head:6379``; ``None`` starts one on this machine, which
+            listens to this machine alone.
+
+    Raises:
+        ConfigError: a value out of range, or an ``address`` without ``kind="ray"``.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    workers: int | None = number(None, 1, 100_000)
+    cores: int | None = number(None, 1, 4096)
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.address is not None and self.kind != "ray":
+            raise ConfigError("`address` is that of a Ray cluster; it needs kind='ray' (--engine ray).")
+
+    def is_this_process(self, num_gpus: int) -> bool:
+        """Whether nobody but the calling process is to work.
+
+        Args:
+            num_gpus: GPUs of this machine that the job can use.
+        """
+        return self.kind == "local" and (self.workers or max(num_gpus, 1)) == 1
+
+
+def threads_here() -> int:
+    """Threads that this process was given: what ``OMP_NUM_THREADS`` says, else all processors that it may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else usable_processors()
