@@ -235,6 +235,73 @@ def test_a_change_of_colour_is_the_same_in_every_profile(tmp_path, mode):
     assert np.array_equal(np.asarray(original.changed(before, before)), np.asarray(original.stored))
 
 
+def grey_profile() -> bytes:
+    """Grey with a gamma of 1.0: numbers of light, which people see much brighter than they are written."""
+    curve = b"curv\0\0\0\0" + struct.pack(">I", 0)
+    said = b"desc\0\0\0\0" + struct.pack(">I", 3) + b"G1\0" + b"\0" * 81
+    white = b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in (0.9642, 1, 0.8249))
+    tags = ((b"desc", said), (b"wtpt", white), (b"kTRC", curve))
+    table, body = b"", b""
+    for name, data in tags:
+        data += b"\0" * (-len(data) % 4)
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data
+    head = struct.pack(">I4sI4s4s4s6H4s4s", 132 + len(table) + len(body), b"lcms", 0x02400000, b"mntr", b"GRAY",
+                       b"XYZ ", 2020, 1, 1, 0, 0, 0, b"acsp", b"APPL")  # fmt: skip
+    head += b"\0" * 24 + white[8:]
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "suffix", "transparency"),
+    [
+        ("P", ".png", 0),
+        ("P", ".png", None),
+        ("P", ".gif", None),
+        ("RGB", ".png", (1, 2, 3)),
+        ("RGBA", ".png", None),
+        ("RGBA", ".webp", None),
+        ("RGB", ".jpg", None),
+        ("L", ".png", 3),
+        ("L", ".png", None),
+        ("LA", ".png", None),
+        ("L", ".jpg", None),
+    ],
+)
+def test_colours_of_every_mode_are_those_of_the_profile(tmp_path, mode, suffix, transparency, is_edited):
+    """What people see of a copy, changed or not, is what they see of the file: transparent, with a palette, grey."""
+    profile = grey_profile() if mode in ("L", "LA") else display_p3()
+    colour = (150, 150, 150) if mode in ("L", "LA") else (170, 90, 60)
+    picture = Image.new("RGB", (SMALL, SMALL), colour).convert(mode)
+    options = {} if transparency is None else {"transparency": transparency}
+    picture.save(tmp_path / f"a{suffix}", icc_profile=profile, **options)
+    with Image.open(tmp_path / f"a{suffix}") as stored:
+        if not stored.info.get("icc_profile"):
+            pytest.skip("the format keeps no profile")
+    seen = np.asarray(open_image(tmp_path / f"a{suffix}"), float).mean(axis=(0, 1))
+    assert np.abs(seen - colour).max() > 10, "the profile changes what is seen"
+    original = Original.read(tmp_path / f"a{suffix}")
+    assert np.abs(small(original.upright).mean(axis=(0, 1)) - seen).max() < 2
+    raster = original.stored
+    if is_edited:
+        before = small(original.upright)
+        raster = original.changed(before, before + 8.0)
+    (tmp_path / f"b{original.suffix}").write_bytes(original.encode(raster).data)
+    again = np.asarray(open_image(tmp_path / f"b{original.suffix}"), float).mean(axis=(0, 1))
+    # the numbers of a grey picture take the change as they are: its profile makes something else of it
+    assert np.abs(again - seen - 8.0 * is_edited).max() < (3 if mode not in ("L", "LA") else 9)
+
+
+def test_a_crop_is_written_in_the_colours_that_are_seen(tmp_path):
+    Image.new("RGB", (80, 80), (170, 90, 60)).save(tmp_path / "a.jpg", icc_profile=display_p3(), quality=95)
+    original = Original.read(tmp_path / "a.jpg")
+    square = original.cut(centre_square(80, 80, 40))
+    (tmp_path / "b.jpg").write_bytes(square.encode(square.stored).data)
+    one, other = (np.asarray(open_image(tmp_path / name), float).mean(axis=(0, 1)) for name in ("a.jpg", "b.jpg"))
+    assert np.abs(one - other).max() < 3
+
+
 def test_a_profile_travels_along(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     scene().save(tmp_path / "face.jpg", icc_profile=profile)

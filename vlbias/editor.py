@@ -18,10 +18,9 @@ from vlbias.arguments import checked_call
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.editor_folder import read_editor, write_editor
-from vlbias.errors import ConfigError, ImageError, unknown
+from vlbias.errors import ConfigError, unknown
 from vlbias.given import Answer, Given, Images, Pictures, given_faces, given_photos
-from vlbias.images import contact_sheet, to_pil, to_pixels, to_tensor
-from vlbias.originals import Original
+from vlbias.images import contact_sheet, to_pil
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
 from vlbias.rendering import Renderer, RenderSettings
 from vlbias.settings import checked_number
@@ -228,7 +227,8 @@ class Editor(Shown):
         """Move attributes of faces; several at once are composed.
 
         Args:
-            images: a PIL image, a list of them, an array (b, h, w, 3) uint8 or a tensor (b, 3, h, w) in [-1, 1].
+            images: a PIL image, a list of them, an array (b, h, w, 3) uint8 or a tensor (b, 3, h, w) in [-1, 1]; or
+                ``vlbias.originals.Original.read(path)``, to write the result in the format and quality of the file.
                 Faces are expected to fill the picture as in the training crops; for any other photo see ``align``.
             seed: ``None`` keeps each face's own stochastic code (by inversion). A number draws a fresh one from
                 ``seed + i``: another photograph of the edited face.
@@ -270,16 +270,16 @@ class Editor(Shown):
             return self.at_quality(quality).edit(images, **options, **strengths)  # type: ignore[arg-type]
         self._check_strengths(strengths)
         if align:
-            photos = given_photos(images)
-            return cast("Pictures", self._edit_photos(photos, face, detector, seed, strengths, check=check))
-        given = given_faces(images, self.image_size)
+            given = given_photos(images).aligned(detector, face, self.layout)
+        else:
+            given = given_faces(images, self.image_size)
         if check:
             given.check_square()
         x_0 = given.to_tensor(self.image_size).to(self.renderer.device)
         if check and (seed is not None or any(strengths.values())):
-            self.renderer.check_known(x_0, "find the face with align=True (--align), ")
+            self.renderer.check_known(x_0, "" if align else "find the face with align=True (--align), ")
         edited = self._edited(x_0, seed, strengths)
-        return cast("Pictures", given.changed(x_0, edited) if seed is None else given.answer(edited))
+        return cast("Pictures", given.changed(x_0, edited) if seed is None or align else given.answer(edited))
 
     def _edited(self, x_0: torch.Tensor, seed: int | None, strengths: Mapping[str, float]) -> torch.Tensor:
         """Faces (b, 3, h, w) at the editor's size => their edits."""
@@ -292,31 +292,6 @@ class Editor(Shown):
             return self.renderer.edit(x_0, z_sem, moving)
         fresh = self.renderer.noise(range(seed, seed + len(x_0)))
         return self.renderer.decode(self.renderer.walk(z_sem, moving), fresh)
-
-    def _edit_photos(
-        self,
-        given: Given,
-        face: str | int,
-        detector: alignment.FaceDetector | None,
-        seed: int | None,
-        strengths: Mapping[str, float],
-        *,
-        check: bool,
-    ) -> Answer:
-        found = []
-        for number, photo in enumerate(given.pictures, start=1):
-            try:
-                found.append(alignment.align(photo, size=None, detector=detector, face=face, layout=self.layout))
-            except ImageError as error:
-                if len(given.pictures) == 1 and given.kind != "list":
-                    raise
-                raise ImageError(f"photo {number} of {len(given.pictures)}: {error}") from error
-        x_0 = torch.cat([to_tensor(one.crop, self.image_size) for one in found]).to(self.renderer.device)
-        if check and (seed is not None or any(strengths.values())):
-            self.renderer.check_known(x_0)
-        edited = to_pixels(self._edited(x_0, seed, strengths))
-        pairs = zip(found, to_pixels(x_0), edited, strict=True)
-        return given.answer([Original(one.photo).changed(old, new, one.transform) for one, old, new in pairs])
 
     @checked_call
     def strip(

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
+from vlbias.alignment import Aligned, FaceDetector, align
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import to_pil, to_pixels, to_tensor, to_upright_rgb
 from vlbias.originals import Original
 
 __all__ = ["Answer", "Given", "Images", "Pictures", "given_faces", "given_photos"]
 
-#: A picture, several, an array uint8 (b, h, w, 3) or (h, w, 3), or a tensor (b, 3, h, w) in [-1, 1].
-Images = Image.Image | Sequence[Image.Image] | np.ndarray | torch.Tensor
+#: A picture (PIL's, or an ``Original`` that can be written as its file was), several, an array uint8 (b, h, w, 3) or
+#: (h, w, 3), or a tensor (b, 3, h, w) in [-1, 1].
+Images = Image.Image | Original | Sequence[Image.Image] | Sequence[Original] | np.ndarray | torch.Tensor
 #: What is answered in the kind that it was given in.
-Pictures = TypeVar("Pictures", Image.Image, list[Image.Image], np.ndarray, torch.Tensor)
-Answer = Image.Image | list[Image.Image] | np.ndarray | torch.Tensor
+Pictures = TypeVar("Pictures", Image.Image, list[Image.Image], Original, list[Original], np.ndarray, torch.Tensor)
+Answer = Image.Image | list[Image.Image] | Original | list[Original] | np.ndarray | torch.Tensor
 
 
 #: A face crop is about square: shorter by longer edge.
@@ -32,51 +34,78 @@ class Given:
     """What somebody handed over.
 
     Attributes:
-        kind: "picture", "list", "array" (h, w, 3), "arrays" (b, h, w, 3) or "tensor".
-        pictures: upright RGB, one by one and of any sizes; empty for a tensor.
+        kind: "picture", "list", "original", "originals", "array" (h, w, 3), "arrays" (b, h, w, 3) or "tensor".
+        pictures: one by one and of any sizes; empty for a tensor.
         faces: the tensor (b, 3, h, w); ``None`` for any other kind.
+        found: the face of each picture, where it was looked for.
     """
 
     kind: str
-    pictures: tuple[Image.Image, ...] = ()
+    pictures: tuple[Original, ...] = ()
     faces: torch.Tensor | None = None
+    found: tuple[Aligned, ...] | None = None
+
+    def aligned(self, detector: FaceDetector | None, face: str | int, layout: str) -> Given:
+        """The same photographs with the face in each; see :func:`vlbias.alignment.align`.
+
+        Raises:
+            ImageError: a photograph without one usable face; says which of several.
+        """
+        found = []
+        for number, photo in enumerate(self.pictures, start=1):
+            try:
+                found.append(align(photo.upright, size=None, detector=detector, face=face, layout=layout))
+            except ImageError as error:
+                if len(self.pictures) == 1 and self.kind not in ("list", "originals"):
+                    raise
+                raise ImageError(f"photo {number} of {len(self.pictures)}: {error}") from error
+        return replace(self, found=tuple(found))
 
     def check_square(self) -> None:
-        """Refuse pictures that are no face crops by their shape.
+        """Refuse pictures that are no face crops by their shape; photographs in which faces were found are.
 
         Raises:
             ImageError: a picture far from square.
         """
-        for picture in self.pictures:
-            if min(picture.size) < LEAST_RATIO * max(picture.size):
+        for width, height in () if self.found is not None else (picture.size for picture in self.pictures):
+            if min(width, height) < LEAST_RATIO * max(width, height):
                 raise ImageError(
-                    f"a picture of {picture.width}x{picture.height} pixels is no face crop, which is about square. "
+                    f"a picture of {width}x{height} pixels is no face crop, which is about square. "
                     "Find the face in it with align=True (--align), cut it out, or edit its central square with "
                     "check=False (--any-picture)."
                 )
 
     def to_tensor(self, size: int) -> torch.Tensor:
-        """The central square of each at ``size`` pixels: float32 (b, 3, size, size) in [-1, 1]."""
-        return to_tensor(list(self.pictures), size) if self.faces is None else self.faces
+        """The central square of each, or its face, at ``size`` pixels: float32 (b, 3, size, size) in [-1, 1]."""
+        if self.faces is not None:
+            return self.faces
+        if self.found is not None:
+            return torch.cat([to_tensor(one.crop, size) for one in self.found])
+        return torch.cat([to_tensor(picture.upright, size) for picture in self.pictures])
 
-    def answer(self, made: torch.Tensor | list[Image.Image]) -> Answer:
-        """Faces (b, 3, h, w) or pictures, one for each that was given, in the kind that was given."""
-        if self.kind == "tensor" and isinstance(made, torch.Tensor):
+    def answer(self, made: torch.Tensor) -> Answer:
+        """Faces (b, 3, h, w), one for each that was given, in the kind that was given."""
+        if self.kind == "tensor":
             return made
-        return self._in_kind(to_pil(made) if isinstance(made, torch.Tensor) else made)
+        pictures = self.pictures or [Original(Image.new("RGB", (1, 1)))] * len(made)
+        return self._in_kind([one.with_picture(face) for one, face in zip(pictures, to_pil(made), strict=True)])
 
     def changed(self, before: torch.Tensor, after: torch.Tensor) -> Answer:
-        """The pictures in their own sizes, with what an edit changed in their central squares.
+        """The pictures in their own sizes, with what an edit changed in their central squares, or in their faces.
 
         Args:
             before, after: (b, 3, s, s), unedited and edited.
         """
         if self.kind == "tensor":
             return after
-        triples = zip(self.pictures, to_pixels(before), to_pixels(after), strict=True)
-        return self._in_kind([Original(picture).changed(old, new) for picture, old, new in triples])
+        places = [None] * len(self.pictures) if self.found is None else [one.transform for one in self.found]
+        changes = zip(self.pictures, to_pixels(before), to_pixels(after), places, strict=True)
+        return self._in_kind([replace(one, stored=one.changed(old, new, place)) for one, old, new, place in changes])
 
-    def _in_kind(self, pictures: list[Image.Image]) -> Answer:
+    def _in_kind(self, originals: list[Original]) -> Answer:
+        if self.kind.startswith("original"):
+            return originals if self.kind == "originals" else originals[0]
+        pictures = [original.stored for original in originals]
         if self.kind == "picture":
             return pictures[0]
         if self.kind == "array":
@@ -123,24 +152,28 @@ def given_photos(photos: Images) -> Given:
 
 
 def _pictures(images: object) -> Given | None:
-    if isinstance(images, Image.Image):
-        return Given("picture", (to_upright_rgb(images),))
+    if isinstance(images, Image.Image | Original):
+        return Given("picture" if isinstance(images, Image.Image) else "original", (_original(images),))
     if isinstance(images, np.ndarray) and images.ndim in (3, 4) and len(images):
         single = images.ndim == 3
-        return Given("array" if single else "arrays", tuple(map(_upright, images[None] if single else images)))
+        return Given("array" if single else "arrays", tuple(map(_original, images[None] if single else images)))
     items = list(images) if isinstance(images, list | tuple) else []
+    if items and all(isinstance(item, Original) for item in items):
+        return Given("originals", tuple(items))
     if items and all(isinstance(item, Image.Image | np.ndarray) for item in items):
-        return Given("list", tuple(map(_upright, items)))
+        return Given("list", tuple(map(_original, items)))
     return None
 
 
-def _upright(picture: Image.Image | np.ndarray) -> Image.Image:
+def _original(picture: Image.Image | Original | np.ndarray) -> Original:
+    if isinstance(picture, Original):
+        return picture
     if isinstance(picture, Image.Image):
-        return to_upright_rgb(picture)
+        return Original(to_upright_rgb(picture))
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         shape = f"{picture.dtype} {picture.shape}"
         raise ShapeError(f"an array of a picture must be uint8 (h, w, 3), several uint8 (b, h, w, 3); got {shape}.")
-    return Image.fromarray(picture)
+    return Original(Image.fromarray(picture))
 
 
 def _what(images: object) -> str:

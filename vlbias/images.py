@@ -46,6 +46,7 @@ __all__ = [
     "to_tensor",
     "to_uint8",
     "to_upright_rgb",
+    "with_alpha",
 ]
 
 #: File endings that count as pictures in a folder.
@@ -208,8 +209,14 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     stored = image.info.get("icc_profile")
     if not isinstance(stored, bytes) or not 128 <= len(stored) <= MAX_PROFILE_BYTES:
         return image
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert(with_alpha(image) or "RGB")
+    if image.mode == "LA":
+        grey, alpha = image.split()
+        grey.info.update(image.info)
+        seen = _to_srgb(grey).convert("RGB")
+        seen.putalpha(alpha)
+        return seen
     if image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         return image
     wanted = "RGBA" if image.mode == "RGBA" else "RGB"
@@ -224,6 +231,13 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     assert out is not None
     out.info.pop("icc_profile", None)
     return out
+
+
+def with_alpha(image: Image.Image) -> str | None:
+    """The mode that holds a picture's transparency pixel by pixel, in its own colours; ``None`` if it has none."""
+    if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return None
+    return "LA" if image.mode in ("L", "LA", "La") else "RGBA"
 
 
 @dataclass(frozen=True)

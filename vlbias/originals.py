@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, JpegImagePlugin
 
 from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
-from vlbias.images import DECODERS, PNG_LEVEL, colour_space, load_stored, to_upright_rgb
+from vlbias.images import DECODERS, PNG_LEVEL, colour_space, load_stored, to_upright_rgb, with_alpha
 from vlbias.privacy import without_private
 from vlbias.provenance import provenance_of, writing_options, xmp_packet
 
@@ -141,18 +141,24 @@ class Original:
         Args:
             placement: where the square lies in the upright picture.
 
-        Returns:
-            8-bit grey where the whole is grey, else 8-bit RGB; not turned.
-
         Raises:
             ImageError: all of the square lies beyond the picture's edge.
         """
+        return self.with_picture(cut(self.upright, placement))
+
+    def with_picture(self, picture: Image.Image) -> Original:
+        """Another picture, upright and in sRGB, to be written in the same format and quality.
+
+        Returns:
+            8-bit grey where this one is grey, else 8-bit RGB; not turned.
+        """
         mode = "L" if self.stored.mode in _GREY_MODES else "RGB"
         options, notes = dict(self.options), self.notes
-        if mode != self.stored.mode:
+        if mode != self.stored.mode or mode == "L" or colour_space(options.get("icc_profile"), mode) is not None:
             options.pop("icc_profile", None)
+        if mode != self.stored.mode:
             notes = (*notes, f"the crop of a picture of mode {self.stored.mode} is written as {mode}.")
-        return Original(cut(self.upright, placement).convert(mode), self.format, self.suffix, 1, options, notes)
+        return Original(picture.convert(mode), self.format, self.suffix, 1, options, notes)
 
     def changed(self, before: np.ndarray, after: np.ndarray, placement: Similarity | None = None) -> Image.Image:
         """The stored raster with what the edit changed.
@@ -264,9 +270,7 @@ def without_private_metadata(path: str | os.PathLike[str], *, source: str | None
     if source is not None and made:
         made["source"] = source
     text = json.dumps(made, sort_keys=True).encode() if made else None
-    data = without_private(
-        Path(path).read_bytes(), orientation=orientation, provenance=text, xmp=xmp_packet(made)
-    )
+    data = without_private(Path(path).read_bytes(), orientation=orientation, provenance=text, xmp=xmp_packet(made))
     if data is not None:
         return Encoded(data, Path(path).suffix.lower())
     original = Original.read(path)
@@ -311,8 +315,9 @@ def _runs_backwards(orientation: int) -> tuple[bool, bool]:
 
 def _changeable(stored: Image.Image) -> tuple[Image.Image, list[str]]:
     """A raster whose numbers can take a difference, and what had to be given up for it."""
-    if "transparency" in stored.info or stored.mode in ("PA", "La", "RGBa"):
-        return stored.convert("RGBA"), [f"mode {stored.mode} with transparency is written as RGBA."]
+    mode = stored.mode if stored.mode.startswith("I") else with_alpha(stored) or stored.mode
+    if mode != stored.mode:
+        return stored.convert(mode), [f"mode {stored.mode} with transparency is written as {mode}."]
     if stored.mode in _KEPT_MODES:
         return stored, []
     if stored.mode == "1":
@@ -387,8 +392,8 @@ def _orientation(stored: Image.Image) -> int:
 def _writing_options(stored: Image.Image, kind: str, mode: str) -> dict[str, Any]:
     """What makes a copy look like the file itself to somebody who studies files."""
     options: dict[str, Any] = {}
-    # a profile of another number of channels than is written would be a lie
-    if stored.info.get("icc_profile") and mode == stored.mode:
+    # a profile of other colours than are written would be a lie; transparency beside them changes none
+    if stored.info.get("icc_profile") and mode in (stored.mode, with_alpha(stored)):
         options["icc_profile"] = stored.info["icc_profile"]
     if "dpi" in stored.info and kind in ("JPEG", "PNG", "TIFF"):
         options["dpi"] = tuple(float(value) for value in stored.info["dpi"])

@@ -88,6 +88,45 @@ def test_edit_writes_pictures_with_provenance(folder, picture, tmp_path):
     assert metadata["edits"] == "{'age': 1.0, 'skin_tone': -0.5}"
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "options", "kept"),
+    [
+        ("a.jpg", {"quality": 71}, (), "JPEG"),
+        ("a.jpeg", {"quality": 90, "subsampling": 2, "progressive": True}, (), "JPEG"),
+        ("a.jpg", {}, ("--format", "png"), "PNG"),
+        ("a.jpg", {"quality": 71}, ("--seed", "3"), "JPEG"),
+        ("a.webp", {"quality": 60}, (), "WEBP"),
+        ("a.webp", {"lossless": True}, (), "PNG"),
+        ("a.bmp", {}, (), "PNG"),
+        ("a.tif", {}, (), "PNG"),
+        ("a.png", {}, (), "PNG"),
+    ],
+)
+def test_an_edit_of_a_lossy_file_is_written_as_that_file_is(folder, tmp_path, name, written, options, kept):
+    picture = Image.linear_gradient("L").convert("RGB").resize((40, 36))
+    picture.save(tmp_path / name, **written)
+    words = ("edit", tmp_path / name, tmp_path / "out", "--editor", folder, "--age", "1", *options)
+    (file,) = [tmp_path / "out" / line.rsplit("/", 1)[-1] for line in run(*words).splitlines()]
+    assert file.suffix == ((tmp_path / name).suffix if kept != "PNG" else ".png")
+    assert read_provenance(file)["source"] == name
+    with Image.open(file) as edit, Image.open(tmp_path / name) as donor:
+        assert edit.format == kept and edit.size == ((40, 36) if not options or "png" in options else (16, 16))
+        if kept == "JPEG":
+            assert edit.quantization == donor.quantization
+            assert edit.info.get("progressive") == donor.info.get("progressive")
+    first = file.read_bytes()
+    assert run(*words) and file.read_bytes() == first
+
+
+def test_the_same_name_in_two_formats_is_two_edits(folder, tmp_path):
+    picture = Image.linear_gradient("L").convert("RGB").resize((36, 36))
+    for name in ("a.jpg", "a.png"):
+        picture.save(tmp_path / name)
+    words = ("edit", tmp_path / "a.jpg", tmp_path / "a.png", tmp_path / "out", "--editor", folder, "--age", "1")
+    run(*words)
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.jpg", "a.png"]
+
+
 def test_strengths_are_told_from_files():
     files, strengths = _split_strengths(["a.png", "--skin-tone", "-0.5", "out", "--age=1"])
     assert files == ["a.png", "out"] and strengths == {"skin_tone": -0.5, "age": 1.0}
@@ -161,7 +200,7 @@ def test_files_that_are_left_out_are_named(tmp_path):
 
 
 def test_two_pictures_of_one_name_are_refused(folder, picture, tmp_path, monkeypatch, capsys):
-    other = tmp_path / "sub" / "face.jpg"
+    other = tmp_path / "sub" / "face.bmp"
     other.parent.mkdir()
     Image.new("RGB", (16, 16)).save(other)
     error, code = failing(monkeypatch, capsys, "edit", picture, other, tmp_path / "o", "--age", "1", "--editor", folder)

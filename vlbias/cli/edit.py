@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +17,16 @@ from vlbias.files import make_folder, write_file
 from vlbias.shown import printable
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from vlbias.editor import Editor
+    from vlbias.originals import Original
+
+
+class Format(StrEnum):
+    """How edits are written."""
+
+    own = "own"
+    png = "png"
+
 
 AnyPictureOption = Annotated[
     bool, typer.Option("--any-picture", help="Also edit pictures of another kind than the editor was made for.")
@@ -42,18 +50,20 @@ def edit(
     ] = "only",
     any_picture: AnyPictureOption = False,
     quality: QualityOption = Quality.standard,
+    written: Annotated[
+        Format, typer.Option("--format", help="own: JPEG and lossy WebP stay what they are, others become PNG.")
+    ] = Format.own,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Edit pictures: one --ATTRIBUTE STRENGTH for each path of the editor (vlbias paths EDITOR lists them)."""
-    from vlbias.images import open_image
-
     # Typer hands unknown options and their values over among the arguments, in order.
     files, strengths = _split_strengths([*map(str, paths), *context.args])
     if len(files) < 2:
         raise typer.BadParameter("give at least one picture and the output folder", param_hint="IMAGE... OUT")
     choice = _face_of(face)
     *sources, out = map(Path, files)
-    names = _distinct_names(sources)
+    originals = [_to_write(source, written) for source in sources]
+    names = _distinct_names([source.stem + one.suffix for source, one in zip(sources, originals, strict=True)])
     model = open_editor(editor, clip=False)
     if not strengths:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in model.attributes)
@@ -72,22 +82,25 @@ def edit(
         for name, source in zip(names, sources, strict=True)
     }
     claim_pictures(targets, sources, overwrite=overwrite)
-    pictures = [open_image(source) for source in sources]
     settings: dict[str, Any] = {"seed": seed, "check": not any_picture, "quality": quality.value, **strengths}
     if align:
-        edited = [_edit_photo(model, *item, choice, settings) for item in zip(sources, pictures, strict=True)]
+        edited = [_edit_photo(model, *item, choice, settings) for item in zip(sources, originals, strict=True)]
     else:
-        edited = model.edit(pictures, **settings)
-    for (target, provenance), picture in zip(targets.items(), edited, strict=True):
-        _save(picture, target, provenance)
+        edited = model.edit(originals, **settings)
+    for (target, provenance), one in zip(targets.items(), edited, strict=True):
+        write_file(target, one.encode(one.stored, provenance).data)
         typer.echo(printable(target))
 
 
-def _save(picture: Image.Image, target: Path, provenance: dict[str, str]) -> None:
-    """A PNG that says how it was made."""
+def _to_write(source: Path, written: Format) -> Original:
+    """A picture with the format in which its edit is written: its own where that loses something, else PNG."""
     from vlbias.originals import Original
 
-    write_file(target, Original.of_picture(picture).encode(picture, provenance).data)
+    found = Original.read(source)
+    is_lossy = found.format == "JPEG" or (found.format == "WEBP" and not found.options["lossless"])
+    if found.format == "PNG" or (is_lossy and written == Format.own):
+        return found
+    return Original.of_picture(found.upright)
 
 
 def _face_of(text: str) -> int | str:
@@ -99,9 +112,7 @@ def _face_of(text: str) -> int | str:
     raise typer.BadParameter(f"expected only, largest or a number from 0; got '{text}'", param_hint="--face")
 
 
-def _edit_photo(
-    model: Editor, source: Path, photo: Image.Image, face: int | str, settings: dict[str, Any]
-) -> Image.Image:
+def _edit_photo(model: Editor, source: Path, photo: Original, face: int | str, settings: dict[str, Any]) -> Original:
     try:
         return model.edit(photo, align=True, face=face, **settings)
     except ImageError as error:
@@ -126,8 +137,7 @@ def _split_strengths(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     return files, strengths
 
 
-def _distinct_names(sources: list[Path]) -> list[str]:
-    names = [f"{source.stem}.png" for source in sources]
+def _distinct_names(names: list[str]) -> list[str]:
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
         raise ConfigError(f"several pictures would be written as {sorted(doubled)[0]}; rename them or edit them apart.")
@@ -148,6 +158,7 @@ def strip(
 ) -> None:
     """One picture, a path walked: a strip from the negative to the positive pole."""
     from vlbias.images import open_image
+    from vlbias.originals import Original
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"the strip is written as PNG, so OUT must end in .png; got {out}.")
@@ -157,5 +168,6 @@ def strip(
     provenance |= {"steps": str(steps), "reach": f"{reach:g}"}
     claim_pictures({out: provenance}, [image], overwrite=overwrite)
     model = model.at_quality(quality.value)
-    _save(model.strip(open_image(image), path, steps=steps, reach=reach, check=not any_picture), out, provenance)
+    walked = model.strip(open_image(image), path, steps=steps, reach=reach, check=not any_picture)
+    write_file(out, Original.of_picture(walked).encode(walked, provenance).data)
     typer.echo(printable(out))
