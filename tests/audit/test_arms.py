@@ -242,3 +242,64 @@ def test_what_an_arm_lacks_is_said(task, faces, test_set):
         recipe_of("mixup", replace(task, settings=replace(task.settings, fit=replace(TINY, loss="focal"))))
     with pytest.raises(ConfigError, match="must hold one number"):
         audit.ArmSettings(rate_factors=())
+
+
+def compare(faces, test_set, **options):
+    return audit.compare(
+        faces,
+        target="smile",
+        protected="skin",
+        test=test_set,
+        settings=TINY,
+        tune=False,
+        seeds=2,
+        bootstrap=20,
+        show_progress=False,
+        **options,
+    )
+
+
+def test_arms_are_compared_on_the_same_faces(faces, test_set, validation, tmp_path, monkeypatch):
+    donors = [item for item in faces.ids if faces.table.at[item, "skin"] == "light" and faces.table.at[item, "smile"]]
+    options = {
+        "arms": ["erm", "oversample", "edits"],
+        "balanced": edits_of(faces, donors[:6], "dark"),
+        "validation": validation,
+        "cache": tmp_path,
+    }
+    result = compare(faces, test_set, **options)
+    assert list(result.predictions) == ["erm", "oversample", "edits"] and result.seeds == [0, 1]
+    assert result.training["edits"].num_made == 6 and result.training["oversample"].num_images == 46
+    assert result.y_true.tolist() == [int(label) for label in test_set.table["smile"]]
+    values = result.to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values["classifiers"]["edits"]["chosen"]["learning_rate"] == TINY.learning_rate
+    assert values["classifiers"]["oversample"]["arm"] == "faces of short cells are repeated"
+    monkeypatch.setattr("vlbias.audit.arms.fitting.fit", lambda *a, **k: pytest.fail("fitted again"))
+    assert compare(faces, test_set, **options).to_dict() == values
+
+
+def test_bad_comparisons_fail_before_any_training(faces, test_set, monkeypatch):
+    monkeypatch.setattr("vlbias.audit.arms.fitting.fit", lambda *a, **k: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match="nothing to compare with: give the balanced set, or `arms`"):
+        audit.compare(faces, target="smile", protected="skin")
+    with pytest.raises(UnknownNameError, match="Unknown arm 'ermm'"):
+        compare(faces, test_set, arms=["ermm"])
+    with pytest.raises(UnknownNameError, match="positive class"):
+        compare(faces, test_set, arms=["erm"], positive="grin")
+    with pytest.raises(ConfigError, match="Unknown setting 'protocoll'"):
+        compare(faces, test_set, arms=["erm"], protocoll="scratch")
+    with pytest.raises(DatasetError, match="are also in the test set"):
+        compare(faces, in_split(faces, "test"), arms=["erm"])
+    one_cell = test_set.select((test_set.table["smile"] == 1) | (test_set.table["skin"] == "dark"))
+    with pytest.raises(LabelError, match=r"cell \('0', 'light'\) has no item"):
+        compare(faces, one_cell, arms=["erm"])
+
+
+def test_who_is_dominated(faces, test_set):
+    result = compare(faces, test_set, arms=["erm", "oversample", "reweight"], cache=None)
+    right, group = result.y_true, result.group
+    unfair = np.where(group == 0, right, 1 - right)
+    result.predictions.update({"erm": np.stack([unfair] * 2), "oversample": np.stack([right] * 2)})
+    result.predictions["reweight"] = np.stack([1 - right] * 2)
+    assert result.dominated() == {"erm": ["oversample"], "oversample": [], "reweight": ["oversample"]}

@@ -227,3 +227,22 @@ def test_labels_by_a_machine_are_scored_before_the_plan(tmp_path, monkeypatch, c
     assert code == 2 and "expected COLUMN=LABELLER" in error
     error, code = failing(monkeypatch, capsys, *words, "--label", "skin=ita:warm")
     assert code == 1 and "expected an angle in degrees" in error
+
+
+def test_audit_passes_arms_and_their_sets_on(monkeypatch):
+    from vlbias import audit
+
+    seen = {}
+    monkeypatch.setattr(audit, "compare", lambda faces, **options: seen.update(options) or sys.exit(7))
+    words = ["audit", "synthfaces:30", "--target", "smile", "--protected", "skin", "--arms", "erm,more-real"]
+    further = ["--set", "more=synthfaces:20", "--protocol", "fine-tune", "--no-tune"]
+    assert CliRunner().invoke(app, [*words, *further]).exit_code == 7
+    assert seen["arms"] == ["erm", "more-real"] and len(seen["more"]) == 20
+    assert (seen["protocol"], seen["tune"]) == ("fine-tune", False)
+    for wrong, reason in (
+        (["--set", "more"], "NAME=DATASET"),
+        (["--set", "spare=synthfaces:20"], "balanced, prior, amplified"),
+        (["synthfaces:20"], "give one DATASET"),
+    ):
+        result = CliRunner().invoke(app, [*words, *wrong])
+        assert result.exit_code == 2 and reason in " ".join(result.output.split())

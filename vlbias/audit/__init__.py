@@ -2,7 +2,8 @@
 
 ``compare`` is the usual one: the set as it is, the set with edits, and, where the truth is known, the set with true
 counterfactuals (the *oracle*: what perfect edits would have given). Every set gets the same number of optimisation
-steps and the same seeds; edited images are for training, never for testing.
+steps and the same seeds; edited images are for training, never for testing. With ``arms`` it compares ways to train
+(:mod:`vlbias.audit.arms`), each tuned on validation faces.
 """
 
 from vlbias.audit.arms import (
@@ -17,6 +18,7 @@ from vlbias.audit.arms import (
     register_arm,
     run_arm,
 )
+from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
 from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
@@ -35,6 +37,7 @@ __all__ = [
     "TrainingSummary",
     "Trial",
     "compare",
+    "compare_arms",
     "composition",
     "measure",
     "register_arm",

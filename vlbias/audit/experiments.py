@@ -15,6 +15,8 @@ import torch
 
 from vlbias import classify
 from vlbias.arguments import checked_call
+from vlbias.audit.arms import ArmSettings, ArmTask
+from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import labels_of, persons_of, protected_columns
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
@@ -43,13 +45,13 @@ Datasets = FaceDataset | str | os.PathLike[str] | Sequence[Any]
 @checked_call
 def compare(
     baseline: Datasets,
-    balanced: Datasets,
+    balanced: Datasets | None = None,
     *,
     target: str,
     protected: str | Sequence[str],
     test: Datasets | None = None,
     seeds: int | Sequence[int] = 5,
-    oracle: Datasets | None = None,
+    arms: str | Sequence[str] | None = None,
     **options: Any,
 ) -> AuditResult:
     """Train with and without mitigation and compare.
@@ -57,21 +59,83 @@ def compare(
     Args:
         baseline: the dataset as it is; its split "train" is used.
         balanced: the dataset with edits, say the folder that ``vlbias balance`` wrote; its split "train" is used.
-            Where its originals were left out, pass both: ``[faces, "balanced/"]``.
+            Where its originals were left out, pass both: ``[faces, "balanced/"]``. With ``arms`` it is needed by those
+            that edit, and its edits are used, not its originals.
         target: column to predict.
         protected: column, or several whose product makes the groups.
         test: common test set, all its splits; ``None`` for the split "test" of the baseline.
         seeds: number of classifiers for each training set, or their seeds.
-        oracle: the dataset balanced with true counterfactuals, where the truth is known.
-        options: further arguments of :func:`measure`.
+        arms: names of ways to train (:data:`ARMS`), the first of which the others are compared with, or "all"; each is
+            tuned on validation faces: the split "val" of the baseline, or a share of its training faces.
+        options: without ``arms``, ``oracle``, the dataset balanced with true counterfactuals, and further arguments of
+            :func:`measure`. With them ``editor``, the sets ``prior``, ``amplified``, ``round_trip`` and ``more``, a
+            ``validation`` set, the fields of :class:`ArmSettings`, of the classifiers and of the evaluation,
+            ``settings``, ``cache`` and ``show_progress``.
 
     Raises:
+        ConfigError: neither a balanced set nor arms.
         As :func:`measure`.
     """
+    columns = protected_columns(target, protected)
+    if arms is not None:
+        return _compare_arms(baseline, balanced, target, columns, test, _seeds(seeds), arms, options)
+    if balanced is None:
+        raise ConfigError("there is nothing to compare with: give the balanced set, or `arms`.")
     sets = {"baseline": baseline, "balanced": balanced}
+    oracle = options.pop("oracle", None)
     if oracle is not None:
         sets["oracle"] = oracle
     return measure(sets, target=target, protected=protected, test=test, seeds=seeds, **options)
+
+
+#: Sets that arms can take beside the balanced one.
+SETS = ("prior", "amplified", "round_trip", "more")
+
+
+def _compare_arms(
+    baseline: Datasets,
+    balanced: Datasets | None,
+    target: str,
+    columns: list[str],
+    test: Datasets | None,
+    seeds: list[int],
+    arms: str | Sequence[str],
+    options: dict[str, Any],
+) -> AuditResult:
+    given = {"balanced": balanced} | {name: options.pop(name, None) for name in SETS}
+    faces = _open(baseline, "baseline")
+    sets = {name: _open(value, name) for name, value in given.items() if value is not None}
+    tested, _ = _test_set(test, {"baseline": faces} | sets, target, columns)
+    validation = options.pop("validation", None)
+    if validation is None and "val" in set(faces.table["split"]):
+        validation = faces.split("val")
+    rest = {name: options.pop(name) for name in ("editor", "cache", "show_progress") if name in options}
+    ours = {field.name for field in fields(ArmSettings)} - {"fit"}
+    how = {name: options.pop(name) for name in list(options) if name in ours}
+    evaluation, fit_settings = _split_settings(options.pop("settings", None), options)
+    task = ArmTask(
+        _training_split(faces, "baseline"),
+        tested,
+        target,
+        columns,
+        None if validation is None else _open(validation, "validation"),
+        sets,
+        rest.pop("editor", None),
+        ArmSettings(fit=fit_settings, **how),
+    )
+    for name, seen in (("baseline", task.faces), ("validation", task.validation_faces)):
+        _refuse_overlap(name, seen.images, set(_digests(task.test_faces.images)))
+    return compare_arms(task, arms, seeds=seeds, evaluation=evaluation, **rest)
+
+
+def _refuse_overlap(name: str, images: torch.Tensor, tested: set[bytes]) -> int:
+    """How many pictures are also in the test set; more than a few are an error."""
+    overlap = sum(digest in tested for digest in _digests(images))
+    if overlap > MAX_OVERLAP * len(tested):
+        raise DatasetError(
+            f"{overlap} training images of '{name}' are also in the test set. Give a `test` set apart from it."
+        )
+    return overlap
 
 
 @checked_call
@@ -129,7 +193,7 @@ def measure(
 
     size = settings.image_size
     test_images = load_pixels(tested, list(tested.table.index), size)
-    seen = _digests(test_images)
+    seen = set(_digests(test_images))
     images: dict[str, torch.Tensor] = {}
     learned: dict[str, pd.Series] = {}
     summaries: dict[str, TrainingSummary] = {}
@@ -137,11 +201,7 @@ def measure(
         known = labels[name][0].notna()
         used = dataset.select(known)
         images[name], learned[name] = load_pixels(used, list(used.table.index), size), labels[name][0][known]
-        overlap = sum(digest in seen for digest in _digests(images[name]))
-        if overlap > MAX_OVERLAP * len(test_images):
-            raise DatasetError(
-                f"{overlap} training images of '{name}' are also in the test set. Give a `test` set apart from it."
-            )
+        overlap = _refuse_overlap(name, images[name], seen)
         made = int(used.table["origin"].isin(MADE).sum()) if "origin" in used.table else 0
         cells = pd.crosstab(learned[name], labels[name][1][known].fillna("unknown"))
         summaries[name] = TrainingSummary(len(used), int((~known).sum()), made, overlap, cells)

@@ -88,6 +88,7 @@ class AuditResult(Shown):
         persons: who is in each test item, codes (n,): people are resampled and permuted as a whole. ``None`` where each
             item is another person.
         arms: training set -> how it was made, where the sets are arms of a comparison.
+        validation_counts: faces that arms were chosen by, classes x groups; ``None`` without arms.
     """
 
     target: str
@@ -104,6 +105,7 @@ class AuditResult(Shown):
     num_test_missing: int
     persons: np.ndarray | None = None
     arms: Mapping[str, ArmSummary] = field(default_factory=dict)
+    validation_counts: pd.DataFrame | None = None
 
     def _glance(self) -> Glance:
         sets = list(self.predictions)
@@ -258,6 +260,18 @@ class AuditResult(Shown):
         columns = ["training_set", "class", "group", "accuracy", "low", "high", "num_test", "num_train"]
         return pd.DataFrame(rows).reindex(columns=columns)
 
+    def dominated(self, gap: str = "equalized_odds_difference") -> dict[str, list[str]]:
+        """Training set -> those that are at least as accurate with a gap at most as large, and better in one, by means.
+
+        Args:
+            gap: a metric of :data:`GAPS`.
+        """
+        place = {name: (rows["accuracy"].mean(), -rows[gap].mean()) for name, rows in self.per_seed.items()}
+        return {
+            name: [other for other, its in place.items() if its != mine and its[0] >= mine[0] and its[1] >= mine[1]]
+            for name, mine in place.items()
+        }
+
     def share_of_oracle_cut(
         self, name: str = "balanced", *, baseline: str = "baseline", oracle: str = "oracle"
     ) -> dict[str, dict[str, float | None]]:
@@ -291,6 +305,7 @@ class AuditResult(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``report.json``: ``classifiers`` by training set, and how they were made in ``audit``."""
         classifiers: dict[str, Any] = {}
+        dominated = self.dominated()
         for name, training in self.training.items():
             rows = self.summary[name]
             entry: dict[str, Any] = {metric: _number(rows[metric]["mean"]) for metric in METRICS}
@@ -313,7 +328,7 @@ class AuditResult(Shown):
             }
             if name in self.arms:
                 chosen = {key: _number(value) for key, value in self.arms[name].chosen.items()}
-                entry |= {"arm": self.arms[name].text, "chosen": chosen}
+                entry |= {"arm": self.arms[name].text, "chosen": chosen, "dominated_by": dominated[name]}
             classifiers[name] = entry
         details = {
             "target": self.target,

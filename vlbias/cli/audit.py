@@ -8,9 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app, typed_command
-from vlbias.cli.options import FollowLinksOption, ProtectedOption, SeedOption, TargetOption, open_faces
+from vlbias.cli.options import (
+    FollowLinksOption,
+    ProtectedOption,
+    SeedOption,
+    TargetOption,
+    open_editor,
+    open_faces,
+)
 from vlbias.cli.outputs import OverwriteOption, claim_folder
-from vlbias.cli.parsing import columns_of
+from vlbias.cli.parsing import columns_of, names_of
 
 #: What ``report.write_audit`` writes.
 FILES = ("report.html", "report.json")
@@ -19,7 +26,10 @@ FILES = ("report.html", "report.json")
 @app.command(epilog="Example: vlbias audit biased/ balanced/ --target smile --protected skin --seeds 3")
 def audit(
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET...", help="One or more training sets; the first is the baseline.")
+        list[str],
+        typer.Argument(
+            metavar="DATASET...", help="One or more training sets; the first is the baseline. With --arms, it alone."
+        ),
     ],
     target: TargetOption,
     protected: ProtectedOption,
@@ -31,6 +41,26 @@ def audit(
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Optimisation steps of a classifier; fewer are quicker.")
     ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(metavar="ARM,...|all", help="Compare ways to train: erm,oversample,edits, ...; see docs/arms.md."),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=DATASET",
+            help="What arms take beside the baseline: balanced, prior, amplified, round_trip, more, validation. "
+            "Repeatable.",
+        ),
+    ] = None,
+    editor: Annotated[
+        str | None, typer.Option(metavar="NAME|FOLDER", help="Editor, for the arms that make pictures.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME", help="Of arms: scratch, or fine-tune (from plain training).")
+    ] = "scratch",
+    tune: Annotated[bool, typer.Option(help="Tune arms on validation faces.")] = True,
     backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm architecture.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
@@ -43,6 +73,8 @@ def audit(
     from vlbias import audit as audits
 
     columns = columns_of(protected)
+    names = None if arms is None else names_of(arms, "--arms")
+    further = _sets(sets or [], names, len(datasets))
     opened = {}
     for number, spec in enumerate(datasets):
         label = "baseline" if number == 0 else Path(spec).name or spec
@@ -50,21 +82,50 @@ def audit(
         opened[label] = open_faces(spec, seed, follow_links=follow_links)
     changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
     changes |= {} if steps is None else {"num_steps": steps}
+    how = {"arms": arms, "sets": sets, "editor": editor, "protocol": protocol, "tune": tune} if names else {}
     if out is not None:
         job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
-        claim_folder(out, "audit", {**job, **changes, "seed": seed}, FILES, overwrite=overwrite)
-    result = audits.measure(
-        opened,
-        target=target,
-        protected=columns,
-        test=None if test is None else open_faces(test, seed, follow_links=follow_links),
-        seeds=seeds,
-        cache=None if out is None else out / "fits",
+        claim_folder(out, "audit", {**job, **changes, **how, "seed": seed}, FILES, overwrite=overwrite)
+    common: dict[str, Any] = {
+        "target": target,
+        "protected": columns,
+        "test": None if test is None else open_faces(test, seed, follow_links=follow_links),
+        "seeds": seeds,
+        "cache": None if out is None else out / "fits",
         **changes,
-    )
+    }
+    if names is None:
+        result = audits.measure(opened, **common)
+    else:
+        given: dict[str, Any] = {
+            name: open_faces(spec, seed, follow_links=follow_links) for name, spec in further.items()
+        }
+        given |= {} if editor is None else {"editor": open_editor(editor, clip=False)}
+        result = audits.compare(opened["baseline"], arms=names, protocol=protocol, tune=tune, **given, **common)
     typer.echo(result.table[["mean", "low", "high", "change"]].round(3).to_string())
     if out is not None:
         from vlbias import report
 
         compositions = [audits.composition(faces, target=target, protected=columns) for faces in opened.values()]
         typer.echo(f"Open {report.write_audit(out, result, compositions=compositions, command=typed_command())}")
+
+
+#: Names of ``--set``.
+SETS = ("balanced", "prior", "amplified", "round_trip", "more", "validation")
+
+
+def _sets(texts: list[str], arms: list[str] | None, num_datasets: int) -> dict[str, str]:
+    """What ``--set`` says: name => dataset."""
+    if arms is not None and num_datasets > 1:
+        raise typer.BadParameter("with --arms, give one DATASET and the others by --set", param_hint="DATASET")
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, spec = text.partition("=")
+        if not equals or not spec or name not in SETS or name in found:
+            raise typer.BadParameter(
+                f"expected NAME=DATASET with one of {', '.join(SETS)}; got '{text}'", param_hint="--set"
+            )
+        found[name] = spec
+    if found and arms is None:
+        raise typer.BadParameter("sets belong to --arms", param_hint="--set")
+    return found

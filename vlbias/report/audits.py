@@ -9,7 +9,7 @@ from typing import Any
 from vlbias.audit import AuditResult, Composition
 from vlbias.fairness import METRICS
 from vlbias.report.page import number, percent, signed
-from vlbias.report.plots import Estimate, color_of, estimates_plot
+from vlbias.report.plots import Estimate, Spot, color_of, estimates_plot, front_plot
 
 __all__ = ["audit_limits", "audit_values", "composition_values", "headline", "summary_sentence"]
 
@@ -22,6 +22,10 @@ _DESCRIPTIONS = {
     "balanced": "balanced: with edits",
     "oracle": "oracle: with true counterfactuals instead of edits",
 }
+
+
+def _text_of(audit: AuditResult, name: str) -> str:
+    return f"{name}: {audit.arms[name].text}" if name in audit.arms else _DESCRIPTIONS.get(name, name)
 
 
 def _known(value: float) -> float | None:
@@ -50,7 +54,7 @@ def audit_values(audit: AuditResult) -> dict[str, Any]:
         "intro": _intro(audit, protected),
         "findings": _findings(audit),
         "sets": [
-            {"name": name, "color": color_of(name, place), "text": _DESCRIPTIONS.get(name, name)}
+            {"name": name, "color": color_of(name, place), "text": _text_of(audit, name)}
             for place, name in enumerate(names)
         ],
         "has_chance": True,
@@ -69,12 +73,87 @@ def audit_values(audit: AuditResult) -> dict[str, Any]:
         "world can draw. The share says how much of what it cuts from each gap the edits cut; 100 % would be as good "
         "as perfect edits. A dash stands where the oracle cuts nothing, “unclear” where it may cut nothing.",
         "method": _method(audit),
+        "arms": _arms(audit) if audit.arms else None,
     }
+
+
+#: What the table of arms shows, beside the gap that it is sorted by.
+ARM_METRICS = ("accuracy", "balanced_accuracy", MAIN_GAP, "accuracy_gap", "worst_cell_accuracy")
+
+
+def _arms(audit: AuditResult) -> dict[str, Any]:
+    """The arms by their gap, and where they lie in the plane of error and gap."""
+    dominated = audit.dominated(MAIN_GAP)
+    first = next(iter(audit.predictions))
+    names = sorted(audit.predictions, key=lambda name: audit.summary[name][MAIN_GAP]["mean"])
+    rows = []
+    for name in names:
+        summary, arm = audit.summary[name], audit.arms[name]
+        change = summary[MAIN_GAP]
+        low, high = _known(change["change_low"]), _known(change["change_high"])
+        rows.append(
+            {
+                "name": name,
+                "text": arm.text,
+                "values": [
+                    {part: _known(summary[key][part]) for part in ("mean", "low", "high")} for key in ARM_METRICS
+                ],
+                "change": _known(change["change"]),
+                "low": low,
+                "high": high,
+                "sure": low is not None and high is not None and (low > 0 or high < 0),
+                "chance": _known(change["chance"]),
+                "num_train": f"{audit.training[name].num_images:,}",
+                "dominated": _first_of(dominated[name]),
+                "chosen": ", ".join(
+                    f"{key.replace('_', ' ')} {value:.3g}"
+                    for key, value in arm.chosen.items()
+                    if key != "validation_loss"
+                ),
+            }
+        )
+    return {
+        "first": first,
+        "titles": [METRICS[key].title for key in ARM_METRICS],
+        "gap": METRICS[MAIN_GAP].title,
+        "rows": rows,
+        "plane": front_plot(
+            [_spot(audit, name, not dominated[name]) for name in names],
+            "error on the test faces (1 - accuracy)",
+            METRICS[MAIN_GAP].title.lower(),
+            "Arms by error and gap, with intervals; the table has the same numbers",
+        ),
+    }
+
+
+def _first_of(names: Sequence[str], most: int = 2) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _chosen(chosen: Mapping[str, float]) -> str:
+    shown = [key for key in chosen if key != "validation_loss"]
+    return ", ".join(f"{key.replace('_', ' ')} {chosen[key]:.3g}" for key in shown)
+
+
+def _spot(audit: AuditResult, name: str, is_front: bool) -> Spot:
+    accuracy, gap = audit.summary[name]["accuracy"], audit.summary[name][MAIN_GAP]
+    low, high = _known(accuracy["low"]), _known(accuracy["high"])
+    error = Estimate(1 - accuracy["mean"], None if high is None else 1 - high, None if low is None else 1 - low)
+    return Spot(name, error, _estimate(audit, name, MAIN_GAP), (error.value, gap["mean"]), is_front)
 
 
 def _intro(audit: AuditResult, protected: str) -> str:
     first = audit.settings
     seeds = len(audit.seeds)
+    if audit.arms:
+        return (
+            f"The same classifier ({first.backbone}, {first.num_steps:,} optimisation steps) was trained to predict "
+            f"{audit.target} in {len(audit.arms)} ways, {'once' if seeds == 1 else f'{seeds} times'} each, and tested "
+            f"once on the same {len(audit.y_true):,} images, which nothing was chosen by. Groups are the values of "
+            f"{protected}. Learning rate, weight decay and the knob of each arm were chosen on validation faces alone. "
+            "Every arm that adds pictures adds as many to each cell."
+        )
     return (
         f"The same classifier ({first.backbone}, from random weights, {first.num_steps:,} optimisation steps) was "
         f"trained to predict {audit.target} on {_words(list(audit.predictions))}, "
@@ -93,6 +172,8 @@ def _findings(audit: AuditResult) -> list[str]:
     """Every training set against the first, with intervals."""
     first, *others = list(audit.predictions)
     sentences = [_warning(audit)] if weak_classifiers(audit) else []
+    if audit.arms:
+        return [*sentences, _front_sentence(audit)]
     for name in others:
         parts = [
             _verdict(audit.summary[name][key], audit.summary[first][key]["mean"], METRICS[key].title.lower())
@@ -102,8 +183,23 @@ def _findings(audit: AuditResult) -> list[str]:
     return sentences
 
 
+def _front_sentence(audit: AuditResult) -> str:
+    dominated = audit.dominated(MAIN_GAP)
+    front = sorted((name for name in dominated if not dominated[name]), key=list(dominated).index)
+    gap = METRICS[MAIN_GAP].title.lower()
+    parts = [
+        f"{name} ({gap} {number(audit.summary[name][MAIN_GAP]['mean'], 2)}, accuracy "
+        f"{number(audit.summary[name]['accuracy']['mean'], 2)})"
+        for name in front
+    ]
+    return f"No other arm has both a smaller gap and a higher accuracy than {'; '.join(parts)}."
+
+
 def _main(audit: AuditResult) -> str:
-    return "balanced" if "balanced" in audit.predictions else list(audit.predictions)[-1]
+    """The training set that headlines speak of."""
+    known = [name for name in ("balanced", "edits") if name in audit.predictions]
+    others = [name for name in audit.predictions if name != "oracle"]
+    return (known or others[-1:] or list(audit.predictions))[0]
 
 
 def weak_classifiers(audit: AuditResult) -> list[str]:
@@ -243,8 +339,9 @@ def _method(audit: AuditResult) -> str:
         if audit.evaluation.positive is not None
         else f"Rates of all classes are taken one against the rest; the {audit.evaluation.over_classes} is shown."
     )
+    drawn = "test images" if audit.persons is None else "people"
     intervals = (
-        f" Intervals: {audit.evaluation.bootstrap:,} bootstrap resamples of test images within each cell and of seeds; "
+        f" Intervals: {audit.evaluation.bootstrap:,} bootstrap resamples of {drawn} within each group and of seeds; "
         "changes are paired, so both sides meet the same test images."
         if audit.has_intervals
         else ""
@@ -269,6 +366,14 @@ def audit_limits(audit: AuditResult) -> list[str]:
         "A gap of zero is no proof of fairness: a classifier that always errs has none. Read gaps beside the accuracy "
         "and the worst cell.",
     ]
+    if audit.validation_counts is not None:
+        counts = audit.validation_counts.to_numpy()
+        limits.append(
+            f"Arms were chosen by {int(counts.sum()):,} validation faces, whose smallest cell has {int(counts.min())}: "
+            "with so few, what was chosen is partly chance. Where validation faces have the tie of the training faces, "
+            "an arm may be chosen that leans on it."
+        )
+        limits.append("An arm counts as dominated by means over seeds; where intervals overlap, that may be chance.")
     if len(audit.seeds) < 5:
         limits.append(
             f"{len(audit.seeds)} seed{'s' if len(audit.seeds) > 1 else ''} per training set: too few to know well how "

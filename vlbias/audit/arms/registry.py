@@ -17,11 +17,13 @@ __all__ = ["ARMS", "Arm", "Recipe", "Trial", "find_arm", "find_arms", "register_
 
 #: What an arm can need, and what to say where it is missing.
 MISSING = {
-    "balanced": "edits of the training faces; pass `balanced=` (--balanced), the folder that `vlbias balance` wrote",
-    "prior": "edits of faces from the prior; pass `prior=` (--prior), written by `vlbias balance --source prior`",
-    "amplified": "edits that make cells more unequal; pass `amplified=` (--amplified), written by "
+    "balanced": "edits of the training faces; pass `balanced=` (--set balanced=FOLDER), the folder that "
+    "`vlbias balance` wrote",
+    "prior": "edits of faces from the prior; pass `prior=` (--set prior=FOLDER), written by "
+    "`vlbias balance --source prior`",
+    "amplified": "edits that make cells more unequal; pass `amplified=` (--set amplified=FOLDER), written by "
     "`vlbias balance --mode amplify`",
-    "more": "further real faces; pass `more=` (--more), a dataset with the same columns",
+    "more": "further real faces; pass `more=` (--set more=FOLDER), a dataset with the same columns",
     "editor": "an editor; pass `editor=` (--editor)",
     "counterfactuals": "true counterfactuals, which only drawn faces (`synthfaces`) have",
 }
