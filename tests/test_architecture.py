@@ -25,7 +25,7 @@ ROWS = [
     ["files", "progress", "locks"],
     ["checkpoints"],
     ["images", "optim", "runstore", "iresnet", "engine"],
-    ["alignment", "classify", "provenance"],
+    ["alignment", "classify", "provenance", "postgres"],
     ["originals", "networks"],
     ["world"],
     ["diffae"],
@@ -59,6 +59,7 @@ HOMES = {
     "onnx": {"networks"},
     "onnxruntime": {"networks"},
     "ray": {"engine"},
+    "psycopg": {"postgres"},
 }
 
 #: Libraries whose package has another name; the installed ones say it themselves.

@@ -128,6 +128,9 @@ def test_the_command_of_a_page_works_as_printed(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, ["measure", *away, "--tag", "COLUMN=/home/jane/n.onnx"]).exit_code == 0
     places = "PATH/faces folder:PATH/others PATH/mine PATH/jane OUT --tag COLUMN=PATH/n.onnx"
     assert told[2][0] == f"vlbias measure {places}"
+    urls = ["postgresql://me:secret@db/faces", "sqlite:////home/jane/study.db"]
+    assert CliRunner().invoke(app, ["measure", "a", "results", "--tag", urls[0], "--tag", urls[1]]).exit_code == 0
+    assert told[3][0] == "vlbias measure a OUT --tag 'postgresql://me:***@db/faces' --tag sqlite:PATH/study.db"
 
 
 def test_an_interval_that_is_not_known_is_not_zero():

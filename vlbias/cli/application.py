@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
+from vlbias.postgres import without_password
 from vlbias.processors import share_processors
 from vlbias.shown import printable
 from vlbias.version import __version__
@@ -96,7 +97,7 @@ def _root(
 
 
 #: What a page does not repeat: it would write elsewhere, do a part, or says who worked.
-_UNREPEATED = frozenset({"overwrite", "shard", "dry_run", "engine", "workers", "cores", "address", "storage"})
+_UNREPEATED = frozenset({"overwrite", "shard", "dry_run", "engine", "workers", "cores", "address"})
 
 
 def typed_command(out: str = "out") -> str:
@@ -130,6 +131,8 @@ def typed_command(out: str = "out") -> str:
 
 def _retyped(value: object) -> str:
     text = str(value.value if isinstance(value, Enum) else value)
+    if re.search(r"://[^/]", text):  # of a host, not of this disk
+        return without_password(text)
     # such as folder:/home/..., or COLUMN=/home/...
     before, place = re.fullmatch(r"((?:[^/]*[:=])?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # any text
     if not (os.path.isabs(place) or place.startswith(("~", ".."))):

@@ -63,6 +63,10 @@ def simulate(
     noisy_splits: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --label-noise: both (as by default), train or test.")
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|URL", help="Where results are shared; a PostgreSQL URL for several hosts."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; else CUDA where there is one.")
     ] = None,
@@ -111,8 +115,10 @@ def simulate(
     job = {"plan": plan.design(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
     claim_folder(out, "simulate", job, FILES, overwrite=overwrite)
     typer.echo(str(plan), err=True)
+    shared = out / "sim.files" if storage and "://" in storage else None
     changes: dict[str, Any] = {"num_steps": steps, "image_size": image_size, "device": device}
-    result = simulations.run(plan, faces, model=model, storage=out / "sim.log", fill=fill, **changes)
+    place = storage or out / "sim.log"
+    result = simulations.run(plan, faces, model=model, storage=place, folder=shared, fill=fill, **changes)
     result.write(out)
     for sentence in result.verdicts():
         typer.echo(sentence)

@@ -19,9 +19,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vlbias.errors import ConfigError
+from vlbias.errors import ConfigError, MissingDependencyError
 from vlbias.files import make_folder, refuse_links, writing
 from vlbias.locks import FileLock
+from vlbias.postgres import is_url, shown_error, with_driver, without_password
 from vlbias.runstore import cut_torn_line, differences, files_beside
 
 __all__ = ["CONFIGURATION", "REASON", "SURPLUS", "Storage", "attempts_of", "quiet_optuna", "root_of", "roots"]
@@ -32,6 +33,8 @@ _HEADER, _WORKER, _ROOT = "vlbias", "worker", "root"
 #: Attributes of a trial: why it failed, what it trained, that it was one too many.
 REASON, CONFIGURATION, SURPLUS = "reason", "configuration", "surplus"
 _HEARTBEAT_S, _GRACE_S = 30, 120
+#: Workers that start together on an empty database may fail to make its tables, but not for long.
+_TABLE_TRIES = 8
 #: A trial that nobody signed for this long lost its worker between two writes.
 _UNSIGNED_S = 60.0
 
@@ -73,7 +76,7 @@ class Storage:
         self, location: str | Path | None, *, name: str = "search", folder: str | os.PathLike[str] | None = None
     ):
         self.name, self.worker = name, uuid.uuid4().hex[:12]
-        self.url = str(location) if location is not None and "://" in str(location) else None
+        self.url = with_driver(str(location)) if location is not None and is_url(location) else None
         self.path = Path(location) if location is not None and self.url is None else None
         if folder is not None:
             self.folder: Path | None = Path(folder)
@@ -85,17 +88,7 @@ class Storage:
 
     def _open(self) -> Any:
         if self.url is not None:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    return optuna.storages.RDBStorage(
-                        self.url,
-                        heartbeat_interval=_HEARTBEAT_S,
-                        grace_period=_GRACE_S,
-                        engine_kwargs={"pool_pre_ping": True},
-                    )
-            except Exception as error:
-                raise ConfigError(f"Cannot open the database {self.url.split('@')[-1]}: {error}") from error
+            return _open_database(self.url)
         if self.path is None:
             return optuna.storages.InMemoryStorage()
         from optuna.storages.journal import JournalFileBackend
@@ -125,7 +118,9 @@ class Storage:
         try:
             existing = {s.study_name for s in optuna.get_all_study_summaries(self.optuna_storage)}
         except Exception as error:
-            raise ConfigError(f"Cannot read studies from {self.path or 'the database'}: {error}") from error
+            raise ConfigError(
+                f"Cannot read studies from {self.path or 'the database'}: {shown_error(error, self.url or '')}"
+            ) from error
         if header is None and self.name not in existing:
             found = ", ".join(sorted(existing)) or "none"
             raise ConfigError(f"No study '{self.name}' in {self.path or 'the database'}. Available: {found}.")
@@ -277,6 +272,32 @@ def roots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
 def attempts_of(trials: Sequence[FrozenTrial], root: int) -> int:
     """How often the trial at a place was begun."""
     return sum(root_of(trial, trials) == root for trial in trials)
+
+
+def _open_database(url: str) -> Any:
+    """The database as Optuna opens it; workers that make its tables at the same time get in each other's way once."""
+    for retry in range(_TABLE_TRIES):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return optuna.storages.RDBStorage(
+                    url,
+                    heartbeat_interval=_HEARTBEAT_S,
+                    grace_period=_GRACE_S,
+                    engine_kwargs={"pool_pre_ping": True},
+                )
+        except Exception as error:
+            made_meanwhile = "already exists" in str(error) or "unique" in str(error).lower()
+            if made_meanwhile and retry + 1 < _TABLE_TRIES:
+                time.sleep(0.2 * (retry + 1))
+                continue
+            if isinstance(error, ImportError):
+                raise MissingDependencyError(
+                    f"The database {without_password(url)} needs its driver: pip install 'vlbias[postgres]'."
+                ) from None
+            # its cause may quote the URL, password and all
+            raise ConfigError(f"Cannot open the database {without_password(url)}: {shown_error(error, url)}") from None
+    raise AssertionError  # the last try returns or raises
 
 
 class _JournalLock:

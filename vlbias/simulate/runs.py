@@ -16,8 +16,8 @@ from vlbias import classify
 from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError
 from vlbias.files import AnyPath
+from vlbias.postgres import open_store
 from vlbias.progress import track
-from vlbias.runstore import RunStore
 from vlbias.settings import with_changes
 from vlbias.simulate.fill import Fill, as_fill
 from vlbias.simulate.plans import SimulationPlan
@@ -39,6 +39,7 @@ def run(
     *,
     model: Model = "resnet10t",
     storage: AnyPath | None = "sim.log",
+    folder: AnyPath | None = None,
     fill: Mapping[str, object] | None = None,
     settings: classify.FitSettings | None = None,
     show_progress: bool = True,
@@ -51,7 +52,9 @@ def run(
         dataset: the dataset that was planned on.
         model: a timm backbone for :func:`vlbias.classify.fit`, which takes the same number of optimisation steps
             whatever the size of the set; or a callable ``TrainingSet -> predictions`` (m labels of the test images).
-        storage: file of results, shared by workers; None keeps them in memory.
+        storage: file of results, shared by workers, or a PostgreSQL database, ``postgresql+psycopg://user@host/name``
+            (extra ``postgres``), for workers of several hosts; None keeps them in memory.
+        folder: with a database, for edited pictures, on a disk that all workers share; None keeps them in memory.
         fill: name -> how the focal group's share is reached: None for its real images, a Balancer (or a callable,
             see :class:`vlbias.simulate.Fill`) for edits of the other groups. Default {"real": None}. The images
             at the smallest share are real in every fill, and runs there are fitted once.
@@ -74,7 +77,7 @@ def run(
         "settings": {key: value for key, value in vars(options).items() if key != "device"},
     }
     decode = partial(_decoded, num_items=len(plan.test), num_classes=len(plan.classes))
-    store = RunStore(storage, "simulate", job, decode)
+    store = open_store(storage, "simulate", job, decode, folder=folder)
     sets = TrainingSets(plan, dataset, options.image_size, store.folder)
     jobs = _jobs(plan, fills)
     with track(len(jobs), "simulate", "runs", show=show_progress) as progress:
@@ -98,7 +101,8 @@ def run(
             if not took:
                 time.sleep(_POLL_S)
                 done = set(store.read()) & set(jobs)
-    records = {name: record for name, record in store.read().items() if name in jobs}
+    finished_runs = store.read()
+    records = {name: finished_runs[name] for name in jobs}  # in the order of the plan, whoever was first
     return SimulationResult(plan, records, list(fills))
 
 
