@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
 from vlbias import Editor, recipes, world
 from vlbias.clip import TableCaptions
-from vlbias.data import load_dataset
+from vlbias.data import FaceDataset, load_dataset
 from vlbias.diffae import DiffAEConfig
-from vlbias.errors import ConfigError, UnknownNameError
+from vlbias.errors import ConfigError, LabelError, UnknownNameError
 from vlbias.recipes import (
     BuildSettings,
     build_clip,
     build_editor,
+    caption_source,
     dipoles_of,
     held_out_images,
     label_features,
@@ -92,6 +94,33 @@ def test_a_path_without_a_dipole_is_named(faces, tmp_path):
 def test_a_dataset_without_a_validation_split_has_nothing_held_out(faces):
     assert held_out_images(faces, 32).shape == (len(faces.split("val")), 3, 32, 32)
     assert held_out_images(faces.split("train"), 32) is None
+
+
+def photographs(**columns):
+    names = [f"{i}.png" for i in range(20)]
+    table = pd.DataFrame({"file_name": names, "split": "train", **columns}, index=pd.Index(names, name="id"))
+    return FaceDataset("own", table)
+
+
+def test_captions_of_photographs_speak_of_the_columns_that_there_are(tmp_path):
+    genders = ["male", "female"] * 10
+    faces = photographs(gender=genders, hat=[0, 1] * 10)
+    captions = caption_source(faces)
+    assert captions.templates.columns == ["gender"] and set(dipoles_of(faces)) == {"gender"}
+    assert any(word in " ".join(captions.draw(0)[0]) for word in ("woman", "female"))
+    both = photographs(age_group=["young", "old"] * 10, skin=["dark", None] * 10)
+    assert caption_source(both).templates.columns == ["age_group", "skin"]
+    assert caption_source(photographs(age=[5, 70] * 10, age_group=["young", "old"] * 10)).templates.columns == ["age"]
+    with pytest.raises(LabelError, match="'own' has none of them with two values or more. Its labels: hat, gender"):
+        caption_source(photographs(hat=[0, 1] * 10, gender="male"))
+    with pytest.raises(LabelError, match="value 'M' of column 'gender'; there are some for: female, male. Rename"):
+        caption_source(photographs(gender=["M", "F"] * 10))
+    with pytest.raises(LabelError, match="value '30s' of column 'age'. Rename the value"):
+        caption_source(photographs(age=["30s", "40s"] * 10))
+    with pytest.raises(LabelError, match="'age' is learned by captions on the column 'age', which 'own' lacks.*: gender"):
+        build_editor(faces, tmp_path, settings=SETTINGS, device="cpu")
+    with pytest.raises(ConfigError, match="none was given"):
+        photograph_templates(["hat"])
 
 
 def test_the_clip_of_photographs_learns_labels_first(faces, tmp_path, monkeypatch):

@@ -85,6 +85,16 @@ class Attribute:
         """
         return not set(self.negative).isdisjoint(positive)
 
+    def sign_of(self, positive: Iterable[str], negative: Iterable[str]) -> int:
+        """How two poles that somebody wrote stand to ours, by their words: 1 alike, -1 turned, 0 if no word tells."""
+        positive, negative = list(positive), list(negative)
+        for sign, high, low in ((1, positive, negative), (-1, negative, positive)):
+            if not (set(self.positive).isdisjoint(high) and set(self.negative).isdisjoint(low)):
+                return sign
+        told = [{word for prompt in pole for word in _spoken(prompt)} for pole in (positive, negative)]
+        score = [len(told[0] & own) - len(told[1] & own) for own in self.words]
+        return (score[0] > score[1]) - (score[0] < score[1])
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from vlbias.data import FaceDataset
 from vlbias.data.synthfaces import SynthFaces
 from vlbias.diffae import DiffAE, DiffAEConfig, DiffAETrainingSettings, PriorTrainingSettings, train_diffae, train_prior
 from vlbias.editor import Editor
-from vlbias.errors import ConfigError, DatasetError, TrainingError, unknown
+from vlbias.errors import ConfigError, DatasetError, LabelError, TrainingError, VlbiasError, unknown
 from vlbias.files import AnyPath, make_folder, write_json
 from vlbias.images import load_pixels, to_float
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, fit_probes, train_paths
@@ -91,6 +91,8 @@ PHOTOGRAPH_DIPOLES: dict[str, Dipole] = {
     ),
     "gender": Dipole(("a photo of a man", "a portrait of a man"), ("a photo of a woman", "a portrait of a woman")),
 }
+#: The columns by whose captions a CLIP learns to read each of them.
+_TOLD_BY = {"age": ("age", "age_group"), "skin_tone": ("skin",), "gender": ("gender",)}
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def build_editor(
     dipoles = dipoles_of(dataset)
     for path in settings.paths:
         if path not in dipoles:
-            raise unknown("dipole", path, dipoles, where=dataset.name)
+            raise _no_dipole(path, dipoles, dataset)
     work = out / ".building"
     make_folder(work)
     size = settings.diffae.image_size
@@ -218,17 +220,39 @@ def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
     """Sentences about the faces of a dataset, from phrases for its labels: the world's own, or those for photographs.
 
     Raises:
-        UnknownNameError: a column that the captions speak of is missing.
+        LabelError: photographs without any column that captions can speak of, or a value that has no phrase.
     """
-    templates = synthfaces_templates() if isinstance(dataset, SynthFaces) else photograph_templates()
-    return TableCaptions(templates, dataset.table, seed=seed)
+    if isinstance(dataset, SynthFaces):
+        return TableCaptions(synthfaces_templates(), dataset.table, seed=seed)
+    known = ("age", "age_group", "gender", "race", "skin")
+    told = [name for name in known if name in dataset.table and dataset.table[name].nunique() > 1]
+    if not told:
+        raise LabelError(
+            f"Captions of photographs speak of the columns {', '.join(known)}; '{dataset.name}' has none of them with "
+            f"two values or more. Its labels: {', '.join(map(str, dataset.attributes)) or 'none'}. "
+            "Rename a column, or add one of these."
+        )
+    present = [name for name in known if name in dataset.table]
+    if "age" in told:
+        present = [name for name in present if name != "age_group"]  # years say more
+    return TableCaptions(photograph_templates(present), dataset.table, seed=seed)
 
 
 def dipoles_of(dataset: FaceDataset) -> dict[str, Dipole]:
     """The dipoles that a CLIP trained on this dataset's captions can read."""
     if not isinstance(dataset, SynthFaces):
-        return dict(PHOTOGRAPH_DIPOLES)
+        columns = set(dataset.table.columns)
+        return {name: dipole for name, dipole in PHOTOGRAPH_DIPOLES.items() if columns & set(_TOLD_BY[name])}
     return {name: Dipole(positive, negative) for name, (positive, negative) in DIPOLES.items()}
+
+
+def _no_dipole(path: str, dipoles: Mapping[str, Dipole], dataset: FaceDataset) -> VlbiasError:
+    if path not in _TOLD_BY or isinstance(dataset, SynthFaces):
+        return unknown("dipole", path, dipoles, where=dataset.name)
+    return LabelError(
+        f"The path '{path}' is learned by captions on the column '{_TOLD_BY[path][0]}', which '{dataset.name}' lacks. "
+        f"Add the column, or name other paths: {', '.join(dipoles) or 'there are none for its columns'}."
+    )
 
 
 def label_features(table: pd.DataFrame, columns: Sequence[str]) -> torch.Tensor:
@@ -258,13 +282,14 @@ def build_clip(
     :func:`photograph_templates`) starts from an image tower that has learned the labels, and is trained under strong
     augmentation.
     """
-    photographs = captions.templates == photograph_templates()
+    columns = captions.templates.columns
+    photographs = captions.templates == photograph_templates(columns)
     tower = None
     if photographs:
         tower = train_tower(
             images,
             captions.table,
-            [name for name in captions.templates.columns if captions.table[name].nunique() > 1],
+            [name for name in columns if captions.table[name].nunique() > 1],
             training=TowerTrainingSettings(num_images=settings.tower_images, seed=seed, device=device),
             state_path=work / "tower.state",
         )
@@ -376,15 +401,22 @@ def build_paths(
     return paths, probes
 
 
-def photograph_templates() -> CaptionTemplates:
+def photograph_templates(columns: Collection[str] = ("age", "gender", "race", "skin")) -> CaptionTemplates:
     """Captions for face photographs with columns age (years), gender, race and skin ("light", "dark", or missing).
 
     Race words and skin words stand in different sentences' places and are drawn independently: a caption may name
     either, both or none, so that a model does not have to take one for the other.
+
+    Args:
+        columns: those that the dataset has; ``age_group`` ("young", "old") can stand in for the age.
+
+    Raises:
+        ConfigError: none that there are words for.
     """
-    return CaptionTemplates(
+    everything = CaptionTemplates(
         adjectives={
             "age": _age_adjectives,
+            "age_group": {"young": ("young", "young adult"), "old": ("old", "elderly", "older")},
             "race": {
                 "White": ("white", "caucasian"),
                 "Black": ("black", "african"),
@@ -395,8 +427,9 @@ def photograph_templates() -> CaptionTemplates:
         },
         tails={"skin": {"light": ("with light skin", "with fair skin"), "dark": ("with dark skin", "with brown skin")}},
         nouns=("gender", {"male": ("man", "male person"), "female": ("woman", "female person")}),
-        mention={"age": 0.65, "race": 0.25, "skin": 0.5, "gender": 0.6},
+        mention={"age": 0.65, "age_group": 0.65, "race": 0.25, "skin": 0.5, "gender": 0.6},
     )
+    return everything.only(columns)
 
 
 def synthfaces_templates() -> CaptionTemplates:
@@ -416,6 +449,8 @@ def synthfaces_templates() -> CaptionTemplates:
 
 
 def _age_adjectives(age: float) -> Sequence[str]:
+    if isinstance(age, str):
+        return ()
     for bound, phrases in (
         (3, ("baby", "very young", "infant")),
         (13, ("child", "very young", "little")),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vlbias import Dipole
+from vlbias.attributes import ATTRIBUTES
 from vlbias.balance import Balancer, Checks
 from vlbias.errors import ConfigError, PlanError
 
@@ -46,10 +48,18 @@ def test_poles_say_where_values_stand(editor):
     for bad in ("age", ("age",), ("age", "no"), ("age", None), (3, ["no", "yes"]), ("age", {"no": "left"})):
         refused(form, editor, protected="older", poles={"older": bad})
     refused("`poles` must be a mapping such as", editor, protected="older", poles=["no", "yes"])
-    refused("`poles` name 'odler', neither `target` .smile. nor `protected` .older.", editor, protected="older",
-            poles={"odler": ("age", ["no", "yes"])})
-    refused("name the path 'aeg', which the editor does not have. Available: age", editor, protected="older",
-            poles={"older": ("aeg", ["no", "yes"])})
+    refused(
+        "`poles` name 'odler', neither `target` .smile. nor `protected` .older.",
+        editor,
+        protected="older",
+        poles={"odler": ("age", ["no", "yes"])},
+    )
+    refused(
+        "name the path 'aeg', which the editor does not have. Available: age",
+        editor,
+        protected="older",
+        poles={"older": ("aeg", ["no", "yes"])},
+    )
     refused("name the value 'no' twice", editor, protected="older", poles={"older": ("age", ["no", "no"])})
     refused("name the value '1' twice", editor, protected="older", poles={"older": ("age", {1: -1, "1": 1})})
     refused("must lie in -1..1", editor, protected="older", poles={"older": ("age", {"no": -3, "yes": 1})})
@@ -127,3 +137,31 @@ def test_values_the_wrong_way_round_are_found_before_the_first_edit(editor, face
     with pytest.raises(PlanError, match=f"{text}.*--poles tone:skin_tone=T1,T2"):
         balancer.run(own, balancer.plan(own), tmp_path / "out", show_progress=False)
     assert editor.diffae.evaluations == 0
+
+
+@pytest.mark.parametrize("column", ["skin", "smile"])
+def test_poles_that_words_show_to_be_turned_are_refused_where_no_label_could(editor, column):
+    """Faces of the prior have no labels: the words of a dipole say which of its ends is dark, or smiles."""
+    poles = {"skin": ("skin_tone", ["dark", "light"]), "smile": ("smile", [1, 0])}
+    prompts = {
+        "skin_tone": Dipole("a person with dark skin", "a person with pale skin"),
+        "smile": Dipole("a smiling person", "no"),
+    }
+    editor.dipoles = dict(editor.dipoles) | prompts
+    options = {"target": "smile", "protected": "skin", "source": "prior"}
+    assert len(Balancer(editor, **options).plan(None, num_images=40))
+    with pytest.raises(PlanError, match=rf"'{column}' stand the wrong way round on '.*': '.*' stands at '.*'. Turn"):
+        Balancer(editor, poles={column: poles[column]}, **options).plan(None, num_images=40)
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "sign"),
+    [
+        ("a photo of an elderly woman", "a photo of a youthful woman", 1),
+        ("a child", "a senior", -1),
+        ("a girl", "a boy", 0),
+        ("a bowl", "a cup", 0),
+    ],
+)
+def test_words_tell_how_two_poles_stand(positive, negative, sign):
+    assert ATTRIBUTES["age"].sign_of([positive], [negative]) == sign

@@ -19,7 +19,7 @@ from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.pictures import check_size, resolution_note
 from vlbias.balance.pilot import priced_by_pilot
 from vlbias.balance.plan import EditPlanSettings, Plan, make_plan
-from vlbias.balance.poles import Poles, column_labels, given_poles, resolve_poles, unplaced
+from vlbias.balance.poles import Poles, check_by_words, column_labels, given_poles, resolve_poles, unplaced
 from vlbias.balance.pseudonyms import check_pseudonyms
 from vlbias.balance.review import Review
 from vlbias.balance.round_trip import check_round_trip, trips_of
@@ -142,6 +142,10 @@ class Balancer(Shown):
                 f"`target` '{self.target}' and the protected attribute are read from the same dipole "
                 f"'{target_poles.name}', so an edit of one changes the other. Choose another target."
             )
+        if faces is None:
+            for pole in (target_poles, *poles):
+                if pole is not None:
+                    check_by_words(pole, self.backend.dipoles[pole.name])
         self._check_scorers(table, target_poles, poles)
         plan = make_plan(
             table,

@@ -20,7 +20,7 @@ from vlbias.balance.fitting import (
 )
 from vlbias.balance.identity import IdentityScale, LatentIdentity, fit_scale
 from vlbias.balance.plan import item_seed
-from vlbias.balance.poles import Poles, spelled
+from vlbias.balance.poles import Poles, turned_round
 from vlbias.balance.scoring import AttributeScorer, Reading, read
 from vlbias.balance.task import Task
 from vlbias.data import FaceDataset
@@ -177,7 +177,9 @@ def _from_originals(task: Task, faces: FaceDataset) -> Scorers:
         scorer = calibrate(backend, column, z_sem, x_0, values[place], names, poles=pole, min_skill=min_skill)
         given = pole if place > 0 else None  # the target may stand either way: nothing walks along its dipole
         if given and reads_backwards(backend, scorer, z_sem, x_0, values[place], poles=given, min_skill=min_skill):
-            raise _turned_round(given, backend)
+            first, *_, last = given.ordered
+            end = backend.dipoles[given.name].positive[0]
+            raise turned_round(given, f"faces with '{first}' look more like '{end}' than faces with '{last}'")
         if (network := task.scorers.get(column)) is not None:
             reading = network_reading(network, through, values[place], backend.layout, column=column)
             reading = _filled(reading, pole) if reading is not None and pole is not None else reading
@@ -194,15 +196,6 @@ def _from_originals(task: Task, faces: FaceDataset) -> Scorers:
     latent = LatentIdentity.fit(backend.normalize(z_sem), values[1:], effects=effects)
     scale = fit_scale(backend, task.identity, latent, through, names, least=task.settings.checks.identity)
     return Scorers(scorers, scale)
-
-
-def _turned_round(pole: Poles, backend: Backend) -> PlanError:
-    first, *_, last = pole.ordered
-    return PlanError(
-        f"The values of '{pole.column}' stand the wrong way round on '{pole.name}': faces with '{first}' look more "
-        f"like '{backend.dipoles[pole.name].positive[0]}' than faces with '{last}'. Turn them: "
-        f"{spelled(pole, pole.ordered[::-1])}."
-    )
 
 
 def _drawn_ids(cells: Sequence[tuple[str, tuple[str, str]]], per_cell: int, seed: int) -> list[str]:

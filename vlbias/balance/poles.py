@@ -23,11 +23,13 @@ from vlbias.paths import Dipole
 
 __all__ = [
     "Poles",
+    "check_by_words",
     "column_labels",
     "given_poles",
     "resolve_poles",
     "spelled",
     "stale_columns",
+    "turned_round",
     "unplaced",
 ]
 
@@ -230,6 +232,32 @@ def spelled(pole: Poles | str, values: Sequence[str], path: str = "PATH") -> str
     else:
         words = ",".join(quoted.values())
     return f"poles={{'{column}': ('{path}', {list(values)})}}, or --poles {shlex.quote(f'{column}:{path}={words}')}"
+
+
+def turned_round(pole: Poles, why: str) -> PlanError:
+    """The error for values that stand at the other ends of a dipole: how to turn them."""
+    return PlanError(
+        f"The values of '{pole.column}' stand the wrong way round on '{pole.name}': {why}. Turn them: "
+        f"{spelled(pole, pole.ordered[::-1])}."
+    )
+
+
+def check_by_words(pole: Poles, dipole: Dipole) -> None:
+    """Refuse values of a known column at the wrong ends of a dipole: where no labelled face shows it, words do.
+
+    Raises:
+        PlanError: says how to turn them.
+    """
+    attribute = of_column(pole.column)
+    if attribute is None:
+        return
+    low, high = attribute.columns[pole.column]
+    if not {low, high} <= set(pole.positions):
+        return
+    way = 1 if pole.positions[high] > pole.positions[low] else -1
+    if way * attribute.sign_of(dipole.positive, dipole.negative) < 0:
+        end = dipole.positive[0] if way > 0 else dipole.negative[0]
+        raise turned_round(pole, f"'{high}' stands at '{end}'")
 
 
 def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[str, Dipole]) -> PlanError:

@@ -6,7 +6,7 @@ A CLIP learns to read an attribute only if captions mention it, in varied wordin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,19 @@ class CaptionTemplates:
         """Columns that the sentences speak of."""
         return list(dict.fromkeys([*([self.nouns[0]] if self.nouns else []), *self.adjectives, *self.tails]))
 
+    def only(self, columns: Collection[str]) -> CaptionTemplates:
+        """The same sentences, without what they say of other columns.
+
+        Raises:
+            ConfigError: nothing is left to say.
+        """
+        kept = {
+            part: {column: phrases for column, phrases in getattr(self, part).items() if column in columns}
+            for part in ("adjectives", "tails")
+        }
+        nouns = self.nouns if self.nouns is not None and self.nouns[0] in columns else None
+        return dataclasses.replace(self, **kept, nouns=nouns)
+
     def __call__(self, table: pd.DataFrame, seed: int = 0) -> list[str]:
         """One sentence for each row of a DataFrame; missing values are not mentioned.
 
@@ -111,7 +124,12 @@ class CaptionTemplates:
                 own = phrases[column]
                 found += [(place, phrase) for phrase in (own(value) if callable(own) else own.get(value, ()))]
         if not found:
-            raise LabelError(f"No phrase for the value {value!r} of column '{column}'.")
+            known = [own[column] for _, own in sources if column in own]
+            words = ", ".join(sorted(str(value) for own in known if isinstance(own, Mapping) for value in own))
+            raise LabelError(
+                f"No phrase for the value {value!r:.80} of column '{column}'"
+                f"{f'; there are some for: {words}' if words else ''}. Rename the value, or leave the cell empty."
+            )
         return found
 
     def _sentence(self, row: Mapping[str, object], rng: np.random.Generator) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -167,7 +185,7 @@ class TableCaptions:
         self.true_of = {
             (column, value): frozenset(templates.phrases_for(column, value))
             for column, cells in values.items()
-            for value in set(cells)
+            for value in dict.fromkeys(cells)
             if not _is_missing(value)
         }
         self.phrases = sorted({(c, phrase) for (c, _), phrases in self.true_of.items() for phrase in phrases})
