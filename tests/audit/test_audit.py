@@ -431,3 +431,10 @@ def test_people_are_found_in_the_test_set(sets):
     assert compare(sets).persons is None
     with pytest.raises(UnknownNameError, match="Unknown attribute 'who'"):
         compare(sets, person="who")
+
+
+@pytest.mark.parametrize(("misspelt", "meant"), [("min_cel", "min_cell"), ("backbne", "backbone"), ("persn", "person")])
+def test_a_misspelt_setting_is_told_among_all_that_there_are(misspelt, meant):
+    with pytest.raises(ConfigError, match=f"'{misspelt}' for an audit. Did you mean '{meant}'") as raised:
+        audit.compare("synthfaces:40", "synthfaces:40", target="smile", protected="gender", **{misspelt: 3})
+    assert all(name in str(raised.value) for name in ("backbone", "min_cell", "positive", "cache"))

@@ -20,7 +20,7 @@ from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import labels_of, persons_of, protected_columns
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
-from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
+from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError, unknown
 from vlbias.fairness import EvaluationSettings
 from vlbias.fairness.counts import check_cells, count
 from vlbias.files import make_folder, read_json, write_json
@@ -239,6 +239,10 @@ def _split_settings(
 ) -> tuple[EvaluationSettings, classify.FitSettings]:
     """Changes of the evaluation and of the classifiers told apart by their names; ``seed`` is the classifiers'."""
     ours = {field.name for field in fields(EvaluationSettings)} - {"seed", "classes", "group_names"}
+    known = ours | {field.name for field in fields(classify.FitSettings)}
+    for name in changes:
+        if name not in known:
+            raise ConfigError(str(unknown("setting", name, known | {"cache", "person", "test"}, where="an audit")))
     evaluation = EvaluationSettings(**{name: value for name, value in changes.items() if name in ours})
     others = {name: value for name, value in changes.items() if name not in ours}
     return evaluation, with_changes(classify.FitSettings, settings, others)

@@ -70,12 +70,12 @@ class CaptionTemplates:
         Raises:
             ConfigError: nothing is left to say.
         """
-        kept = {
-            part: {column: phrases for column, phrases in getattr(self, part).items() if column in columns}
-            for part in ("adjectives", "tails")
-        }
+        adjectives, tails = (
+            {column: phrases for column, phrases in part.items() if column in columns}
+            for part in (self.adjectives, self.tails)
+        )
         nouns = self.nouns if self.nouns is not None and self.nouns[0] in columns else None
-        return dataclasses.replace(self, **kept, nouns=nouns)
+        return dataclasses.replace(self, adjectives=adjectives, tails=tails, nouns=nouns)
 
     def __call__(self, table: pd.DataFrame, seed: int = 0) -> list[str]:
         """One sentence for each row of a DataFrame; missing values are not mentioned.
