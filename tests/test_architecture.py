@@ -42,7 +42,7 @@ ROWS = [
     ["audit"],
     ["simulate", "search"],
     ["report", "recipes", "doctor"],
-    ["demo"],
+    ["demo", "app"],
     ["cli"],
 ]
 LEVEL = {room: level for level, row in enumerate(ROWS) for room in row}
@@ -55,6 +55,7 @@ HOMES = {
     "pytorch_metric_learning": {"search"},
     "jinja2": {"report"},
     "typer": {"cli"},
+    "gradio": {"app"},
     "c2pa": {"provenance"},
     "onnx": {"networks"},
     "onnxruntime": {"networks"},
@@ -251,7 +252,7 @@ Editor.from_pretrained("synthfaces-64", device="cpu", clip=False).edit(face, age
     assert loaded(code, heavy) == set()
 
 
-@pytest.mark.parametrize("command", [["balance"], ["train", "editor"], ["search"], ["edit"]])
+@pytest.mark.parametrize("command", [["balance"], ["train", "editor"], ["search"], ["edit"], ["app"]])
 def test_help_loads_no_heavy_library(command):
     code = f"""
 import sys
@@ -262,7 +263,7 @@ try:
 except SystemExit:
     pass
 """
-    assert loaded(code, {"torch", "numpy", "pandas", "PIL", "scipy"}) == set()
+    assert loaded(code, {"torch", "numpy", "pandas", "PIL", "scipy", "gradio"}) == set()
 
 
 def test_public_names_exist():

@@ -355,12 +355,7 @@ class Editor(Shown):
             CheckpointError: the editor has no CLIP.
         """
         known = self.renderer
-        if name in self.attributes:
-            raise ConfigError(f"the editor has a path '{name}' already; choose another name.")
-        if not name.isidentifier():
-            raise ConfigError(f"a path name must be usable as an argument name (letters, digits, _); got '{name}'.")
-        if name in inspect.signature(self.edit).parameters:
-            raise ConfigError(f"'{name}' is an argument of Editor.edit itself; choose another name for the path.")
+        self.check_new_path(name)
         others = {key: value for key, value in known.dipoles.items() if key != name}
         for guard in guards or ():
             if guard not in others:
@@ -377,6 +372,19 @@ class Editor(Shown):
             settings=PathTrainingSettings.from_dict({"network": network, **settings, "seed": seed}),
         )
         self.renderer = known.changed(paths=paths, probes=probes)
+
+    def check_new_path(self, name: str) -> None:
+        """Refuse a name that :meth:`learn` cannot give to a new path, before faces are made for it.
+
+        Raises:
+            ConfigError: the name is taken, is not an identifier, or is that of an argument of :meth:`edit`.
+        """
+        if name in self.attributes:
+            raise ConfigError(f"the editor has a path '{name}' already; choose another name.")
+        if not name.isidentifier():
+            raise ConfigError(f"a path name must be usable as an argument name (letters, digits, _); got '{name}'.")
+        if name in inspect.signature(self.edit).parameters:
+            raise ConfigError(f"'{name}' is an argument of Editor.edit itself; choose another name for the path.")
 
     def _check_strengths(self, strengths: Mapping[str, float]) -> None:
         for name, strength in strengths.items():

@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
-__all__ = ["Progress", "track"]
+__all__ = ["Progress", "listening", "track"]
 
 # Seconds between two lines where stderr is not a terminal (log files, CI).
 PLAIN_INTERVAL_S = 10.0
@@ -18,6 +19,20 @@ TERMINAL_INTERVAL_S = 0.2
 
 #: The time left is not guessed from less than this: the first units also pay for what is loaded once.
 SETTLING_S = 2.0
+
+
+#: Who else wants to know of work that goes on in this context, such as a page with a bar of its own.
+_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("_LISTENER", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Within the block, ``listener`` is called whenever work counts on, however deep in the library."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 class Progress:
@@ -45,6 +60,8 @@ class Progress:
         """Count ``n`` more units; ``fields`` (say ``loss=0.12``) are shown behind the rate."""
         self.done += n
         self.fields.update(fields)
+        if (listener := _LISTENER.get()) is not None:
+            listener(self)
         now = time.monotonic()
         self._first = self._first or (now, self.done)
         is_last = self.total is not None and self.done >= self.total  # close() prints that one

@@ -18,7 +18,7 @@ from vlbias.files import links_below, read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
 from vlbias.labels import group_texts
-from vlbias.report.page import data_uri
+from vlbias.report.page import MAX_EDGE_PX, data_uri
 
 __all__ = ["RunFiles", "spread"]
 
@@ -47,6 +47,7 @@ class RunFiles:
     Attributes:
         out: its folder.
         follow_links: whether pictures that are links are shown; only whoever made the run knows where they lead.
+        max_edge_px: pictures are shown at no more than this many pixels on an edge.
 
     Raises:
         DatasetError: the folder lacks a file of a finished run, or one of them is damaged.
@@ -54,6 +55,7 @@ class RunFiles:
 
     out: Path
     follow_links: bool = False
+    max_edge_px: int = MAX_EDGE_PX
 
     def __post_init__(self) -> None:
         for path in links_below(self.out):
@@ -137,7 +139,7 @@ class RunFiles:
                 left, top, right, bottom = (int(edge) for edge in box.split(","))
                 width, height = picture.size
                 picture = picture.crop((max(left, 0), max(top, 0), min(right, width), min(bottom, height)))
-            return data_uri(picture)
+            return data_uri(picture, max_edge_px=self.max_edge_px)
         except (ImageError, ValueError):  # ValueError: a face box that is none
             # The report says "not kept"; the pipeline listed the damage where it met it.
             return None

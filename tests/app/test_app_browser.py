@@ -1,0 +1,185 @@
+"""The page in a real browser: what people do on it, what it asks of the network, and whether everybody can use it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from finished_run import write_run
+
+from vlbias.provenance import examine_provenance
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'vlbias[app]'")
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+axe = pytest.importorskip("axe_playwright_python", reason="no axe here: pip install axe-playwright-python")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
+]
+
+#: Gradio's own, of a stream that it closes: no fault of a page, and nothing that a page can change.
+GRADIOS_OWN = "Method not implemented."
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("work") / "out")
+
+
+@pytest.fixture(scope="module")
+def served(editor_folder, run):
+    from vlbias.app import serve
+
+    with serve([run], [editor_folder]) as page:
+        yield page.url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as engine:
+        started = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, served):
+    """The page with its sliders there; afterwards the console must be silent and nobody else asked."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(PATIENCE_MS)
+    said, asked = [], []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(served)
+    tab.wait_for_selector("#path-age input[type=range]")
+    yield tab
+    tab.close()
+    assert [text for text in said if text != GRADIOS_OWN] == []
+    assert asked and [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+
+
+def drop(page, path):
+    page.set_input_files("#photo input[type=file]", str(path))
+
+
+def after(page):
+    """Address of the edited picture."""
+    return page.locator("#shown img").last.get_attribute("src")
+
+
+def changed(page, before):
+    page.wait_for_function(
+        "before => { const all = document.querySelectorAll('#shown img'); return all.length && all[all.length - 1].src "
+        "!== before; }",
+        arg=before,
+    )
+    return after(page)
+
+
+def violations(page):
+    """What axe-core finds serious or critical."""
+    page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate("async () => (await axe.run(document)).violations")
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in serious]
+
+
+def test_a_slider_moves_the_face_and_the_file_says_how_it_was_made(page, face, tmp_path):
+    drop(page, face)
+    page.wait_for_selector("#readings .identity")
+    still = after(page)
+    page.focus("#path-age input[type=range]")
+    page.keyboard.press("End")
+    preview = changed(page, still)
+    full = changed(page, preview)
+    assert len({still, preview, full}) == 3
+    assert "Identity" in page.inner_text("#readings") and "skin_tone" in page.inner_text("#readings")
+    with page.expect_download() as download:
+        page.click("#edit-file-make")
+    saved = tmp_path / download.value.suggested_filename
+    download.value.save_as(saved)
+    found = examine_provenance(saved)
+    assert saved.name == "face-edited.png" and found.source_type == "compositeWithTrainedAlgorithmicMedia"
+    assert found.said["edits"] == "{'age': 1.5}" and found.said["editor"] == "tiny"
+
+
+def test_a_broken_file_gives_a_sentence(page, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture at all")
+    drop(page, tmp_path / "broken.png")
+    page.wait_for_selector("#said [role=alert]")
+    text = page.inner_text("#said")
+    assert text == "broken.png is not a picture that can be read. Convert it to PNG or JPEG."
+    assert "Traceback" not in page.content()
+
+
+def test_a_path_is_learned(page, face):
+    drop(page, face)
+    page.wait_for_selector("#readings .identity")
+    page.get_by_role("button", name="Learn a new path").click()
+    page.fill("#learn-name textarea, #learn-name input", "hat")
+    page.fill("#learn-positive textarea, #learn-positive input", "a person with a hat")
+    page.fill("#learn-negative textarea, #learn-negative input", "a person")
+    page.fill("#learn-steps input[type=number]", "0")
+    page.click("#learn")
+    page.wait_for_selector("#path-hat input[type=range]")
+    assert "'hat' is learned" in page.inner_text("#learned")
+
+
+def test_two_edits_are_rejected_by_key(page, run):
+    page.get_by_role("tab", name="Review a run").click()
+    page.get_by_role("button", name="Open the run").click()
+    page.wait_for_selector(".pair img")
+    page.keyboard.press("r")
+    page.wait_for_selector("#review-said [role=alert]")  # nobody is named
+    page.fill("#reviewer textarea, #reviewer input", "anna")
+    page.locator("#highest input").focus()
+    page.locator("#highest input").blur()
+    for place in (1, 2):
+        page.wait_for_function(f"document.querySelector('#pair').innerText.startsWith('{place} of 58')")
+        page.keyboard.press("r")
+    page.wait_for_function("document.querySelector('#pair').innerText.startsWith('3 of 58')")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector(".pair.reject img")
+    assert "rejected 2; 56 are left" in page.inner_text("#tally")
+    with (run / "review.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["picture"], row["decision"], row["reviewer"]) for row in rows] == [
+        ("train/edit-000000.png", "reject", "anna"),
+        ("train/edit-000001.png", "reject", "anna"),
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_everybody_can_use_it(page, face, scheme, width):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    drop(page, face)
+    page.wait_for_selector("#readings .identity")
+    for name in ("How the picture", "A strip", "Learn a new path"):
+        page.get_by_role("button", name=name).click()
+    assert violations(page) == []
+    page.get_by_role("tab", name="Review a run").click()
+    page.get_by_role("button", name="Open the run").click()
+    page.wait_for_selector(".pair img")
+    assert violations(page) == []
+    page.get_by_role("tab", name="A dataset").click()
+    page.get_by_role("button", name="Open the dataset").click()
+    page.wait_for_selector("#faces img")
+    page.click("#measure")
+    page.wait_for_selector("#drift table")
+    assert violations(page) == []
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+def test_files_beside_the_page_are_not_served(served, run, repository):
+    for path in (run / "report.json", repository / "setup.cfg", Path("/etc/passwd")):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{served}gradio_api/file={path}", timeout=60)
+        assert refused.value.code in (403, 404)

@@ -1,0 +1,66 @@
+"""The third tab: counts of a dataset, faces of a cell, drift. The work is done in ``browsing.py``."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from vlbias.app import markup
+from vlbias.app.browsing import Browser, open_faces
+from vlbias.app.parts import NETWORKS, Updates, Workplace, choices, told
+from vlbias.errors import DatasetError
+
+__all__ = ["dataset_tab"]
+
+
+def dataset_tab(place: Workplace) -> None:
+    """Build the tab."""
+    browser = gr.State(None, time_to_live=7200)
+    known, editors = [*map(str, place.roots), "synthfaces:500"], place.shelf.names
+    with gr.Row():
+        spec = gr.Dropdown(
+            known,
+            value=known[0],
+            label="Folder of a dataset, or synthfaces:N",
+            elem_id="dataset",
+            allow_custom_value=True,
+        )
+        columns = gr.Dropdown([], multiselect=True, label="Count by", elem_id="columns")
+    opens, said = gr.Button("Open the dataset", variant="primary"), gr.HTML()
+    about, counts = gr.HTML(), gr.HTML(elem_id="counts")
+    cell = gr.Dropdown([], label="Faces of the cell", elem_id="cell")
+    faces = gr.HTML(elem_id="faces")
+    with gr.Row():
+        editor = gr.Dropdown(editors, value=editors[0], label="Editor")
+        measure = gr.Button("Measure its drift on these faces", elem_id="measure")
+    drift = gr.HTML(elem_id="drift")
+
+    def start(spec: str | None) -> Updates:
+        found = Browser(open_faces(spec or "", place.roots))
+        text = f"{found.faces.name}: {len(found.faces):,} faces, {len(found.faces.problems):,} left out."
+        cleared: Updates = {faces: "", drift: ""}
+        return {
+            browser: found,
+            columns: choices(found.columns, found.columns[:2]),
+            about: markup.sentence(text),
+            **cleared,
+        }
+
+    def count(found: Browser | None, columns: list[str]) -> Updates:
+        if found is None or not columns:
+            return {counts: ""}
+        sizes = found.counts(columns)
+        return {counts: markup.counts_table(columns, sizes), cell: choices([name for name, _ in sizes])}
+
+    def look(found: Browser | None, columns: list[str], cell: str | None) -> Updates:
+        return {faces: markup.gallery(found.pictures(columns, cell)) if found and cell else ""}
+
+    def measured(found: Browser | None, name: str) -> Updates:
+        if found is None:
+            raise DatasetError("open a dataset first.")
+        return {drift: markup.drift_table(found.drift(place.shelf.editor(name)))}
+
+    tell = told(said)
+    opens.click(tell(start), [spec], [browser, columns, said, about, faces, drift])
+    columns.change(tell(count), [browser, columns], [said, counts, cell])
+    cell.change(tell(look), [browser, columns, cell], [said, faces])
+    measure.click(tell(measured), [browser, editor], [said, drift], **NETWORKS)

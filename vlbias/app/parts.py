@@ -1,0 +1,77 @@
+"""What the three tabs share of Gradio: errors as sentences, one line for the networks, lists, downloads."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import gradio as gr
+from gradio.blocks import Block
+
+from vlbias.app.editing import Shelf
+from vlbias.app.markup import sentence
+from vlbias.errors import VlbiasError
+
+__all__ = ["NETWORKS", "Updates", "Workplace", "choices", "click", "download_button", "told"]
+
+#: Component => its new value or its changes.
+Updates = dict[Block, object]
+Given = ParamSpec("Given")
+
+#: Work on networks waits in one line: two edits at once would take twice as long each.
+NETWORKS: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What every tab may use.
+
+    Attributes:
+        shelf: the editors.
+        roots: folders that may be opened.
+        folder: where files for downloads are made.
+    """
+
+    shelf: Shelf
+    roots: tuple[Path, ...]
+    folder: Path
+
+    def new_folder(self) -> Path:
+        """An empty folder for one download: two visitors may call their pictures alike."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+
+def told(said: gr.HTML) -> Callable[[Callable[Given, Updates]], Callable[Given, Updates]]:
+    """An error that the library raises on purpose becomes a sentence in ``said``; what else is on the page stays."""
+
+    def decorate(function: Callable[Given, Updates]) -> Callable[Given, Updates]:
+        @functools.wraps(function)
+        def told(*arguments: Given.args, **named: Given.kwargs) -> Updates:
+            try:
+                return {said: "", **function(*arguments, **named)}
+            except VlbiasError as error:
+                return {said: sentence(str(error), is_error=True)}
+
+        return told
+
+    return decorate
+
+
+def choices(names: Sequence[str], value: Sequence[str] | None = None, *, empty: str = "") -> gr.Dropdown:
+    """Other choices for a list; ``empty`` is how the empty choice reads."""
+    chosen = value if value is not None else (names[0] if names else None)
+    return gr.Dropdown(choices=[(name or empty, name) for name in names], value=chosen)
+
+
+def download_button(label: str, name: str) -> tuple[gr.Button, gr.DownloadButton]:
+    """A button that makes a file, and a hidden one, which :func:`click` clicks, that hands it over."""
+    return gr.Button(label, elem_id=f"{name}-make"), gr.DownloadButton(elem_id=name, visible="hidden")
+
+
+def click(name: str) -> str:
+    """JavaScript that clicks a hidden button once its file has arrived."""
+    return f"() => setTimeout(() => document.getElementById('{name}')?.click(), 200)"
