@@ -17,7 +17,7 @@ from vlbias import alignment
 from vlbias.arguments import checked_call
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
-from vlbias.editor_folder import read_editor, write_editor
+from vlbias.editor_folder import push_editor, read_editor, write_editor
 from vlbias.errors import ConfigError, unknown
 from vlbias.given import Answer, Given, Images, Pictures, given_faces, given_photos
 from vlbias.images import contact_sheet, to_pil
@@ -96,8 +96,9 @@ class Editor(Shown):
         """Load an editor.
 
         Args:
-            name_or_path: a shipped name (``"synthfaces-64"``), an editor folder, or a published DiffAE ``.ckpt``.
-            paths: a path folder, ours or the published one, in place of the editor's own.
+            name_or_path: a shipped name (``"synthfaces-64"``), an editor folder, a published DiffAE ``.ckpt``, or a
+                name ``"user/name"`` of the Hugging Face hub, which is asked for it if no folder is called so.
+            paths: a path folder, ours or the published one, or a name of the hub, in place of the editor's own.
             clip: a CLIP in place of the editor's own: a folder, an open_clip name, or a loaded ``Clip``; ``False`` for
                 none, which is quicker to load and enough to edit.
             device: where the networks live; ``None`` for CUDA if there is one, else the CPU.
@@ -120,6 +121,25 @@ class Editor(Shown):
             OutputError: the folder cannot be written.
         """
         write_editor(self.renderer, folder, dtype=dtype)
+
+    @checked_call
+    def push_to_hub(self, name: str, *, private: bool = True, dtype: torch.dtype = torch.float16) -> str:
+        """Send the editor to the Hugging Face hub, with a card; :meth:`from_pretrained` fetches it by its name.
+
+        Args:
+            name: ``"user/name"``; made if it is not there. Log in with ``hf auth login`` first, or set ``HF_TOKEN``.
+            private: whether a repository that is made shows itself to its owner alone. Look at the licence of what the
+                editor was trained on before you show it to others.
+            dtype: of the stored weights.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ConfigError: ``name`` is not ``user/name``.
+            CheckpointError: the hub cannot be reached, or refuses.
+        """
+        return push_editor(self.renderer, name, private=private, dtype=dtype)
 
     def with_settings(self, **changes: str | int) -> Editor:
         """The same networks with other :class:`RenderSettings`, say ``with_settings(decode_steps=10)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Literal
 
 import torch
 
-from vlbias.checkpoints import find_checkpoint, list_checkpoints, verify_folder, write_manifest
+from vlbias.checkpoints import list_checkpoints, verify_folder, write_manifest
 from vlbias.clip import Clip
 from vlbias.clip import load as load_clip
 from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError
-from vlbias.files import draft_folder, read_json, write_json
+from vlbias.files import draft_folder, read_json, write_file, write_json
+from vlbias.hub import check_hub_name, find_or_fetch, is_hub_name, model_card, push_folder
 from vlbias.optim import device_of
 from vlbias.paths import PathSet, Probes
 from vlbias.rendering import Qualities, Renderer, RenderSettings
 
-__all__ = ["read_editor", "write_editor"]
+__all__ = ["push_editor", "read_editor", "write_editor"]
 
 
 def read_editor(
@@ -33,7 +35,7 @@ def read_editor(
     """Load an editor's networks; the arguments and errors are those of ``Editor.from_pretrained``."""
     source = {"name_or_path": name_or_path, "paths": paths, "clip": clip, "device": device}
     device = device_of(device)
-    place = find_checkpoint(name_or_path)
+    place = find_or_fetch(name_or_path)
     info: dict[str, object] = {"name": place.stem}
     settings = RenderSettings()
     if place.is_file():
@@ -76,6 +78,25 @@ def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> 
         write_manifest(draft)
 
 
+def push_editor(parts: Renderer, name: str, *, private: bool, dtype: torch.dtype) -> str:
+    """Send an editor to the hub; the arguments and errors are those of ``Editor.push_to_hub``."""
+    check_hub_name(name)
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / "editor"
+        write_editor(parts, folder, dtype=dtype)
+        size = f"{parts.image_size} px"
+        card = model_card(
+            parts.name,
+            license=parts.license,
+            dipoles={} if parts.paths is None else parts.paths.dipoles,
+            load=f'from vlbias import Editor\n\neditor = Editor.from_pretrained("{name}")',
+            facts={"pictures": size, "trained on": parts.info.get("trained_on"), "layout of faces": parts.layout},
+            tags=["image-editing", "diffusion-autoencoder"],
+        )
+        write_file(folder / "README.md", card)
+        return push_folder(folder, name, kind="model", private=private, replaced=["diffae/*", "clip/*", "paths/*"])
+
+
 def _read_config(folder: Path) -> dict[str, object]:
     """What an editor's folder says of itself, once its weights are those that it describes."""
     if not (folder / "config.json").is_file():
@@ -105,7 +126,7 @@ def _settings_of(info: Mapping[str, object], folder: Path) -> RenderSettings:
 def _load_paths(paths: str | Path | None) -> tuple[PathSet | None, Probes | None]:
     if paths is None:
         return None, None
-    folder = Path(paths)
+    folder = find_or_fetch(paths) if is_hub_name(paths) else Path(paths)
     if (folder / "latent_paths_model.pt").is_file():
         return PathSet.from_published(folder), None
     probes = Probes.load(folder) if (folder / "probes.json").is_file() else None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["Glance", "Shown", "in_code", "in_markdown", "plain_text", "printable"]
+__all__ = ["Glance", "Shown", "front_matter", "in_code", "in_markdown", "plain_text", "printable"]
 
 #: Categories that move the cursor, turn the direction of writing, or show nothing: controls, formats, separators of
 #: lines and paragraphs, and half characters from names that are not UTF-8.
@@ -65,6 +66,29 @@ def in_code(text: object) -> str:
     """
     # nothing can be escaped inside a code span, so what would end it or its table cell is replaced
     return f"`{_one_line(text).translate({ord('`'): chr(39), ord('|'): '/'}) or ' '}`"
+
+
+def front_matter(values: Mapping[str, object]) -> str:
+    """The YAML head of a card, in which no value can begin another entry: each is written as JSON, which YAML includes.
+
+    Args:
+        values: texts, numbers, and lists of them.
+
+    Example:
+        >>> print(front_matter({"license": "other", "license_name": "a: b\\n---"}))
+        ---
+        license: "other"
+        license_name: "a: b ---"
+        ---
+    """
+    lines = [f"{name}: {json.dumps(_plain(value), ensure_ascii=False)}" for name, value in values.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, int | float) else _one_line(value)
 
 
 class Glance(NamedTuple):

@@ -4,6 +4,7 @@ from vlbias.balance.balancer import Balancer
 from vlbias.balance.identity import identity_scorer
 from vlbias.balance.plan import Cost, EditPlanSettings, Plan, make_plan, wanted_counts
 from vlbias.balance.poles import Poles, column_labels, resolve_poles
+from vlbias.balance.publish import push_dataset
 from vlbias.balance.review import Decision, Review, add_decisions
 from vlbias.balance.run import Result
 from vlbias.balance.run_folder import verify_run
@@ -26,6 +27,7 @@ __all__ = [
     "column_labels",
     "identity_scorer",
     "make_plan",
+    "push_dataset",
     "resolve_poles",
     "verify_run",
     "wanted_counts",

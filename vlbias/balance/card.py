@@ -7,7 +7,8 @@ from typing import Any
 
 from vlbias.balance.plan import Plan
 from vlbias.balance.traces import card_lines
-from vlbias.shown import in_code, in_markdown
+from vlbias.hub import license_entries
+from vlbias.shown import front_matter, in_code, in_markdown
 
 __all__ = ["dataset_card"]
 
@@ -25,10 +26,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     aim = "to equalise" if report["mode"] == "reduce" else "to make more unequal, for study,"
     source = {"real": "its own faces", "prior": "faces sampled from the editor's latent prior"}[report["source"]]
     lines = [
-        "---",
-        "license: other",
-        "tags: [faces, fairness, synthetic]",
-        "---",
+        front_matter(_head(report)),
         f"# {in_markdown(report['dataset'])}, balanced for {target} by {protected}",
         "",
         f"Made by vlbias from {dataset} by editing {source} with {editor}, {aim} the groups of {protected} inside each "
@@ -74,6 +72,17 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     if plan.settings["mode"] == "amplify":
         lines.append("- This set is **more** biased than its source, on purpose. Do not train a product on it.")
     return "\n".join(lines) + "\n"
+
+
+def _head(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub reads of the card; a licence is named only if pictures and editor have the same."""
+    licenses = {report["license"], report["editor_license"]}
+    one = licenses.pop() if len(licenses) == 1 else None
+    head: dict[str, Any] = {"pretty_name": f"{report['dataset']}, balanced", **license_entries(one)}
+    stated = f"{report['license']} {report['editor_license']}".lower()
+    research = one is None or "research" in stated or "non-commercial" in stated
+    tags = ["vlbias", "faces", "fairness", "synthetic", *(["research-only"] if research else [])]
+    return head | {"task_categories": ["image-classification"], "tags": tags}
 
 
 def _scorers(report: Mapping[str, Any]) -> str:

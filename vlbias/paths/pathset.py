@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import check_shapes, load_tensors, save_tensors, stays_inside
+from vlbias.checkpoints import check_shapes, load_tensors, save_tensors, stays_inside, write_manifest
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError, unknown
-from vlbias.files import make_folder, read_object, write_json
+from vlbias.files import make_folder, read_object, write_file, write_json
+from vlbias.hub import check_hub_name, find_or_fetch, is_hub_name, model_card, push_folder
 from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
 from vlbias.paths.fields import LinearField, RbfField, field_shapes, make_field, unit
 from vlbias.paths.published import read_published
@@ -327,14 +329,47 @@ class PathSet(nn.Module):
         }
         write_json(folder / CONFIG_FILE, config)
 
+    def push_to_hub(self, name: str, *, license: str | None = None, private: bool = True) -> str:
+        """Send the paths to the Hugging Face hub, with a card.
+
+        Args:
+            name: ``"user/name"``; made if it is not there.
+            license: of the data that they were learned from, in its owners' words.
+            private: whether a repository that is made shows itself to its owner alone.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ConfigError: ``name`` is not ``user/name``.
+            CheckpointError: the hub cannot be reached, or refuses.
+        """
+        check_hub_name(name)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            write_manifest(folder)
+            card = model_card(
+                name,
+                license=license,
+                dipoles=self.dipoles,
+                load=f'from vlbias import Editor\n\neditor = Editor.from_pretrained("EDITOR", paths="{name}")',
+                facts={"kind": f"paths through semantic codes of {self.dim} numbers"},
+                tags=["latent-paths"],
+            )
+            write_file(Path(folder) / "README.md", card)
+            return push_folder(folder, name, kind="model", private=private)
+
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> PathSet:
-        """Load a set written by :meth:`save_pretrained`.
+        """Load a set written by :meth:`save_pretrained`, or sent to the hub by :meth:`push_to_hub`.
+
+        Args:
+            folder: its folder, or ``"user/name"`` of the hub, which is asked for it if no folder is called so.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the other.
         """
-        folder = stays_inside(folder)
+        folder = find_or_fetch(folder) if is_hub_name(folder) else stays_inside(folder)
         if (folder / "latent_paths_model.pt").is_file() and not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} holds published paths; load it with PathSet.from_published.")
         try:
