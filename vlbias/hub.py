@@ -1,8 +1,8 @@
 """The one door to the Hugging Face hub: editors and paths fetched by name, folders sent there with a card.
 
 Nothing is fetched unless somebody writes a name ``user/name`` that is no place on this disk. Of a repository only plain
-data is taken, at one commit: JSON, safetensors and the words of a tokenizer, in the folders that an editor has. They are
-counted and measured before the first is fetched, and what came is compared with the manifest.
+data is taken, at one commit: JSON, safetensors and the words of a tokenizer, in the folders that an editor has. They
+are counted and measured before the first is fetched, and what came is compared with the manifest.
 """
 
 from __future__ import annotations
