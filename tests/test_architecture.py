@@ -40,7 +40,7 @@ ROWS = [
     ["balance"],
     ["fairness"],
     ["audit"],
-    ["simulate", "search"],
+    ["bench", "simulate", "search"],
     ["report", "recipes", "doctor"],
     ["demo", "app"],
     ["cli"],

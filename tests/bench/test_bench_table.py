@@ -1,0 +1,153 @@
+"""The table, on results that are counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlbias.audit.arms import ArmSettings, find_arm
+from vlbias.bench import BenchTable, Result, Variant, WorldTask, rank_agreement
+from vlbias.bench.results import Entry, key_of, open_store
+from vlbias.errors import ConfigError
+
+#: Ten faces in each of four cells: class 0 and 1 in group 0, then in group 1.
+Y, G = np.repeat([0, 1, 0, 1], 10), np.repeat([0, 0, 1, 1], 10)
+
+
+def result(label: str, wrong: tuple[int, int, int, int], seed: int = 0, task: str = "one") -> Result:
+    """Predictions with so many mistakes in each cell."""
+    codes = Y.copy()
+    for cell, count in enumerate(wrong):
+        codes[cell * 10 : cell * 10 + count] ^= 1
+    counts = [[10, 10], [10, 10]]
+    return Result(task, label, seed, Y, G, codes, ["0", "1"], ["a", "b"], {"learning_rate": 1e-3}, counts)
+
+
+def test_metrics_are_means_over_seeds_and_tasks():
+    table = BenchTable(
+        [
+            result("erm", (0, 4, 4, 0)),
+            result("erm", (0, 2, 2, 0), seed=1),
+            result("erm", (0, 0, 0, 8), task="two"),
+            result("oracle", (1, 1, 1, 1)),
+            result("edits", (0, 2, 1, 0)),
+        ]
+    ).table
+    # On "one": accuracies .8 and .9 and odds .4 and .2; on "two": accuracy .8, odds .8, accuracy gap .4.
+    assert table.loc["erm", "accuracy"] == pytest.approx((0.85 + 0.8) / 2)
+    assert table.loc["erm", "equalized_odds_difference"] == pytest.approx((0.3 + 0.8) / 2)
+    assert table.loc["erm", "accuracy_gap"] == pytest.approx((0 + 0.4) / 2)
+    assert table.loc["erm", "worst_cell_accuracy"] == pytest.approx((0.7 + 0.2) / 2)
+    assert table.loc["erm", ["tasks", "fits"]].tolist() == [2, 3]
+    # Others were entered on "one" alone, and are compared there.
+    assert table.loc["edits", "change"] == pytest.approx(0.2 - 0.3)
+    assert table.loc["oracle", "change"] == pytest.approx(0.0 - 0.3)
+
+
+def test_the_way_is_the_share_of_what_the_oracle_cuts():
+    wrong = {"erm": (0, 9, 9, 0), "edits": (0, 3, 3, 0), "oracle": (0, 0, 0, 0)}
+    table = BenchTable([result(label, cells, seed) for label, cells in wrong.items() for seed in range(3)]).table
+    assert table.loc["edits", "way"] == pytest.approx((0.9 - 0.3) / 0.9)
+    assert table.loc["edits", "way_low"] < table.loc["edits", "way"] < table.loc["edits", "way_high"]
+    assert np.isnan(table.loc["oracle", "way"]) and np.isnan(table.loc["erm", "way"])
+    nothing = {"erm": (1, 1, 1, 1), "edits": (1, 1, 1, 1), "oracle": (1, 1, 1, 1)}
+    table = BenchTable([result(label, cells) for label, cells in nothing.items()]).table
+    assert np.isnan(table.loc["edits", "way"])  # there is nothing to cut
+
+
+def test_dominated_means_no_better_in_either_and_worse_in_one():
+    table = BenchTable(
+        [
+            result("erm", (0, 4, 4, 0)),
+            result("exact", (0, 2, 1, 0)),
+            result("even", (2, 2, 2, 2)),
+            result("both", (0, 4, 4, 1)),
+            result("oracle", (0, 0, 0, 0)),
+        ]
+    ).table
+    assert table["dominated"].to_dict() == {"erm": 1, "exact": 0, "even": 0, "both": 1, "oracle": 0}
+    assert table.loc["erm", "on_average"] == "exact, even" and table.loc["exact", "on_average"] == ""
+
+
+def test_intervals_are_paired_and_never_below_nothing():
+    cells = {"erm": (0, 5, 5, 0), "same": (0, 5, 5, 0), "edits": (0, 1, 0, 0)}
+    table = BenchTable([result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]).table
+    assert table.loc["same", ["change", "change_low", "change_high"]].tolist() == [0, 0, 0]
+    assert table.loc["edits", "change_high"] < 0
+    gaps = table[["accuracy_gap_low", "equalized_odds_difference_low"]].to_numpy()
+    assert (gaps >= 0).all() and table.loc["edits", "accuracy_high"] <= 1
+    again = BenchTable([result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]).table
+    assert again.equals(table)  # bit for bit
+
+
+def test_intervals_cover_the_truth():
+    """A classifier that is right with known odds, tested anew each time."""
+    rng, inside = np.random.default_rng(0), 0
+    for repeat in range(100):
+        wrong = tuple(rng.binomial(10, p) for p in (0.2, 0.4, 0.3, 0.3))
+        row = BenchTable([result("erm", wrong, task=str(repeat))]).table.loc["erm"]
+        inside += row["accuracy_low"] <= 0.7 <= row["accuracy_high"]
+    assert 0.87 <= inside / 100 <= 1.0
+
+
+def test_other_test_faces_and_nothing_are_refused():
+    other = Result("one", "edits", 0, Y[::-1], G, Y, ["0", "1"], ["a", "b"], {}, [])
+    with pytest.raises(ConfigError, match="different test faces"):
+        _ = BenchTable([result("erm", (0, 0, 0, 0)), other]).table
+    with pytest.raises(ConfigError, match="nothing was measured"):
+        BenchTable([])
+    with pytest.raises(ConfigError, match="no metric 'speed'"):
+        BenchTable([result("erm", (0, 0, 0, 0))]).by_task("speed")
+
+
+def test_words_are_those_of_the_table():
+    table = BenchTable([result("erm", (0, 4, 4, 0)), result("oracle", (0, 0, 0, 0))])
+    assert "0.800" in table.describe() and "equalised odds difference" in str(table)
+    assert table.to_dict()["tasks"]["one"]["erm"]["accuracy"] == 0.8
+    assert table.to_dict()["methods"]["erm"]["way"] is None
+
+
+# -- ranks ------------------------------------------------------------------------------------------------------------
+
+
+def ranked(order: list[int]) -> BenchTable:
+    return BenchTable([result(f"arm {place}", (0, wrong, 0, 0)) for place, wrong in enumerate(order)])
+
+
+def test_ranks_agree_or_not():
+    assert rank_agreement(ranked([1, 2, 3, 4]), ranked([2, 4, 6, 8])).mean == pytest.approx(1)
+    found = rank_agreement(ranked([1, 2, 3, 4]), ranked([8, 6, 4, 2]))
+    assert (found.mean, found.overall) == (pytest.approx(-1), pytest.approx(-1))
+    assert (found.num_methods, found.num_tasks) == (4, 1)
+    with pytest.raises(ConfigError, match="2 methods on 1 tasks are common"):
+        rank_agreement(ranked([1, 2]), ranked([1, 2]))
+
+
+# -- the store --------------------------------------------------------------------------------------------------------
+
+
+def test_results_come_back_from_the_file(tmp_path):
+    store = open_store(tmp_path / "results.jsonl")
+    store.add("key", result("edits", (1, 0, 2, 0)).to_dict())
+    with (tmp_path / "results.jsonl").open("ab") as file:
+        file.write(b'{"run": "torn", "task": "one"}\n')
+    found = open_store(tmp_path / "results.jsonl").read()
+    assert list(found) == ["key"]
+    back = Result.from_dict(found["key"])
+    assert back.codes.tolist() == result("edits", (1, 0, 2, 0)).codes.tolist() and back.label == "edits"
+
+
+def test_a_key_changes_with_all_that_decides_a_result():
+    task = WorldTask("smile", "skin", num_training=40, num_validation=40, num_test=40)
+    faces, settings = task.faces(), ArmSettings()
+    weaker = WorldTask("smile", "skin", 0.5, num_training=40, num_validation=40, num_test=40)
+    entry = Entry(find_arm("edits"), Variant())
+    keys = [
+        key_of(task, faces, entry, settings, 0),
+        key_of(task, faces, entry, settings, 1),
+        key_of(weaker, weaker.faces(), entry, settings, 0),
+        key_of(task, faces, Entry(find_arm("erm"), Variant()), settings, 0),
+        key_of(task, faces, Entry(find_arm("edits"), Variant(share=0.5)), settings, 0),
+        key_of(task, faces, entry, ArmSettings(tune=False), 0),
+    ]
+    assert len(set(keys)) == len(keys) and keys[0] == key_of(task, task.faces(), entry, settings, 0)

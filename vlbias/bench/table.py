@@ -1,0 +1,290 @@
+"""The table of the benchmark: one row a method, with intervals over test faces and seeds."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from vlbias.bench.results import Result
+from vlbias.errors import ConfigError
+from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, tally
+from vlbias.shown import Glance, Shown
+
+__all__ = ["COLUMNS", "GAP", "BenchTable", "RankAgreement", "rank_agreement"]
+
+#: Metrics of the table.
+COLUMNS = (
+    "accuracy",
+    "balanced_accuracy",
+    "accuracy_gap",
+    "equalized_odds_difference",
+    "worst_cell_accuracy",
+)
+#: What "the way" and "dominated" speak of. Ties are planted alike in both groups, so errors of the one class in the one
+#: group and of the other in the other cancel in the accuracy gap; they do not here.
+GAP = "equalized_odds_difference"
+BASELINE = "erm"
+#: What nobody can have in practice: methods are measured against it, and not dominated by it.
+CEILINGS = ("oracle", "more-real")
+NUM_RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class _Numbers:
+    """Of one method on one task: metric => mean over seeds, and resampled means (b,)."""
+
+    value: dict[str, float]
+    draws: dict[str, np.ndarray]
+    num_fits: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class BenchTable(Shown):
+    """Results of methods on tasks.
+
+    Attributes:
+        results: one each fit.
+        notes: what could not be entered, and why.
+    """
+
+    results: Sequence[Result]
+    notes: Sequence[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            raise ConfigError("nothing was measured; enter one method on one task at least.")
+
+    @property
+    def labels(self) -> list[str]:
+        """Methods, in the order in which they were entered."""
+        return list(dict.fromkeys(result.label for result in self.results))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks, likewise."""
+        return list(dict.fromkeys(result.task for result in self.results))
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, str], _Numbers]:
+        """(task, method) => numbers."""
+        found = {}
+        for task in self.tasks:
+            of_task = [result for result in self.results if result.task == task]
+            found.update({(task, label): numbers for label, numbers in _resampled(task, of_task).items()})
+        return found
+
+    def _tasks_of(self, *labels: str) -> list[str]:
+        return [task for task in self.tasks if all((task, label) in self._numbers for label in labels)]
+
+    def _value(self, label: str, metric: str, tasks: Iterable[str]) -> float:
+        return float(np.mean([self._numbers[task, label].value[metric] for task in tasks]))
+
+    def _draws(self, label: str, metric: str, tasks: Iterable[str]) -> np.ndarray:
+        return np.mean([self._numbers[task, label].draws[metric] for task in tasks], axis=0)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; ``change`` of the
+        equalised odds difference from plain training, paired; ``way`` of it to the ceiling (the oracle, or more real
+        faces), 1 for all of it; on how many tasks it is ``dominated`` by another method, that is as accurate with a
+        gap as small, and better in one of these, and whether it is so ``on average``; how many ``tasks`` and ``fits``.
+        """
+        return pd.DataFrame([self._row(label) for label in self.labels], index=pd.Index(self.labels, name="method"))
+
+    def _row(self, label: str) -> dict[str, Any]:
+        tasks = self._tasks_of(label)
+        row: dict[str, Any] = {}
+        for metric in COLUMNS:
+            value, draws = self._value(label, metric, tasks), self._draws(label, metric, tasks)
+            low, high = interval(draws - draws.mean() + value, LEVEL)
+            row |= {metric: value, f"{metric}_low": max(low, 0.0), f"{metric}_high": min(high, 1.0)}
+        row |= self._change(label) | self._way(label)
+        row["dominated"] = sum(bool(self._dominating(label, [task])) for task in tasks)
+        row["on_average"] = ", ".join(self._dominating(label, tasks))
+        fits = sum(self._numbers[task, label].num_fits for task in tasks)
+        return row | {"tasks": len(tasks), "fits": fits}
+
+    def _change(self, label: str) -> dict[str, float]:
+        tasks = self._tasks_of(label, BASELINE)
+        if label == BASELINE or not tasks:
+            return dict.fromkeys(("change", "change_low", "change_high"), float("nan"))
+        value = self._value(label, GAP, tasks) - self._value(BASELINE, GAP, tasks)
+        draws = self._draws(label, GAP, tasks) - self._draws(BASELINE, GAP, tasks)
+        low, high = interval(draws - draws.mean() + value, LEVEL)
+        return {"change": value, "change_low": low, "change_high": high}
+
+    def _way(self, label: str) -> dict[str, float]:
+        """Undefined where there is no ceiling, or the ceiling is no better than plain training for sure."""
+        names = ("way", "way_low", "way_high")
+        ceiling = next((one for one in CEILINGS if self._tasks_of(label, BASELINE, one)), None)
+        if ceiling is None or label in (BASELINE, ceiling):
+            return dict.fromkeys(names, float("nan"))
+        tasks = self._tasks_of(label, BASELINE, ceiling)
+        value = {one: self._value(one, GAP, tasks) for one in (label, BASELINE, ceiling)}
+        draws = {one: self._draws(one, GAP, tasks) for one in (label, BASELINE, ceiling)}
+        most = draws[BASELINE] - draws[ceiling]
+        if np.quantile(most, (1 - LEVEL) / 2) <= 0:
+            return dict.fromkeys(names, float("nan"))
+        ways = (draws[BASELINE] - draws[label]) / most
+        way = (value[BASELINE] - value[label]) / (value[BASELINE] - value[ceiling])
+        return dict(zip(names, (way, *interval(ways, LEVEL)), strict=True))
+
+    def _dominating(self, label: str, tasks: Sequence[str]) -> list[str]:
+        """Methods that are no less accurate, with no larger gap, and better in one of these, on average over tasks."""
+        if label in CEILINGS:
+            return []
+        found = []
+        for other in self.labels:
+            common = [task for task in self._tasks_of(label, other) if task in tasks]
+            if other == label or other in CEILINGS or len(common) < len(tasks):
+                continue
+            accuracy = self._value(other, "accuracy", common) - self._value(label, "accuracy", common)
+            gap = self._value(other, GAP, common) - self._value(label, GAP, common)
+            if accuracy >= 0 >= gap and (accuracy, gap) != (0, 0):
+                found.append(other)
+        return found
+
+    def by_task(self, metric: str = GAP) -> pd.DataFrame:
+        """A metric, mean over seeds: one row a method, one column a task; NaN where it was not entered.
+
+        Raises:
+            ConfigError: the table has no such metric.
+        """
+        if metric not in COLUMNS:
+            raise ConfigError(f"the table has no metric '{metric}'; it has {', '.join(COLUMNS)}.")
+        rows = {(label, task): numbers.value[metric] for (task, label), numbers in self._numbers.items()}
+        return pd.Series(rows).unstack().reindex(index=self.labels, columns=self.tasks)
+
+    def describe(self) -> str:
+        """The table in lines of text; intervals are 95 %."""
+        words = pd.DataFrame([self.words(label) for label in self.labels], columns=list(HEADINGS))
+        return str(words.to_string(index=False))
+
+    __str__ = describe
+
+    def _glance(self) -> Glance:
+        line = f"{len(self.labels)} methods on {len(self.tasks)} tasks, {len(self.results)} fits"
+        return Glance(line, HEADINGS, [self.words(label) for label in self.labels])
+
+    def words(self, label: str) -> tuple[str, ...]:
+        """A row of the table as people read it, below :data:`HEADINGS`."""
+        row: dict[Any, Any] = self.table.loc[label].to_dict()
+        cells = [_spelled(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in COLUMNS]
+        way = _spelled(row["way"], row["way_low"], row["way_high"], digits=2)
+        dominated = "" if label in CEILINGS else f"{row['dominated']} of {row['tasks']}"
+        return (label, *cells, way, dominated, row["on_average"], str(row["fits"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, six digits each."""
+        rows = {
+            str(label): {str(name): _plain(value) for name, value in row.items()}
+            for label, row in self.table.iterrows()
+        }
+        each = {
+            task: {
+                label: {metric: round(self._numbers[task, label].value[metric], 6) for metric in COLUMNS}
+                for label in self.labels
+                if (task, label) in self._numbers
+            }
+            for task in self.tasks
+        }
+        return {"methods": rows, "tasks": each, "notes": list(self.notes)}
+
+
+#: Of :meth:`BenchTable.words`.
+HEADINGS = (
+    "method",
+    *(METRICS[metric].title.lower() for metric in COLUMNS),
+    "way",
+    "dominated",
+    "on average by",
+    "fits",
+)
+
+
+def _spelled(value: float, low: float, high: float, digits: int = 3) -> str:
+    if np.isnan(value):
+        return ""
+    texts = [f"{number:.{digits}f}" for number in (value, low, high)]
+    return texts[0] if np.isnan(low) else f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, (float, np.floating)):
+        return round(float(value), 6) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
+    """Numbers of each method on a task. Test faces are drawn within their cells, the same for all; so are seeds."""
+    first = results[0]
+    for one in results:
+        if not (np.array_equal(one.y, first.y) and np.array_equal(one.group, first.group)):
+            raise ConfigError(f"results of {task} speak of different test faces; keep them in two tables.")
+    codes = np.stack([one.codes for one in results])
+    how = EvaluationSettings().for_counts(first.classes)
+    counts = tally(first.group, first.y, codes, num_groups=len(first.groups), num_classes=len(first.classes))
+    observed = metrics_from_counts(counts, **how)
+    rng = np.random.default_rng(zlib.crc32(task.encode()))
+    drawn = metrics_from_counts(_drawn_counts(first, codes, rng), **how)
+    found = {}
+    for label in dict.fromkeys(one.label for one in results):
+        rows = np.array([row for row, one in enumerate(results) if one.label == label])
+        picks = rows[rng.integers(len(rows), size=(NUM_RESAMPLES, len(rows)))]
+        draws = {m: np.take_along_axis(drawn[m], picks, axis=1).mean(1) for m in COLUMNS}
+        found[label] = _Numbers({m: float(observed[m][rows].mean()) for m in COLUMNS}, draws, len(rows))
+    return found
+
+
+def _drawn_counts(first: Result, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Class codes of fits (f, n) => resampled counts (b, f, g, y, p)."""
+    num_classes = len(first.classes)
+    counts = np.zeros((NUM_RESAMPLES, len(codes), len(first.groups), num_classes, num_classes))
+    for g, y in np.unique(np.stack([first.group, first.y]), axis=1).T:
+        members = np.flatnonzero((first.group == g) & (first.y == y))
+        weights = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=NUM_RESAMPLES)
+        for p in range(num_classes):
+            counts[:, :, g, y, p] = weights.astype(np.float64) @ (codes[:, members] == p).T.astype(np.float64)
+    return counts
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Whether two classifiers rank methods alike.
+
+    Attributes:
+        mean: Spearman's correlation of two rankings of the methods, the mean over tasks.
+        overall: that of the methods' means over tasks.
+        num_methods, num_tasks: that both were measured on.
+    """
+
+    mean: float
+    overall: float
+    num_methods: int
+    num_tasks: int
+
+
+def rank_agreement(one: BenchTable, other: BenchTable, metric: str = GAP) -> RankAgreement:
+    """How alike two classifiers rank the methods that both were measured with.
+
+    Raises:
+        ConfigError: fewer than three methods on one task are common.
+    """
+    a, b = one.by_task(metric), other.by_task(metric)
+    labels, tasks = a.index.intersection(b.index), a.columns.intersection(b.columns)
+    a, b = a.loc[labels, tasks], b.loc[labels, tasks]
+    whole = (a.notna() & b.notna()).all(axis=1)
+    a, b = a[whole], b[whole]
+    if len(a) < 3 or not len(tasks):
+        raise ConfigError(f"{len(a)} methods on {len(tasks)} tasks are common; ranks need three methods and one task.")
+    each = [float(spearmanr(a[task], b[task]).statistic) for task in tasks]
+    overall = float(spearmanr(a.mean(axis=1), b.mean(axis=1)).statistic)
+    return RankAgreement(float(np.mean(each)), overall, len(a), len(tasks))

@@ -1,0 +1,113 @@
+"""``vlbias bench``: methods entered into the benchmark."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlbias.cli.application import app
+from vlbias.cli.parsing import names_of
+
+if TYPE_CHECKING:
+    from vlbias.audit.arms import Arm
+
+DEFAULT_OUT = Path("out/bench")
+
+
+@app.command(epilog="Example: vlbias bench oversample my_module:my_arm --tasks 'world-smile-*-0.9' --budget quick")
+def bench(
+    methods: Annotated[
+        list[str],
+        typer.Argument(metavar="METHOD...", help="Arms by name, MODULE:NAME for one of your own, or all."),
+    ],
+    tasks: Annotated[
+        str, typer.Option(metavar="TASK,...", help="Tasks by name or pattern, such as utkface-*-planted.")
+    ] = "world-*-0.9",
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Fits of each method on each task.")] = 3,
+    budget: Annotated[str, typer.Option(metavar="NAME", help="full, or quick to see whether all works.")] = "full",
+    classifier: Annotated[str, typer.Option(metavar="NAME", help="small, or standard, which takes longer.")] = "small",
+    tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose settings on validation faces.")] = True,
+    change: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="How the balanced set is made: share, source, mode, verified, wrong_labels, edit_steps. Repeatable.",
+        ),
+    ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
+    utkface: Annotated[str | None, typer.Option(metavar="FOLDER", help="Photographs of its tasks.")] = None,
+    celebahq: Annotated[str | None, typer.Option(metavar="FOLDER", help="Photographs of its tasks.")] = None,
+    editor: Annotated[str | None, typer.Option(metavar="NAME|FOLDER", help="In the place of each task's own.")] = None,
+    ranks: Annotated[
+        bool, typer.Option("--ranks", help="Enter with both classifiers and say whether they rank methods alike.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Where results are kept, and grow.")
+    ] = DEFAULT_OUT,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the table there.")
+    ] = None,
+) -> None:
+    """Enter methods into the benchmark and print one row for each; what was measured before is not measured again."""
+    from vlbias import bench as benches
+    from vlbias.files import write_json
+
+    roots = {kind: folder for kind, folder in (("utkface", utkface), ("celebahq", celebahq)) if folder is not None}
+    settings: dict[str, Any] = {"num_seeds": seeds, "budget": budget, "tune": tune, "roots": roots, "editor": editor}
+    variant = benches.Variant.from_dict(dict(_setting(text) for text in change))
+    entered = ["all"] if methods == ["all"] else [_method(word) for word in methods]
+    patterns = names_of(tasks, "--tasks")
+
+    def table(classifier: str) -> benches.BenchTable:
+        return benches.bench(entered, out, tasks=patterns, variant=variant, classifier=classifier, **settings)
+
+    found = table(classifier)
+    typer.echo(str(found))
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    if json_file is not None:
+        write_json(json_file, found.to_dict())
+    if ranks:
+        same = benches.rank_agreement(table("small"), table("standard"))
+        typer.echo(
+            f"ranks by the small and the standard classifier: correlation {same.mean:.2f} on a task, "
+            f"{same.overall:.2f} over all, {same.num_methods} methods on {same.num_tasks} tasks"
+        )
+
+
+def _method(word: str) -> str | Arm:
+    """An arm by name, or ``module:name`` of one that a user wrote, in the working directory or installed."""
+    module, colon, name = word.partition(":")
+    if not colon:
+        return word
+    from vlbias.audit.arms import Arm
+
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise typer.BadParameter(f"'{word}' cannot be imported: {error}", param_hint="METHOD") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(found, Arm):
+        raise typer.BadParameter(f"'{word}' is no arm; see docs/arms.md for how to write one", param_hint="METHOD")
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``share=0.5`` as a name and a value."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"expected NAME=VALUE; got '{text}'", param_hint="--set")
+    words: dict[str, Any] = {"true": True, "false": False}
+    if value in words:
+        return name, words[value]
+    try:
+        return name, float(value) if "." in value else int(value)
+    except ValueError:
+        return name, value
