@@ -345,6 +345,21 @@ def test_intervals_of_gaps_hold_where_nothing_differs(num_groups):
     assert min(reached.values()) >= 33, reached
 
 
+def test_the_worst_of_many_groups_has_an_interval_that_holds():
+    """The worst of seven equal groups lies below them all by chance, so what is true lies mostly above it."""
+    groups, held = np.repeat(np.arange(7), 60), {"worst_group_accuracy": 0, "worst_cell_accuracy": 0}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        y_true = rng.integers(0, 2, len(groups))
+        y_pred = np.where(rng.random(len(groups)) < 0.2, 1 - y_true, y_true)
+        report = fairness.evaluate(y_true, y_pred, groups=groups, bootstrap=200, seed=seed)
+        for name in held:
+            low, high = report.intervals[name]
+            held[name] += low <= 0.8 <= high
+            assert high - low < 0.4
+    assert min(held.values()) >= 37, held
+
+
 def test_intervals_of_large_samples_close_in_on_the_gap():
     sizes, right = [4000, 4000, 4000], [0.9, 0.85, 0.7]
     y_true, groups, y_pred = [], [], []

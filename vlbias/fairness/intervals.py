@@ -28,7 +28,8 @@ COMPARED = {
     "demographic_parity_difference": ("selection",),
     "demographic_parity_ratio": ("selection",),
 }
-WORST = ("worst_group_accuracy", "worst_cell_accuracy")
+#: The rate whose smallest value each takes.
+WORST = {"worst_group_accuracy": "accuracy", "worst_cell_accuracy": "tpr"}
 #: Standard errors within which groups are taken to be level with the highest or lowest one, where it matters.
 LEVEL_WITH = 2.0
 #: Standard errors beyond the observed gap up to which gaps are tried.
@@ -210,6 +211,12 @@ def _unstacked(x: np.ndarray) -> dict[str, np.ndarray]:
     return {"tpr": tpr, "fpr": fpr, "selection": selection, "accuracy": x[..., -1]}
 
 
+def _place_of(rate: str, num_rates: int) -> tuple[Any, slice]:
+    """Where a rate stands in what :func:`_stacked` gives."""
+    num_classes = (num_rates - 1) // 3
+    return ..., {"tpr": slice(0, num_classes), "accuracy": slice(-1, None)}[rate]
+
+
 @dataclass(frozen=True)
 class _Family:
     """Rates of groups (g, r) moved along one line: from no difference over what was observed to larger differences.
@@ -269,13 +276,45 @@ class _Family:
             if np.isnan(value) or np.isnan(plain[name]).mean() > MAX_UNDEFINED:
                 found[name] = float("nan"), float("nan")
             elif name in WORST:
-                found[name] = _about_the_median(value, truth[name], plain[name], alpha)
+                found[name] = self._worst(WORST[name], value, alpha)
             elif METRICS[name].higher_is_better:
                 kept = _kept(1 - value, 1 - truth[name], 1 - plain[name], 1 - level[name], alpha, self._step(name))
                 found[name] = 1 - kept[1], 1 - kept[0]
             else:
                 found[name] = _kept(value, truth[name], plain[name], level[name], alpha, self._step(name))
         return found
+
+    def _worst(self, rate: str, value: float, alpha: float) -> tuple[float, float]:
+        """Least and largest smallest rate at which the observed one is not unusual.
+
+        The more rates are as low as the lowest, the further below it lies what is observed. So for an observed value to
+        be too low, all rates that may be the lowest are; for it to be too high, one is.
+        """
+        here = np.zeros_like(self.known)
+        here[_place_of(rate, here.shape[-1])] = True
+        here &= self.known
+        observed, error = (self.pooled + self.away)[here], self.error[..., here]
+        scale = 1 / np.sqrt(self.variance[here])
+        whole, standard_error = self.whole[here], self.standard_error[here]
+        lowest = int(np.argmin(observed))
+
+        def drawn(at: np.ndarray) -> np.ndarray:
+            one_item = np.maximum(at * (1 - at), 0.25 / whole)
+            moved = np.clip(at + error * np.sqrt(one_item) * scale, 0.0, 1.0)
+            return moved.min(-1).mean(-1)
+
+        reach = REACH * float(standard_error[np.abs(observed - observed[lowest]) < 2 * standard_error].max())
+        places = np.unique(np.clip(np.append(value + reach * np.linspace(-1, 1, 41), value), 0.0, 1.0))
+        over, under = np.empty(len(places)), np.empty(len(places))
+        for i, place in enumerate(places):
+            one = np.maximum(observed, place)
+            one[lowest] = place
+            near = one - place < LEVEL_WITH * np.sqrt(2) * standard_error
+            over[i] = np.mean(drawn(one) >= value - 1e-12) - alpha / 2
+            under[i] = np.mean(drawn(np.where(near, place, one)) <= value + 1e-12) - alpha / 2
+        low = _crossing(places, over, int(np.flatnonzero(over > 0)[0]), -1) if (over > 0).any() else value
+        high = _crossing(places, under, int(np.flatnonzero(under > 0)[-1]), 1) if (under > 0).any() else value
+        return min(low, value), max(high, value)
 
     def _places(self) -> np.ndarray:
         """Places on the line: 0 no difference, 1 as observed, 2 differences larger by :data:`REACH` errors."""
@@ -363,10 +402,3 @@ def _crossing(truth: np.ndarray, margin: np.ndarray, inside: int, towards: int) 
         return float(truth[inside])
     part = np.clip(margin[inside] / (margin[inside] - margin[outside]), 0, 1)
     return float(truth[inside] + part * (truth[outside] - truth[inside]))
-
-
-def _about_the_median(value: float, truth: np.ndarray, drawn: np.ndarray, alpha: float) -> tuple[float, float]:
-    """Interval of a smallest rate, from the place at which what was observed lies in the middle of what is drawn."""
-    place = int(np.argmin(np.abs(np.nanmedian(drawn, axis=1) - value)))
-    low, middle, high = np.nanquantile(drawn[place], [alpha / 2, 0.5, 1 - alpha / 2])
-    return min(_within(truth[place] + low - middle), value), max(_within(truth[place] + high - middle), value)
