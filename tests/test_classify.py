@@ -292,6 +292,16 @@ def test_a_fingerprint_follows_data_and_settings():
     assert classify.fingerprint(x, labels, replace(TINY, seed=1)) != base
 
 
+def test_amp_learns_in_half_precision_and_is_another_run():
+    x, labels = squares(32)
+    exact, half = (classify.fit(x, labels, settings=TINY, device="cpu", amp=amp) for amp in (False, True))
+    assert half.losses != exact.losses and half.losses[-1] < half.losses[0]
+    assert half.losses[0] == pytest.approx(exact.losses[0], rel=0.02)
+    assert half.predict_proba(x).dtype == torch.float32
+    assert classify.fingerprint(x, labels, replace(TINY, amp=True)) != classify.fingerprint(x, labels, TINY)
+    assert "amp" not in TINY.of_result() and replace(TINY, amp=True, device="cpu").of_result()["amp"]
+
+
 def test_weights_of_images_decide_what_is_learned():
     x, labels = squares(32)
     lies = [label if row < 16 else {"a": "b", "b": "a"}[label] for row, label in enumerate(labels)]

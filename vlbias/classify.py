@@ -83,6 +83,7 @@ class FitSettings(Settings):
         shift_px: shift training images by up to so many pixels each way.
         seed: of initial weights, order of the images and augmentation.
         device: "cpu", "cuda", ...; ``None`` takes CUDA where there is one.
+        amp: run the backbone in bfloat16 while training; the loss stays in float32.
 
     Raises:
         ConfigError: a value out of range.
@@ -105,6 +106,12 @@ class FitSettings(Settings):
     shift_px: int = number(4, 0)
     seed: int = 0
     device: str | None = None
+    amp: bool = False
+
+    def of_result(self) -> dict[str, Any]:
+        """What the result depends on: all but the device; without what is off, so that it names older runs as well."""
+        left_out = {"device"} if self.amp else {"device", "amp"}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -543,7 +550,9 @@ def _train(
             x = x.to(device).contiguous(memory_format=torch.channels_last)
             share = step / settings.num_steps
             set_learning_rate(optimizer, settings.learning_rate, share, warmup=(step + 1) / warmup)
-            loss = loss_of(module(x), targets.to(device), batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
+                logits = module(x)
+            loss = loss_of(logits.float(), targets.to(device), batch)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(f"the loss became {value} at step {step}. Lower `learning_rate`.")
@@ -590,6 +599,6 @@ def fingerprint(images: Tensor, labels: Sequence[object], settings: FitSettings)
     """Hash of all that a fit depends on, to recognise one that was made before."""
     digest = hashlib.sha256()
     digest.update(repr((FORMAT, tuple(images.shape), str(images.dtype), [str(label) for label in labels])).encode())
-    digest.update(repr(sorted((asdict(settings) | {"device": None}).items())).encode())
+    digest.update(repr(sorted((settings.of_result() | {"device": None}).items())).encode())
     digest.update(images.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -356,7 +356,7 @@ def test_the_worst_of_many_groups_has_an_interval_that_holds():
         for name in held:
             low, high = report.intervals[name]
             held[name] += low <= 0.8 <= high
-            assert high - low < 0.4
+            assert high - low < 0.45
     assert min(held.values()) >= 37, held
 
 

@@ -29,6 +29,17 @@ def failing(monkeypatch, capsys, *arguments):
     return capsys.readouterr().err
 
 
+def test_simulations_and_audits_train_on_what_device_and_how_is_asked_for(tmp_path):
+    real = people(tmp_path / "real")
+    run("simulate", real, tmp_path / "sim", *SIMULATE, "--repeats", 1, "--shares", "0,0.5", "--device", "cpu", "--amp")
+    first = (tmp_path / "sim" / "sim.log").read_text().splitlines()[0]
+    assert '"amp": true' in first and "device" not in first
+    words = ("--target", "smile", "--protected", "gender", "--seeds", 1, "--steps", 1, "--device", "cpu", "--amp")
+    assert "accuracy_gap" in run("audit", real, *words)
+    result = CliRunner().invoke(app, ["audit", str(real), *map(str, words), "--pretrained", "no.safetensors"])
+    assert result.exit_code == 1 and "no.safetensors" in str(result.exception)
+
+
 def test_edits_make_their_share_a_searched_variable(tmp_path):
     real = people(tmp_path / "real")
     names = [f"{i:02d}.png" for i in range(72)]

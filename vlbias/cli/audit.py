@@ -9,6 +9,8 @@ import typer
 
 from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
+    AmpOption,
+    DeviceOption,
     FollowLinksOption,
     ProtectedOption,
     SeedOption,
@@ -62,6 +64,11 @@ def audit(
     ] = "scratch",
     tune: Annotated[bool, typer.Option(help="Tune arms on validation faces.")] = True,
     backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm architecture.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Local timm weights that the backbone starts from.")
+    ] = None,
+    device: DeviceOption = None,
+    amp: AmpOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
     ] = None,
@@ -82,6 +89,8 @@ def audit(
         opened[label] = open_faces(spec, seed, follow_links=follow_links)
     changes: dict[str, Any] = {"loss": loss} | ({} if backbone is None else {"backbone": backbone})
     changes |= {} if steps is None else {"num_steps": steps}
+    changes |= {} if pretrained is None else {"pretrained_file": pretrained}
+    changes |= {"amp": True} if amp else {}
     how = {"arms": arms, "sets": sets, "editor": editor, "protocol": protocol, "tune": tune} if names else {}
     if out is not None:
         job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
@@ -93,6 +102,7 @@ def audit(
         "seeds": seeds,
         "cache": None if out is None else out / "fits",
         **changes,
+        **({} if device is None else {"device": device}),
     }
     if names is None:
         result = audits.measure(opened, **common)

@@ -87,6 +87,10 @@ def open_faces(spec: str, seed: int = 0, *, follow_links: bool = False) -> FaceD
     return dataset
 
 
+DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; else CUDA if any.")]
+AmpOption = Annotated[bool, typer.Option("--amp", help="Train backbones in bfloat16.")]
+
+
 def or_drawn(given: str | None, drawn: str, option: str, dataset: str) -> str:
     """The column asked for; the embedded world has one to fall back on, other datasets must name theirs."""
     if given is None and (dataset.partition(":")[0] != "synthfaces" or Path(dataset).exists()):

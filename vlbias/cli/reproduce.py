@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vlbias.cli.application import Application, app
-from vlbias.cli.options import FollowLinksOption, SeedOption, tell_problems
+from vlbias.cli.options import AmpOption, DeviceOption, FollowLinksOption, SeedOption, tell_problems
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.errors import ConfigError, unknown
 
@@ -22,7 +22,6 @@ BudgetOption = Annotated[
     str, typer.Option("--budget", metavar="NAME", help="paper, or tiny: all steps on a drawn copy, in minutes.")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="The dataset's official files.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; else CUDA if any.")]
 SpeedOption = Annotated[
     float | None,
     typer.Option("--images-per-second", min=0.001, metavar="N", help="What your card trains; the plan then has hours."),
@@ -49,7 +48,7 @@ def fr_nas(
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="Trials in all; else as published.")] = None,
     refit: Annotated[int, typer.Option(min=0, metavar="N", help="Refits of each candidate.")] = 3,
     device: DeviceOption = None,
-    amp: Annotated[bool, typer.Option("--amp", help="Train backbones in bfloat16.")] = False,
+    amp: AmpOption = False,
     images_per_second: SpeedOption = None,
     dry_run: DryRunOption = False,
     seed: SeedOption = 0,
@@ -93,6 +92,7 @@ def fer(
     budget: BudgetOption = "paper",
     repeats: Annotated[int | None, typer.Option(min=1, metavar="N", help="Draws of each composition; else 5.")] = None,
     device: DeviceOption = None,
+    amp: AmpOption = False,
     images_per_second: SpeedOption = None,
     dry_run: DryRunOption = False,
     seed: SeedOption = 0,
@@ -122,7 +122,7 @@ def fer(
     typer.echo(protocols.describe(protocol, plan, images_per_second=images_per_second))
     if dry_run:
         return
-    table = protocols.reproduce(protocol, faces, plan, out, device=device)
+    table = protocols.reproduce(protocol, faces, plan, out, device=device, amp=amp)
     typer.echo(table.round(3).to_string(index=False))
     _tell_result(out, protocol.is_tiny, "curves.png")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlbias.cli.application import app, typed_command
-from vlbias.cli.options import FollowLinksOption, SeedOption, open_faces, or_drawn
+from vlbias.cli.options import AmpOption, DeviceOption, FollowLinksOption, SeedOption, open_faces, or_drawn
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of, files_of, names_of, number_of, numbers_of
 from vlbias.errors import ConfigError
@@ -138,8 +138,8 @@ def search(
         typer.Option(metavar="BACKBONE=FILE", help="Local timm weights that a backbone starts from. Repeatable."),
     ] = [],  # noqa: B006
     batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images a step.")] = 64,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; else CUDA if any.")] = None,
-    amp: Annotated[bool, typer.Option("--amp", help="Train backbones in bfloat16.")] = False,
+    device: DeviceOption = None,
+    amp: AmpOption = False,
     refit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Refits of each candidate for the held-out front.")
     ] = 2,

@@ -9,7 +9,9 @@ import typer
 
 from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
+    AmpOption,
     DatasetArgument,
+    DeviceOption,
     FollowLinksOption,
     PolesOption,
     ProtectedOption,
@@ -67,9 +69,11 @@ def simulate(
         str | None,
         typer.Option(metavar="FILE|URL", help="Where results are shared; a PostgreSQL URL for several hosts."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; else CUDA where there is one.")
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Local timm weights that the backbone starts from.")
     ] = None,
+    device: DeviceOption = None,
+    amp: AmpOption = False,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
@@ -117,6 +121,7 @@ def simulate(
     typer.echo(str(plan), err=True)
     shared = out / "sim.files" if storage and "://" in storage else None
     changes: dict[str, Any] = {"num_steps": steps, "image_size": image_size, "device": device}
+    changes |= {"amp": amp, "pretrained_file": pretrained}
     place = storage or out / "sim.log"
     result = simulations.run(plan, faces, model=model, storage=place, folder=shared, fill=fill, **changes)
     result.write(out)

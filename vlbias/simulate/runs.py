@@ -74,7 +74,7 @@ def run(
     job = {
         "plan": plan.design(),
         "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
-        "settings": {key: value for key, value in vars(options).items() if key != "device"},
+        "settings": options.of_result(),
     }
     decode = partial(_decoded, num_items=len(plan.test), num_classes=len(plan.classes))
     store = open_store(storage, "simulate", job, decode, folder=folder)
