@@ -35,11 +35,13 @@ __all__ = [
     "colour_space",
     "contact_sheet",
     "decode_image",
+    "decode_stored",
     "in_turn",
     "load_pixels",
     "load_stored",
     "open_image",
     "picture_size",
+    "read_picture",
     "save_png",
     "to_pil",
     "to_pixels",
@@ -68,6 +70,8 @@ PNG_LEVEL = 6
 MAX_PIXELS = 80_000_000
 #: The decoder of a format that keeps several canvases takes as much for fewer pixels.
 _MAX_PIXELS_OF = {"WEBP": 50_000_000}
+#: Largest file of a picture that is held in memory.
+MAX_FILE_BYTES = 2**30
 #: Larger pictures are converted in strips, and come one at a time where several threads read.
 _LARGE_PIXELS = 4_000_000
 _LARGE_IN_TURN = threading.RLock()
@@ -106,6 +110,28 @@ def load_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         return _decode(file, str(path), max_pixels)
 
 
+def decode_stored(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """:func:`load_stored` of a picture that stands inside another file; see :func:`decode_image`."""
+    with _image_errors(name):
+        return _decode(io.BytesIO(data), name, max_pixels)
+
+
+def read_picture(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a picture's file, once its header was found to be one; nothing is decoded.
+
+    Raises:
+        ImageError: as :func:`open_image`, or the file is larger than a gigabyte.
+    """
+    with _opened(path) as file:
+        with _header(file):
+            pass
+        file.seek(0)
+        data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ImageError(f"{path} is larger than {MAX_FILE_BYTES / 2**30:.0f} GiB. Compress or resize the picture.")
+        return data
+
+
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a picture that stands inside another file (a record, a list of pairs) as upright 8-bit RGB.
 
@@ -118,7 +144,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
         ImageError: as :func:`open_image`; the message gives ``name``.
     """
     with _image_errors(name):
-        return to_upright_rgb(_decode(io.BytesIO(data), name, max_pixels))
+        return to_upright_rgb(decode_stored(data, name, max_pixels=max_pixels))
 
 
 def _decode(source: BinaryIO, name: str, max_pixels: int) -> Image.Image:

@@ -21,11 +21,11 @@ from PIL import ExifTags, Image, JpegImagePlugin
 
 from vlbias.alignment import Similarity, cut, feathered_mask, smooth, warp
 from vlbias.errors import ImageError, ShapeError
-from vlbias.images import DECODERS, PNG_LEVEL, colour_space, load_stored, to_upright_rgb, with_alpha
+from vlbias.images import DECODERS, PNG_LEVEL, colour_space, decode_stored, read_picture, to_upright_rgb, with_alpha
 from vlbias.privacy import without_private
 from vlbias.provenance import provenance_of, writing_options, xmp_packet
 
-__all__ = ["Encoded", "Original", "centre_square", "without_private_metadata"]
+__all__ = ["Encoded", "Original", "centre_square", "private_left_out", "without_private_metadata"]
 
 #: Rows of the donor that are changed at a time: memory does not grow with the picture.
 _STRIP_ROWS = 256
@@ -98,23 +98,36 @@ class Original:
         Raises:
             ImageError: it is missing, damaged, too large, or no picture.
         """
-        stored = load_stored(path)
+        return cls.of_file(read_picture(path), str(path))
+
+    @classmethod
+    def of_file(cls, data: bytes, name: str) -> Original:
+        """A file by its bytes, where it stands inside another one.
+
+        Args:
+            data: the bytes.
+            name: what it is called, with its ending.
+
+        Raises:
+            ImageError: it is damaged, too large, or no picture.
+        """
+        stored = decode_stored(data, name)
         # phones wrap several JPEG pictures as MPO; the first one is the photograph
         found = "JPEG" if stored.format == "MPO" else str(stored.format)
-        suffix = Path(path).suffix.lower()
+        suffix = Path(name).suffix.lower()
         notes: list[str] = []
         if found not in _KEPT_FORMATS:
             notes.append(f"{found} is written as PNG: it cannot hold a changed picture in full colour.")
             found = "PNG"
         if suffix not in _SUFFIXES[found]:
             suffix = _KEPT_FORMATS[found]
-        if not stored.mode.startswith("I") and _is_deep(path):
+        if not stored.mode.startswith("I") and _is_deep(data):
             notes.append("16 bits a channel are written as 8: Pillow reads no more of them.")
         raster, note = _changeable(stored)
         options = _writing_options(stored, found, raster.mode)
         original = cls(raster, found, suffix, _orientation(stored), options, tuple(notes + note))
-        if found == "WEBP" and not _is_lossless_webp(Path(path)):
-            return original._with_webp_quality(Path(path).stat().st_size)
+        if found == "WEBP" and b"VP8L" not in data[:4096]:  # its first picture is none without loss
+            return original._with_webp_quality(len(data))
         return original
 
     @classmethod
@@ -262,7 +275,12 @@ def without_private_metadata(path: str | os.PathLike[str], *, source: str | None
     Raises:
         ImageError: it is missing, damaged, too large, or no picture.
     """
-    stored = load_stored(path)
+    return private_left_out(read_picture(path), str(path), source=source)
+
+
+def private_left_out(data: bytes, name: str, *, source: str | None = None) -> Encoded:
+    """:func:`without_private_metadata` of a file by its bytes, with the name that :meth:`Original.of_file` takes."""
+    stored = decode_stored(data, name)
     said = {name: text for name, text in provenance_of(stored).items() if name in _SAID}
     orientation = _orientation(stored)
     del stored  # a large picture twice would not fit
@@ -270,10 +288,10 @@ def without_private_metadata(path: str | os.PathLike[str], *, source: str | None
     if source is not None and made:
         made["source"] = source
     text = json.dumps(made, sort_keys=True).encode() if made else None
-    data = without_private(Path(path).read_bytes(), orientation=orientation, provenance=text, xmp=xmp_packet(made))
-    if data is not None:
-        return Encoded(data, Path(path).suffix.lower())
-    original = Original.read(path)
+    bare = without_private(data, orientation=orientation, provenance=text, xmp=xmp_packet(made))
+    if bare is not None:
+        return Encoded(bare, Path(name).suffix.lower())
+    original = Original.of_file(data, name)
     return original.encode(original.stored, made)
 
 
@@ -326,9 +344,9 @@ def _changeable(stored: Image.Image) -> tuple[Image.Image, list[str]]:
     return _plain_rgb(stored), [f"mode {stored.mode} is written as RGB: {why.get(stored.mode, 'it is rare')}."]
 
 
-def _is_deep(path: str | os.PathLike[str]) -> bool:
+def _is_deep(data: bytes) -> bool:
     """Whether a file has 16 bits a channel, by the raw mode that its decoder is asked for, such as "RGB;16B"."""
-    with Image.open(path, formats=DECODERS) as header:
+    with Image.open(io.BytesIO(data), formats=DECODERS) as header:
         return any(re.search(r";16[BLN]", str(tile[3])) for tile in getattr(header, "tile", []))
 
 
@@ -421,9 +439,3 @@ def _jpeg_options(stored: Image.Image) -> dict[str, Any]:
     if stored.info.get("progressive"):
         options["progressive"] = True
     return options
-
-
-def _is_lossless_webp(path: Path) -> bool:
-    """Whether the first picture of a WebP file is a VP8L chunk."""
-    with path.open("rb") as file:
-        return b"VP8L" in file.read(4096)

@@ -72,7 +72,7 @@ def front_matter(values: Mapping[str, object]) -> str:
     """The YAML head of a card, in which no value can begin another entry: each is written as JSON, which YAML includes.
 
     Args:
-        values: texts, numbers, and lists of them.
+        values: texts, numbers, lists of them, and mappings.
 
     Example:
         >>> print(front_matter({"license": "other", "license_name": "a: b\\n---"}))
@@ -88,6 +88,8 @@ def front_matter(values: Mapping[str, object]) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {_one_line(name): _plain(item) for name, item in value.items()}
     return value if isinstance(value, int | float) else _one_line(value)
 
 

@@ -13,6 +13,7 @@ from vlbias.balance import Balancer, Checks, Decision, Review, add_decisions, ve
 from vlbias.balance.review import decisions_of
 from vlbias.balance.run_folder import RunFolder
 from vlbias.cli import app
+from vlbias.data import open_dataset
 from vlbias.errors import ConfigError, DatasetError, OutputError
 
 
@@ -44,6 +45,19 @@ def refuse(out, pictures, reviewer="anna", decision="reject"):
     path = out / "review.csv"
     add_decisions(path, [Decision(*pair, decision, reviewer, "a third ear") for pair in pictures])
     return path
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_shards_are_reviewed_like_loose_pictures(tiny, faces, finished, tmp_path, kind):
+    loose, pairs = finished
+    options = {"format": kind, "shard_size": 16}
+    packed = run(tiny, faces, tmp_path / "packed", **options)
+    for result, more in ((loose, {}), (packed, options)):
+        run(tiny, faces, result.out_dir, review=refuse(result.out_dir, pairs[2:5]), **more)
+    ours, theirs = open_dataset(packed.out_dir), open_dataset(loose.out_dir)
+    assert set(ours.ids) == set(theirs.ids) and not (packed.out_dir / "train").exists()
+    assert all(ours.file(item).data == theirs.file(item).data for item in ours.ids)
+    assert verify_run(packed.out_dir) == [] and "edit-" in str(ours.ids)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,7 +213,31 @@ def _people(text: str) -> Change:
     return lambda root, trap: (root / "identities.csv").write_text(text.format(trap=trap))
 
 
+def _shards(*links: tuple[str, str]) -> Change:
+    """A folder of a sound tar shard, some of whose files are links."""
+
+    def change(root: Path, trap: Path) -> None:
+        for folder in ("a", "b"):
+            shutil.rmtree(root / folder)
+        (root / "data").mkdir()
+        with tarfile.open(trap / "train.tar", "w") as archive:
+            archive.add(trap / "me.png", "0.png")
+            archive.add(trap / "facts.json", "0.json")
+        picture(root / "0.png")
+        (root / "0.json").write_text('{"smile": 1}')
+        with tarfile.open(root / "data" / "test.tar", "w") as archive:
+            for name in ("0.png", "0.json"):
+                archive.add(root / name, name)
+                (root / name).unlink()
+        for name, target in links:
+            (root / name).symlink_to(trap / target)
+
+    return change
+
+
 DATASETS: dict[str, Change] = {
+    "a tar shard": _shards(("data/train.tar", "train.tar")),
+    "the index of shards": _shards(("data/index.json", "facts.json")),
     "file, absolute": lambda root, trap: (root / "a" / "me.png").symlink_to(trap / "me.png"),
     "file, relative": lambda root, trap: (root / "a" / "me.png").symlink_to("../../trap/me.png"),
     "folder, absolute": lambda root, trap: (root / "c").symlink_to(trap),

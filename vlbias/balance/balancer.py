@@ -16,6 +16,7 @@ from vlbias.balance.fitting import check_labels
 from vlbias.balance.identity import resolve_identity
 from vlbias.balance.originals import ORIGINALS, label_columns
 from vlbias.balance.own_scorers import resolve_scorers
+from vlbias.balance.packing import check_format
 from vlbias.balance.pictures import check_size, resolution_note
 from vlbias.balance.pilot import priced_by_pilot
 from vlbias.balance.plan import EditPlanSettings, Plan, make_plan
@@ -306,6 +307,7 @@ class Balancer(Shown):
         if faces is None and self.source == "real":
             raise PlanError("source='real' edits the faces of a dataset; give the one that was planned for.")
         check_size(self.settings.size, originals)
+        check_format(self.settings.format, originals)
         check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
         if self.settings.pseudonymise:
             check_pseudonyms(self.settings.pseudonyms, originals, out_dir)

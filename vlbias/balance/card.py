@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vlbias.balance.packing import SUFFIXES, features_of
 from vlbias.balance.plan import Plan
 from vlbias.balance.traces import card_lines
 from vlbias.hub import license_entries
 from vlbias.shown import front_matter, in_code, in_markdown
 
 __all__ = ["dataset_card"]
+
+
+#: Of loose pictures, and of pictures in shards.
+_WHERE = (
+    "The folder of each split\nrepeats its part, for readers that look there. Every made picture says so inside its "
+    "file. `plan.csv` is the",
+    "Pictures stand in shards\nbelow `data/`, each with its row. Every made picture says so inside its file. "
+    "`plan.csv` is the",
+)
 
 
 def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
@@ -20,7 +30,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         report: what the run came to, see ``docs/balance.md``.
         plan: what was asked for.
     """
-    edits = report["edits"]
+    edits, where = report["edits"], _WHERE["shards" in report]
     target, protected = in_code(report["target"]), in_code(", ".join(report["protected"]))
     dataset, editor = in_code(report["dataset"]), in_code(report["editor"])
     aim = "to equalise" if report["mode"] == "reduce" else "to make more unequal, for study,"
@@ -58,8 +68,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         "",
         "## Files",
         "`metadata.csv` has one row a picture: labels, `origin` (real, edited, sampled or round-trip), `source_id`",
-        "(the donor), path, strength, seed, and the readings that verified it (`score_...`). The folder of each split",
-        "repeats its part, for readers that look there. Every made picture says so inside its file. `plan.csv` is the",
+        f"(the donor), path, strength, seed, and the readings that verified it (`score_...`). {where}",
         "plan, `report.json` has the figures.",
         "",
         "## Limits",
@@ -82,7 +91,17 @@ def _head(report: Mapping[str, Any]) -> dict[str, Any]:
     stated = f"{report['license']} {report['editor_license']}".lower()
     research = one is None or "research" in stated or "non-commercial" in stated
     tags = ["vlbias", "faces", "fairness", "synthetic", *(["research-only"] if research else [])]
-    return head | {"task_categories": ["image-classification"], "tags": tags}
+    return head | {"task_categories": ["image-classification"], "tags": tags} | _shards_in_head(report)
+
+
+def _shards_in_head(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Where `datasets` finds the splits; an imagefolder says so by its folders."""
+    if "shards" not in report:
+        return {}
+    shards, ending = report["shards"], SUFFIXES[report["format"]]
+    files = [{"split": split, "path": f"data/{split}-*{ending}"} for split in shards["num_files"]]
+    head: dict[str, Any] = {"configs": [{"config_name": "default", "data_files": files}]}
+    return head | ({"dataset_info": {"features": features_of(shards)}} if report["format"] == "webdataset" else {})
 
 
 def _scorers(report: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 from vlbias.balance.card import dataset_card
 from vlbias.balance.layout import Placing, placing
 from vlbias.balance.originals import PROVENANCE_COLUMNS, label_columns, with_face_boxes, write_originals
+from vlbias.balance.packing import summary_of_shards
 from vlbias.balance.plan import Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.refusals import REJECTED_COLUMNS, FinishedChunk
@@ -154,6 +155,8 @@ def assemble(
     report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details)
     report["round_trip"] = summary_of(passed)
     report["unet_evaluations"] += sum(chunk["unet_evaluations"] for chunk in passed.values())
+    if "format" in details:
+        report["shards"] = summary_of_shards(table, task.settings.shard_size)
     report |= measure(table)
     run.put(table_bytes(plan.table), run.out / "plan.csv")
     run.put(table_bytes(rejects), run.out / "rejected.csv")

@@ -19,7 +19,7 @@ from vlbias.data import FaceDataset
 from vlbias.data.renamed import PseudonymousFaces
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
-from vlbias.originals import Original, without_private_metadata
+from vlbias.originals import Original, private_left_out
 from vlbias.progress import Progress
 
 __all__ = [
@@ -204,16 +204,19 @@ def _write_original(
 
     If it was made before, it says ``donor`` in its provenance; ``None`` for what it says now.
     """
-    source = _source_file(faces, item) if originals in ("copy", "exact", "link") else None
+    source = _source_file(faces, item) if originals == "link" else None
     if source is not None:
         faces.image(item)  # what cannot be read is no part of the dataset
-        encoded = without_private_metadata(source, source=donor) if originals == "copy" else None
-        name = f"{place}{source.suffix.lower() if encoded is None else encoded.suffix}"
-        if originals == "link":
-            run.link(source, run.out / name)
-        else:
-            run.put(source.read_bytes() if encoded is None else encoded.data, run.out / name)
+        name = f"{place}{source.suffix.lower()}"
+        run.link(source, run.out / name)
         return name
+    stored = faces.file(item) if originals in ("copy", "exact", "link") else None
+    if stored is not None:
+        faces.image(item)
+        if originals == "copy":  # a link to a part of a file there is none, so it is copied exactly
+            stored = private_left_out(stored.data, f"{place}{stored.suffix}", source=donor)
+        run.put(stored.data, run.out / f"{place}{stored.suffix}")
+        return f"{place}{stored.suffix}"
     if originals == "resize":
         original = Original.of_picture(to_pil(to_tensor(faces.image(item), image_size))[0])
     else:

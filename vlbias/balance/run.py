@@ -26,6 +26,7 @@ from vlbias.balance.chunk_work import Chunk, ChunkWork, Counts, do_chunk, job_of
 from vlbias.balance.export import assemble, table_bytes, write_report
 from vlbias.balance.identity import identity_name
 from vlbias.balance.layout import check_classes
+from vlbias.balance.packing import is_packed, loosen, pack, unpack_done
 from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.refusals import AskedReview, FinishedChunk, Refusal, after_review, locate
@@ -178,7 +179,8 @@ class Run:
         if done < len(work):
             report = {"chunks": len(work), "chunks_done": done}
             return Result(self.folder.out, False, pd.DataFrame(), pd.DataFrame(), report)
-        while True:
+        wanted = self.task.settings.format
+        while wanted == "imagefolder" or not is_packed(self.folder, self.asked.digest):
             try:
                 self._export(job, chunks, list(trips))
                 break
@@ -187,6 +189,8 @@ class Run:
                 number = int(str(lost.chunk).partition("-")[0])
                 self._run_chunks(job, [work[number]])
                 chunks = self._reviewed(job, work, make=True)
+        if wanted != "imagefolder":
+            unpack_done(self.folder)
         self.folder.finish()
         forget_key(self.folder)
         if step == 1:
@@ -233,6 +237,7 @@ class Run:
         asked = locate(review, self.plan, self.task.settings.layout)
         if self.folder.has("done.json"):
             self.folder.check_finished()
+            loosen(self.folder)
         self.folder.open_again(asked.to_dict())
 
     def _reviewed(self, job: Job, work: Mapping[int, Chunk], *, make: bool) -> list[FinishedChunk]:
@@ -346,6 +351,10 @@ class Run:
             )
         if self.asked.digest:
             self.folder.clear_after_review(table["file_name"])
+        settings = self.task.settings
+        if settings.format != "imagefolder":
+            with track(None, "packing", "pictures", show=self.show_progress) as bar:
+                pack(self.folder, settings.format, settings.shard_size, bar, self.asked.digest)
 
     def _measure(self, table: pd.DataFrame) -> dict[str, Any]:
         """What gives edits away in the pictures as they were written."""
@@ -399,11 +408,12 @@ class Run:
             "originals": self.originals,
         }
 
-    def _unusual(self) -> dict[str, str]:
+    def _unusual(self) -> dict[str, str | int]:
         """Settings that are told where they are not the usual ones."""
         settings = self.task.settings
-        usual = {"layout": "flat", "quality": "standard"}
-        return {name: str(getattr(settings, name)) for name, value in usual.items() if getattr(settings, name) != value}
+        usual = {"layout": "flat", "quality": "standard", "format": "imagefolder"}
+        told = {name: getattr(settings, name) for name, value in usual.items() if getattr(settings, name) != value}
+        return told | ({"shard_size": settings.shard_size} if "format" in told else {})
 
     def _identity_details(self, job: Job) -> dict[str, Any]:
         kind = "custom"
@@ -485,7 +495,10 @@ def _pictures_digest(faces: FaceDataset | None) -> str | None:
     def one(item: str) -> str:
         path = faces.path(item)
         try:
-            return "" if path is None else sha256_file(path)
+            if path is None:
+                packed = faces.file(item)
+                return "" if packed is None else hashlib.sha256(packed.data).hexdigest()
+            return sha256_file(path)
         except OSError:
             return "unreadable"
 

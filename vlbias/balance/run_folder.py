@@ -26,9 +26,9 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from vlbias.arguments import checked_call
 from vlbias.balance.attempt import ChunkResult
@@ -139,6 +139,15 @@ class RunFolder:
         draft = self._make_parent(path)
         with writing(path):
             _write_new(draft, data)
+            os.replace(draft, path)
+
+    @contextlib.contextmanager
+    def draft(self, path: Path) -> Iterator[BinaryIO]:
+        """A file of the output that is written piece by piece, and appears whole or not at all."""
+        draft = self._make_parent(path)
+        with writing(path):
+            with draft.open("xb") as file:
+                yield file
             os.replace(draft, path)
 
     def link(self, source: Path, path: Path) -> None:

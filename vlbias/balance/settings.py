@@ -51,6 +51,9 @@ class BalanceSettings(Settings):
             (one with ``method="decode"``), and changes the originals a little.
         layout: ``flat`` puts pictures into the folders of their splits, ``class-folders`` into one folder for each
             class of the target inside them, as torchvision's ``ImageFolder(OUT / "train")`` reads them.
+        format: what the output is when it is done: an ``imagefolder`` of loose pictures, or in their place shards below
+            ``OUT/data`` for sets that are too large for it: ``webdataset`` (tar) or ``parquet``.
+        shard_size: pictures of a shard, >= 1.
         pseudonymise: whether pictures get other names, and nothing that is written says what the donors' files were
             called.
         pseudonyms: with it: a file outside of the run's folder for the key and the names; one that is there gives its
@@ -75,6 +78,8 @@ class BalanceSettings(Settings):
     leak: str | LeakSettings = "low-level"
     round_trip: bool = False
     layout: Literal["flat", "class-folders"] = "flat"
+    format: Literal["imagefolder", "webdataset", "parquet"] = "imagefolder"
+    shard_size: int = number(10_000, 1)
     pseudonymise: bool = False
     pseudonyms: str | PathLike[str] | None = None
 
@@ -108,5 +113,7 @@ class BalanceOptions(TypedDict, total=False):
     leak: str | LeakSettings
     round_trip: bool
     layout: Literal["flat", "class-folders"]
+    format: Literal["imagefolder", "webdataset", "parquet"]
+    shard_size: int
     pseudonymise: bool
     pseudonyms: str | PathLike[str] | None

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vlbias.balance.originals import ROUND_TRIP, passed_on, with_face_boxes
 from vlbias.data import FaceDataset
+from vlbias.data.recognise import packed_set
 from vlbias.leak import Leak, LeakSettings, leak_lines, leak_warning, measure_leak
 from vlbias.leak.statistics import Source
 
@@ -57,12 +58,15 @@ def measured(
         path, cut = faces.path(item), (faces.alignment or {}).get("write") == "crop"
         if path is not None and not cut:
             return Path(path)
+        if not cut and (packed := faces.file(item)) is not None:
+            return packed
         found = faces.original(item)
         return found.encode(found.stored)
 
+    packed = packed_set(out)
     leak = measure_leak(
         _with_omitted(table, faces),
-        out,
+        out if packed is None else packed.file,
         target=target,
         protected=protected,
         splits=splits,

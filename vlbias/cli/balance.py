@@ -52,6 +52,14 @@ class Layout(StrEnum):
     class_folders = "class-folders"
 
 
+class Format(StrEnum):
+    """What the output is when it is done."""
+
+    imagefolder = "imagefolder"
+    webdataset = "webdataset"
+    parquet = "parquet"
+
+
 class Source(StrEnum):
     """Where donors come from."""
 
@@ -226,6 +234,13 @@ def balance(
         Layout,
         typer.Option(help="Folders of the splits, or class folders inside them, as torchvision's ImageFolder needs."),
     ] = Layout.flat,
+    format: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="An imagefolder of loose pictures, or in their place tar or Parquet shards below OUT/data."
+        ),
+    ] = Format.imagefolder,
+    shard_size: Annotated[int, typer.Option(min=1, metavar="N", help="With shards: pictures of each.")] = 10_000,
     pseudonymise: Annotated[
         bool,
         typer.Option("--pseudonymise", help="Give pictures other names; nothing says what the donors' were called."),
@@ -348,6 +363,8 @@ def balance(
         "size": size.value,
         "round_trip": round_trip,
         "layout": layout.value,
+        "format": format.value,
+        "shard_size": shard_size,
         "pseudonymise": pseudonymise,
         "pseudonyms": pseudonyms,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),

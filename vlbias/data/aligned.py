@@ -33,7 +33,7 @@ from vlbias.data.landmarks import Found, LandmarkCache, landmarks_file, rounded
 from vlbias.data.table import FaceDataset, Problem, StoredSize
 from vlbias.errors import ConfigError, DatasetError, FaceError, ImageError, unknown
 from vlbias.files import sha256_file
-from vlbias.originals import Original
+from vlbias.originals import Encoded, Original
 from vlbias.progress import track
 
 __all__ = ["FACES", "WRITE", "AlignedDataset", "align_dataset"]
@@ -65,6 +65,11 @@ class AlignedDataset(FaceDataset):
         """The photograph's file; ``None`` with ``write="crop"``: crops are made, not stored."""
         self._require([item])
         return self.photos.path(item) if self.write == "whole" else None
+
+    def file(self, item: str) -> Encoded | None:
+        """The photograph's file, byte by byte; ``None`` with ``write="crop"``."""
+        self._require([item])
+        return self.photos.file(item) if self.write == "whole" else None
 
     def image(self, item: str) -> Image.Image:
         """One face, aligned, upright RGB in the resolution of its photograph.

@@ -33,7 +33,7 @@ from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
 from vlbias.images import IMAGE_SUFFIXES
 from vlbias.labels import label_text, label_texts
 
-__all__ = ["load_folder"]
+__all__ = ["check_unsplit", "load_folder", "split_of_name", "split_word"]
 
 #: Words for a split, in a column or as a folder's name; the same that `datasets` knows.
 SPLIT_WORDS = {
@@ -72,8 +72,7 @@ def load_folder(
         LabelError: a split of an unknown name.
         ConfigError: an option out of range. UnknownNameError: no such column.
     """
-    if unsplit != "hash" and unsplit not in ("train", "val", "test"):
-        raise ConfigError(f"`unsplit` must be 'hash', 'train', 'val' or 'test'; got '{unsplit}'.")
+    check_unsplit(unsplit)
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder.")
@@ -106,6 +105,16 @@ def load_folder(
         if column not in found and metadata
     ]
     return FaceDataset(root.resolve().name, table, root=root, attributes=labels, problems=problems)
+
+
+def check_unsplit(unsplit: str) -> None:
+    """Refuse a word that says no split of pictures that have none.
+
+    Raises:
+        ConfigError: what it may be.
+    """
+    if unsplit != "hash" and unsplit not in ("train", "val", "test"):
+        raise ConfigError(f"`unsplit` must be 'hash', 'train', 'val' or 'test'; got '{unsplit}'.")
 
 
 def _find_metadata(root: Path, pictures: list[str]) -> list[Path]:
@@ -210,7 +219,7 @@ def _read_class_folders(pictures: list[str]) -> tuple[pd.DataFrame, list[Problem
     labels = {folder.rpartition("/")[2] for folder in folders}
     depths = {name.count("/") for name in pictures}
     table = pd.DataFrame({"file_name": pictures})
-    if len(labels) > 1 and len(depths) == 1 and not all(_split_of(label) for label in labels):
+    if len(labels) > 1 and len(depths) == 1 and not all(split_of_name(label) for label in labels):
         table["label"] = pd.Series([label_text(folder.rpartition("/")[2]) for folder in folders], dtype="str")
     readable = [os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in pictures]
     problems += [
@@ -223,33 +232,40 @@ def _read_class_folders(pictures: list[str]) -> tuple[pd.DataFrame, list[Problem
     return table[readable].reset_index(drop=True), problems
 
 
-def _split_word(text: str) -> str | None:
-    return SPLIT_WORDS.get(text.strip().lower())
+def split_word(text: str | None, place: object, item: str) -> str | None:
+    """The split that a label says; ``None`` for no label.
+
+    Raises:
+        LabelError: it is no split; ``place`` and ``item`` say whose.
+    """
+    if text is None:
+        return None
+    split = SPLIT_WORDS.get(text.strip().lower())
+    if split is None:
+        raise LabelError(f"{place}: '{item}' has the split '{text}'; expected {', '.join(sorted(SPLIT_WORDS))}.")
+    return split
 
 
 @cache
-def _split_of(folder: str) -> str | None:
-    """The split that one folder's name says."""
-    match = _IN_NAME.fullmatch(folder)
-    return _split_word(folder) or (SPLIT_WORDS[match[1]] if match else None)
+def split_of_name(name: str) -> str | None:
+    """The split that the name of a folder or a shard says."""
+    match = _IN_NAME.fullmatch(name)
+    return SPLIT_WORDS.get(name.strip().lower()) or (SPLIT_WORDS[match[1]] if match else None)
 
 
 @cache
 def _split_of_folders(folders: str) -> str | None:
     """The split that the outermost of some folders says, "a/b/c"."""
-    return next((split for folder in folders.split("/") if (split := _split_of(folder))), None)
+    return next((split for folder in folders.split("/") if (split := split_of_name(folder))), None)
 
 
 def _splits(table: pd.DataFrame, unsplit: str, root: Path, person: str | None) -> list[str]:
     """The split of each row: by its column, by its folders, else as ``unsplit`` says."""
     names = table["file_name"].tolist()
     words = label_texts(table["split"]).tolist() if "split" in table.columns else [None] * len(table)
-    known = {word: None if word is None else _split_word(word) for word in set(words)}
-    for name, word in zip(names, words, strict=True):
-        if word is not None and known[word] is None:
-            raise LabelError(f"{root}: '{name}' has the split '{word}'; expected {', '.join(sorted(SPLIT_WORDS))}.")
     splits = [
-        known[word] or _split_of_folders(name.rpartition("/")[0]) for name, word in zip(names, words, strict=True)
+        split_word(word, root, name) or _split_of_folders(name.rpartition("/")[0])
+        for name, word in zip(names, words, strict=True)
     ]
     dealt = [name for name, split in zip(names, splits, strict=True) if split is None]
     if unsplit == "hash":

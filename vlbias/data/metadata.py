@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,18 @@ from vlbias.files import open_plain, parse_json, read_json
 from vlbias.labels import typed_labels
 
 __all__ = [
+    "COLUMN_KINDS",
     "METADATA_FILES",
     "SCHEMA_FILE",
+    "arrow_schema",
     "is_label_column",
     "metadata_files",
     "missing_words",
     "read_metadata",
+    "read_parquet",
+    "refuse_large",
+    "stored_table",
+    "typed_column",
     "typed_table",
 ]
 
@@ -47,8 +53,11 @@ METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SCHEMA_FILE = "metadata.schema.json"
 
 #: Type => how Arrow and pandas call it. "json" is for what is no label: lists and objects, written as JSON.
+_NULLABLE = {kind: pd.Int64Dtype() for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())}
+_NULLABLE |= {pa.bool_(): pd.BooleanDtype()}
 _ARROW = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64()}
-_PANDAS = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str", "json": "object"}
+#: Types of columns, as the schema of a metadata file names them, and what pandas calls them.
+COLUMN_KINDS = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str", "json": "object"}
 
 
 def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
@@ -64,19 +73,14 @@ def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
         >>> sorted(metadata_files(pd.DataFrame({"file_name": ["test/0.png"], "split": ["test"], "smile": [1]})))
         ['metadata.csv', 'metadata.schema.json', 'test/metadata.parquet']
     """
-    kinds, columns = {}, {}
-    for name, column in table.items():
-        is_label = is_label_column(column)
-        columns[str(name)] = typed_labels(column if is_label else column.map(_as_json))
-        kinds[str(name)] = _kind(columns[str(name)]) if is_label else "json"
-    typed = pd.DataFrame(columns)
+    typed, kinds = stored_table(table)
     text = io.StringIO()
     typed.to_csv(text, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
     files = {
         "metadata.csv": text.getvalue().encode(),
         SCHEMA_FILE: (json.dumps({"columns": kinds}, indent=2, ensure_ascii=False) + "\n").encode(),
     }
-    schema = pa.schema([(name, _ARROW.get(kind, pa.string())) for name, kind in kinds.items()])
+    schema = arrow_schema(kinds)
     for split, part in typed.groupby("split", sort=True):
         names = [str(name).removeprefix(f"{split}/") for name in part["file_name"]]
         arrow = pa.Table.from_pandas(part.assign(file_name=names), schema=schema, preserve_index=False)
@@ -84,6 +88,39 @@ def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
         pq.write_table(arrow.replace_schema_metadata(None), buffer)
         files[f"{split}/metadata.parquet"] = buffer.getvalue()
     return files
+
+
+def stored_table(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A label table with each column in the type that it is stored in, and what these are: a key of COLUMN_KINDS."""
+    kinds, columns = {}, {}
+    for name, column in table.items():
+        is_label = is_label_column(column)
+        columns[str(name)] = typed_labels(column if is_label else column.map(_as_json))
+        kinds[str(name)] = _kind(columns[str(name)]) if is_label else "json"
+    return pd.DataFrame(columns), kinds
+
+
+def arrow_schema(kinds: Mapping[str, str]) -> pa.Schema:
+    """Types of columns for Arrow."""
+    return pa.schema([(name, _ARROW.get(kind, pa.string())) for name, kind in kinds.items()])
+
+
+def typed_column(values: pd.Series, kind: str) -> pd.Series:
+    """Values of JSON or Parquet as a column of a known type.
+
+    Raises:
+        DatasetError: a value is of another type.
+    """
+    if kind == "json":
+        return values.map(lambda value: parse_json(value) if isinstance(value, str) else value)
+    try:
+        plain = [None if missing else value for value, missing in zip(values, values.isna(), strict=True)]
+        if kind == "text" and not all(isinstance(value, str | None) for value in plain):
+            raise ValueError("a value is no text")
+        return pd.Series(plain, values.index, COLUMN_KINDS[kind])
+    except (TypeError, ValueError) as error:
+        said = f"the column '{values.name}' is not of the type {kind} ({error})"
+        raise DatasetError(f"{said}. Write the set anew.") from error
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
@@ -97,7 +134,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
     """
     readers = {".csv": _read_csv, ".jsonl": _read_json_lines}
     try:
-        table = readers.get(path.suffix, _read_parquet)(path)
+        table = readers.get(path.suffix, read_parquet)(path)
     except DatasetError:
         raise
     except pd.errors.EmptyDataError as error:
@@ -156,7 +193,7 @@ def _kind(column: pd.Series) -> str:
 def _read_csv(path: Path) -> pd.DataFrame:
     with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
         columns = [name.strip() for name in next(csv.reader(file), [])]
-        _refuse_large(path, sum(1 for _ in file), len(columns))
+        refuse_large(path, sum(1 for _ in file), len(columns))
     _refuse_twice(path, columns)
     if (path.parent / SCHEMA_FILE).is_file():
         return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
@@ -172,9 +209,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _read_schema(path: Path) -> dict[str, str]:
     stored = read_json(path)
     columns = stored.get("columns") if isinstance(stored, Mapping) else None
-    if not isinstance(columns, Mapping) or not all(str(kind) in _PANDAS for kind in columns.values()):
+    if not isinstance(columns, Mapping) or not all(str(kind) in COLUMN_KINDS for kind in columns.values()):
         raise DatasetError(
-            f"{path} must say the type of each column ({', '.join(_PANDAS)}). Delete it to have the types guessed."
+            f"{path} must say the type of each column ({', '.join(COLUMN_KINDS)}). Delete it to have the types guessed."
         )
     return dict(columns)
 
@@ -191,7 +228,7 @@ def _typed(path: Path, cells: pd.Series, kind: str) -> pd.Series:
     parsers: dict[str, Callable[[str], Any]] = {"boolean": _boolean, "integer": int, "number": float}
     parse = parsers.get(kind, parse_json)
     try:
-        return pd.Series([None if cell == "" else parse(cell) for cell in cells], dtype=_PANDAS[kind])
+        return pd.Series([None if cell == "" else parse(cell) for cell in cells], dtype=COLUMN_KINDS[kind])
     except (ValueError, OverflowError) as error:
         raise DatasetError(
             f"{path}: the column '{cells.name}' is of the type {kind}, but a cell is not ({error}). "
@@ -205,8 +242,12 @@ def _boolean(cell: str) -> bool:
     return cell == "True"
 
 
-def _refuse_large(path: Path, rows: int, columns: int) -> None:
-    """A small file can make a large table: of empty cells, of one value many times, of a column for each row."""
+def refuse_large(path: Path, rows: int, columns: int) -> None:
+    """A small file can make a large table: of empty cells, of one value many times, of a column for each row.
+
+    Raises:
+        DatasetError: the table is larger than any of faces.
+    """
     if columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
         raise DatasetError(
             f"{path} has {rows:,} rows of {columns:,} columns; at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells "
@@ -223,21 +264,28 @@ def _refuse_twice(path: Path, columns: list[str]) -> None:
 # Parquet
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """A Parquet file, once it is known what it unpacks to: it can hold the same text a million times in a few bytes."""
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Columns of a Parquet file, ``None`` for all, once it is known what they unpack to.
+
+    It can hold the same text a million times in a few bytes.
+
+    Raises:
+        DatasetError: it is more than is read.
+    """
     with open_plain(path) as file:
         stored = pq.ParquetFile(file)
-        _refuse_large(path, stored.metadata.num_rows, stored.metadata.num_columns)
+        refuse_large(path, stored.metadata.num_rows, stored.metadata.num_columns)
         texts = [field.name for field in stored.schema_arrow if pa.types.is_string(field.type)]
         encoded = pq.ParquetFile(file, read_dictionary=texts)
         rows = num_bytes = 0
-        for batch in encoded.iter_batches():
+        for batch in encoded.iter_batches(columns=columns):
             rows += len(batch)
             num_bytes += sum(_text_bytes(column) for column in batch.columns)
-            _refuse_large(path, rows, len(batch.columns))
+            refuse_large(path, rows, len(batch.columns))
             if num_bytes > MAX_TEXT_BYTES:
                 raise DatasetError(f"{path} unpacks to more than {MAX_TEXT_BYTES:,} bytes of text; it is not read.")
-        table = stored.read().to_pandas()
+        # whole numbers beside missing ones must not become floating point
+        table = stored.read(columns).to_pandas(types_mapper=_NULLABLE.get)
     return table.reset_index() if any(table.index.names) else table  # columns that pandas keeps as an index
 
 
@@ -255,7 +303,7 @@ def _text_bytes(column: pa.Array) -> int:
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
     rows = list(_json_lines(path))
-    _refuse_large(path, len(rows), len({name for row in rows for name in row}))
+    refuse_large(path, len(rows), len({name for row in rows for name in row}))
     return pd.DataFrame(_columns(rows))
 
 

@@ -20,19 +20,22 @@ from vlbias.data.expressions import (
     looks_like_cafe,
 )
 from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
-from vlbias.data.files import list_images, refuse_link
+from vlbias.data.files import list_images, list_pictures, refuse_link
 from vlbias.data.folder import load_folder
 from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
 from vlbias.data.metadata import METADATA_FILES
+from vlbias.data.packed import PackedDataset, packed_kind
+from vlbias.data.parquet import load_parquet
 from vlbias.data.recordio import find_records, load_recordio
 from vlbias.data.synthfaces import load_synthfaces
 from vlbias.data.table import FaceDataset
 from vlbias.data.utkface import load_utkface, looks_like_utkface
 from vlbias.data.vggface2 import find_vggface2, load_vggface2
+from vlbias.data.webdataset import load_webdataset
 from vlbias.errors import ConfigError, DatasetError, unknown
 from vlbias.world.joint import JointOptions
 
-__all__ = ["KINDS", "load_dataset", "open_dataset", "recognise"]
+__all__ = ["KINDS", "load_dataset", "open_dataset", "packed_set", "recognise"]
 
 KINDS: dict[str, Callable[..., FaceDataset]] = {
     "synthfaces": load_synthfaces,
@@ -46,8 +49,12 @@ KINDS: dict[str, Callable[..., FaceDataset]] = {
     "rafdb": load_rafdb,
     "fer2013": load_fer2013,
     "cafe": load_cafe,
+    "webdataset": load_webdataset,
+    "parquet": load_parquet,
     "folder": load_folder,
 }
+#: Kinds that may be one file, or a pattern.
+_PACKED = {".tar": "webdataset", ".parquet": "parquet"}
 
 #: The folder that CelebAMask-HQ unpacks into.
 _INNER = "CelebAMask-HQ"
@@ -78,7 +85,7 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     if kind != "synthfaces":
         if root is None:
             raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
-        _refuse_archive(Path(root))
+        _refuse_archive(Path(root), kind)
     return loader(root, **options)
 
 
@@ -87,7 +94,8 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     """Open ``"synthfaces"``, ``"synthfaces:N"``, or a folder whose kind is recognised from what it holds.
 
     Args:
-        spec: the word or folder, or a list of pictures and people; ``"folder:PATH"`` and the like say the kind.
+        spec: the word or folder, a list of pictures and people, or shards such as ``"shards/*.tar"``;
+            ``"folder:PATH"`` and the like say the kind.
         options: of the kind that it turns out to be; options that only other kinds have are passed over, so that one
             command can give ``seed`` to whatever the user names.
 
@@ -124,12 +132,16 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
         DatasetError: no such folder, an archive, or nothing that is known.
     """
     root = Path(root)
+    if not root.is_dir() and root.suffix in _PACKED and (root.exists() or any(sign in root.name for sign in "*?[")):
+        return _PACKED[root.suffix]
     _refuse_archive(root)
     if is_identity_list(root):
         return "identities"
     if not root.is_dir():
         what = "a file, not a folder" if root.exists() else "not there"
         raise DatasetError(f"{root} is {what}. Give a folder of pictures, or synthfaces[:N].")
+    if kind := packed_kind(root):
+        return kind
     if any((root / inner / ATTRIBUTE_FILE).is_file() for inner in ("", _INNER)):
         return "celebahq"
     if any((root / name).is_file() for name in METADATA_FILES):
@@ -154,7 +166,21 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
         return kind
     if sample or links:
         return "folder"
+    for suffix, kind in _PACKED.items():
+        if list_pictures(root, suffixes={suffix}, limit=1, follow_links=follow_links, left_out=links) or links:
+            return kind
     raise DatasetError(f"{root} holds no picture and no {METADATA_FILES[0]}. Expected one of: {', '.join(KINDS)}.")
+
+
+def packed_set(root: Path) -> PackedDataset | None:
+    """What vlbias wrote as shards into a folder; ``None`` where its pictures are loose.
+
+    Raises:
+        DatasetError: a shard is damaged.
+    """
+    loaders = {"webdataset": load_webdataset, "parquet": load_parquet}
+    kind = packed_kind(root)
+    return None if kind is None else loaders[kind](root)
 
 
 def _inner(root: Path, kind: str, options: Mapping[str, object]) -> Path:
@@ -176,7 +202,7 @@ def _options(loader: Callable[..., FaceDataset]) -> list[str]:
     return [name for name in named if name != "root"] + (list(JointOptions.__annotations__) if collected else [])
 
 
-def _refuse_archive(root: Path) -> None:
-    if root.is_file() and root.name.lower().endswith(_ARCHIVES):
+def _refuse_archive(root: Path, kind: str = "") -> None:
+    if kind not in _PACKED.values() and root.is_file() and root.name.lower().endswith(_ARCHIVES):
         command = f"tar -xf {root}" if ".t" in root.name.lower() else "unpack it"
         raise DatasetError(f"{root} is an archive; datasets are read from folders. Unpack it first: {command}")

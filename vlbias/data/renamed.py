@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlbias.alignment import Similarity
 from vlbias.data.table import FaceDataset, Problem, StoredSize, check_tensor
-from vlbias.originals import Original
+from vlbias.originals import Encoded, Original
 from vlbias.shown import printable
 
 __all__ = ["PseudonymousFaces"]
@@ -61,6 +61,10 @@ class PseudonymousFaces(FaceDataset):
     def image(self, item: str) -> Image.Image:
         """One face, upright RGB in its own size."""
         return self.real.image(self._there(item))
+
+    def file(self, item: str) -> Encoded | None:
+        """Its file, byte by byte."""
+        return self.real.file(self._there(item))
 
     def original(self, item: str) -> Original:
         """The picture as it is stored."""

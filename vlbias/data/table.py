@@ -23,9 +23,9 @@ from PIL import Image
 from vlbias.alignment import Similarity
 from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, unknown
-from vlbias.images import in_turn, open_image, picture_size, to_tensor
+from vlbias.images import in_turn, open_image, picture_size, read_picture, to_tensor
 from vlbias.labels import typed_labels
-from vlbias.originals import Original
+from vlbias.originals import Encoded, Original
 from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
 
@@ -219,6 +219,16 @@ class FaceDataset(Shown):
         if path is None:
             raise DatasetError(f"'{self.name}' has labels alone; no folder of pictures was given with them.")
         return open_image(path)
+
+    def file(self, item: str) -> Encoded | None:
+        """The file of one face, byte by byte; ``None`` where the picture is made and not stored.
+
+        Raises:
+            UnknownNameError: no such id.
+            ImageError: it is missing or cannot be read.
+        """
+        path = self.path(item)
+        return None if path is None else Encoded(read_picture(path), path.suffix.lower())
 
     def original(self, item: str) -> Original:
         """The picture as it is stored, with what is needed to write an edited copy in the same way; of a picture that
@@ -454,6 +464,10 @@ class JoinedDataset(FaceDataset):
     def image(self, item: str) -> Image.Image:
         """One picture, of the dataset it came from."""
         return self._home(item).image(item)
+
+    def file(self, item: str) -> Encoded | None:
+        """Of the picture, in the dataset it came from."""
+        return self._home(item).file(item)
 
     def original(self, item: str) -> Original:
         """How the picture is stored, in the dataset it came from."""

@@ -230,7 +230,7 @@ class _Pictures:
 @checked_call
 def measure_leak(
     table: pd.DataFrame,
-    folder: str | Path,
+    folder: str | Path | Original,
     *,
     target: str,
     protected: str | Sequence[str],
@@ -244,7 +244,7 @@ def measure_leak(
     Args:
         table: one row a picture: ``file_name`` (missing where only ``original`` has it), ``split``, the labels,
             ``origin`` and ``source_id``, as ``metadata.csv`` has them. With ``face_box`` only the face is looked at.
-        folder: what file names are relative to.
+        folder: what file names are relative to; or what gives the picture of a file name, where they stand in shards.
         target, protected: columns whose values make the cells.
         splits: splits to look at.
         settings: ``None`` for the defaults.
@@ -264,8 +264,9 @@ def measure_leak(
     leak = Leak(tuple(cells), num_edits, len(drawn) - num_edits, (), None, settings)
     if min(leak.num_edits, leak.num_originals) < MIN_IN_ALL:
         return leak
-    pictures = _pictures(drawn, Path(folder), original)
-    donors = _donors(rows, drawn, Path(folder), original)
+    place = folder if callable(folder) else Path(folder)
+    pictures = _pictures(drawn, place, original)
+    donors = _donors(rows, drawn, place, original)
     compared = [pictures] if donors is None else [pictures, donors]
     readings = _low_level(compared, settings, show_progress)
     if settings.probe == "network" and donors is not None:
@@ -315,7 +316,7 @@ def _drawn(rows: pd.DataFrame, cells: Sequence[Cell], settings: LeakSettings) ->
     return pd.concat(parts, ignore_index=True)
 
 
-def _pictures(drawn: pd.DataFrame, folder: Path, original: Original | None) -> _Pictures:
+def _pictures(drawn: pd.DataFrame, folder: Path | Original, original: Original | None) -> _Pictures:
     rows = drawn[["file_name", "source_id", "face_box"]].itertuples(index=False)
     return _Pictures(
         [_Shown(_source(name, item, folder, original), _box(face)) for name, item, face in rows],
@@ -325,22 +326,30 @@ def _pictures(drawn: pd.DataFrame, folder: Path, original: Original | None) -> _
     )
 
 
-def _source(file_name: object, source_id: object, folder: Path, original: Original | None) -> Source:
+def _source(file_name: object, source_id: object, folder: Path | Original, original: Original | None) -> Source:
     if isinstance(file_name, str):
-        return folder / file_name
+        return folder(file_name) if callable(folder) else folder / file_name
     if original is None:
         raise ConfigError(f"the picture of '{source_id}' is not in {folder}. Say where originals are with `original`.")
     return original(str(source_id))
 
 
-def _donors(rows: pd.DataFrame, drawn: pd.DataFrame, folder: Path, original: Original | None) -> _Pictures | None:
+def _name_beside(folder: Path, edit: str) -> str | None:
+    """The donor that was drawn for an edit, where it was kept."""
+    beside = sorted((folder / "donors").glob(f"{Path(edit).stem}.*"))
+    return beside[0].relative_to(folder).as_posix() if beside else None
+
+
+def _donors(
+    rows: pd.DataFrame, drawn: pd.DataFrame, folder: Path | Original, original: Original | None
+) -> _Pictures | None:
     """The donors of the drawn edits in the place of these; ``None`` if not all of them are at hand."""
     unedited = rows[~rows["is_edit"]].drop_duplicates("source_id").set_index("source_id")["file_name"]
     edits = drawn.loc[drawn["is_edit"]].drop_duplicates(["cell", "source_id"]).copy()
     names: list[Any] = []
     for row in edits.itertuples():
-        beside = sorted((folder / "donors").glob(f"{Path(str(row.file_name)).stem}.*"))
-        names.append(beside[0].relative_to(folder).as_posix() if beside else unedited.get(row.source_id))
+        name = None if callable(folder) else _name_beside(folder, str(row.file_name))
+        names.append(name or unedited.get(row.source_id))
         if not isinstance(names[-1], str) and original is None:
             return None
     edits["file_name"] = names

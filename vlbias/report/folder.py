@@ -13,6 +13,8 @@ import pandas as pd
 
 from vlbias.data.files import inside_root, linked
 from vlbias.data.metadata import read_metadata
+from vlbias.data.packed import PackedDataset
+from vlbias.data.recognise import packed_set
 from vlbias.errors import DatasetError, ImageError
 from vlbias.files import links_below, read_json
 from vlbias.images import open_image
@@ -119,7 +121,7 @@ class RunFiles:
         if stem.startswith("edit-"):
             folder = Path(str(row["file_name"])).parent.as_posix()
             for name in (f"donors/{stem}.png", f"{folder}/face-{stem.removeprefix('edit-')}.png"):
-                if self._place(name) is not None:
+                if self._is_packed(name) or self._place(name) is not None:
                     return self.image(name)
         return self.source_image(str(row["source_id"]))
 
@@ -131,10 +133,13 @@ class RunFiles:
     def image(self, name: str) -> str | None:
         """A picture of the folder for ``<img src>``, of a whole photograph its face; ``None`` if it cannot be read."""
         place = self._place(name)
-        if place is None:
-            return None
         try:
-            picture = open_image(place)
+            if self._packed is not None and self._is_packed(name):
+                picture = self._packed.image(name)
+            elif place is None:
+                return None
+            else:
+                picture = open_image(place)
             if box := self._face_boxes.get(name):
                 left, top, right, bottom = (int(edge) for edge in box.split(","))
                 width, height = picture.size
@@ -150,6 +155,14 @@ class RunFiles:
         if clean is None or (not self.follow_links and linked(self.out, [clean])):
             return None
         return self.out / clean if os.path.isfile(self.out / clean) else None
+
+    @cached_property
+    def _packed(self) -> PackedDataset | None:
+        """The shards that the pictures stand in; ``None`` where they are loose."""
+        return packed_set(self.out)
+
+    def _is_packed(self, name: str) -> bool:
+        return self._packed is not None and name in self._packed.table.index
 
     @cached_property
     def _originals(self) -> dict[str, str]:
