@@ -62,3 +62,110 @@ def test_a_page_prints(page):
     assert browse(page, f"--print-to-pdf={file}") == []
     data = file.read_bytes()
     assert data.startswith(b"%PDF") and data.count(b"/Type /Page") > 3
+
+
+# -- every page, driven as people do ----------------------------------------------------------------------------------
+
+KINDS = ["balance", "audit", "simulate", "search"]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Kind of a page => its file."""
+    from test_report_studies import STUDY, front, simulated
+
+    base = tmp_path_factory.mktemp("pages")
+    audit = audit_result(bootstrap=20, num_test=80)
+    return {
+        "balance": report.write(write_run(base / "run"), audit=audit),
+        "audit": report.write_audit(base / "audit", audit),
+        "simulate": report.write_simulation(base / "simulate", simulated(shares=(0.0, 0.2, 0.5))),
+        "search": report.write_search(base / "search", STUDY, front()),
+    }
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+    with playwright.sync_playwright() as engine:
+        started = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def show(browser, pages):
+    """Opens a page; afterwards its console must be silent and nobody else asked."""
+    told, contexts = [], []
+
+    def opened(kind, *, width=1280, scheme="light"):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        tab = contexts[-1].new_page()
+        tab.on("console", lambda message: told.append(message.text))
+        tab.on("pageerror", lambda error: told.append(str(error)))
+        tab.on("request", lambda request: told.extend([request.url] * (request.url[:5] not in ("file:", "data:"))))
+        tab.goto(pages[kind].as_uri())
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def violations(tab):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    found = axe.Axe().run(tab).response
+    assert len(found["passes"]) > 10  # it looked
+    return [(item["id"], item["nodes"][0]["html"]) for item in found["violations"] if item["impact"] != "minor"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_everybody_can_use_every_page(show, kind, scheme):
+    wide, narrow = show(kind, scheme=scheme), show(kind, scheme=scheme, width=390)
+    assert violations(wide) == [] and violations(narrow) == []
+    for tab in (wide, narrow):  # what is wider than the page scrolls inside of it
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_nobody_can_use_would_be_seen(show):
+    tab = show("audit")
+    tab.evaluate("document.body.append(new Image())")
+    assert "image-alt" in [name for name, _ in violations(tab)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_page_is_dark_where_people_want_it_dark_and_prints(show, kind):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light, dark = (show(kind, scheme=scheme) for scheme in ("light", "dark"))
+    assert light.evaluate(paper) == "rgb(253, 252, 249)" and dark.evaluate(paper) == "rgb(23, 24, 27)"
+    printed = dark.pdf()
+    assert printed.startswith(b"%PDF") and len(printed) > 20_000
+    dark.emulate_media(media="print")
+    assert dark.evaluate(paper) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("kind", ["balance", "simulate", "search"])
+def test_contents_are_followed_by_keyboard(show, kind):
+    tab = show(kind)
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.tagName") == "A"  # the contents come first
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.querySelector(location.hash).getBoundingClientRect().top < innerHeight")
+
+
+def test_pairs_are_put_in_order_by_keyboard(show):
+    tab = show("balance")
+    strengths = """() => {
+        const place = pair => pair.getBoundingClientRect();
+        const pairs = [...document.querySelector(".pairs").children];
+        pairs.sort((a, b) => place(a).top - place(b).top || place(a).left - place(b).left);
+        return pairs.map(pair => pair.innerText.match(/[\\d.]+$/)[0]);
+    }"""
+    planned = tab.evaluate(strengths)
+    tab.focus("#by-plan")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    assert tab.is_checked("#by-strength")
+    assert tab.evaluate(strengths) == sorted(planned, key=float, reverse=True) != planned

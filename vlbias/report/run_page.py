@@ -227,7 +227,7 @@ def _edits(files: RunFiles) -> dict[str, Any]:
         else "No edit was kept.",
         "moves": moves[:MAX_PAIRS],
         "weakest": [_pair(files, row) for _, row in weakest.iterrows()],
-        "weakest_note": "The edits that passed a check by the least. Scorer the method by these.",
+        "weakest_note": "The edits that passed a check by the least. The method is as good as these.",
     }
 
 
