@@ -491,6 +491,15 @@ def _make_layouts(folder: Path) -> None:
     (folder / "bin" / "lfw.bin").write_bytes(pickle.dumps(stored, protocol=2))
 
 
+def _header_bomb(folder: Path) -> None:
+    """An annotation of AffectNet whose header never ends."""
+    _save_pictures(folder, ["train_set/images/0.jpg"])
+    place = folder / "train_set" / "annotations" / "0_exp.npy"
+    place.parent.mkdir()
+    np.save(place, np.array("3"))
+    place.write_bytes(place.read_bytes().replace(b"()", b"(("))
+
+
 def _open_layout(folder: Path) -> None:
     if found := [*folder.glob("*.bin"), *folder.glob("pairs.txt")]:
         groups = folder / "groups.csv"
@@ -675,7 +684,7 @@ KINDS = {
         Kind("found", _make_found_models, lambda folder: load_model(folder)(torch.zeros(1, 3, 32, 32))),
         Kind("journals", _make_journals, _open_journal, bombs=(_journal_bomb,)),
         Kind("landmarks", _make_landmarks, _open_landmarks),
-        Kind("layouts", _make_layouts, _open_layout, share=3),
+        Kind("layouts", _make_layouts, _open_layout, bombs=(_header_bomb,), share=3),
         Kind(
             "networks",
             _make_networks,

@@ -325,7 +325,7 @@ def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     try:
         return parse_json(content)
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or put back the file as it was written.") from error
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -383,7 +383,7 @@ def read_object(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, 
     """
     value = read_json(path, max_bytes=max_bytes)
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}.")
+        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}. Put it back as it was written.")
     return value
 
 

@@ -53,9 +53,14 @@ def test_affectnet(affectnet):
     assert len(open_dataset(affectnet.parent)) == 6
 
 
-def test_an_annotation_of_letters_that_there_are_not(affectnet):
+DAMAGE = [(b"1\0\0\0", b"\xff\xff\xff\xff"), (b"()", b"(("), (b"{", b"["), (b"U1", b"O8")]
+
+
+@pytest.mark.parametrize(("old", "new"), DAMAGE)
+def test_an_annotation_with_damaged_letters_or_header_is_a_problem(affectnet, old, new):
     place = affectnet / "train_set" / "annotations" / "0_exp.npy"
-    place.write_bytes(place.read_bytes()[:-4] + b"\xff\xff\xff\xff")
+    assert old in place.read_bytes()
+    place.write_bytes(place.read_bytes().replace(old, new))
     faces = open_dataset(affectnet)
     problems = {problem.file: problem.code for problem in faces.problems}
     assert problems["train_set/images/0.jpg"] == "malformed_line" and len(faces) == 5
