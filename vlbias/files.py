@@ -306,6 +306,10 @@ def _check_plain(status: os.stat_result, path: AnyPath) -> None:
         raise OSError(errno.EINVAL, "it is a pipe or a device, no plain file", os.fspath(path))
 
 
+#: About a file that somebody or a full disk changed; one that a command makes is made again.
+_REMEDY = "Put it back as it was written, or remove it."
+
+
 def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Read a JSON file; see :func:`parse_json` for what is refused.
 
@@ -325,7 +329,7 @@ def read_json(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     try:
         return parse_json(content)
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or put back the file as it was written.") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}). {_REMEDY}") from error
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -383,7 +387,7 @@ def read_object(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, 
     """
     value = read_json(path, max_bytes=max_bytes)
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}. Put it back as it was written.")
+        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}. {_REMEDY}")
     return value
 
 
