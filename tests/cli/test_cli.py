@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -246,3 +247,15 @@ def test_audit_passes_arms_and_their_sets_on(monkeypatch):
     ):
         result = CliRunner().invoke(app, [*words, *wrong])
         assert result.exit_code == 2 and reason in " ".join(result.output.split())
+
+
+def test_audit_measures_flips(tmp_path):
+    from vlbias import classify, load_dataset
+
+    faces = load_dataset("synthfaces", n=20, image_size=16)
+    settings = classify.FitSettings(image_size=16, num_steps=1, backbone_options={"channels": [8] * 4, "stem_width": 4})
+    classify.fit(faces, "skin", settings=settings).save(tmp_path / "classifier")
+    words = ["synthfaces:20", "--target", "skin", "--protected", "skin", "--flips", tmp_path / "classifier"]
+    assert "true_rate" in run("audit", *words, "--out", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "flips.json").read_text())
+    assert set(written["groups"]) == {"dark", "light", "all"} and written["groups"]["all"]["num_pairs"] == 20

@@ -21,6 +21,7 @@ from vlbias.audit.arms import (
 from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
+from vlbias.audit.flips import FlipReport, flips
 from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ArmTask",
     "AuditResult",
     "Composition",
+    "FlipReport",
     "LabelledFaces",
     "Recipe",
     "TrainingSummary",
@@ -39,6 +41,7 @@ __all__ = [
     "compare",
     "compare_arms",
     "composition",
+    "flips",
     "measure",
     "register_arm",
     "run_arm",

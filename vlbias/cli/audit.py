@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from vlbias.cli.options import (
 )
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of, names_of
+
+if TYPE_CHECKING:
+    from vlbias.data import FaceDataset
 
 #: What ``report.write_audit`` writes.
 FILES = ("report.html", "report.json")
@@ -63,6 +66,15 @@ def audit(
         str, typer.Option(metavar="NAME", help="Of arms: scratch, or fine-tune (from plain training).")
     ] = "scratch",
     tune: Annotated[bool, typer.Option(help="Tune arms on validation faces.")] = True,
+    flips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASSIFIER",
+            help="Measure instead how often a classifier's answer (a file, a folder, or a CSV of predictions) changes "
+            "when only the protected attribute does: between DATASET and its edits, a second DATASET, those of "
+            "--editor, or, of drawn faces, true counterfactuals.",
+        ),
+    ] = None,
     backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm architecture.")] = None,
     pretrained: Annotated[
         str | None, typer.Option(metavar="FILE", help="Local timm weights that the backbone starts from.")
@@ -80,6 +92,9 @@ def audit(
     from vlbias import audit as audits
 
     columns = columns_of(protected)
+    if flips is not None:
+        faces = [open_faces(spec, seed, follow_links=follow_links) for spec in datasets]
+        return _measure_flips(flips, faces, columns, editor, out)
     names = None if arms is None else names_of(arms, "--arms")
     further = _sets(sets or [], names, len(datasets))
     opened = {}
@@ -118,6 +133,26 @@ def audit(
 
         compositions = [audits.composition(faces, target=target, protected=columns) for faces in opened.values()]
         typer.echo(f"Open {report.write_audit(out, result, compositions=compositions, command=typed_command())}")
+
+
+def _measure_flips(
+    classifier: str, faces: list[FaceDataset], protected: str | list[str], editor: str | None, out: Path | None
+) -> None:
+    """``--flips``: the table on stdout, and ``flips.json``."""
+    from vlbias import audit as audits
+    from vlbias.files import write_json
+
+    if len(faces) > 2 or not isinstance(protected, str):
+        raise typer.BadParameter("takes one or two DATASETs and one protected attribute", param_hint="--flips")
+    edited = faces[1] if len(faces) > 1 else None
+    opened = None if editor is None or edited is not None else open_editor(editor, clip=False)
+    if out is not None:
+        job = {"flips": classifier, "faces": [one.name for one in faces], "protected": protected, "editor": editor}
+        claim_folder(out, "audit", job, ("flips.json",))
+    report = audits.flips(classifier, faces[0], edited, protected=protected, editor=opened)
+    typer.echo(report.table.round(3).dropna(axis="columns", how="all").to_string())
+    if out is not None:
+        write_json(out / "flips.json", report.to_dict())
 
 
 #: Names of ``--set``.
