@@ -18,6 +18,7 @@ from vlbias.audit.arms import (
     register_arm,
     run_arm,
 )
+from vlbias.audit.artefacts import artefacts
 from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
@@ -38,6 +39,7 @@ __all__ = [
     "Recipe",
     "TrainingSummary",
     "Trial",
+    "artefacts",
     "compare",
     "compare_arms",
     "composition",
