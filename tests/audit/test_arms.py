@@ -1,12 +1,15 @@
 """Arms: what each gives a fit, counted by hand; how they are chosen; what users register."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from doubles import tiny_editor
 
 from vlbias import audit, classify, load_dataset
 from vlbias.audit.arms import BUILT_IN, find_arm, find_arms
@@ -105,6 +108,25 @@ def test_every_arm_adds_as_many_faces_to_each_cell_as_there_are_edits(faces, tes
     assert table_of(task, recipe_of("more-real", task).faces) == four | {("1", "dark"): 8}
     assert set(task.faces.ids[task.orders["donor"]]) == set(donors[:4])
     assert torch.equal(recipe_of("edits", task).faces.images, recipe_of("oracle", task).faces.images)
+
+
+def test_arms_that_make_pictures_themselves(faces, test_set, validation):
+    donors = [item for item in faces.ids if faces.table.at[item, "skin"] == "light" and faces.table.at[item, "smile"]]
+    sets = {"balanced": edits_of(faces, donors[:3], "dark")}
+    task = audit.ArmTask(faces, test_set, "smile", "skin", validation, sets, tiny_editor(), audit.ArmSettings(fit=TINY))
+    plain = len(task.faces)
+    trip = recipe_of("round-trip", task)
+    assert trip.num_made == 3 and table_of(task, trip.faces) == table_of(task, recipe_of("edits", task).faces)
+    pushed = recipe_of("random-direction", task).faces.take(range(plain, plain + 3))
+    edits = recipe_of("edits", task).faces.take(range(plain, plain + 3))
+    assert (pushed.ids == edits.ids).all() and (pushed.g == edits.g).all()
+    assert not torch.equal(pushed.images, edits.images)
+    both = recipe_of("edits+round-trip", task)
+    assert both.num_made == len(both.faces) == plain + 3
+    # A face is rebuilt alike wherever it stands.
+    rebuilt = dict(zip(both.faces.ids, both.faces.images, strict=True))
+    for item, image in zip(trip.faces.ids[plain:], trip.faces.images[plain:], strict=True):
+        assert (rebuilt[item].int() - image.int()).abs().max() <= 1
 
 
 def test_faces_that_are_held_out_or_tested_lend_no_edit(faces, test_set):
@@ -220,6 +242,20 @@ def test_users_register_arms_of_their_own(task):
         assert find_arms(["erm", "only-the-rare"], task)[1].summary == "faces of the rarest cell twice"
     finally:
         audit.ARMS.pop("only-the-rare")
+
+
+def test_the_page_says_what_arms_there_are_and_its_example_runs(task):
+    page = (Path(__file__).parents[2] / "docs" / "arms.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z+-]+)` \| ([^|]+) \|", page, re.M))
+    assert rows == {name: find_arm(name).summary for name in BUILT_IN}
+    example = page.split("## An arm of your own")[1].split("```python")[1].split("audit.compare(")[0]
+    assert len(example.strip().splitlines()) <= 20
+    try:
+        exec(example, {})
+        counts = table_of(task, recipe_of("rarest-often", task, value=2).faces)
+        assert counts["1", "dark"] == 10 and counts["1", "light"] == 20
+    finally:
+        audit.ARMS.pop("rarest-often", None)
 
 
 def test_what_an_arm_lacks_is_said(task, faces, test_set):

@@ -62,7 +62,7 @@ class FlipReport(Shown):
     level: float
 
     def _glance(self) -> Glance:
-        row = self.table.loc[ALL]
+        row = self.table.to_dict("index")[ALL]
         line = f"{self.protected} changed in {int(row['num_pairs'])} faces, {row['rate']:.1%} of answers change"
         columns = ("num_pairs", "rate", "low", "high", "true_rate")
         rows = [(str(name), *(float(part[c]) for c in columns)) for name, part in self.table.to_dict("index").items()]

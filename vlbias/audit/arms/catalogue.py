@@ -135,6 +135,19 @@ def _with(task: ArmTask, added: LabelledFaces, *, made: bool = True) -> Recipe:
     return Recipe(task.faces.joined(added), num_made=len(added) if made else 0)
 
 
+@register_arm("round-trip", "faces of short cells are repeated, as the editor rebuilds them", needs=["editor"])
+def _round_trip(task: ArmTask, trial: Trial) -> Recipe:
+    repeated = task.drawn(task.faces, trial.rng, repeat=True)
+    return _with(task, _rebuilt(task, repeated))
+
+
+@register_arm(
+    "random-direction", "edits of the same donors and length, in random directions", needs=["balanced", "editor"]
+)
+def _random_direction(task: ArmTask, trial: Trial) -> Recipe:
+    return _with(task, _pushed(task, trial.rng))
+
+
 @register_arm("edits", "edits of faces of the larger groups fill the short cells", needs=["balanced"])
 def _edits(task: ArmTask, trial: Trial) -> Recipe:
     return _with(task, task.added("balanced"))
@@ -143,6 +156,16 @@ def _edits(task: ArmTask, trial: Trial) -> Recipe:
 @register_arm("edits-prior", "edits of faces from the prior fill the short cells", needs=["prior"])
 def _edits_prior(task: ArmTask, trial: Trial) -> Recipe:
     return _with(task, task.drawn(task.added("prior"), trial.rng))
+
+
+@register_arm(
+    "edits+round-trip",
+    "edits fill the short cells, and the other faces are rebuilt by the editor",
+    needs=["balanced", "editor"],
+)
+def _edits_round_trip(task: ArmTask, trial: Trial) -> Recipe:
+    faces = _rebuilt(task, task.faces).joined(task.added("balanced"))
+    return Recipe(faces, num_made=len(faces))
 
 
 @register_arm(
@@ -167,6 +190,60 @@ def _amplify(task: ArmTask, trial: Trial) -> Recipe:
 @register_arm("oracle", "true counterfactuals in the place of edits", needs=["counterfactuals"])
 def _oracle(task: ArmTask, trial: Trial) -> Recipe:
     return _with(task, _counterfactuals(task))
+
+
+def _rebuilt(task: ArmTask, faces: LabelledFaces) -> LabelledFaces:
+    """The same faces through the autoencoder: both codes, decoded. A face that comes twice is rebuilt once."""
+    _, first, place = np.unique(faces.ids.astype(str), return_index=True, return_inverse=True)
+    renderer = task.need_editor().renderer
+
+    def rebuild(x_0: Tensor, start: int) -> Tensor:
+        z_sem = renderer.encode(x_0)
+        return renderer.decode(z_sem, renderer.invert(x_0, z_sem))
+
+    images = _edited(task, list(faces.ids[first]), rebuild)
+    return replace(faces, images=images[torch.from_numpy(place)])
+
+
+def _pushed(task: ArmTask, rng: np.random.Generator) -> LabelledFaces:
+    """Each edit anew: its donor moved as far in the latent space, in a random direction."""
+    edits, orders = task.added("balanced"), task.orders
+    has_donor = (orders["donor"] >= 0).to_numpy()
+    edits, donors = edits.take(np.flatnonzero(has_donor)), task.faces.ids[orders["donor"][has_donor]]
+    edit_set = task.need_set("balanced")
+    renderer = task.need_editor().renderer
+    dim = renderer.encode(task.train.tensor(list(donors[:1]), renderer.image_size).to(renderer.device)).shape[1]
+    directions = F.normalize(torch.from_numpy(rng.standard_normal((len(edits), dim))).float(), dim=1)
+
+    def push(x_0: Tensor, start: int) -> Tensor:
+        rows = slice(start, start + len(x_0))
+        z_sem = renderer.encode(x_0)
+        there = renderer.encode(edit_set.tensor(list(edits.ids[rows]), renderer.image_size).to(x_0.device))
+        length = (there - z_sem).norm(dim=1, keepdim=True)
+        moved = z_sem + length * directions[rows].to(z_sem)
+        return renderer.render(x_0, z_sem, moved, renderer.trace(x_0, z_sem))
+
+    return replace(edits, images=_edited(task, list(donors), push))
+
+
+def _edited(task: ArmTask, ids: list[str], change: Callable[[Tensor, int], Tensor], batch: int = 32) -> Tensor:
+    """Training faces changed by the editor, uint8 (n, 3, s, s) at the size of the classifiers.
+
+    Args:
+        task: its training set holds the faces.
+        ids: which; one may come more than once.
+        change: (faces (b, 3, h, w) at the editor's size, place of the first) => changed faces.
+        batch: faces that go through the editor together.
+    """
+    renderer, size = task.need_editor().renderer, task.settings.fit.image_size
+    parts = []
+    for start in range(0, len(ids), batch):
+        x_0 = task.train.tensor(ids[start : start + batch], renderer.image_size).to(renderer.device)
+        changed = change(x_0, start).cpu()
+        if size != renderer.image_size:
+            changed = F.interpolate(changed, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        parts.append(to_uint8(changed))
+    return torch.cat(parts)
 
 
 def _counterfactuals(task: ArmTask) -> LabelledFaces:

@@ -246,6 +246,16 @@ class ArmTask:
             raise ConfigError(f"no set '{name}' was given; pass `{name}=`.")
         return self.sets[name]
 
+    def need_editor(self) -> Editor:
+        """The editor.
+
+        Raises:
+            ConfigError: none was given.
+        """
+        if self.editor is None:
+            raise ConfigError("no editor was given; pass `editor=`.")
+        return self.editor
+
     def added(self, name: str) -> LabelledFaces:
         """What a set adds to the training faces: pictures that were made, and not from faces that are held out or
         tested on; of a set of real faces all that stand in none of these.
