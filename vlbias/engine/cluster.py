@@ -15,8 +15,8 @@ from typing import Any
 
 from vlbias.engine.local import MOST_LOSSES, lost
 from vlbias.engine.settings import Engine, threads_here
-from vlbias.engine.worker import Answer, Worker
-from vlbias.errors import ConfigError, MissingDependencyError
+from vlbias.engine.worker import Answer, Worker, packed
+from vlbias.errors import ConfigError, MissingDependencyError, WorkerError
 
 __all__ = ["connected", "run_on_ray"]
 
@@ -46,7 +46,7 @@ def run_on_ray(engine: Engine, work: bytes, pieces: Sequence[Any]) -> Generator[
         def give(actor: Any) -> None:
             number = next(waiting, None)
             if number is not None:
-                doing[actor.run.remote(job, pieces[number])] = actor, number
+                doing[actor.run.remote(job, packed(pieces[number]))] = actor, number
 
         for actor in actors:
             give(actor)
@@ -57,6 +57,8 @@ def run_on_ray(engine: Engine, work: bytes, pieces: Sequence[Any]) -> Generator[
                 answer = ray.get(ready)
             except ray.exceptions.RayActorError as error:
                 raise lost(number) from error
+            except ray.exceptions.RayError as error:
+                raise WorkerError(f"The cluster failed: {str(error).strip().splitlines()[-1]}") from error
             give(actor)
             yield number, answer
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from vlbias.engine.settings import Engine, threads_here
-from vlbias.engine.worker import Answer
+from vlbias.engine.worker import Answer, packed
 from vlbias.errors import WorkerError
 
 __all__ = ["MOST_LOSSES", "lost", "run_local"]
@@ -57,7 +57,7 @@ class _Process:
     def say(self, number: int, piece: Any) -> None:
         """Send a piece."""
         with suppress(OSError):
-            self.pipe.send((number, piece))
+            self.pipe.send((number, packed(piece)))
 
     def hear(self) -> tuple[int, Answer] | None:
         """The next answer; ``None`` of a worker that died."""

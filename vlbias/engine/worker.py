@@ -38,8 +38,8 @@ class Work(Protocol):
         ...
 
 
-def packed(work: Work) -> bytes:
-    """A job as it is sent.
+def packed(work: object) -> bytes:
+    """A job, or a piece of it, as it is sent.
 
     Raises:
         ConfigError: a part of it cannot be sent, such as a function without a name.
@@ -103,12 +103,12 @@ class Worker:
         sys.path += [path for path in paths if path not in sys.path]
         self._do: Do | None = None
 
-    def run(self, work: bytes, piece: Any) -> Answer:
-        """Do one piece of a job, of :func:`packed`; the first call opens it."""
+    def run(self, work: bytes, piece: bytes) -> Answer:
+        """Do one piece of a job, both of :func:`packed`; the first call opens the job."""
         try:
             if self._do is None:
                 self._do = pickle.loads(work).open()  # made by the program that started this worker
-            return Answer(self._do(piece))
+            return Answer(self._do(pickle.loads(piece)))
         except Exception as error:
             return Answer.of(error)
 
@@ -120,7 +120,7 @@ def serve(descriptor: int) -> None:
         try:
             worker, work = Worker({}), pipe.recv_bytes()
             while True:
-                number, piece = pipe.recv()
+                number, piece = pipe.recv()  # whatever is wrong with a piece is found, and told, by `run`
                 pipe.send((number, worker.run(work, piece)))
         except (EOFError, OSError):
             return  # nobody waits for an answer any more
