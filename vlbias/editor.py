@@ -261,8 +261,8 @@ class Editor(Shown):
             detector: with ``align``, what finds faces; ``None`` for ``vlbias.alignment.CenterFace``.
             check: refuse pictures that are no faces as the editor knows them: far from square, or rebuilt much worse
                 than faces of its own kind. ``False`` edits them all the same.
-            quality: ``"draft"`` for a preview in few evaluations; ``"standard"``; ``"exact"`` in as many as leave no
-                pixel half a grey level from an edit of 60. See :class:`vlbias.rendering.Qualities`.
+            quality: ``"draft"`` for a preview in few evaluations; ``"standard"``; ``"exact"`` in as many as leave
+                hardly a pixel half a grey level from an edit of 60. See :class:`vlbias.rendering.Qualities`.
             **strengths: attribute=strength; 1.0 carries a median face of one pole to the other, the sign says which
                 way (+ towards the positive prompt).
 
