@@ -32,7 +32,7 @@ QualityOption = Annotated[
     Quality,
     typer.Option(
         "--quality",
-        help="Draft: a preview in few network evaluations. Exact: so many that hardly a pixel is half a grey level off.",
+        help="Draft: a preview in few network evaluations. Exact: so many that hardly a pixel is half a level off.",
     ),
 ]
 TargetOption = Annotated[str, typer.Option("--target", metavar="COLUMN", help="Attribute that classifiers predict.")]
