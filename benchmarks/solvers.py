@@ -5,8 +5,8 @@
 Three questions, each with a bar. Decoding from fresh x_T: PSNR against the same codes decoded in 200 steps of DDIM,
 where 20 steps of DDIM are the bar for <= 12 evaluations. Round trip: PSNR of invert + decode against the image, where
 250 + 100 steps of DDIM are the bar for <= 40 evaluations. Qualities: how far edits of each stand from edits of 60
-evaluations a direction, along every path; `exact` is to leave 999 of 1,000 values within half a grey level. `utkface-64`
-needs the photographs: without --utkface only `synthfaces-64` is measured.
+evaluations a direction, along every path; `exact` is to leave 999 of 1,000 values within half a grey level.
+`utkface-64` needs the photographs: without --utkface only `synthfaces-64` is measured.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Unpack
@@ -32,6 +33,7 @@ from vlbias.data import FaceDataset
 from vlbias.editor import Editor
 from vlbias.engine import Engine
 from vlbias.errors import ConfigError, PlanError
+from vlbias.remote import is_url, send, send_folder, work_folder
 from vlbias.settings import with_changes
 from vlbias.shown import Glance, Shown
 from vlbias.types import Backend
@@ -282,7 +284,8 @@ class Balancer(Shown):
         Args:
             faces: the dataset that was planned for.
             plan: of :meth:`plan`.
-            out_dir: the output folder: new, empty, or of this same job.
+            out_dir: the output folder: new, empty, or of this same job. Of a URL (extra ``remote``) the run is made in
+                :func:`vlbias.remote.work_folder`; shards are sent as they are finished, everything else at the end.
             shard: (i, n) does chunks i, i+n, i+2n, ... with 0 <= i < n; the shard that finishes last writes the
                 dataset. The number of shards does not change a byte of it.
             originals: ``copy`` them without private metadata, the pixels untouched; ``exact`` copies, metadata
@@ -316,16 +319,24 @@ class Balancer(Shown):
         task = self._task(faces)
         if review is not None and not isinstance(review, Review):
             review = Review.read(review)
-        return Run(
+        url = str(out_dir) if is_url(out_dir) else None
+        out = Path(out_dir) if url is None else work_folder(url)
+        run = Run(
             task,
             plan,
-            out_dir,
+            out,
             originals=originals,
             shard=shard,
             engine=engine or Engine(),
             show_progress=show_progress,
             review=review,
-        ).go()
+        )
+        if url is None:
+            return run.go()
+        result = run.go(partial(send, out, url=url))
+        if result.complete:
+            send_folder(out, url)
+        return result
 
     def _task(self, faces: FaceDataset | None) -> Task:
         table = None if faces is None else faces.table

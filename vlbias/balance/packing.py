@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,10 +25,21 @@ from vlbias.data.recognise import packed_set
 from vlbias.errors import ConfigError, DatasetError
 from vlbias.progress import Progress
 
-__all__ = ["SUFFIXES", "check_format", "features_of", "is_packed", "loosen", "pack", "summary_of_shards", "unpack_done"]
+__all__ = [
+    "SUFFIXES",
+    "Publish",
+    "check_format",
+    "features_of",
+    "is_packed",
+    "loosen",
+    "pack",
+    "summary_of_shards",
+    "unpack_done",
+]
 
 #: Formats of shards, and how their names end.
 SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
+Publish = Callable[[str], object]
 #: Pictures of a Parquet row group: what a reader holds at a time.
 _GROUP_ROWS = 64
 
@@ -78,7 +89,15 @@ def loosen(run: RunFolder) -> None:
         run.put(faces.file(item).data, run.out / item)
 
 
-def pack(run: RunFolder, wanted: str, shard_size: int, bar: Progress, review: str = "") -> None:
+def pack(
+    run: RunFolder,
+    wanted: str,
+    shard_size: int,
+    bar: Progress,
+    *,
+    review: str = "",
+    publish: Publish = lambda name: None,
+) -> None:
     """Write the shards of a run whose pictures and ``metadata.csv`` are in place, then an index of them.
 
     Args:
@@ -87,6 +106,7 @@ def pack(run: RunFolder, wanted: str, shard_size: int, bar: Progress, review: st
         shard_size: pictures of a shard, >= 1.
         bar: progress, in pictures.
         review: see :func:`is_packed`.
+        publish: told the name of each shard when it is in place.
     """
     if (run.out / INDEX_FILE).is_file():  # of an older review, or some of its shards are lost
         for stale in (run.out / "data").glob(f"*{SUFFIXES[wanted]}"):
@@ -100,6 +120,7 @@ def pack(run: RunFolder, wanted: str, shard_size: int, bar: Progress, review: st
         if not path.is_file():
             with run.draft(path) as file:
                 write(file, shard.rows, kinds, run.out)
+        publish(shard.name)
         bar.update(len(shard.rows))
         entries.append({"name": path.name, "split": shard.split, "num_pictures": len(shard.rows)})
     index = {"format": wanted, "columns": kinds, "shards": entries} | ({"review": review} if review else {})

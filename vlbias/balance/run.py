@@ -26,7 +26,7 @@ from vlbias.balance.chunk_work import Chunk, ChunkWork, Counts, do_chunk, job_of
 from vlbias.balance.export import assemble, table_bytes, write_report
 from vlbias.balance.identity import identity_name
 from vlbias.balance.layout import check_classes
-from vlbias.balance.packing import is_packed, loosen, pack, unpack_done
+from vlbias.balance.packing import Publish, is_packed, loosen, pack, unpack_done
 from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
 from vlbias.balance.refusals import AskedReview, FinishedChunk, Refusal, after_review, locate
@@ -160,8 +160,8 @@ class Run:
             self._take_up(review)
         self.asked = self._asked()
 
-    def go(self) -> Result:
-        """Do what is not done."""
+    def go(self, publish: Publish = lambda name: None) -> Result:
+        """Do what is not done; ``publish`` is told the name of each shard of the output when it is in place."""
         first, step = self.part
         if self.folder.has("done.json"):
             self.folder.check_finished()
@@ -182,7 +182,7 @@ class Run:
         wanted = self.task.settings.format
         while wanted == "imagefolder" or not is_packed(self.folder, self.asked.digest):
             try:
-                self._export(job, chunks, list(trips))
+                self._export(job, chunks, list(trips), publish)
                 break
             except LostPictureError as lost:
                 self.folder.drop_chunk(lost.chunk)
@@ -335,7 +335,7 @@ class Run:
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
-    def _export(self, job: Job, chunks: Sequence[FinishedChunk], trips: Sequence[int]) -> None:
+    def _export(self, job: Job, chunks: Sequence[FinishedChunk], trips: Sequence[int], publish: Publish) -> None:
         """Write the dataset from its finished chunks."""
         total = 0 if self.task.faces is None or self.originals == "omit" else len(self.task.faces.table)
         with track(total, "writing", "originals", show=self.show_progress and total > 0) as bar:
@@ -354,7 +354,8 @@ class Run:
         settings = self.task.settings
         if settings.format != "imagefolder":
             with track(None, "packing", "pictures", show=self.show_progress) as bar:
-                pack(self.folder, settings.format, settings.shard_size, bar, self.asked.digest)
+                review = self.asked.digest
+                pack(self.folder, settings.format, settings.shard_size, bar, review=review, publish=publish)
 
     def _measure(self, table: pd.DataFrame) -> dict[str, Any]:
         """What gives edits away in the pictures as they were written."""

@@ -138,7 +138,9 @@ def balance(
             help="synthfaces[:N], a dataset's folder, or prior:N for a new dataset of N faces drawn from the prior.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the balanced dataset.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="Folder for the balanced dataset, or its URL in an object store.")
+    ],
     target: Annotated[
         str, typer.Option("--target", metavar="COLUMN", help="Attribute that classifiers predict; edits keep it.")
     ],
@@ -328,6 +330,7 @@ def balance(
     from vlbias.balance.review import REVIEW_FILE
     from vlbias.engine import Engine
     from vlbias.leak import LeakSettings
+    from vlbias.remote import is_url, send_folder, work_folder
 
     if address is not None and engine is not EngineKind.ray:
         raise typer.BadParameter("is that of a Ray cluster: add --engine ray", param_hint="--address")
@@ -369,7 +372,8 @@ def balance(
         "pseudonyms": pseudonyms,
         "leak": LeakSettings(probe=leak.value, sizes=sizes_of(leak_sizes), seed=seed),
     }
-    decided = None if review is None else Review.read(review or out / REVIEW_FILE, review_rule.value)
+    place = work_folder(out) if is_url(out) else Path(out)
+    decided = None if review is None else Review.read(review or place / REVIEW_FILE, review_rule.value)
     faces = None if num_images is not None else open_faces(dataset, seed, follow_links=follow_links)
     model = open_editor(editor)
     balancer = Balancer(model, **settings)
@@ -397,9 +401,11 @@ def balance(
         from vlbias.labelling import write_reports
 
         if labelled:
-            write_reports(out, labelled)
+            write_reports(place, labelled)
         # the links of this run are its own
-        page = report.write(out, follow_links=originals.value == "link", command=typed_command())
+        page = report.write(place, follow_links=originals.value == "link", command=typed_command())
+        if is_url(out):
+            send_folder(place, out)
         typer.echo(f"{result.summary()}\nOpen {page}")
     else:
         typer.echo(result.summary())

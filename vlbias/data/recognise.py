@@ -33,6 +33,7 @@ from vlbias.data.utkface import load_utkface, looks_like_utkface
 from vlbias.data.vggface2 import find_vggface2, load_vggface2
 from vlbias.data.webdataset import load_webdataset
 from vlbias.errors import ConfigError, DatasetError, unknown
+from vlbias.remote import fetch, is_url
 from vlbias.world.joint import JointOptions
 
 __all__ = ["KINDS", "load_dataset", "open_dataset", "packed_set", "recognise"]
@@ -85,6 +86,7 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     if kind != "synthfaces":
         if root is None:
             raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
+        root = fetch(str(root)) if is_url(root) else root
         _refuse_archive(Path(root), kind)
     return loader(root, **options)
 
@@ -94,8 +96,8 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     """Open ``"synthfaces"``, ``"synthfaces:N"``, or a folder whose kind is recognised from what it holds.
 
     Args:
-        spec: the word or folder, a list of pictures and people, or shards such as ``"shards/*.tar"``;
-            ``"folder:PATH"`` and the like say the kind.
+        spec: the word; a folder; a list of pictures and people; shards such as ``"shards/*.tar"``; or a URL of these
+            (extra ``remote``), which is fetched into the user's cache. ``"folder:PATH"`` and the like say the kind.
         options: of the kind that it turns out to be; options that only other kinds have are passed over, so that one
             command can give ``seed`` to whatever the user names.
 
@@ -107,7 +109,11 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     if wrong := sorted(set(options) - known):
         raise ConfigError(f"`{wrong[0]}` is no option of any dataset. There are: {', '.join(sorted(known))}.")
     text = os.fspath(spec)
+    if is_url(text):
+        return open_dataset(fetch(text), **options)
     word, colon, count = text.partition(":")
+    if word in KINDS and is_url(count):
+        return load_dataset(word, count, **_only(KINDS[word], options))
     if colon and word in KINDS and word != "synthfaces" and not Path(text).exists():
         return load_dataset(word, _inner(Path(count), word, options), **_only(KINDS[word], options))
     if word == "synthfaces" and not Path(text).exists():
