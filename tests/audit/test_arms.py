@@ -182,6 +182,21 @@ def test_a_finished_fit_is_not_done_again(task, tmp_path, monkeypatch):
         audit.run_arm("oversample", task, seed=1, cache=tmp_path)
 
 
+def test_nothing_is_tuned_twice(task, monkeypatch):
+    seeds = []
+    real_fit = classify.fit
+
+    def counted(*arguments, settings, **options):
+        seeds.append(settings.seed)
+        return real_fit(*arguments, settings=replace(settings, num_steps=1), **options)
+
+    monkeypatch.setattr("vlbias.audit.arms.fitting.fit", counted)
+    fresh = replace(task)
+    audit.compare_arms(fresh, ["erm", "reweight"], seeds=[0, 4], show_progress=False)
+    # Five fits to tune plain training; the best of them, reweight, and both once more.
+    assert seeds.count(0) == 5 + 1 and seeds.count(4) == 2
+
+
 def test_the_published_protocol_goes_on_from_plain_training(task, monkeypatch):
     starts = []
     real_fit = classify.fit

@@ -116,7 +116,16 @@ class _Bench:
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     def choose(self, arm: Arm) -> tuple[_Choice, _Fitted | None]:
-        """The settings of an arm, and its fit with the seed of choosing, if one was made."""
+        """The settings of an arm, and its fit with the seed of choosing, if one was made now."""
+        known = self.task.__dict__.setdefault("_choices", {})
+        key = arm.name, arm.digest, self.settings.protocol
+        if key in known:
+            return known[key], None
+        choice, kept = self._chosen(arm)
+        known[key] = choice
+        return choice, kept
+
+    def _chosen(self, arm: Arm) -> tuple[_Choice, _Fitted | None]:
         fits = self.settings.fit
         plain = _Choice(fits.learning_rate, fits.weight_decay, arm.values[0] if arm.values else None)
         if not self.settings.tune:
@@ -147,13 +156,18 @@ class _Bench:
         return best[1], best[2]
 
     def _tried(self, arm: Arm, choice: _Choice) -> tuple[dict[str, Any], _Fitted | None]:
+        memory = self.task.__dict__.setdefault("_tried", {})
+        key = arm.name, arm.digest, self.settings.protocol, choice
+        if key in memory:
+            return memory[key], None
         place = self._place(arm, choice, self.settings.fit.seed, tested=False)
-        record = _read(place, ("validation_accuracy", "validation_loss"))
-        if record is not None:
-            return record, None
-        fitted = self._fit(arm, choice, self.settings.fit.seed)
-        _write(place, fitted.record)
-        return fitted.record, fitted
+        record, fitted = _read(place, ("validation_accuracy", "validation_loss")), None
+        if record is None:
+            fitted = self._fit(arm, choice, self.settings.fit.seed)
+            record = fitted.record
+            _write(place, record)
+        memory[key] = record
+        return record, fitted
 
     # -- fitting ------------------------------------------------------------------------------------------------------
 
@@ -238,9 +252,9 @@ class _Bench:
 
 
 def replace_settings(task: ArmTask, **changes: Any) -> ArmTask:
-    """The same task with other settings; pictures that were read stay read."""
+    """The same task with other settings; pictures that were read stay read, and what was chosen stays chosen."""
     changed = replace(task, settings=replace(task.settings, **changes))
-    read = ("faces", "validation_faces", "test_faces", "orders", "held_out")
+    read = ("faces", "validation_faces", "test_faces", "orders", "held_out", "_choices", "_tried", "_set_digests")
     changed.__dict__.update({name: task.__dict__[name] for name in read if name in task.__dict__})
     return changed
 
