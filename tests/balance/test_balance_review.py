@@ -294,3 +294,19 @@ def test_the_command_takes_the_review_of_the_folder_or_another(tmp_path):
               "--protected", "skin", "--review-rule", "majority"]
     )  # fmt: skip
     assert named.exit_code == 1 and "mine.csv does not exist" in str(named.exception)
+
+
+def test_a_command_refuses_edits_by_their_names(finished):
+    before, pairs = finished
+    out, name = str(before.out_dir), pairs[0][0]
+    told = CliRunner().invoke(app, ["review", out, name, pairs[1][0], "--reviewer", "ben", "--reason", "a third ear"])
+    assert told.exit_code == 0 and "2 refused" in told.output
+    assert CliRunner().invoke(app, ["review", out, name, "--accept"]).exit_code == 0
+    rows = decisions_of(before.out_dir / "review.csv")
+    assert [(row.picture, row.donor, row.decision, row.reviewer) for row in rows] == [
+        (*pairs[0], "reject", "ben"), (*pairs[1], "reject", "ben"), (*pairs[0], "accept", "me"),
+    ]  # fmt: skip
+    wrong = CliRunner().invoke(app, ["review", out, "train/edit-999.png"])
+    assert wrong.exit_code == 1 and "Unknown edit 'train/edit-999.png'" in str(wrong.exception)
+    empty = CliRunner().invoke(app, ["review", f"{out}/train", name])
+    assert empty.exit_code == 1 and "metadata.csv" in str(empty.exception)

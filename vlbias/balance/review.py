@@ -12,6 +12,7 @@ each reviewer counts. No time is kept.
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -21,12 +22,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from vlbias.errors import DatasetError
+from vlbias.data.metadata import read_metadata
+from vlbias.errors import DatasetError, unknown
 from vlbias.files import AnyPath, open_plain, refuse_links, write_file, writing
 from vlbias.locks import FileLock
 from vlbias.settings import Settings
 
-__all__ = ["REVIEW_FILE", "Decision", "Review", "add_decisions", "decisions_of"]
+__all__ = ["REVIEW_FILE", "Decision", "Review", "add_decisions", "decide", "decisions_of"]
 
 #: Its name in the folder of a run.
 REVIEW_FILE = "review.csv"
@@ -180,6 +182,32 @@ def _refuse_alike(path: AnyPath, decisions: Iterable[Decision]) -> None:
         other = known.setdefault(decision.reviewer.casefold(), decision.reviewer)
         if other != decision.reviewer:
             raise DatasetError(f"{path} has the reviewers '{other}' and '{decision.reviewer}'. Spell each alike.")
+
+
+def decide(
+    out_dir: AnyPath, pictures: Sequence[str], decision: Literal["accept", "reject"], *, reviewer: str, reason: str = ""
+) -> list[Decision]:
+    """The same decision on several edits of a finished run.
+
+    Args:
+        out_dir: the run's folder.
+        pictures: ``file_name`` of each.
+        decision, reviewer, reason: see :class:`Decision`.
+
+    Raises:
+        DatasetError: no finished run is there, or a field is wrong.
+        UnknownNameError: a picture is no edit of it.
+    """
+    table = read_metadata(Path(out_dir) / "metadata.csv")
+    if "origin" not in table or "source_id" not in table:
+        raise DatasetError(f"{out_dir} is no folder of a finished balance run.")
+    edited = table[table["origin"] == "edited"]
+    donors = dict(zip(edited["file_name"].astype(str), edited["source_id"].astype(str), strict=True))
+    for picture in pictures:
+        if picture not in donors:
+            names = difflib.get_close_matches(picture, donors, n=5) or list(donors)[:5]
+            raise unknown("edit", picture, names, where=f"{out_dir}, where names begin as in train/edit-000003.png")
+    return [Decision(picture, donors[picture], decision, reviewer, reason) for picture in pictures]
 
 
 def add_decisions(path: AnyPath, decisions: Sequence[Decision]) -> None:

@@ -3,7 +3,7 @@
 # Importing a module registers its commands; ``vlbias --help`` lists them in this order.
 # isort: off
 from vlbias.cli.application import app, main
-from vlbias.cli import demo, balance, edit, provenance, editors, audit, convert, doctor, simulate, search  # noqa: F401
+from vlbias.cli import demo, balance, review, edit, provenance, editors, audit, convert, doctor, simulate, search  # noqa: F401
 from vlbias.cli import bench, evaluate, reproduce, train, page  # noqa: F401
 # isort: on
 
