@@ -18,7 +18,8 @@ from vlbias.paths import Probes
 from vlbias.rendering import RenderSettings
 from vlbias.world import render, sample
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # for the run that is written down by hand
+# for the run that is written down by hand, and the editor that is all formulas
+sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("report", "balance")]
 
 DIPOLES = {"age": Dipole("an old person", "a young person"), "skin_tone": Dipole("dark skin", "light skin")}
 

@@ -84,6 +84,15 @@ def test_a_format_without_room_for_provenance_is_not_used(editor, face, tmp_path
     assert not examine_provenance(unchanged).is_synthetic
 
 
+@pytest.mark.parametrize("name", ["../../up.png", "a" * 300 + ".png", "null\0.png", "..", "line\nend.png"])
+def test_a_download_stays_in_its_folder_whatever_the_upload_was_called(editor, face, tmp_path, name):
+    bench, out = Bench(editor), tmp_path / "out"
+    out.mkdir()
+    bench.open(face, name=name)
+    saved = bench.save(bench.edit({"age": 1}), out)
+    assert saved.parent == out and saved.is_file() and saved.name.isprintable()
+
+
 def test_refusals_are_sentences_for_the_page(editor, tmp_path):
     (tmp_path / "upload-1234").write_bytes(b"no picture")
     bench = Bench(editor, detector=lambda _: [])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 
 import pytest
+import tiny_editor
 from finished_run import write_run
 
 from vlbias.app.places import checked_roots
 from vlbias.app.reviewing import Selection, open_run
+from vlbias.balance import Balancer
 from vlbias.errors import DatasetError, UnknownNameError
 
 
@@ -87,3 +89,22 @@ def test_what_is_no_finished_run_is_refused(desk, tmp_path):
     (out / "metadata.csv").write_text("\n".join(line for line in table if ",edited," not in line))
     with pytest.raises(DatasetError, match="nothing to review"):
         open_run("bare", checked_roots([tmp_path]))
+
+
+def test_what_is_rejected_here_is_gone_from_the_run_that_is_made_again(tmp_path):
+    faces = tiny_editor.make_faces(tmp_path / "faces", tiny_editor.CELLS)
+
+    def made(review=None):
+        balancer = Balancer(tiny_editor.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=7, seed=3)
+        plan = balancer.plan(faces, limit=12)
+        return balancer.run(faces, plan, tmp_path / "made", review=review, show_progress=False)
+
+    made()
+    seated = open_run("made", checked_roots([tmp_path]))
+    refused = seated.select(Selection("identity"))[:2]
+    for pair in refused:
+        seated.decide(pair, "reject", "anna")
+    made(review=seated.decisions_path)
+    now = {(pair.picture, pair.donor) for pair in open_run("made", checked_roots([tmp_path])).pairs}
+    assert not now & {(pair.picture, pair.donor) for pair in refused}
+    assert len(now & {(pair.picture, pair.donor) for pair in seated.pairs}) == len(seated.pairs) - 2

@@ -12,7 +12,7 @@ from vlbias.app import markup
 from vlbias.app.browsing import Browser, open_faces
 from vlbias.app.editing import LEARNING_FACES, Bench, Edit, Find, Lookup
 from vlbias.app.parts import NETWORKS, Updates, Workplace, choices, click, download_button, told
-from vlbias.errors import ConfigError, ImageError
+from vlbias.errors import ConfigError, ImageError, VlbiasError
 from vlbias.progress import Progress
 
 __all__ = ["edit_tab"]
@@ -83,10 +83,14 @@ def edit_tab(place: Workplace, page: gr.Blocks) -> None:
         return {view.visit: visit, view.paths: visit.poles}
 
     def take(visit: _Visit, photo: Mapping[str, str] | None, find: Find, face: str, known: bool, count: int) -> Updates:
+        cleared: Updates = {view.shown: None, view.readings: ""}
         if not photo:
-            return {view.shown: None, view.readings: ""}
-        number = int(face) if face.isdigit() else face
-        visit.bench.open(Path(photo["path"]), Lookup(find, number, check=not known), name=photo.get("orig_name") or "")
+            return cleared
+        lookup = Lookup(find, int(face) if face.isdigit() else face, check=not known)
+        try:
+            visit.bench.open(Path(photo["path"]), lookup, name=photo.get("orig_name") or "")
+        except VlbiasError as error:  # the picture before is not shown as if it were this one
+            return {**cleared, view.said: markup.sentence(str(error), is_error=True)}
         return {view.opened: count + 1}
 
     def save(visit: _Visit | None) -> Updates:

@@ -19,12 +19,14 @@ from vlbias.alignment import FaceDetector, Similarity, align
 from vlbias.checkpoints import list_checkpoints
 from vlbias.editor import Editor
 from vlbias.errors import CheckpointError, FaceError, ImageError, MissingDependencyError, OutOfRangeWarning, unknown
+from vlbias.files import write_file
 from vlbias.given import LEAST_RATIO, given_faces
 from vlbias.images import to_pil, to_pixels, to_tensor
 from vlbias.originals import Encoded, Original
 from vlbias.paths import Dipole, EncoderConstraint
 from vlbias.progress import Progress, listening
 from vlbias.rendering import Renderer
+from vlbias.shown import printable
 from vlbias.types import Traced
 from vlbias.world import render, sample
 
@@ -37,6 +39,8 @@ Find = Literal["auto", "face", "photo"]
 SHOWN_PX = 1024
 #: Smaller pictures are shown enlarged to about this edge.
 ENLARGED_PX = 512
+#: Letters of an uploaded file's name that a download keeps.
+_NAME_LENGTH = 50
 #: Faces that a new path is learned on.
 LEARNING_FACES = 400
 
@@ -282,8 +286,9 @@ class Bench:
         said = {"editor": self.editor.name, "source": face.name, "edits": str(dict(edit.strengths))}
         said = {"synthetic": "true", **said} if edit.strengths else {}
         encoded: Encoded = original.encode(raster, said)
-        target = folder / f"{Path(face.name).stem or 'face'}-edited{encoded.suffix}"
-        target.write_bytes(encoded.data)
+        stem = printable(Path(face.name).stem)[:_NAME_LENGTH] or "face"
+        target = folder / f"{stem}-edited{encoded.suffix}"
+        write_file(target, encoded.data)
         return target
 
     # -- learning -----------------------------------------------------------------------------------------------------

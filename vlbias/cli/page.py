@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -37,4 +38,5 @@ def serve_page(
         )
     with serve(folders, editor, settings) as page:
         typer.echo(f"the page is at {page.url} (Ctrl+C ends it)")
-        page.wait()
+        with suppress(KeyboardInterrupt):
+            page.wait()
