@@ -170,3 +170,15 @@ def test_a_folder_knows_its_job(tmp_path):
         claim_folder(out, "bake", {"seed": 2, "at": [f"folder:{tmp_path / 'c'}", "~/b"]})
     claim_folder(out, "bake", {"seed": 2}, overwrite=True)
     claim_folder(out, "bake", {"seed": 2})
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"job": 3}', b'{"vlbias": "demo", "job"', b"\xff\x00"])
+def test_a_damaged_note_of_the_job_is_named_and_can_be_overwritten(tmp_path, content):
+    claim_folder(tmp_path, "demo", {"seed": 1})
+    (tmp_path / "report.html").write_text("a page")
+    record = tmp_path / ".vlbias-demo.json"
+    record.write_bytes(content)
+    with pytest.raises(OutputError, match=r"of a job that .vlbias-demo.json does not tell.*--overwrite"):
+        claim_folder(tmp_path, "demo", {"seed": 1})
+    claim_folder(tmp_path, "demo", {"seed": 1}, overwrite=True)
+    claim_folder(tmp_path, "demo", {"seed": 1})

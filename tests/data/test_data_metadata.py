@@ -30,6 +30,18 @@ FORMS = {
     "names_of_nothing": ["None", "NA", "nan", "null", "N/A", None],
     "blank": [None, None, "x", None, None, None],
     "empty": [None] * 6,
+    "dates": ["2020-01-01", "01/02/03", "2020-01-01 00:00:00", "12:30", "1.2.2020", "2020"],
+    "long": ["x" * 5000, "🙂" * 40_000, "x" * 4999, None, "-" * 300, "1" * 400],
+    "leading_zeros": ["007", "7", "0x7", "1_000", "+1", "١"],
+    "looks_like_a_number": ["inf", "-inf", "1e999", "0.10", "1.", "1,5"],
+    "spoken": ["TRUE", "FALSE", "yes", "no", "T", "F"],
+    "of_other_languages": ["<b>", "&amp;", "'", "\\", "\\n", "=1+1"],
+    "looks_missing": ["-1", "?", "#N/A", "<NA>", "NaN", "NaT"],
+    "unseen_signs": ["a\u200bb", "\u202eabc", "\ufeffx", "a\xa0b", "a\u3000b", "a\x7fb"],
+    "line_ends": ["a\rb", "a\r\nb", "a\x0bb", "a\x1cb", "a\x85b", "a\u2029b"],
+    "numbers_at_the_edge": [1e308, -1e-300, 5e-324, 1.0, None, 123456789.12345679],
+    "always_yes": [True] * 6,
+    "whole_floats": [3.0, None, 1.0, 2.0, 0.0, -7.0],
 }
 
 

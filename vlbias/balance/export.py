@@ -6,8 +6,6 @@ be killed and started again, or run by two shards at once, and the bytes come ou
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections import Counter
@@ -29,7 +27,7 @@ from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES, Reason
 from vlbias.data import FaceDataset
-from vlbias.data.metadata import metadata_files, typed_table
+from vlbias.data.metadata import csv_text, metadata_files, typed_table
 from vlbias.files import read_json, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
@@ -254,9 +252,7 @@ def _written_otherwise(kept: Sequence[Mapping[str, object]]) -> list[str]:
 
 def table_bytes(table: pd.DataFrame) -> bytes:
     """A table as it is written."""
-    buffer = io.StringIO()
-    table.to_csv(buffer, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
-    return buffer.getvalue().encode()
+    return csv_text(table).encode()
 
 
 def _json(report: Mapping[str, object]) -> bytes:

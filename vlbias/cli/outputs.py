@@ -52,6 +52,8 @@ def claim_folder(
     if present and not overwrite:
         listed = ", ".join(present[:3]) + (f" and {len(present) - 3} more" if len(present) > 3 else "")
         whose = "that this job did not write" if known is None else f"of another job ({phrases[0]})"
+        if known is None and record.is_file():
+            whose = f"of a job that {record.name} does not tell any more: it is damaged"
         raise OutputError(f"{out} holds {listed} {whose}. Give another folder, or add --overwrite.")
     write_json(record, {"vlbias": command, "job": dict(job)})
 

@@ -30,6 +30,7 @@ __all__ = [
     "METADATA_FILES",
     "SCHEMA_FILE",
     "arrow_schema",
+    "csv_text",
     "is_label_column",
     "metadata_files",
     "missing_words",
@@ -60,6 +61,25 @@ _ARROW = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64()}
 COLUMN_KINDS = {"boolean": "boolean", "integer": "Int64", "number": "float64", "text": "str", "json": "object"}
 
 
+class _Lines(io.StringIO):
+    """Takes rows that end in ``\\r\\n``, so that cells with either sign are quoted, and ends them in ``\\n``."""
+
+    def write(self, row: str) -> int:
+        return super().write(row.removesuffix("\r\n") + "\n")
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV without its index, which reads back with every line end that a cell holds.
+
+    Example:
+        >>> csv_text(pd.DataFrame({"a": ["x", "y\\rz"]}))
+        'a\\nx\\n"y\\rz"\\n'
+    """
+    lines = _Lines(newline="")
+    table.to_csv(lines, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\r\n")
+    return lines.getvalue()
+
+
 def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
     """A label table as the files of an imagefolder, the same bytes for the same table.
 
@@ -74,10 +94,8 @@ def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
         ['metadata.csv', 'metadata.schema.json', 'test/metadata.parquet']
     """
     typed, kinds = stored_table(table)
-    text = io.StringIO()
-    typed.to_csv(text, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
     files = {
-        "metadata.csv": text.getvalue().encode(),
+        "metadata.csv": csv_text(typed).encode(),
         SCHEMA_FILE: (json.dumps({"columns": kinds}, indent=2, ensure_ascii=False) + "\n").encode(),
     }
     schema = arrow_schema(kinds)
