@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from vlbias.data import load_dataset, open_dataset, recognise
+from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, UnknownNameError
 from vlbias.originals import Original
 
@@ -88,6 +89,15 @@ def test_equal_pictures_are_dealt_to_one_split(tmp_path):
     members = [part for i in range(40) for part in sample(f"{i:03d}", i % 2, {"smile": i % 2})]
     faces = open_dataset(tar(tmp_path / "shard0.tar", members))
     assert faces.table.groupby("smile")["split"].nunique().tolist() == [1, 1]
+
+
+def test_a_picture_in_two_splits_of_shards_is_found(tmp_path):
+    for split in ("train", "test"):
+        tar(tmp_path / f"{split}.tar", [part for i in range(4) for part in sample(f"{i}", i, {"smile": i % 2})])
+    faces = open_dataset(tmp_path)
+    ids = {split: faces.split(split).ids for split in ("train", "test")}
+    with pytest.raises(DatasetError, match=r"4 pictures of the split 'test' are in another split as well"):
+        refuse_shared_pictures(faces, ids)
 
 
 def test_what_cannot_be_used_is_listed(tmp_path):

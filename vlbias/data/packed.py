@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -84,6 +85,15 @@ class PackedDataset(FaceDataset):
             return StoredSize(*decode_stored(data, item).size, len(data))
         except ImageError:  # it is told apart where the picture is needed
             return None
+
+    def first_alike(self, items: Iterable[str]) -> dict[str, str]:
+        """Each of some pictures => the first one of equal bytes; what cannot be read is not in."""
+        firsts: dict[bytes, str] = {}
+        found = {}
+        for item in items:
+            with suppress(ImageError):  # said where the picture is needed
+                found[item] = firsts.setdefault(hashlib.sha256(self.file(item).data).digest(), item)
+        return found
 
     def reason(self, item: str, error: Exception) -> str:
         """What is wrong with a picture, without where on the disk its shard lies."""
@@ -284,17 +294,5 @@ def _splits(faces: PackedDataset, said: Iterable[object] | None, unsplit: str) -
     if unsplit != "hash":
         return [split or unsplit for split in splits]
     dealt = [item for item, split in zip(faces.ids, splits, strict=True) if split is None]
-    first = _first_alike(faces, dealt)
+    first = faces.first_alike(dealt)
     return [split or hash_split(first.get(item, item)) for item, split in zip(faces.ids, splits, strict=True)]
-
-
-def _first_alike(faces: PackedDataset, items: Sequence[str]) -> dict[str, str]:
-    """Each picture => the first one of equal bytes, so that both go to one split."""
-    firsts: dict[bytes, str] = {}
-    found = {}
-    for item in items:
-        try:
-            found[item] = firsts.setdefault(hashlib.sha256(faces.file(item).data).digest(), item)
-        except ImageError:  # said where the picture is needed
-            continue
-    return found

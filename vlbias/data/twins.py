@@ -69,10 +69,14 @@ def refuse_shared_pictures(dataset: LabelledImages, splits: Mapping[str, Sequenc
     path_of = getattr(dataset, "path", None)
     if path_of is None:
         return
-    places = ((path_of(item), name, item) for name, ids in splits.items() for item in ids)
+    places = [(path_of(item), name, item) for name, ids in splits.items() for item in ids]
     split_of = {str(path): (name, item) for path, name, item in places if path is not None}
+    alike = same_bytes("", split_of)
+    if first_alike := getattr(dataset, "first_alike", None):  # their pictures stand in shards
+        split_of = {item: (name, item) for _, name, item in places}
+        alike = first_alike(split_of)
     shared: dict[str, list[str]] = defaultdict(list)
-    for file, first in same_bytes("", split_of).items():
+    for file, first in alike.items():
         name, item = split_of[file]
         if split_of[first][0] != name:
             shared[name].append(f"'{item}' is '{split_of[first][1]}' of the split '{split_of[first][0]}'")
