@@ -28,6 +28,7 @@ _MODULES = (
     "clip",
     "data",
     "diffae",
+    "engine",
     "errors",
     "fairness",
     "images",

@@ -62,3 +62,13 @@ def test_a_cluster_without_room_says_what_it_has():
     assert _shares(Engine(kind="ray"), {"CPU": 64.0, "GPU": 8.0}) == (8, 8, 1)
     with pytest.raises(ConfigError, match="has 4 processors and 1 GPUs: room for 1 workers of 2 processors, not for 2"):
         _shares(Engine(kind="ray", workers=2), {"CPU": 4.0, "GPU": 1.0})
+
+
+def test_an_address_without_a_cluster_is_wrong_usage(tmp_path):
+    from typer.testing import CliRunner
+
+    from vlbias.cli import app
+
+    words = ["balance", "synthfaces:20", str(tmp_path / "out"), "--target", "smile", "--protected", "skin"]
+    result = CliRunner().invoke(app, [*words, "--address", "auto"])
+    assert result.exit_code == 2 and "add --engine ray" in result.output
