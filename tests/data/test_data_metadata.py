@@ -221,3 +221,13 @@ def hugging_face(tmp_path, monkeypatch):
         return datasets.load_dataset("imagefolder", data_dir=str(root), cache_dir=str(tmp_path / "cache"))
 
     return load
+
+
+def test_text_in_parquet_that_is_none_is_refused_by_name(tmp_path, picture):
+    picture(tmp_path / "0.png", 9)
+    place = tmp_path / "metadata.parquet"
+    pd.DataFrame({"file_name": ["0.png"], "who": ["abcdefgh"]}).to_parquet(place, compression=None)
+    content = place.read_bytes()
+    place.write_bytes(content.replace(b"abcdefgh", b"ab\xcddefgh"))
+    with pytest.raises(DatasetError, match=r"metadata.parquet cannot be read: .*UTF8"):
+        load_dataset("folder", tmp_path)

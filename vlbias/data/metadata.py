@@ -303,7 +303,9 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
             if num_bytes > MAX_TEXT_BYTES:
                 raise DatasetError(f"{path} unpacks to more than {MAX_TEXT_BYTES:,} bytes of text; it is not read.")
         # whole numbers beside missing ones must not become floating point
-        table = stored.read(columns).to_pandas(types_mapper=_NULLABLE.get)
+        cells = stored.read(columns)
+        cells.validate(full=True)  # text is UTF-8; pandas finds out later than it should
+        table = cells.to_pandas(types_mapper=_NULLABLE.get)
     return table.reset_index() if any(table.index.names) else table  # columns that pandas keeps as an index
 
 
