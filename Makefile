@@ -14,12 +14,16 @@ FAST_TESTS := tests/test_architecture.py tests/test_attributes.py tests/test_err
 	tests/cli/test_cli_parsing.py tests/cli/test_cli_terminal.py tests/simulate/test_simulate_plan.py \
 	tests/search/test_search_pareto.py tests/search/test_search_metrics.py tests/balance/test_balance_plan.py
 
-.PHONY: demo test test-fast coverage docs lint types audit setup clean
+#: `make evidence BUDGET=full` measures for hours, goes on where it stopped, and may run in several processes.
+BUDGET ?= quick
+
+.PHONY: demo evidence test test-fast coverage docs lint types audit setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up $(VENV) and run the whole job on the embedded world: out/demo/balanced/report.html"
 	@echo "make test    set up $(VENV), run the tests and the examples in docstrings; make test-fast: under a minute"
+	@echo "make evidence  the benchmark, to see that all works; BUDGET=full measures the tables of docs/evidence.md"
 	@echo "make docs    the documentation as a site, out/site/index.html; make coverage: what the tests reach"
 	@echo "make lint    ruff        make types   mypy        make clean   remove $(VENV) and out/"
 	@echo "make audit   known holes in the packages that are installed, where their list can be reached"
@@ -35,6 +39,10 @@ setup: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/vlbias demo out/demo
+
+evidence: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py measure out/evidence --budget $(BUDGET)
+	$(BIN)/python benchmarks/evidence.py page $(if $(filter quick,$(BUDGET)),--check)
 
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile

@@ -1,264 +1,270 @@
-"""Measure what the shipped editor of the embedded world is good for, on faces that it was not trained on.
+"""Measure the tables of docs/evidence.md, and write the page from what was measured.
 
-    python benchmarks/evidence.py [--editor synthfaces-64] [--faces 400] [--edits 60]
+    python benchmarks/evidence.py measure WORK [--only world-0.9 ...] [--utkface UTKFace/] [--budget quick]
+    python benchmarks/evidence.py page [--check]
 
-Prints one table of figures beside their bars. The truth about edited faces is read by a regressor that is fitted here
-on true attributes; the pipeline never sees it.
+``measure`` runs what is missing and may be run by any number of processes with one WORK; a table that is complete is
+written to benchmarks/results (with ``--budget quick``, and tables that are not complete, to WORK/results). ``page``
+fills benchmarks/evidence_template.md with the tables in benchmarks/results; nothing is copied by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
+import re
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
+HERE = Path(__file__).parent
+RESULTS, TEMPLATE, PAGE = HERE / "results", HERE / "evidence_template.md", HERE.parent / "docs" / "evidence.md"
 
-from vlbias import world
-from vlbias.classify import fit
-from vlbias.diffae.evaluation import psnr
-from vlbias.editor import Editor
-from vlbias.world.attributes import ATTRIBUTES, LABELS
-
-# Apart from all that was trained on: those faces come from other seeds.
-SEED = 909
-BINARY = ("smile", "glasses", "beard", "gender", "nose", "age_group", "skin")
-DIPOLE_OF = {"nose": "nose_width", "age_group": "age", "skin": "skin_tone", "lips": "lip_fullness"}
-POSITIVE = {"gender": "male", "nose": "wide", "age_group": "old", "skin": "dark", "lips": "full"}
-#: What the judge of the edits reads.
-CONTINUOUS = ("age", "skin_tone", "masculinity", "smile_intensity", "glasses_opacity", "beard_amount", "nose_width")
-RANGE = {"age": 67.0, "skin_tone": 9.0}
-LABEL_OF = {"age": "age_group", "skin_tone": "skin"}
-POSITIVE_AND_NEGATIVE = {"age_group": ("old", "young"), "skin": ("dark", "light")}
+WIDE = (
+    "undersample", "oversample", "reweight", "trivial-augment", "mixup", "group-dro", "just-train-twice", "edits",
+    "edits+group-dro",
+)  # fmt: skip
+SHORT = ("oversample", "reweight", "group-dro", "edits")
+TWO_PAIRS = ("world-smile-skin-0.9", "world-gender-age_group-0.9")
 
 
-def rows(title: str, values: dict[str, tuple[float, float]]) -> None:
-    """Print measured values beside their bars; a bar is a lower bound."""
-    print(f"\n{title}")
-    for name, (value, bar) in values.items():
-        mark = "met" if value >= bar - 1e-6 else "MISSED"  # shares are float32
-        print(f"  {name:<46} {value:8.3f}   bar {bar:7.3f}   {mark}")
-    sys.stdout.flush()
+@dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Attributes:
+        title: its heading.
+        methods: arms beside plain training and the oracle.
+        tasks: names or patterns.
+        variants: of the balanced set, each a row for every method; as ``--set`` takes them.
+        options: of ``vlbias.bench.BenchSettings``.
+    """
+
+    title: str
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    variants: Sequence[dict[str, Any]] = ({},)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+TABLES = {
+    "world-0.9": Table("Drawn faces, correlation 0.9", SHORT, ["world-*-0.9"]),
+    "world-0.9-wide": Table("Drawn faces, correlation 0.9, every arm", WIDE, ["world-*-0.9"]),
+    "world-0.7": Table("Drawn faces, correlation 0.7", ("oversample", "edits"), ["world-*-0.7"]),
+    "share": Table(
+        "How many edits are enough", ("edits",), TWO_PAIRS, [{"share": x} for x in (0.25, 0.5)] + [{}, {"share": 2.0}]
+    ),
+    "unverified": Table("What verification is worth", ("edits",), TWO_PAIRS, [{}, {"verified": False}]),
+    "source": Table("Edits of given faces and of drawn ones", ("edits", "edits-prior"), TWO_PAIRS),
+    "wrong-labels": Table(
+        "Wrong protected labels",
+        ("oversample", "group-dro", "edits"),
+        TWO_PAIRS,
+        [{}, {"wrong_labels": 0.1}, {"wrong_labels": 0.3}],
+    ),
+    "evaluations": Table(
+        "Network evaluations of an edit", ("edits",), TWO_PAIRS, [{}, *({"edit_steps": n} for n in (2, 3, 8))]
+    ),
+    "standard": Table(
+        "The library's own classifier",
+        SHORT,
+        TWO_PAIRS[:1],
+        options={"classifier": "standard", "tune": False, "num_seeds": 1},
+    ),
+    "utkface": Table(
+        "Photographs, planted, 64 px",
+        ("oversample", "reweight", "edits", "more-real"),
+        ["utkface-gender-skin-planted", "utkface-gender-age_group-planted"],
+        options={"classifier": "standard", "tune": False},
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--editor", default="synthfaces-64")
-    parser.add_argument("--faces", type=int, default=400, help="unseen faces for probes and the judge")
-    parser.add_argument("--pictures", type=int, default=64, help="unseen faces for PSNR")
-    parser.add_argument("--edits", type=int, default=60, help="unseen faces that are edited each way")
-    parser.add_argument("--regressor-faces", type=int, default=12000)
-    parser.add_argument("--regressor-steps", type=int, default=1600)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("measure")
+    one.add_argument("work", type=Path, help="folder for single results; processes that share it share the work")
+    one.add_argument("--only", nargs="+", choices=list(TABLES), default=["world-0.9"], help="tables")
+    one.add_argument("--budget", choices=("full", "quick"), default="full")
+    one.add_argument("--utkface", help="folder of the photographs")
+    one.add_argument("--machine", default="two CPU cores, shared with other work")
+    other = commands.add_parser("page")
+    other.add_argument("--check", action="store_true", help="fail if the page is not what would be written")
     arguments = parser.parse_args()
-    torch.set_flush_denormal(True)
-    editor = Editor.from_pretrained(arguments.editor)
-    faces = world.sample(max(arguments.faces, arguments.pictures), seed=SEED)
-    x = world.render(faces, editor.image_size)
-    table = faces.table()
-    reconstruction(editor, x[: arguments.pictures])
-    probes(editor, x, table)
-    zero_shot(editor, faces, x)
-    directions(editor, arguments.faces)
-    two_thousand_faces()
-    edits(editor, arguments.edits, arguments.regressor_faces, arguments.regressor_steps)
+    if arguments.command == "measure":
+        for name in arguments.only:
+            measure(name, arguments)
+    elif not arguments.check:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != page():
+        sys.exit(f"{PAGE} is not what `python benchmarks/evidence.py page` writes.")
 
 
-@torch.no_grad()
-def reconstruction(editor: Editor, x: torch.Tensor) -> None:
-    """PSNR of decodes from fresh and from inverted x_T."""
-    model = editor.renderer.diffae
-    values = {}
-    z = torch.cat([model.encode(part) for part in x.split(32)])
-    for solver in ("ddim", "dpm++2m"):
-        fresh, round_trip = [], []
-        for part, code, start in zip(x.split(32), z.split(32), range(0, len(x), 32), strict=True):
-            noise = editor.renderer.noise(range(start, start + len(part)))
-            fresh.append(psnr(model.decode(code, noise, num_steps=10, solver=solver), part))
-            x_T = model.invert(part, code, num_steps=20, solver=solver)
-            round_trip.append(psnr(model.decode(code, x_T, num_steps=20, solver=solver), part))
-        values[f"PSNR dB, fresh x_T, 10 evaluations, {solver}"] = (float(torch.cat(fresh).mean()), 25.0)
-        values[f"PSNR dB, inverted x_T, 20 + 20, {solver}"] = (float(torch.cat(round_trip).mean()), 34.0)
-    rows("Reconstruction", values)
+# -- measuring --------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def probes(editor: Editor, x: torch.Tensor, table) -> None:
-    """Linear probes on z_sem, fitted on fresh faces with true labels, tested on others."""
-    from sklearn.linear_model import LogisticRegression, Ridge
+def measure(name: str, arguments: argparse.Namespace) -> None:
+    """Run what is missing of a table, print it, and write it."""
+    from vlbias.bench import BenchTable, Variant, bench
 
-    model = editor.renderer.diffae
-    train = world.sample(3000, seed=SEED + 1)
-    truth = train.table()
-    codes = [
-        model.normalize(model.encode(world.render(train[start : start + 250], editor.image_size)))
-        for start in range(0, len(train), 250)
+    table, quick = TABLES[name], arguments.budget == "quick"
+    roots = {} if arguments.utkface is None else {"utkface": arguments.utkface}
+    options = {"roots": roots, "budget": arguments.budget} | table.options | ({"num_seeds": 1} if quick else {})
+    tasks = TWO_PAIRS[:1] if quick and roots == {} else table.tasks
+    parts = [
+        bench(list(table.methods), arguments.work, tasks=tasks, variant=Variant(**one), **options)
+        for one in table.variants
     ]
-    z_train = torch.cat(codes).numpy()
-    z_test = torch.cat([model.normalize(model.encode(part)) for part in x.split(128)]).numpy()
-    values = {}
-    for name in (*BINARY, "lips"):
-        positive = POSITIVE.get(name, 1)
-        probe = LogisticRegression(C=0.1, max_iter=500).fit(z_train, truth[name] == positive)
-        accuracy = float((probe.predict(z_test) == (table[name] == positive)).mean())
-        values[f"linear probe accuracy, {name}"] = (accuracy, 0.95)
-    for name in ("age", "skin_tone"):
-        values[f"linear probe R2, {name}"] = (
-            float(Ridge(10.0).fit(z_train, truth[name]).score(z_test, table[name])),
-            0.9,
+    found = BenchTable(
+        list({(r.task, r.label, r.seed): r for part in parts for r in part.results}.values()),
+        list(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+    print(f"{table.title}\n{found}", flush=True)
+    record = {
+        "title": table.title,
+        "command": f"python benchmarks/evidence.py measure WORK --only {name}",
+        "definition": asdict(table),
+        "seeds": sorted({result.seed for result in found.results}),
+        "machine": arguments.machine,
+        "date": datetime.date.today().isoformat(),
+        "table": found.to_dict(),
+    }
+    folder = arguments.work / "results" if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"bench_{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def page(results: Path = RESULTS, template: Path = TEMPLATE) -> str:
+    """The template with tables in the places of its marks: ``<!-- bench: NAME -->``, ``<!-- demo -->``."""
+    text = template.read_text(encoding="utf-8")
+    text = re.sub(r"<!-- bench: (\S+) -->", lambda match: _section(results / f"bench_{match[1]}.json"), text)
+    text = re.sub(
+        r"<!-- ranks: (\S+) (\S+) -->", lambda match: _ranks(*(_read(results, name) for name in match.groups())), text
+    )
+    text = text.replace("<!-- demo -->", _demo(results / "demo_task.json"))
+    return "<!-- Written by `python benchmarks/evidence.py page`; change the template or measure again. -->\n\n" + text
+
+
+def _section(path: Path) -> str:
+    from vlbias.bench.table import HEADINGS, row_words
+
+    if not path.is_file():
+        return (
+            f"Not measured yet: `python benchmarks/evidence.py measure WORK --only {path.stem.removeprefix('bench_')}`."
         )
-    rows("What z_sem holds", values)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    methods, tasks = record["table"]["methods"], record["table"]["tasks"]
+    lines = [
+        f"### {record['title']}",
+        "",
+        f"`{record['command']}`: {len(tasks)} task{'s' * (len(tasks) > 1)}, seeds {_listed(record['seeds'])}; "
+        f"{record['machine']}; {record['date']}.",
+        "",
+        *_table(HEADINGS, [row_words(label, row) for label, row in methods.items()]),
+    ]
+    if len(tasks) > 1:
+        lines += [
+            "",
+            "Equalised odds difference of each task:",
+            "",
+            *_table(("method", *tasks), list(_by_task(methods, tasks))),
+        ]
+    notes = [*_findings(methods), *record["table"]["notes"]]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
 
 
-def unambiguous(faces: world.Faces, label: str) -> np.ndarray:
-    """Faces that stand a tenth of the attribute's range from the border at least, bool (n,)."""
-    name = LABELS[label]
-    scale = ATTRIBUTES[name]
-    return (getattr(faces, name) - scale.split).abs().numpy() >= 0.1 * (scale.high - scale.low)
+def _read(results: Path, name: str) -> dict[str, Any]:
+    path = results / f"bench_{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["table"]["tasks"] if path.is_file() else {}
 
 
-def zero_shot(editor: Editor, faces: world.Faces, x: torch.Tensor) -> None:
-    """The shipped CLIP on unseen, unambiguous faces."""
-    values = {}
-    table = faces.table()
-    for name in ("age_group", "skin", "gender", "smile", "glasses", "beard", "nose", "lips"):
-        if DIPOLE_OF.get(name, name) not in editor.dipoles:
-            continue
-        clear = unambiguous(faces, name)
-        says_positive = editor.renderer.score(x[clear], DIPOLE_OF.get(name, name)).numpy() > 0.5
-        truth = (table[name] == POSITIVE.get(name, 1)).to_numpy()[clear]
-        values[f"zero-shot accuracy, {name} ({clear.sum()} faces)"] = (float((says_positive == truth).mean()), 0.95)
-    rows("What the CLIP reads", values)
+def _ranks(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Whether two tables rank methods alike, on the tasks and methods that both have."""
+    from scipy.stats import spearmanr
+
+    found = []
+    for task in sorted(set(one) & set(other)):
+        methods = sorted(set(one[task]) & set(other[task]))
+        ranks = [[table[task][method]["equalized_odds_difference"] for method in methods] for table in (one, other)]
+        found.append(f"{spearmanr(*ranks).statistic:.2f} on `{task}` ({len(methods)} methods)")
+    if not found:
+        return "Whether both classifiers rank methods alike was not measured yet."
+    return f"Rank correlation of the two tables in equalised odds difference: {', '.join(found)}."
 
 
-@torch.no_grad()
-def directions(editor: Editor, num_faces: int) -> None:
-    """Cosine between each path and the mean change of z_sem under true counterfactuals."""
-    values = {}
-    model = editor.renderer.diffae
-    for path, label in LABEL_OF.items():
-        faces = world.sample(num_faces, seed=SEED + 4)
-        codes = []
-        for value in POSITIVE_AND_NEGATIVE[label]:
-            x = world.render(faces.replace(**{label: value}), editor.image_size)
-            codes.append(torch.cat([model.normalize(model.encode(part)) for part in x.split(128)]))
-        true = (codes[0] - codes[1]).mean(dim=0)
-        paths = editor.renderer.paths
-        walked = paths.direction(codes[1], paths.index(path)).mean(dim=0)
-        values[f"cosine to the true change of z_sem, {path}"] = (float(torch.cosine_similarity(true, walked, 0)), 0.95)
-    rows("Directions of the paths", values)
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
-def two_thousand_faces() -> None:
-    """Is the world too easy? A classifier fitted on 2,000 faces must not be right about all others."""
-    train, test = world.sample(2000, seed=SEED + 5), world.sample(2000, seed=SEED + 6)
-    x_train, x_test = world.render(train), world.render(test)
-    print("\nA classifier fitted on 2,000 faces, accuracy on 2,000 others")
-    for label in ("smile", "glasses", "gender", "age_group", "skin"):
-        judge = fit(x_train, train.label(label).tolist(), num_steps=600, seed=0)
-        accuracy = float((np.array(judge.predict(x_test)) == test.label(label).numpy()).mean())
-        print(f"  {label:<12} {accuracy:.4f}", flush=True)
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + "---|" * len(headings)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
 
 
-def fit_regressor(num_faces: int, size: int, num_steps: int) -> nn.Module:
-    """A network that reads true attributes from pictures: (b, 3, h, w) => (b, len(CONTINUOUS)), each in 0..1."""
-    import timm
-
-    faces = world.sample(num_faces, seed=SEED + 2)
-    x = world.render(faces, size)
-    y = truth_of(faces)
-    torch.manual_seed(0)
-    model = timm.create_model("resnet10t", num_classes=len(CONTINUOUS), channels=[32, 64, 96, 160], stem_width=24)
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_steps)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(num_steps):
-        index = torch.randint(num_faces, (48,), generator=generator)
-        batch = x[index]
-        flipped = torch.rand(len(index), generator=generator) < 0.5
-        batch = torch.where(flipped[:, None, None, None], batch.flip(-1), batch)
-        loss = nn.functional.smooth_l1_loss(model(batch), y[index], beta=0.1)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+def _by_task(methods: dict[str, Any], tasks: dict[str, Any]) -> Iterator[list[str]]:
+    for label in methods:
+        cells = [tasks[task].get(label) for task in tasks]
+        yield [label, *("" if cell is None else f"{cell['equalized_odds_difference']:.3f}" for cell in cells)]
 
 
-def truth_of(faces) -> torch.Tensor:
-    """True attributes scaled to 0..1, (n, len(CONTINUOUS))."""
-    columns = []
-    for name in CONTINUOUS:
-        value = getattr(faces, name).float()
-        low = {"age": 18.0, "skin_tone": 1.0}.get(name, 0.0)
-        columns.append((value - low) / RANGE.get(name, 1.0))
-    return torch.stack(columns, dim=1)
+def _findings(methods: dict[str, Any]) -> list[str]:
+    """What the figures say of edits against the bars, in sentences that follow from them."""
+    if not {"erm", "edits", "oracle"} <= set(methods):
+        return []
+    edits, plain = methods["edits"], methods["erm"]
+    rows = [
+        (
+            f"Edits cut the {title} of plain training by {_cut(plain[key], edits[key])} %",
+            _cut(plain[key], edits[key]),
+            70,
+        )
+        for key, title in (
+            ("accuracy_gap", "accuracy gap"),
+            ("equalized_odds_difference", "equalised odds difference"),
+        )
+    ]
+    if edits["way"] is not None:
+        rows.append((f"Edits go {100 * edits['way']:.0f} % of the way to the oracle", round(100 * edits["way"]), 80))
+    sentences = [f"{text} (bar {bar}, {'met' if value >= bar else 'missed'})." for text, value, bar in rows]
+    if edits["dominated"]:
+        by = f", on average by {edits['on_average']}" if edits["on_average"] else ", on average by none"
+        sentences.append(
+            f"What did not work: edits are dominated on {edits['dominated']} of {edits['tasks']} tasks{by} "
+            "(bar: on one at most, on average by none)."
+        )
+    return sentences
 
 
-#: Label borders of CONTINUOUS on the 0..1 scale.
-BORDERS = torch.tensor(
-    [(ATTRIBUTES[name].split - ATTRIBUTES[name].low) / (ATTRIBUTES[name].high - ATTRIBUTES[name].low)
-     for name in CONTINUOUS]
-)  # fmt: skip
+def _cut(before: float, after: float) -> int:
+    return round(100 * (before - after) / before) if before else 0
 
 
-def edits(editor: Editor, num_edits: int, regressor_faces: int, regressor_steps: int) -> None:
-    """Edits of strength +-1, judged against the truth: did the attribute cross, did every other one stay?
-
-    Beside each stands what the judge says of the true counterfactuals, which is the most that it can say of an edit.
-    """
-    judge = fit_regressor(regressor_faces, editor.image_size, regressor_steps)
-    faces = world.sample(num_edits * 6, seed=SEED + 3)
-    table = faces.table()
-    x = world.render(faces, editor.image_size)
-    before = read(judge, x)
-    accuracy = ((before > BORDERS) == (truth_of(faces) > BORDERS)).float().mean(0)
-    print("\nThe judge itself on unseen faces, share on the true side of the border:")
-    print("  " + ", ".join(f"{name} {value:.3f}" for name, value in zip(CONTINUOUS, accuracy.tolist(), strict=True)))
-    values, ceiling = {}, {}
-    for path in editor.attributes:
-        if path not in CONTINUOUS:
-            continue
-        label = LABEL_OF[path]
-        for sign in (1.0, -1.0):
-            wanted, other = POSITIVE_AND_NEGATIVE[label][:: int(sign)]
-            donors = np.flatnonzero((table[label] == other).to_numpy())[:num_edits]
-            started = time.monotonic()
-            edited = editor.edit(x[donors], **{path: sign})
-            seconds = time.monotonic() - started
-            true = world.render(faces[torch.from_numpy(donors)].replace(**{label: wanted}), editor.image_size)
-            values |= verdict(path, sign, before[donors], read(judge, edited))
-            ceiling |= verdict(path, sign, before[donors], read(judge, true))
-            print(f"  ({len(donors)} edits of {path} {sign:+g} took {seconds:.0f} s)")
-    rows("Edits, judged by a regressor fitted on the truth", values)
-    rows("The same judge on the true counterfactuals of these faces", ceiling)
-
-
-@torch.no_grad()
-def read(judge: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The judge's readings, (n, len(CONTINUOUS)) in 0..1."""
-    return torch.cat([judge(part) for part in x.split(64)])
-
-
-def verdict(path: str, sign: float, before: torch.Tensor, after: torch.Tensor) -> dict[str, tuple[float, float]]:
-    """Shares of faces whose attribute crossed and whose others stayed, each with its bar."""
-    side = after > BORDERS
-    values = {}
-    for place, name in enumerate(CONTINUOUS):
-        if name == path:
-            values[f"{path} {sign:+g}: reaches the other pole"] = (
-                float((side[:, place] == (sign > 0)).float().mean()),
-                0.9,
-            )
-            continue
-        if name in RANGE:
-            stays = (after[:, place] - before[:, place]).abs() <= 0.1
-        else:
-            stays = side[:, place] == (before[:, place] > BORDERS[place])
-        values[f"{path} {sign:+g}: {name} stays"] = (float(stays.float().mean()), 0.9)
-    return values
+def _demo(path: Path) -> str:
+    if not path.is_file():
+        return "The rule was not followed yet: `python benchmarks/demo_task.py`."
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [
+            tied,
+            f"{one['accuracy']:.3f}",
+            f"{one['accuracy_gap']:.3f}",
+            "chosen" if int(tied) == record["chosen"] else "",
+        ]
+        for tied, one in record["found"].items()
+    ]
+    headings = ("dark faces that smile, of 200", "accuracy", "accuracy gap", "")
+    return "\n".join(
+        [f"`{record['command']}`, validation faces, seeds {_listed(record['seeds'])}:", "", *_table(headings, rows)]
+    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ _MODULES = (
     "alignment",
     "audit",
     "balance",
+    "bench",
     "classify",
     "clip",
     "data",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,36 +24,72 @@ from vlbias.editor import Editor
 from vlbias.errors import ConfigError
 from vlbias.files import AnyPath, refuse_links
 
-__all__ = ["PLANTED", "biased_faces", "oracle_faces", "run_demo"]
+__all__ = ["GRID", "MIN_GAP", "TIED", "biased_faces", "choose", "oracle_faces", "run_demo", "validation_faces"]
 
 Drawn = TypeVar("Drawn", bound=FaceDataset)
 
 TARGET, PROTECTED = "smile", "skin"
 
-#: Share of the training set in each cell. Smiles are easy to see here, so it takes a strong tie to mislead a
-#: classifier; it is far stronger for dark skin than for light, so that the accuracies of the groups differ too.
-PLANTED = {(1, "light"): 0.44, (0, "light"): 0.06, (1, "dark"): 0.005, (0, "dark"): 0.495}
+#: Of 400 training faces, those in each cell but the tied ones: smiles are easy to see here, so it takes a strong tie to
+#: mislead a classifier, and one that is stronger for dark skin than for light makes the accuracies of groups differ.
+SMILING_LIGHT, OTHER_LIGHT, DARK = 176, 24, 200
+#: How many of the 200 dark faces may smile, from the weakest tie on (as strong as that of light faces).
+GRID = (24, 12, 6, 4, 2, 1)
+#: The tie is the weakest at which the classifier below serves light and dark *validation* faces with accuracies that
+#: differ by more than this. ``benchmarks/demo_task.py`` follows the rule and keeps what it found; it sees no test face.
+MIN_GAP = 0.15
+#: What the rule chose.
+TIED = 2
 
 #: Optimisation steps of each classifier: a small budget, in which the easiest cue wins.
 NUM_STEPS = 300
 
-# Faces of the test set and of the training set come from other parts of the world.
-_TEST_START = 1_000_000
+# Faces of the three sets come from other parts of the world.
+_TEST_START, _VALIDATION_START = 1_000_000, 2_000_000
 _TEST_FACES = 800
 
 
-def biased_faces(num_faces: int, *, seed: int) -> SynthFaces:
-    """The demo's training set, all in split "train", with cells in the shares of :data:`PLANTED`.
+def choose(gaps: Mapping[int, float]) -> int | None:
+    """The weakest tie of :data:`GRID` whose accuracy gap on validation faces is above :data:`MIN_GAP`; ``None`` if no
+    gap is known that is.
+
+    Example:
+        >>> choose({24: 0.02, 12: 0.16, 6: 0.30})
+        12
+    """
+    return next((tied for tied in GRID if gaps.get(tied, 0.0) > MIN_GAP), None)
+
+
+def biased_faces(num_faces: int, *, seed: int, tied: int = TIED) -> SynthFaces:
+    """The demo's training set, all in split "train".
+
+    Args:
+        num_faces: how many; shares of the cells are those of 400 faces.
+        seed: of the world.
+        tied: of 400 faces, those that are dark and smile; see :data:`GRID`.
 
     Raises:
         ConfigError: fewer than 100 faces, which would leave a cell nearly empty.
     """
     if num_faces < 100:
         raise ConfigError(f"the demo needs at least 100 faces; got {num_faces}.")
-    counts = {cell: max(round(share * num_faces), 1) for cell, share in PLANTED.items()}
+    of_400 = {
+        (1, "light"): SMILING_LIGHT,
+        (0, "light"): OTHER_LIGHT,
+        (1, "dark"): tied,
+        (0, "dark"): DARK - tied,
+    }
+    counts = {cell: max(round(num_faces * count / 400), 1) for cell, count in of_400.items()}
     faces = load_dataset("synthfaces", cells={(TARGET, PROTECTED): counts}, seed=seed)
     assert isinstance(faces, SynthFaces)
     return _in_split(faces, "train")
+
+
+def validation_faces(*, seed: int) -> SynthFaces:
+    """Faces without the tie that nothing is trained or tested on: the demo's task was chosen by them."""
+    faces = load_dataset("synthfaces", n=_TEST_FACES, seed=seed, start=_VALIDATION_START)
+    assert isinstance(faces, SynthFaces)
+    return _in_split(faces, "val")
 
 
 def oracle_faces(faces: SynthFaces, plan: Plan) -> FaceDataset:

@@ -44,7 +44,6 @@ SETS: dict[str, dict[str, Any]] = {
     "balanced": {},
     "prior": {"source": "prior"},
     "amplified": {"mode": "amplify"},
-    "round_trip": {"round_trip": True},
 }
 
 

@@ -43,7 +43,6 @@ class Variant(Settings):
         verified: whether edits that do not pass are walked again or turned down.
         wrong_labels: share of the training faces whose protected label is another one than the truth.
         edit_steps: network evaluations of an edit, there and as many back; ``None`` for the editor's own.
-        round_trip: whether originals pass through the editor as well.
         seed: of the edits.
     """
 
@@ -53,7 +52,6 @@ class Variant(Settings):
     verified: bool = True
     wrong_labels: float = number(0.0, 0, 0.5)
     edit_steps: int | None = number(None, 1, 1000)
-    round_trip: bool = False
     seed: int = number(0, 0)
 
     def changes(self) -> dict[str, Any]:
@@ -134,13 +132,10 @@ def _made(task: Task, training: FaceDataset, recipe: Variant, out: Path, show_pr
             mode=recipe.mode,
             source=recipe.source,
             seed=recipe.seed,
-            round_trip=recipe.round_trip,
             keep_pairs=False,
             checks=Checks() if recipe.verified else UNCHECKED,
         )
-        originals = "copy" if recipe.round_trip else "omit"
-        plan = balancer.plan(training)
-        balancer.run(training, plan, out, originals=originals, show_progress=show_progress)
+        balancer.run(training, balancer.plan(training), out, originals="omit", show_progress=show_progress)
     return load_folder(out)
 
 

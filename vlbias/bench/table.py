@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from vlbias.errors import ConfigError
 from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, tally
 from vlbias.shown import Glance, Shown
 
-__all__ = ["COLUMNS", "GAP", "BenchTable", "RankAgreement", "rank_agreement"]
+__all__ = ["COLUMNS", "GAP", "HEADINGS", "BenchTable", "RankAgreement", "rank_agreement", "row_words"]
 
 #: Metrics of the table.
 COLUMNS = (
@@ -176,11 +176,7 @@ class BenchTable(Shown):
 
     def words(self, label: str) -> tuple[str, ...]:
         """A row of the table as people read it, below :data:`HEADINGS`."""
-        row: dict[Any, Any] = self.table.loc[label].to_dict()
-        cells = [_spelled(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in COLUMNS]
-        way = _spelled(row["way"], row["way_low"], row["way_high"], digits=2)
-        dominated = "" if label in CEILINGS else f"{row['dominated']} of {row['tasks']}"
-        return (label, *cells, way, dominated, row["on_average"], str(row["fits"]))
+        return row_words(label, self.to_dict()["methods"][label])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, six digits each."""
@@ -210,11 +206,19 @@ HEADINGS = (
 )
 
 
-def _spelled(value: float, low: float, high: float, digits: int = 3) -> str:
-    if np.isnan(value):
+def row_words(label: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of ``BenchTable.to_dict()["methods"]`` as people read it, below :data:`HEADINGS`."""
+    cells = [_spelled(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in COLUMNS]
+    way = _spelled(row["way"], row["way_low"], row["way_high"], digits=2)
+    dominated = "" if label in CEILINGS else f"{row['dominated']} of {row['tasks']}"
+    return (label, *cells, way, dominated, row["on_average"], str(row["fits"]))
+
+
+def _spelled(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    if value is None:
         return ""
-    texts = [f"{number:.{digits}f}" for number in (value, low, high)]
-    return texts[0] if np.isnan(low) else f"{texts[0]} ({texts[1]} to {texts[2]})"
+    texts = ["" if number is None else f"{number:.{digits}f}" for number in (value, low, high)]
+    return texts[0] if low is None else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def _plain(value: object) -> Any:

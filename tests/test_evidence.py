@@ -1,0 +1,99 @@
+"""The page of figures is what the generator makes of the results; the demo's task is what its rule makes of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+
+import pytest
+
+from vlbias.demo import GRID, MIN_GAP, TIED, biased_faces, choose, validation_faces
+
+
+@pytest.fixture(scope="module")
+def evidence(repository):
+    spec = importlib.util.spec_from_file_location("evidence", repository / "benchmarks" / "evidence.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evidence"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_generator_makes(evidence, repository):
+    assert (repository / "docs" / "evidence.md").read_text(encoding="utf-8") == evidence.page()
+
+
+def test_a_changed_figure_changes_the_page(evidence, repository, tmp_path):
+    """What stands on the page stands nowhere else: the files of figures are what it is made of."""
+    measured = sorted((repository / "benchmarks" / "results").glob("bench_*.json"))
+    assert measured
+    for path in measured:
+        record = json.loads(path.read_text())
+        record["table"]["methods"]["erm"]["accuracy"] = 0.1234567
+        (tmp_path / path.name).write_text(json.dumps(record))
+    assert "0.123 (" in evidence.page(results=tmp_path) and "0.123 (" not in evidence.page()
+
+
+def test_every_table_names_tasks_and_arms_that_there_are(evidence):
+    from vlbias.audit.arms import find_arm
+    from vlbias.bench import BenchSettings, Variant, find_tasks
+
+    for table in evidence.TABLES.values():
+        assert [find_arm(name) for name in table.methods] and find_tasks(*table.tasks)
+        assert [Variant(**one) for one in table.variants] and BenchSettings(**table.options)
+
+
+def test_marks_of_the_template_are_tables(evidence):
+    marks = re.findall(r"<!-- bench: (\S+) -->", evidence.TEMPLATE.read_text(encoding="utf-8"))
+    assert marks and set(marks) <= set(evidence.TABLES)
+
+
+def test_findings_follow_from_the_figures(evidence):
+    row = {
+        "accuracy_gap": 0.2,
+        "equalized_odds_difference": 0.5,
+        "way": None,
+        "dominated": 0,
+        "tasks": 8,
+        "on_average": "",
+    }
+    better = row | {
+        "accuracy_gap": 0.1,
+        "equalized_odds_difference": 0.1,
+        "way": 0.75,
+        "dominated": 3,
+        "on_average": "x",
+    }
+    text = " ".join(evidence._findings({"erm": row, "edits": better, "oracle": row}))
+    assert "accuracy gap of plain training by 50 % (bar 70, missed)" in text
+    assert "odds difference of plain training by 80 % (bar 70, met)" in text
+    assert "75 % of the way to the oracle (bar 80, missed)" in text
+    assert "dominated on 3 of 8 tasks, on average by x" in text
+    assert evidence._findings({"erm": row}) == []
+
+
+# -- the demo's task --------------------------------------------------------------------------------------------------
+
+
+def test_the_tie_of_the_demo_follows_from_what_was_recorded(repository):
+    record = json.loads((repository / "benchmarks" / "results" / "demo_task.json").read_text())
+    gaps = {int(tied): row["accuracy_gap"] for tied, row in record["found"].items()}
+    assert record["chosen"] == choose(gaps) == TIED
+    assert list(gaps) == list(GRID[: len(gaps)]), "every weaker tie was tried"
+    for row in record["found"].values():
+        assert row["accuracy_gap"] == pytest.approx(sum(row["gaps"]) / len(row["gaps"]), abs=1e-4)
+
+
+def test_the_weakest_tie_that_misleads_is_chosen():
+    assert choose({24: MIN_GAP, 12: MIN_GAP + 0.01, 6: 0.5}) == 12
+    assert choose({24: 0.0}) is None
+
+
+def test_the_faces_that_choose_are_in_no_other_set():
+    faces = validation_faces(seed=0)
+    assert set(faces.table["split"]) == {"val"} and not set(faces.ids) & set(biased_faces(400, seed=0).ids)
+    assert min(int(item.rsplit("-", 1)[1]) for item in faces.ids) >= 2_000_000  # the test begins at 1,000,000
+    cells = biased_faces(400, seed=0).table.groupby(["smile", "skin"]).size().tolist()
+    assert cells == [200 - TIED, 24, TIED, 176]
