@@ -231,3 +231,6 @@ def test_text_in_parquet_that_is_none_is_refused_by_name(tmp_path, picture):
     place.write_bytes(content.replace(b"abcdefgh", b"ab\xcddefgh"))
     with pytest.raises(DatasetError, match=r"metadata.parquet cannot be read: .*UTF8"):
         load_dataset("folder", tmp_path)
+    place.write_bytes(content.replace(b"numpy_type", b"numpy_typo"))
+    with pytest.raises(DatasetError, match=r"metadata.parquet cannot be read: its notes for pandas are damaged"):
+        load_dataset("folder", tmp_path)

@@ -305,7 +305,10 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         # whole numbers beside missing ones must not become floating point
         cells = stored.read(columns)
         cells.validate(full=True)  # text is UTF-8; pandas finds out later than it should
-        table = cells.to_pandas(types_mapper=_NULLABLE.get)
+        try:
+            table = cells.to_pandas(types_mapper=_NULLABLE.get)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise DatasetError(f"{path} cannot be read: its notes for pandas are damaged ({error!r:.100}).") from error
     return table.reset_index() if any(table.index.names) else table  # columns that pandas keeps as an index
 
 
