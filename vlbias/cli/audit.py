@@ -22,6 +22,7 @@ from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of, names_of
 
 if TYPE_CHECKING:
+    from vlbias.audit import AuditResult
     from vlbias.data import FaceDataset
 
 #: What ``report.write_audit`` writes.
@@ -127,7 +128,9 @@ def audit(
         }
         given |= {} if editor is None else {"editor": open_editor(editor, clip=False)}
         result = audits.compare(opened["baseline"], arms=names, protocol=protocol, tune=tune, **given, **common)
-    typer.echo(result.table[["mean", "low", "high", "change"]].round(3).to_string())
+    typer.echo(
+        result.table[["mean", "low", "high", "change"]].round(3).to_string() if names is None else _ranked(result)
+    )
     if out is not None:
         from vlbias import report
 
@@ -153,6 +156,19 @@ def _measure_flips(
     typer.echo(report.table.round(3).dropna(axis="columns", how="all").to_string())
     if out is not None:
         write_json(out / "flips.json", report.to_dict())
+
+
+def _ranked(result: AuditResult) -> str:
+    """Arms, the smallest gap first, with the interval of that gap and who beats them."""
+    import pandas as pd
+
+    gap = "equalized_odds_difference"
+    means = result.table["mean"].unstack("metric")
+    shown = means[["accuracy", "balanced_accuracy", "accuracy_gap", "worst_cell_accuracy", gap]].round(3)
+    of_gap = result.table.xs(gap, level="metric")[["low", "high"]].round(3)
+    dominated = pd.Series({name: ", ".join(others) or "-" for name, others in result.dominated(gap).items()})
+    rows = shown.join(of_gap).assign(dominated_by=dominated).rename_axis(index="arm")
+    return str(rows.sort_values(gap).to_string())
 
 
 #: Names of ``--set``.
