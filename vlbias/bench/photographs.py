@@ -41,7 +41,7 @@ def name_digest(name: str) -> str:
 
     Example:
         >>> name_digest("26_1_2_20170116184024662.jpg.chip.jpg")
-        'f8f9b7b4a4'
+        '83e5170c9f'
     """
     return hashlib.sha256(name.partition(".")[0].strip().encode()).hexdigest()[:10]
 
