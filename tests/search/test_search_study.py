@@ -16,6 +16,8 @@ import torch
 
 from vlbias import search
 from vlbias.errors import CheckpointError, ConfigError, LabelError, TrainingError, UnknownNameError
+from vlbias.report import write_search
+from vlbias.search.baselines import baseline_number
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.halving import HalvingSettings
 from vlbias.search.inference import compare
@@ -132,6 +134,23 @@ def test_the_held_out_front_is_made_once(searched):
     assert (written / "front.png").stat().st_size > 5000
     assert "seconds" not in (written / "trials.csv").read_text() and "seconds" in (written / "timing.csv").read_text()
     assert study.front(refit=0, num_resamples=50, show_progress=False).refits == 0
+
+
+def test_published_networks_stand_beside_the_front(searched):
+    study, folder = searched
+    front = study.front(refit=1, baselines=["resnet50-cosface-sgd"], num_resamples=50, show_progress=False)
+    number = baseline_number("resnet50-cosface-sgd")
+    row = front.table.loc[number]
+    assert row["label"] == "resnet50 cosface sgd 0.1" and 0 <= row["error"] <= 1 and np.isnan(row["val_error"])
+    assert len(front.table) == len(study.candidates()) + 1 and front.winners_curse().notna().all()
+    assert "beside 1 baseline(s), on test (1 refits each)" in front.verdict()
+    assert (folder / "study.log.files" / "refits" / f"trial-{number}-refit-0-test.npz").is_file()
+    assert front.plot(folder / "beside.png").stat().st_size > 5000
+    assert "resnet50" in write_search(folder / "page", study, front).read_text()
+    with pytest.raises(UnknownNameError, match=r"Unknown baseline 'resnet51-cosface-sgd'.*resnet50-cosface-sgd"):
+        study.front(refit=1, baselines=["resnet51-cosface-sgd"])
+    with pytest.raises(ConfigError, match="they need `refit` >= 1"):
+        study.front(refit=0, baselines=["all"])
 
 
 def test_save_and_load_the_best(searched):

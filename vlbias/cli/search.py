@@ -143,6 +143,10 @@ def search(
     refit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Refits of each candidate for the held-out front.")
     ] = 2,
+    baselines: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...|all", help="Published networks beside the held-out front, dpn-cosface-sgd."),
+    ] = None,
     published: Annotated[bool, typer.Option("--published-space", help="The paper's space; wants a GPU.")] = False,
     storage: Annotated[
         str | None, typer.Option(metavar="FILE|URL", help="Journal file or database; else OUT/study.log.")
@@ -204,7 +208,7 @@ def search(
         rungs=budgets,
         seed=seed,
     )
-    front = study.front(refit=refit)
+    front = study.front(refit=refit, baselines=() if baselines is None else names_of(baselines, "--baselines"))
     study.write(out, front)
     best = study.best()
     study.save(best, out / "best", front)

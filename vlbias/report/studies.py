@@ -154,7 +154,7 @@ def search_values(study: Study, front: Front) -> dict[str, Any]:
     plain = int(table.sort_values(f"val_{x}")["trial"].iloc[0])
     spots = [
         Spot(
-            f"{row['trial']}",
+            f"{row['trial']}" if math.isfinite(row[f"val_{x}"]) else row["label"].split()[0],
             _estimate(row, x),
             _estimate(row, y),
             (row[f"val_{x}"], row[f"val_{y}"]),

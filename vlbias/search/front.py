@@ -116,8 +116,10 @@ class Front(Shown):
         if not self.is_comparable:
             flattered = "not compared, the galleries have different sizes"
         trained = f"{self.refits} refits each" if self.refits else "the search's own weights"
+        is_found = self.table[f"val_{self.objectives[0]}"].notna()
+        beside = "" if is_found.all() else f", beside {int((~is_found).sum())} baseline(s),"
         return (
-            f"{len(self.table)} candidate(s) of the validation front on {self.split} ({trained}): "
+            f"{int(is_found.sum())} candidate(s) of the validation front{beside} on {self.split} ({trained}): "
             f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful}. "
             f"Held-out minus validation, on average: {flattered}."
             + (f" This is look {self.look} at the test set; each look must be surer." if self.look > 1 else "")

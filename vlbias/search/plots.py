@@ -73,12 +73,15 @@ def plot_front(table: pd.DataFrame, objectives: Sequence[str], label: str, path:
     figure, axes = _axes(x, y)
     for number, row in table.iterrows():
         start = (row[f"val_{x}"], row[f"val_{y}"])
-        axes.annotate("", (row[x], row[y]), start, arrowprops={"arrowstyle": "->", "color": "0.7"})
+        is_seen = bool(np.isfinite(start).all())  # by validation; baselines are not
+        if is_seen:
+            axes.annotate("", (row[x], row[y]), start, arrowprops={"arrowstyle": "->", "color": "0.7"})
         bars = [np.nan_to_num([[row[n] - row[f"{n}_low"]], [row[f"{n}_high"] - row[n]]]) for n in (x, y)]
         # What is probably dominated fades; where that is not known nothing does.
         strength = float(np.clip(1.0 - np.nan_to_num(row["p_dominated"]), 0.15, 1.0))
         axes.errorbar(row[x], row[y], xerr=bars[0], yerr=bars[1], fmt="o", color="tab:red", alpha=strength)
-        axes.annotate(str(number), (row[x], row[y]), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        name = str(number) if is_seen else row["label"].split()[0]
+        axes.annotate(name, (row[x], row[y]), xytext=(5, 5), textcoords="offset points", fontsize=8)
     # Arrow-only annotations do not widen the limits, so the validation points are drawn as well.
     axes.scatter(table[f"val_{x}"], table[f"val_{y}"], s=14, c="0.6", label="as validation saw it")
     axes.scatter([], [], c="tab:red", label=label)

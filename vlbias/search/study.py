@@ -19,6 +19,7 @@ from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
 from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
 from vlbias.files import make_folder, write_file
+from vlbias.search.baselines import BASELINES, baseline_names, baseline_number
 from vlbias.search.export import save_model
 from vlbias.search.front import Candidate, Front, Refits, held_out_front
 from vlbias.search.halving import (
@@ -257,6 +258,7 @@ class Study(Shown):
         split: str = "test",
         level: float = 0.95,
         *,
+        baselines: Sequence[str] = (),
         num_resamples: int = 2000,
         show_progress: bool = True,
     ) -> Front:
@@ -266,6 +268,8 @@ class Study(Shown):
             refit: refits per candidate; 0 evaluates the search's own checkpoints, whose luck is part of the choice.
             split: "test", or "val" to see what choosing on it does.
             level: of the intervals.
+            baselines: named networks to train alike and compare with, see :mod:`vlbias.search.baselines`; they have no
+                validation values. They need ``refit`` >= 1.
             num_resamples: bootstrap draws over people.
             show_progress: whether a line on stderr tells how far it is.
 
@@ -274,13 +278,19 @@ class Study(Shown):
         often one looked (``Front.claim_level``).
 
         Raises:
-            ConfigError: the study was opened without its dataset.
+            ConfigError: the study was opened without its dataset, or baselines without a refit.
+            UnknownNameError: no such baseline.
             TrainingError: no feasible trial.
         """
+        names = baseline_names(baselines)
+        if names and refit == 0:
+            raise ConfigError("`baselines` are trained for the comparison, so they need `refit` >= 1.")
         if refit < 0 or not 0 < level < 1:
             raise ConfigError(f"`refit` must be >= 0 and `level` in (0, 1); got {refit} and {level}.")
         refits = Refits(self._needed_recipe("refit"), refit, split, self.folder)
-        candidates = self.candidates()
+        unseen = dict.fromkeys(self.settings.objectives, float("nan"))
+        added = [Candidate(baseline_number(name), BASELINES[name], unseen, None, name) for name in names]
+        candidates = [*self.candidates(), *added]
         look = self._ledger.enter([one.number for one in candidates], refit) if split == "test" else 0
         found = held_out_front(
             candidates,
