@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlbias import report
 from vlbias.audit import Composition
-from vlbias.errors import ConfigError, DatasetError, OutputError
+from vlbias.errors import CheckpointError, ConfigError, DatasetError, OutputError
 from vlbias.report.folder import RunFiles, spread
 from vlbias.report.page import data_uri, number, percent, signed
 from vlbias.report.plots import Estimate, counts_plot, estimates_plot
@@ -214,6 +214,10 @@ def test_an_audit_without_a_run(tmp_path):
         report.write_audit(tmp_path)
     with pytest.raises(OutputError, match="holds the report of a balance run"):
         report.write_audit(write_run(tmp_path / "run"), audit)
+    for damaged in ("null", "[]", "3", ""):
+        (tmp_path / "new" / "report.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"report.json .* or remove it"):
+            report.write_audit(tmp_path / "new", audit)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="A part of the path is a file"):
         report.write_audit(tmp_path / "file" / "x", audit)

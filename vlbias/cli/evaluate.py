@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def _open_model(path: Path) -> nn.Module | FaceNetwork:
     """A model that a search saved, or a network of somebody else."""
     from vlbias.checkpoints import stays_inside
-    from vlbias.files import read_json
+    from vlbias.files import read_object
     from vlbias.networks import load_network
     from vlbias.search import load_model
 
     config = (stays_inside(path) if path.is_dir() else path) / "config.json"
-    if config.is_file() and str(read_json(config).get("format", "")).startswith("vlbias-search"):
+    if config.is_file() and str(read_object(config).get("format", "")).startswith("vlbias-search"):
         return load_model(path)
     return load_network(path, needs=("embedding",))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, OutputError
-from vlbias.files import AnyPath, make_folder, read_json, refuse_links, write_file, write_json
+from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
 from vlbias.report.page import plural, render
@@ -98,7 +98,7 @@ def write_audit(
         raise ConfigError("nothing to report: pass an audit, compositions, or both.")
     out = make_folder(out_dir)
     refuse_links(out / "report.json", out / "report.html")
-    if (out / "report.json").is_file() and "counts_before" in read_json(out / "report.json"):
+    if (out / "report.json").is_file() and "counts_before" in read_object(out / "report.json"):
         raise OutputError(f"{out} holds the report of a balance run; use report.write there, or another folder.")
     subject = audit if audit is not None else compositions[0]
     protected = " × ".join(subject.protected)
