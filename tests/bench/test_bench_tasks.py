@@ -49,7 +49,8 @@ def test_tasks_are_found_by_pattern_and_names_are_taken_once():
     with pytest.raises(UnknownNameError, match="world-smile-skin-0.9"):
         find_tasks("world-smile-skin-0.8")
     with pytest.raises(ConfigError, match="registered already"):
-        register_task(WorldTask("smile", "skin"))
+        register_task(WorldTask("smile", "skin", num_test=8))
+    register_task(WorldTask("smile", "skin"))  # as it stands
     with pytest.raises(UnknownNameError, match="beard x skin"):
         WorldTask("beard", "skin").faces()
     with pytest.raises(ConfigError, match="has no folder"):

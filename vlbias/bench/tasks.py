@@ -146,9 +146,9 @@ def register_task(task: Task) -> None:
     """Enter a task, so that the command line finds it by its name.
 
     Raises:
-        ConfigError: a task of that name is there.
+        ConfigError: another task of that name is there; the same one, as when a cell is run again, is no error.
     """
-    if task.name in _TASKS:
+    if repr(_TASKS.get(task.name, task)) != repr(task):
         raise ConfigError(f"a task '{task.name}' is registered already; give yours another name.")
     _TASKS[task.name] = task
 
