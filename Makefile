@@ -17,13 +17,17 @@ FAST_TESTS := tests/test_architecture.py tests/test_attributes.py tests/test_err
 #: `make evidence BUDGET=full` measures for hours, goes on where it stopped, and may run in several processes.
 BUDGET ?= quick
 
-.PHONY: demo evidence test test-fast coverage docs lint types audit setup clean
+#: See setup.cfg for why it comes without what it asks for.
+GRADIO := gradio==6.31.0
+
+.PHONY: app demo evidence test test-fast coverage docs lint types audit setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up $(VENV) and run the whole job on the embedded world: out/demo/balanced/report.html"
 	@echo "make test    set up $(VENV), run the tests and the examples in docstrings; make test-fast: under a minute"
 	@echo "make evidence  the benchmark, to see that all works; BUDGET=full measures the tables of docs/evidence.md"
+	@echo "make app     add what \`vlbias app\`, the page in a browser, needs"
 	@echo "make docs    the documentation as a site, out/site/index.html; make coverage: what the tests reach"
 	@echo "make lint    ruff        make types   mypy        make clean   remove $(VENV) and out/"
 	@echo "make audit   known holes in the packages that are installed, where their list can be reached"
@@ -36,6 +40,9 @@ $(VENV)/ready: setup.cfg pyproject.toml
 	@touch $@
 
 setup: $(VENV)/ready
+
+app: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --no-deps $(GRADIO)
 
 demo: $(VENV)/ready
 	$(BIN)/vlbias demo out/demo

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -83,13 +84,18 @@ class _Plan:
     settings = {"mode": "reduce"}
 
 
+def card_structure(card: str) -> tuple[list[str], object, list[str], list[str]]:
+    """What no label may change: entries of the head, licence, tags, and the form of the text."""
+    begin, head, body = card.split("---\n", 2)
+    assert begin == ""
+    entries = yaml.safe_load(head)
+    return list(entries), entries["license"], entries["tags"], tokens(body)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_card_has_the_same_structure_whatever_its_labels(text):
     card = dataset_card(report_of(text), _Plan())
-    head, body = card.split("---\n", 2)[1:]
-    assert head == "license: other\ntags: [faces, fairness, synthetic]\n"
-    plain = dataset_card(report_of("plain"), _Plan()).split("---\n", 2)[2]
-    assert tokens(body) == tokens(plain)
+    assert card_structure(card) == card_structure(dataset_card(report_of("plain"), _Plan()))
     assert "\x1b" not in card and "\u202e" not in card
 
 
@@ -135,8 +141,7 @@ def test_any_text_leaves_markdown_as_it_was(text):
 def test_any_text_leaves_a_card_as_it_was(text):
     assume(in_markdown(text))  # an item of a list that says nothing is another thing
     card = dataset_card(report_of(text), _Plan())
-    assert card.startswith("---\nlicense: other\ntags: [faces, fairness, synthetic]\n---\n# ")
-    assert tokens(card.split("---\n", 2)[2]) == tokens(dataset_card(report_of("plain"), _Plan()).split("---\n", 2)[2])
+    assert card_structure(card) == card_structure(dataset_card(report_of("plain"), _Plan()))
     assert is_seen(card)
 
 

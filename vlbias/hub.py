@@ -59,7 +59,7 @@ def is_hub_name(name: object) -> bool:
 
 def _fetch(name: str) -> Path:
     api = _api()
-    with _reaching(name, api.endpoint):
+    with _reaching(name, api.endpoint, " No folder of that name is here."):
         info = api.model_info(name, files_metadata=True)
         files = {item.rfilename: item.size or 0 for item in info.siblings or []}
         wanted = {file: size for file, size in files.items() if _WANTED.fullmatch(file)}
@@ -84,7 +84,7 @@ def _api() -> HfApi:
 
 
 @contextmanager
-def _reaching(name: str, endpoint: str) -> Iterator[None]:
+def _reaching(name: str, endpoint: str, hint: str = "") -> Iterator[None]:
     """Turn what the hub's client raises into one sentence that names the repository and the remedy."""
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -101,7 +101,7 @@ def _reaching(name: str, endpoint: str) -> Iterator[None]:
         raise CheckpointError(f"'{name}' is not here, and HF_HUB_OFFLINE forbids to ask the hub for it.") from error
     except Exception as error:  # of the HTTP library beneath, which is another one in each version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{name} at {endpoint} cannot be reached or read: {reason:.200}") from error
+        raise CheckpointError(f"{name} at {endpoint} cannot be reached or read ({reason:.200}).{hint}") from error
 
 
 # -- sending ----------------------------------------------------------------------------------------------------------

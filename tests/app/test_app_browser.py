@@ -13,7 +13,7 @@ from finished_run import write_run
 
 from vlbias.provenance import examine_provenance
 
-pytest.importorskip("gradio", reason="the page needs gradio: pip install 'vlbias[app]'")
+pytest.importorskip("gradio", reason="the page needs gradio: make app")
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
 axe = pytest.importorskip("axe_playwright_python", reason="no axe here: pip install axe-playwright-python")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

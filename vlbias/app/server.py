@@ -21,6 +21,8 @@ __all__ = ["LOOPBACK", "AppSettings", "Served", "serve"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: The largest file that may be dropped; a photograph of 80 megapixels is smaller.
 MAX_UPLOAD = "64mb"
+#: Gradio's metadata ask for an older Pillow than is safe, so it comes without what it asks for.
+INSTALL = "pip install 'vlbias[app]' && pip install --no-deps gradio==6.31.0"
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ def serve(
             from vlbias.app.page import build_page, looks
             from vlbias.app.parts import Workplace
         except ImportError as error:
-            if error.name != "gradio":
+            if (error.name or "").startswith("vlbias"):
                 raise
-            raise MissingDependencyError("the page needs Gradio: pip install 'vlbias[app]'.") from error
+            raise MissingDependencyError(f"the page needs Gradio: {INSTALL}.") from error
         blocks = build_page(Workplace(Shelf(editors), checked_roots(roots), Path(folder)))
         try:
             _, url, _ = blocks.launch(
