@@ -84,7 +84,9 @@ def changed(page, before):
 
 
 def violations(page):
-    """What axe-core finds serious or critical."""
+    """What axe-core finds serious or critical, once what is new has faded in."""
+    faded = "[...document.querySelectorAll('.html-container')].every(e => +getComputedStyle(e).opacity === 1)"
+    page.wait_for_function(faded)
     page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
     found = page.evaluate("async () => (await axe.run(document)).violations")
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
