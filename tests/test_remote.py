@@ -102,11 +102,14 @@ def test_what_cannot_be_fetched(store, monkeypatch):
         open_dataset("memory://set")
 
 
-def test_a_balanced_set_is_sent_and_read_back(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("url", ["memory://out/set", "file://{}/store/set"])
+def test_a_balanced_set_is_sent_and_read_back(url, tmp_path, monkeypatch):
     from tiny_editor import CELLS, TinyEditor, make_faces
 
     from vlbias.balance import Balancer
 
+    url = url.format(tmp_path)
+    store = fsspec.filesystem(url.partition(":")[0])
     faces = make_faces(tmp_path / "faces", CELLS)
     options = {"target": "smile", "protected": "skin", "format": "webdataset", "shard_size": 20}
     balancer = Balancer(TinyEditor(leak=0.12), **options)
@@ -114,14 +117,14 @@ def test_a_balanced_set_is_sent_and_read_back(store, tmp_path, monkeypatch):
     put = type(store).put_file
     monkeypatch.setattr(type(store), "put_file", lambda self, *a, **k: sent.append(a[1]) or put(self, *a, **k))
     plan = balancer.plan(faces, limit=8)
-    result = balancer.run(faces, plan, "memory://out/set", show_progress=False)
-    assert result.out_dir == work_folder("memory://out/set") and sent[-1].endswith("/metadata.csv")
+    result = balancer.run(faces, plan, url, show_progress=False)
+    assert result.out_dir == work_folder(url) and sent[-1].endswith("/metadata.csv")
     first = [name.rpartition("/")[2] for name in sent[:4]]
     assert first == ["test-000000.tar", *(f"train-00000{number}.tar" for number in range(3))]
     assert not any(".state" in name for name in sent) and len(sent) == len(set(sent))
-    balancer.run(faces, plan, "memory://out/set", show_progress=False)
+    balancer.run(faces, plan, url, show_progress=False)
     assert len(sent) == len(set(sent))  # nothing is sent twice
-    back = open_dataset("memory://out/set")
+    back = open_dataset(url)
     assert set(back.ids) == set(result.table["file_name"]) and back.table["smile"].notna().all()
 
 

@@ -69,25 +69,16 @@ _REMEDIES = {
 
 
 @contextmanager
-def writing(place: AnyPath, saved: str = "") -> Iterator[None]:
-    """Turn a failed write into an :class:`OutputError` that names the place and the remedy.
-
-    Args:
-        place: what is being written.
-        saved: what is safe already, for the message.
-    """
+def writing(place: AnyPath) -> Iterator[None]:
+    """Turn a failed write of ``place`` into an :class:`OutputError` that names it and the remedy."""
     try:
         yield
-    except OutputError as error:
-        if saved and saved not in str(error):
-            raise OutputError(f"{error} {saved}") from error
-        raise
     except VlbiasError:
         raise
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "Make it writable")
         text = f"{place} cannot be written ({error.strerror or error}). {remedy} and run the same command again."
-        raise OutputError(f"{text} {saved}".rstrip()) from error
+        raise OutputError(text) from error
 
 
 def make_folder(folder: AnyPath) -> Path:

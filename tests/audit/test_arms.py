@@ -169,6 +169,12 @@ def test_learning_rate_decay_and_knob_are_chosen_on_validation_faces_alone(task,
     assert len(list(tmp_path.iterdir())) == 9  # one fit more
 
 
+def test_fits_are_named_by_settings_that_decide_them():
+    named = audit.ArmSettings(fit=classify.FitSettings(device="cpu")).of_result()
+    assert named == audit.ArmSettings().of_result() and "amp" not in named["fit"]  # it is off
+    assert named != audit.ArmSettings(fit=classify.FitSettings(amp=True)).of_result()
+
+
 def test_a_finished_fit_is_not_done_again(task, tmp_path, monkeypatch):
     first = audit.run_arm("oversample", task, seed=1, cache=tmp_path)
     monkeypatch.setattr("vlbias.audit.arms.fitting.fit", lambda *a, **k: pytest.fail("fitted again"))

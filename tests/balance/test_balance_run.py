@@ -17,7 +17,9 @@ from doubles import tree_hash
 from PIL import Image
 
 from vlbias.balance import Balancer, Checks
+from vlbias.balance.attempt import ChunkResult
 from vlbias.balance.export import add_to_report
+from vlbias.balance.run_folder import RunFolder
 from vlbias.data.table import Problem
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.images import open_image
@@ -460,6 +462,14 @@ def test_a_full_disk_keeps_the_finished_chunks(editor, faces, tmp_path, monkeypa
     fails(OutputError, text, editor, faces, tmp_path / "out")
     monkeypatch.undo()
     assert balance(editor, faces, tmp_path / "out").complete
+
+
+def test_a_commit_does_not_look_through_the_other_chunks(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "out", {})
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, lambda *_: pytest.fail("looked through a folder"))
+    folder.commit_chunk(3, ChunkResult(unet_evaluations=7))
+    assert folder.read_chunk(3)["unet_evaluations"] == 7
 
 
 def test_too_little_space_is_found_before_the_work(editor, faces, tmp_path, monkeypatch):

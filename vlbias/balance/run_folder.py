@@ -195,29 +195,13 @@ class RunFolder:
             chunk: its number.
             result: what it came to.
         """
-        done = sum(1 for entry in (self.state / "chunks").iterdir())
         draft = self.temporary(f"chunk-{_chunk_name(chunk)}")
-        with writing(self.chunk_dir(chunk), saved=f"{done} finished chunks are kept."):
-            draft.mkdir()
-            digests = {}
-            for stem, file in result.files.items():
-                name = f"{stem}{file.suffix}"
-                _write_new(draft / name, file.data)
-                digests[name] = hashlib.sha256(file.data).hexdigest()
-            values = {
-                "kept": result.kept,
-                "rejected": result.rejected,
-                "unet_evaluations": result.unet_evaluations,
-                "files": digests,
-            }
-            _write_new(draft / "result.json", json.dumps(values, indent=1, sort_keys=True).encode())
-            try:
-                os.rename(draft, self.chunk_dir(chunk))
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                # another process committed the same chunk, with the same bytes
-                shutil.rmtree(draft)
+        try:
+            with writing(self.chunk_dir(chunk)):
+                _fill(draft, result)
+                _rename_once(draft, self.chunk_dir(chunk))
+        except OutputError as error:  # the others are counted for the message alone: there may be very many
+            raise OutputError(f"{error} {len(os.listdir(self.state / 'chunks'))} finished chunks are kept.") from error
 
     def read_chunk(self, chunk: ChunkKey) -> dict[str, Any]:
         """What a finished chunk came to.
@@ -386,6 +370,33 @@ def _is_sound(folder: Path, rows: Mapping[int, Mapping[str, object]]) -> bool:
         )
     except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
         return False
+
+
+def _fill(draft: Path, result: ChunkResult) -> None:
+    """Make a chunk's folder: its pictures, and what it came to with their digests."""
+    draft.mkdir()
+    digests = {}
+    for stem, file in result.files.items():
+        name = f"{stem}{file.suffix}"
+        _write_new(draft / name, file.data)
+        digests[name] = hashlib.sha256(file.data).hexdigest()
+    values = {
+        "kept": result.kept,
+        "rejected": result.rejected,
+        "unet_evaluations": result.unet_evaluations,
+        "files": digests,
+    }
+    _write_new(draft / "result.json", json.dumps(values, indent=1, sort_keys=True).encode())
+
+
+def _rename_once(draft: Path, folder: Path) -> None:
+    """Put a chunk in its place; where another process was first, with the same bytes, its chunk stays."""
+    try:
+        os.rename(draft, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(draft)
 
 
 def _chunk_name(chunk: ChunkKey) -> str:

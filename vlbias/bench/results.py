@@ -94,14 +94,13 @@ def _unpacked(text: str) -> np.ndarray:
 
 def key_of(task: Task, faces: TaskFaces, entry: Entry, settings: ArmSettings, seed: int) -> str:
     """A digest of everything that decides a result."""
-    fit = settings.fit.to_dict() | {"device": None}
     parts = {
         "protocol": PROTOCOL,
         "task": (task.name, task.target, task.protected, faces.digest()),
         "editor": editor_digest(task.editor),
         "arm": (entry.arm.name, entry.arm.digest),
         "variant": entry.variant.changes(),
-        "settings": settings.to_dict() | {"fit": fit},
+        "settings": settings.of_result(),
         "seed": seed,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

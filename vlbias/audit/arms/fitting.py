@@ -235,7 +235,8 @@ class _Bench:
         if self.cache is None:
             return None
         task = self.task
-        settings = self.settings.to_dict() | {"fit": asdict(self.settings.fit) | {"device": None, "seed": 0}}
+        settings = self.settings.of_result()
+        settings["fit"]["seed"] = 0
         decides = {
             "format": FORMAT,
             "arm": (arm.name, arm.digest, asdict(choice), seed, tested),

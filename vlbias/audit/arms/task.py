@@ -66,6 +66,10 @@ class ArmSettings(Settings):
         if not self.rate_factors or not self.decay_factors:
             raise ConfigError("`rate_factors` and `decay_factors` must hold one number at least, such as 1.")
 
+    def of_result(self) -> dict[str, Any]:
+        """What results depend on, as plain values that name them; see ``FitSettings.of_result``."""
+        return self.to_dict() | {"fit": self.fit.of_result() | {"device": None}}
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledFaces:
