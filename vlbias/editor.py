@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from einops import repeat
 from PIL import Image
 
 from vlbias import alignment
@@ -18,19 +16,16 @@ from vlbias.arguments import checked_call
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.editor_folder import push_editor, read_editor, write_editor
-from vlbias.errors import ConfigError, unknown
+from vlbias.errors import ConfigError
 from vlbias.given import Answer, Given, Images, Pictures, given_faces, given_photos
 from vlbias.images import contact_sheet, to_pil
-from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
+from vlbias.paths import Dipole, PathSet, Probes
 from vlbias.rendering import Renderer, RenderSettings
 from vlbias.settings import checked_number
 from vlbias.shown import Glance, Shown
-from vlbias.types import Quality, Traced
+from vlbias.types import Quality
 
 __all__ = ["Code", "Editor"]
-
-#: Longest walk that is allowed, in calibrated strength: beyond it codes leave what the autoencoder has seen.
-MAX_STRENGTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -207,7 +202,7 @@ class Editor(Shown):
             ShapeError: something other than these.
         """
         given = given_faces(images, self.image_size)
-        x_0 = given.to_tensor(self.image_size).to(self.renderer.device)
+        x_0 = self._tensor(given)
         z_sem = self.renderer.encode(x_0)
         return Code(z_sem, self.renderer.invert(x_0, z_sem), Given(given.kind))
 
@@ -274,7 +269,7 @@ class Editor(Shown):
 
         Raises:
             UnknownNameError: no path of that name.
-            ConfigError: a strength that is not finite or beyond ``MAX_STRENGTH``, or no such quality.
+            ConfigError: a strength that is not finite or beyond ``vlbias.rendering.MAX_STRENGTH``, or no such quality.
             ShapeError: ``images`` is something other than the above.
             ImageError: with ``check``, a picture of another kind than the editor was made for; with ``align``, a photo
                 without a face, with several where one was asked for, or with a face that is too small; the message
@@ -288,18 +283,22 @@ class Editor(Shown):
         if quality != "standard":
             options = {"seed": seed, "align": align, "face": face, "detector": detector, "check": check}
             return self.at_quality(quality).edit(images, **options, **strengths)  # type: ignore[arg-type]
-        self._check_strengths(strengths)
+        self.renderer.check_strengths(strengths)
         if align:
-            given = given_photos(images).aligned(detector, face, self.layout)
+            given = given_photos(images, detector=detector, face=face, layout=self.layout)
         else:
             given = given_faces(images, self.image_size)
         if check:
             given.check_square()
-        x_0 = given.to_tensor(self.image_size).to(self.renderer.device)
+        x_0 = self._tensor(given)
         if check and (seed is not None or any(strengths.values())):
             self.renderer.check_known(x_0, "" if align else "find the face with align=True (--align), ")
         edited = self._edited(x_0, seed, strengths)
         return cast("Pictures", given.changed(x_0, edited) if seed is None or align else given.answer(edited))
+
+    def _tensor(self, given: Given) -> torch.Tensor:
+        """Faces (b, 3, h, w) at the editor's size, where its networks are."""
+        return given.to_tensor(self.image_size).to(self.renderer.device)
 
     def _edited(self, x_0: torch.Tensor, seed: int | None, strengths: Mapping[str, float]) -> torch.Tensor:
         """Faces (b, 3, h, w) at the editor's size => their edits."""
@@ -326,26 +325,16 @@ class Editor(Shown):
         """
         checked_number("steps", steps, low=2, high=100)
         checked_number("scale", scale, low=1, high=16)
-        self._check_strengths({name: reach})
+        self.renderer.check_strengths({name: reach})
         given = given_faces(image, self.image_size)
-        x_0 = given.to_tensor(self.image_size).to(self.renderer.device)
+        x_0 = self._tensor(given)
         if check:
             given.check_square()
             self.renderer.check_known(x_0)
-        z_sem = self.renderer.encode(x_0)
-        for end in (-reach, reach):
-            self.renderer.warn_beyond(z_sem, {name: end})
-        traced = self.renderer.trace(x_0, z_sem)  # one face, traced once
-
-        def repeated(tensor: torch.Tensor) -> torch.Tensor:
-            return repeat(tensor, "1 ... -> n ...", n=steps)
-
         # the middle is 0 exactly, and shows the face itself
         strengths = torch.linspace(-reach, reach, steps, dtype=torch.float64).round(decimals=6).float() + 0.0
-        residuals = None if traced.residuals is None else repeated(traced.residuals)
-        traced = Traced(repeated(traced.x_T), residuals)
-        walked = self.renderer.edit(repeated(x_0), repeated(z_sem), {name: strengths}, traced=traced)
         captions = [f"{strength:+.2g}" for strength in strengths.tolist()]
+        walked = self.renderer.strip(x_0, name, strengths)
         return contact_sheet(to_pil(walked), steps, captions=captions, scale=scale)
 
     @checked_call
@@ -374,24 +363,9 @@ class Editor(Shown):
             ConfigError: the name is taken or is not an identifier.
             CheckpointError: the editor has no CLIP.
         """
-        known = self.renderer
         self.check_new_path(name)
-        others = {key: value for key, value in known.dipoles.items() if key != name}
-        for guard in guards or ():
-            if guard not in others:
-                raise unknown("dipole", guard, others, where=self.name)
-        network = "rbf" if known.paths is None else known.paths.network
-        paths, probes = extend_paths(
-            known.diffae,
-            known.need_clip(),
-            {name: dipole},
-            given_faces(images, self.image_size).to_tensor(self.image_size).to(known.device),
-            paths=known.paths,
-            probes=known.probes,
-            guards=others if guards is None else {key: others[key] for key in guards},
-            settings=PathTrainingSettings.from_dict({"network": network, **settings, "seed": seed}),
-        )
-        self.renderer = known.changed(paths=paths, probes=probes)
+        x_0 = self._tensor(given_faces(images, self.image_size))
+        self.renderer = self.renderer.learned(name, dipole, x_0, guards=guards, settings={**settings, "seed": seed})
 
     def check_new_path(self, name: str) -> None:
         """Refuse a name that :meth:`learn` cannot give to a new path, before faces are made for it.
@@ -399,19 +373,4 @@ class Editor(Shown):
         Raises:
             ConfigError: the name is taken, is not an identifier, or is that of an argument of :meth:`edit`.
         """
-        if name in self.attributes:
-            raise ConfigError(f"the editor has a path '{name}' already; choose another name.")
-        if not name.isidentifier():
-            raise ConfigError(f"a path name must be usable as an argument name (letters, digits, _); got '{name}'.")
-        if name in inspect.signature(self.edit).parameters:
-            raise ConfigError(f"'{name}' is an argument of Editor.edit itself; choose another name for the path.")
-
-    def _check_strengths(self, strengths: Mapping[str, float]) -> None:
-        for name, strength in strengths.items():
-            self.renderer.check_path(name)
-            if isinstance(strength, bool) or not isinstance(strength, int | float):
-                raise ConfigError(f"strength of '{name}' must be a number; got {strength!r}.")
-            if not math.isfinite(strength) or abs(strength) > MAX_STRENGTH:
-                raise ConfigError(
-                    f"strength of '{name}' must lie in [-{MAX_STRENGTH:g}, {MAX_STRENGTH:g}]; got {strength}."
-                )
+        self.renderer.check_new_path(name, reserved=inspect.signature(self.edit).parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -44,22 +44,6 @@ class Given:
     pictures: tuple[Original, ...] = ()
     faces: torch.Tensor | None = None
     found: tuple[Aligned, ...] | None = None
-
-    def aligned(self, detector: FaceDetector | None, face: str | int, layout: str) -> Given:
-        """The same photographs with the face in each; see :func:`vlbias.alignment.align`.
-
-        Raises:
-            ImageError: a photograph without one usable face; says which of several.
-        """
-        found = []
-        for number, photo in enumerate(self.pictures, start=1):
-            try:
-                found.append(align(photo.upright, size=None, detector=detector, face=face, layout=layout))
-            except ImageError as error:
-                if len(self.pictures) == 1 and self.kind not in ("list", "originals"):
-                    raise
-                raise ImageError(f"photo {number} of {len(self.pictures)}: {error}") from error
-        return replace(self, found=tuple(found))
 
     def check_square(self) -> None:
         """Refuse pictures that are no face crops by their shape; photographs in which faces were found are.
@@ -136,11 +120,12 @@ def given_faces(images: Images, size: int) -> Given:
     return found
 
 
-def given_photos(photos: Images) -> Given:
-    """Photographs of any size.
+def given_photos(photos: Images, *, detector: FaceDetector | None, face: str | int, layout: str) -> Given:
+    """Photographs of any size, with the face in each; see :func:`vlbias.alignment.align`.
 
     Raises:
         ShapeError: no PIL image, no list of them, and no array.
+        ImageError: a photograph without one usable face; says which of several.
     """
     found = None if isinstance(photos, torch.Tensor) else _pictures(photos)
     if found is None:
@@ -148,7 +133,17 @@ def given_photos(photos: Images) -> Given:
             f"`align` takes a PIL image or a list of them, or arrays uint8 (h, w, 3); got {_what(photos)}."
             f"{_hint(photos)}"
         )
-    return found
+    return replace(found, found=tuple(_faces_in(found, detector, face, layout)))
+
+
+def _faces_in(given: Given, detector: FaceDetector | None, face: str | int, layout: str) -> Iterator[Aligned]:
+    for number, photo in enumerate(given.pictures, start=1):
+        try:
+            yield align(photo.upright, size=None, detector=detector, face=face, layout=layout)
+        except ImageError as error:
+            if len(given.pictures) == 1 and given.kind not in ("list", "originals"):
+                raise
+            raise ImageError(f"photo {number} of {len(given.pictures)}: {error}") from error
 
 
 def _pictures(images: object) -> Given | None:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 
 from vlbias.alignment import LAYOUTS
 from vlbias.arguments import checked_call
@@ -26,8 +26,8 @@ from vlbias.checkpoints import list_checkpoints
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE, seeded_noise
 from vlbias.diffae.evaluation import psnr
-from vlbias.errors import CheckpointError, ImageError, OutOfRangeWarning, unknown
-from vlbias.paths import Dipole, PathSet, Probes
+from vlbias.errors import CheckpointError, ConfigError, ImageError, OutOfRangeWarning, unknown
+from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
 from vlbias.settings import Settings, number
 from vlbias.types import Backend, Quality, Strengths, Traced
 
@@ -48,6 +48,8 @@ _REBUILD_SEED = 100  # of other noise than its own faces are drawn from
 #: Faces read within so much calibrated strength of the mean face, to either side. Measured on 200 drawn faces: -0.64 to
 #: +0.87 by age, -0.85 to +0.79 by skin tone; an edit that reads beyond 1.1 is washed out.
 KNOWN_STRENGTH = 1.1
+#: Longest walk that is allowed, in calibrated strength: beyond it codes leave what the autoencoder has seen.
+MAX_STRENGTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,20 @@ class Renderer(Backend):
             edited = self.render(x_0, z_sem, z_edit, traced)
         return edited
 
+    def strip(self, x_0: torch.Tensor, name: str, strengths: torch.Tensor) -> torch.Tensor:
+        """One face (1, 3, h, w) at strengths (n,) of a path, in their order from end to end: (n, 3, h, w)."""
+        z_sem = self.encode(x_0)
+        for end in (strengths[0], strengths[-1]):
+            self.warn_beyond(z_sem, {name: float(end)})
+
+        def repeated(tensor: torch.Tensor) -> torch.Tensor:
+            return repeat(tensor, "1 ... -> n ...", n=len(strengths))
+
+        traced = self.trace(x_0, z_sem)  # one face, traced once
+        residuals = None if traced.residuals is None else repeated(traced.residuals)
+        traced = Traced(repeated(traced.x_T), residuals)
+        return self.edit(repeated(x_0), repeated(z_sem), {name: strengths}, traced=traced)
+
     def walk(self, z_sem: torch.Tensor, strengths: Strengths) -> torch.Tensor:
         """Move semantic codes (b, d) along paths, all of them at once; nothing is decoded.
 
@@ -404,6 +420,22 @@ class Renderer(Backend):
         """
         if name not in self.attributes:
             raise unknown("attribute", name, self.attributes, where=self.name)
+
+    def check_strengths(self, strengths: Mapping[str, float]) -> None:
+        """Refuse walks that no path makes, or that lead too far.
+
+        Raises:
+            UnknownNameError: no path of that name.
+            ConfigError: a strength that is no finite number, or beyond :data:`MAX_STRENGTH`.
+        """
+        for name, strength in strengths.items():
+            self.check_path(name)
+            if isinstance(strength, bool) or not isinstance(strength, int | float):
+                raise ConfigError(f"strength of '{name}' must be a number; got {strength!r}.")
+            if not math.isfinite(strength) or abs(strength) > MAX_STRENGTH:
+                raise ConfigError(
+                    f"strength of '{name}' must lie in [-{MAX_STRENGTH:g}, {MAX_STRENGTH:g}]; got {strength}."
+                )
 
     def trace(self, x_0: torch.Tensor, z_sem: torch.Tensor) -> Traced:
         """What :meth:`render` needs of donors, whatever it makes of them; see :class:`vlbias.types.Traced`."""
@@ -465,6 +497,63 @@ class Renderer(Backend):
             length = change.norm(dim=1).clamp_min(1e-12)
             longest = (z_edit - z_sem).norm(dim=1)
             return change * (longest / length).clamp(max=1).unsqueeze(1)
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def check_new_path(self, name: str, reserved: Collection[str] = ()) -> None:
+        """Refuse a name that a new path cannot have.
+
+        Args:
+            name: the name.
+            reserved: arguments beside which the path's name is to stand.
+
+        Raises:
+            ConfigError: the name is taken or reserved, or is not an identifier.
+        """
+        if name in self.attributes:
+            raise ConfigError(f"the editor has a path '{name}' already; choose another name.")
+        if not name.isidentifier():
+            raise ConfigError(f"a path name must be usable as an argument name (letters, digits, _); got '{name}'.")
+        if name in reserved:
+            raise ConfigError(f"'{name}' is an argument of Editor.edit itself; choose another name for the path.")
+
+    def learned(
+        self,
+        name: str,
+        dipole: Dipole,
+        x_0: torch.Tensor,
+        *,
+        guards: Sequence[str] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> Renderer:
+        """The same networks with one path more, which two texts are enough to learn; see :meth:`vlbias.Editor.learn`.
+
+        Args:
+            name, dipole: of the path.
+            x_0: faces (n, 3, h, w) to learn on.
+            guards: dipoles that the path must leave alone; ``None`` for all that are known.
+            settings: fields of ``vlbias.paths.PathTrainingSettings``; the network is that of the other paths.
+
+        Raises:
+            UnknownNameError: no dipole of a guard's name.
+            CheckpointError: there is no CLIP.
+        """
+        others = {key: value for key, value in self.dipoles.items() if key != name}
+        for guard in guards or ():
+            if guard not in others:
+                raise unknown("dipole", guard, others, where=self.name)
+        network = "rbf" if self.paths is None else self.paths.network
+        paths, probes = extend_paths(
+            self.diffae,
+            self.need_clip(),
+            {name: dipole},
+            x_0.to(self.device),
+            paths=self.paths,
+            probes=self.probes,
+            guards=others if guards is None else {key: others[key] for key in guards},
+            settings=PathTrainingSettings.from_dict({"network": network, **(settings or {})}),
+        )
+        return self.changed(paths=paths, probes=probes)
 
     # -- readings -----------------------------------------------------------------------------------------------------
 
