@@ -126,10 +126,10 @@ def read_picture(path: str | os.PathLike[str]) -> bytes:
         with _header(file):
             pass
         file.seek(0)
-        data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
             raise ImageError(f"{path} is larger than {MAX_FILE_BYTES / 2**30:.0f} GiB. Compress or resize the picture.")
-        return data
+        return file.read(size)  # a number that is too large would take as much memory
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -100,7 +100,7 @@ def test_the_layout_is_the_house_plan(balanced, faces):
     assert on_disk == set(table["file_name"]) and len(table) == len(faces) + 29
     assert json.loads((out / "report.json").read_text()) == balanced.report
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlicense:") and "| 0 | dark | 4 | 20 |" in card
+    assert '\nlicense: "mit"\n' in card.split("---\n")[1] and "| 0 | dark | 4 | 20 |" in card
 
 
 def test_originals_are_copied_byte_for_byte(balanced, faces):

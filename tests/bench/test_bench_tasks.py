@@ -131,10 +131,10 @@ def test_celebahq_on_drawn_placeholders(shared_dir, tmp_path, monkeypatch):
     (tmp_path / "CelebA-HQ-img").mkdir()
     for line in kept:
         Image.new("RGB", (8, 8)).save(tmp_path / "CelebA-HQ-img" / line.split()[0])
-    monkeypatch.setattr("vlbias.bench.photographs.LARGE", 40)
+    monkeypatch.setattr("vlbias.bench.photographs.LARGE", 24)
     monkeypatch.setattr("vlbias.bench.photographs.SMALL", 4)
     task = CelebAHQTask("Smiling", "Male")
     faces = task.faces(tmp_path)
-    assert sorted(cells(faces.training, task)) == [4, 4, 40, 40]
+    assert sorted(cells(faces.training, task)) == [4, 4, 24, 24]
     assert len(set(cells(faces.test, task))) == 1 and len(faces.test)
     assert task.name == "celebahq-smiling-male-planted" and task in find_tasks("celebahq-*-planted")

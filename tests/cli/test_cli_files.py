@@ -161,7 +161,7 @@ def test_a_folder_knows_its_job(tmp_path):
     assert json.loads(record.read_text())["job"]["seed"] == 1
     for damaged in ("", "[]", "{", '{"job": 3}'):
         record.write_text(damaged)
-        with pytest.raises(OutputError, match="did not write"):
+        with pytest.raises(OutputError, match="cake.txt of a job that .* damaged"):
             claim_folder(out, "bake", {"seed": 1, "names": ["a"]})
     claim_folder(out, "bake", {"seed": 2, "at": [f"folder:{tmp_path / 'a'}", "~/b"]}, overwrite=True)
     assert str(tmp_path) not in record.read_text() and "a (" in record.read_text()
