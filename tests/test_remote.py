@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlbias import remote
 from vlbias.data import load_dataset, open_dataset
 from vlbias.errors import ConfigError, DatasetError, MissingDependencyError, OutputError
 from vlbias.remote import fetch, send_folder, work_folder
@@ -138,6 +139,31 @@ def test_what_cannot_be_sent(store, tmp_path, monkeypatch):
     monkeypatch.setattr(type(store), "put_file", refuse)
     with pytest.raises(OutputError, match=r"memory://out cannot be reached or used \(PermissionError: not yours\)"):
         send_folder(tmp_path / "out", "memory://out")
+
+
+def test_what_was_sent_is_noted_now_and_then_and_at_the_end(store, tmp_path, monkeypatch):
+    noted = []
+    write = remote.write_json
+    monkeypatch.setattr(remote, "write_json", lambda path, value: noted.append(len(value)) or write(path, value))
+    monkeypatch.setattr(remote, "_NOTED_EACH", 4)
+    for number in range(10):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / f"{number}.txt").write_text("a")
+    assert send_folder(tmp_path / "out", "memory://out") == 10 and noted == [4, 8, 10]
+    put = type(store).put_file
+    for number in (7, 8, 9):
+        (tmp_path / "out" / f"{number}.txt").write_text("b")
+
+    def stops(self, source, *arguments, **options):
+        if source.endswith("9.txt"):
+            raise KeyboardInterrupt
+        return put(self, source, *arguments, **options)
+
+    monkeypatch.setattr(type(store), "put_file", stops)
+    with pytest.raises(KeyboardInterrupt):
+        send_folder(tmp_path / "out", "memory://out")
+    monkeypatch.setattr(type(store), "put_file", put)
+    assert send_folder(tmp_path / "out", "memory://out") == 1
 
 
 def test_no_url_imports_no_store(monkeypatch, tmp_path):

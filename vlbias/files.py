@@ -31,6 +31,7 @@ __all__ = [
     "AnyPath",
     "draft_folder",
     "is_text",
+    "json_value",
     "links_below",
     "make_folder",
     "new_file",
@@ -209,6 +210,20 @@ def write_json(path: AnyPath, value: object) -> None:
         OutputError: the place cannot be written.
     """
     write_file(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def json_value(value: Any, digits: int | None = None) -> Any:
+    """A cell of a table as JSON has it: a number of Python's own, ``None`` where it is not finite.
+
+    Args:
+        value: a number of Python or NumPy; all else comes back as it is.
+        digits: that are kept behind the point; ``None`` for all. Six are far below sampling noise, and keep files the
+            same across libraries.
+    """
+    value = value.item() if getattr(value, "shape", None) == () else value
+    if not isinstance(value, float):
+        return value
+    return None if not math.isfinite(value) else value if digits is None else round(value, digits)
 
 
 @contextmanager

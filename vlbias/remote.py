@@ -27,6 +27,8 @@ __all__ = ["fetch", "is_url", "send", "send_folder", "work_folder"]
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://.", re.ASCII | re.IGNORECASE)
 #: Below a folder that is sent: name => digest of each file that is there. Hidden folders are not sent.
 _SENT = ".state/sent.json"
+#: Files after which that is written anew; a run that is killed sends so many again.
+_NOTED_EACH = 200
 #: Below a folder that was fetched: name => what the store said of it.
 _FETCHED = ".fetched.json"
 #: Sent last: it says that all is there.
@@ -103,7 +105,17 @@ def send_folder(folder: Path, url: str) -> int:
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    return sum(send(folder, name, url) for name in sorted(names, key=lambda name: (name == _LAST, name)))
+    sent, new = _record(folder / _SENT), list[str]()
+    try:
+        for name in sorted(names, key=lambda name: (name == _LAST, name)):
+            if _send(folder, name, url, sent):
+                new.append(name)
+                if len(new) % _NOTED_EACH == 0:
+                    _note(folder, sent)
+    finally:  # also of a run that is stopped
+        if new:
+            _note(folder, sent)
+    return len(new)
 
 
 def send(folder: Path, name: str, url: str) -> bool:
@@ -119,16 +131,29 @@ def send(folder: Path, name: str, url: str) -> bool:
     Raises:
         OutputError: it cannot be written.
     """
-    sent, digest = _record(folder / _SENT), sha256_file(folder / name)
+    sent = _record(folder / _SENT)
+    is_new = _send(folder, name, url, sent)
+    if is_new:
+        _note(folder, sent)
+    return is_new
+
+
+def _send(folder: Path, name: str, url: str, sent: dict[str, str]) -> bool:
+    """Send a file that is not there as it is, and add it to what was sent; whether it was."""
+    digest = sha256_file(folder / name)
     with _store(url, OutputError) as (store, path):
         place = f"{path.rstrip('/')}/{name}"
         if sent.get(name) == digest and store.exists(place):
             return False
         store.makedirs(place.rpartition("/")[0], exist_ok=True)
         store.put_file(str(folder / name), place)
-    (folder / _SENT).parent.mkdir(exist_ok=True)
-    write_json(folder / _SENT, sent | {name: digest})
+    sent[name] = digest
     return True
+
+
+def _note(folder: Path, sent: dict[str, str]) -> None:
+    (folder / _SENT).parent.mkdir(exist_ok=True)
+    write_json(folder / _SENT, sent)
 
 
 def _local(kind: str, url: str) -> Path:

@@ -6,7 +6,6 @@ the same faces are shown with the attribute truly changed, which tells how much 
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,10 @@ from vlbias.audit.composition import people_of
 from vlbias.balance.poles import resolve_poles
 from vlbias.classify import Classifier
 from vlbias.data import FaceDataset, open_dataset
+from vlbias.data.files import read_rows
 from vlbias.editor import Editor
 from vlbias.errors import ConfigError, DatasetError, LabelError, ShapeError
+from vlbias.files import json_value
 from vlbias.images import load_pixels, to_float, to_uint8
 from vlbias.labels import label_text, label_texts
 from vlbias.networks import FaceNetwork, load_network, of_classifier
@@ -71,15 +72,10 @@ class FlipReport(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is ``None``."""
         rows = {
-            str(name): {key: _plain(value) for key, value in row.items()}
+            str(name): {key: json_value(value, 6) for key, value in row.items()}
             for name, row in self.table.to_dict("index").items()
         }
         return {"protected": self.protected, "level": self.level, "groups": rows}
-
-
-def _plain(value: Any) -> Any:
-    number = float(value)
-    return (int(number) if isinstance(value, (int, np.integer)) else round(number, 6)) if np.isfinite(number) else None
 
 
 @checked_call
@@ -112,7 +108,7 @@ def flips(
 
     Raises:
         ConfigError: no edits, or nothing that answers can be had from.
-        DatasetError: no edit of these faces changes the column.
+        DatasetError: no edit of these faces changes the column, or the CSV cannot be read.
         LabelError: the CSV lacks an answer.
 
     Example:
@@ -258,13 +254,9 @@ def _answering(classifier: Any) -> Callable[[torch.Tensor], np.ndarray]:
 
 def _of_csv(path: Path) -> _Ask:
     """Answers by id or file name."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelError(f"{path} cannot be read as a CSV: {error}.") from error
-    key = next((name for name in ("id", "file_name") if rows and name in rows[0]), None)
-    if key is None or "prediction" not in rows[0]:
+    columns, rows = read_rows(path)
+    key = next((name for name in ("id", "file_name") if name in columns), None)
+    if key is None or "prediction" not in columns or not rows:
         raise LabelError(f"{path} must have rows with the columns prediction and id, or file_name.")
     known = {row[key]: label_text(row["prediction"]) for row in rows}
 

@@ -24,6 +24,7 @@ from vlbias.fairness import (
 from vlbias.fairness.counts import Counts
 from vlbias.fairness.intervals import Fits, intervals, resampled_items
 from vlbias.fairness.metrics import share
+from vlbias.files import json_value
 from vlbias.shown import Glance, Shown
 
 __all__ = ["CHANCE_GAPS", "ArmSummary", "AuditResult", "TrainingSummary"]
@@ -308,18 +309,18 @@ class AuditResult(Shown):
         dominated = self.dominated()
         for name, training in self.training.items():
             rows = self.summary[name]
-            entry: dict[str, Any] = {metric: _number(rows[metric]["mean"]) for metric in METRICS}
+            entry: dict[str, Any] = {metric: json_value(rows[metric]["mean"], 6) for metric in METRICS}
             entry["per_seed"] = {
-                metric: [_number(value) for value in self.per_seed[name][metric]] for metric in METRICS
+                metric: [json_value(value, 6) for value in self.per_seed[name][metric]] for metric in METRICS
             }
             if self.has_intervals:
-                entry["intervals"] = {m: [_number(rows[m]["low"]), _number(rows[m]["high"])] for m in METRICS}
+                entry["intervals"] = {m: [json_value(rows[m][end], 6) for end in ("low", "high")] for m in METRICS}
             if name != next(iter(self.training)):
                 keys = ("change", "change_low", "change_high") if self.has_intervals else ("change",)
-                entry["change"] = {m: [_number(rows[m][key]) for key in keys] for m in METRICS}
-            entry["chance"] = {gap: _number(value) for gap, value in self.chance[name].items()}
+                entry["change"] = {m: [json_value(rows[m][key], 6) for key in keys] for m in METRICS}
+            entry["chance"] = {gap: json_value(value, 6) for gap, value in self.chance[name].items()}
             cells = self.cells[self.cells["training_set"] == name].drop(columns="training_set")
-            entry["cells"] = [{str(k): _number(v) for k, v in row.items()} for row in cells.to_dict("records")]
+            entry["cells"] = [{str(k): json_value(v, 6) for k, v in row.items()} for row in cells.to_dict("records")]
             entry["training_set"] = {
                 "num_images": training.num_images,
                 "num_missing": training.num_missing,
@@ -327,7 +328,7 @@ class AuditResult(Shown):
                 "num_in_test": training.num_in_test,
             }
             if name in self.arms:
-                chosen = {key: _number(value) for key, value in self.arms[name].chosen.items()}
+                chosen = {key: json_value(value, 6) for key, value in self.arms[name].chosen.items()}
                 entry |= {"arm": self.arms[name].text, "chosen": chosen, "dominated_by": dominated[name]}
             classifiers[name] = entry
         details = {
@@ -348,15 +349,6 @@ class AuditResult(Shown):
         if {"baseline", "balanced", "oracle"} <= set(self.predictions):
             shares = self.share_of_oracle_cut()
             details["share_of_oracle_cut"] = {
-                gap: {key: _number(value) for key, value in row.items()} for gap, row in shares.items()
+                gap: {key: json_value(value, 6) for key, value in row.items()} for gap, row in shares.items()
             }
         return {"classifiers": classifiers, "audit": details}
-
-
-def _number(value: object) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        # Six digits are far below sampling noise and keep the file the same across libraries.
-        return round(value, 6) if np.isfinite(value) else None
-    return value

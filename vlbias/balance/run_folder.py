@@ -136,10 +136,8 @@ class RunFolder:
 
     def put(self, data: bytes, path: Path) -> None:
         """Write a file of the output so that it appears whole."""
-        draft = self._make_parent(path)
-        with writing(path):
-            _write_new(draft, data)
-            os.replace(draft, path)
+        with self.draft(path) as file:
+            file.write(data)
 
     @contextlib.contextmanager
     def draft(self, path: Path) -> Iterator[BinaryIO]:

@@ -11,7 +11,7 @@ import pandas as pd
 from vlbias.balance.originals import ROUND_TRIP, passed_on, with_face_boxes
 from vlbias.data import FaceDataset
 from vlbias.data.recognise import packed_set
-from vlbias.leak import Leak, LeakSettings, leak_lines, leak_warning, measure_leak
+from vlbias.leak import LeakSettings, leak_lines, leak_of, leak_warning, measure_leak
 from vlbias.leak.statistics import Source
 
 __all__ = ["card_lines", "leak_settings", "measured", "needs_measuring", "summary_lines", "warning"]
@@ -87,29 +87,25 @@ def _with_omitted(table: pd.DataFrame, faces: FaceDataset | None) -> pd.DataFram
 
 def needs_measuring(report: Mapping[str, object], settings: LeakSettings) -> bool:
     """Whether a finished run was measured otherwise than it is asked for now."""
-    leak = _leak(report)
+    leak = leak_of(report)
     return leak is None or leak.settings != settings
-
-
-def _leak(report: Mapping[str, Any]) -> Leak | None:
-    return Leak.from_dict(report["leak"]) if report.get("leak") else None
 
 
 def warning(report: Mapping[str, object]) -> str | None:
     """What the report's leak warns of; ``None`` for nothing."""
-    leak = _leak(report)
+    leak = leak_of(report)
     return None if leak is None else leak_warning(leak, report)
 
 
 def summary_lines(report: Mapping[str, object]) -> list[str]:
     """The leak for the command line."""
-    leak, text = _leak(report), warning(report)
+    leak, text = leak_of(report), warning(report)
     return [*([] if leak is None else leak_lines(leak)), *([] if text is None else [f"warning: {text}"])]
 
 
 def card_lines(report: Mapping[str, object]) -> list[str]:
     """The leak for the dataset card."""
-    leak, text = _leak(report), warning(report)
+    leak, text = leak_of(report), warning(report)
     if leak is None:
         return []
     lines = ["", "## How well edits can be told from originals", *leak_lines(leak)]

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from vlbias.bench.results import Result
 from vlbias.errors import ConfigError
 from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, tally
+from vlbias.files import json_value
 from vlbias.shown import Glance, Shown
 
 __all__ = ["COLUMNS", "GAP", "HEADINGS", "BenchTable", "RankAgreement", "rank_agreement", "row_words"]
@@ -181,7 +182,7 @@ class BenchTable(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, six digits each."""
         rows = {
-            str(label): {str(name): _plain(value) for name, value in row.items()}
+            str(label): {str(name): json_value(value, 6) for name, value in row.items()}
             for label, row in self.table.iterrows()
         }
         each = {
@@ -219,12 +220,6 @@ def _spelled(value: float | None, low: float | None, high: float | None, digits:
         return ""
     texts = ["" if number is None else f"{number:.{digits}f}" for number in (value, low, high)]
     return texts[0] if low is None else f"{texts[0]} ({texts[1]} to {texts[2]})"
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 6) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -251,9 +251,7 @@ def unpacked(
             raise unknown("attribute", name, label_columns(table), where=str(packing.root))
     table.insert(1, "split", _splits(faces, table.pop("split") if "split" in table else None, unsplit))
     labels = faces.attributes if attributes is None else list(attributes)
-    return cls(
-        faces.name, table, root=None, problems=faces.problems, attributes=labels, shards=faces.shards, places=places
-    )
+    return replace(faces, table=table, attributes=labels)
 
 
 def _names(packing: Packing, rows: pd.DataFrame, places: pd.DataFrame) -> tuple[list[str | None], list[Problem]]:

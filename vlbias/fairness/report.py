@@ -16,6 +16,7 @@ from vlbias.fairness.inference import person_codes
 from vlbias.fairness.intervals import Fits, intervals, resampled_items, resampled_table
 from vlbias.fairness.metrics import METRICS, f1_by_class, mean_known, metrics_from_counts, rates, share
 from vlbias.fairness.settings import EvaluationSettings
+from vlbias.files import json_value
 from vlbias.settings import with_changes
 from vlbias.shown import printable
 
@@ -95,11 +96,11 @@ class FairnessReport(Mapping[str, float]):
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON; NaN becomes ``None``."""
         return {
-            **{name: _plain(value) for name, value in self.items()},
-            "intervals": {name: [_plain(low), _plain(high)] for name, (low, high) in self.intervals.items()},
+            **{name: json_value(value) for name, value in self.items()},
+            "intervals": {name: [json_value(low), json_value(high)] for name, (low, high) in self.intervals.items()},
             "groups": _records(self.groups.reset_index()),
             "cells": _records(self.cells.reset_index()),
-            "settings": {key: _plain(value) for key, value in asdict(self.settings).items()},
+            "settings": {key: json_value(value) for key, value in asdict(self.settings).items()},
             "num_dropped_cells": self.num_dropped_cells,
         }
 
@@ -269,11 +270,5 @@ def demographic_parity_ratio(y_true: object, y_pred: object, *, groups: object, 
     return _one("demographic_parity_ratio", y_true, y_pred, groups, **changes)
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
+    return [{str(key): json_value(value) for key, value in row.items()} for row in table.to_dict("records")]

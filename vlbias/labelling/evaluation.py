@@ -12,6 +12,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, LabelError
+from vlbias.files import json_value
 from vlbias.labelling.labels import Labels
 from vlbias.labels import in_order, label_text, label_texts
 from vlbias.shown import printable
@@ -56,18 +57,18 @@ class LabelEvaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
         numbers = {
-            name: _plain(getattr(self, name))
+            name: json_value(getattr(self, name))
             for name in ("num_compared", "coverage", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy")
         }
         return numbers | {
-            "kappa": _plain(self.kappa),
-            "recall": {name: _plain(value) for name, value in self.recall.items()},
-            "precision": {name: _plain(value) for name, value in self.precision.items()},
+            "kappa": json_value(self.kappa),
+            "recall": {name: json_value(value) for name, value in self.recall.items()},
+            "precision": {name: json_value(value) for name, value in self.precision.items()},
             "labels": list(self.confusion.index),
             "columns": list(self.confusion.columns),
             "confusion": self.confusion.to_numpy().tolist(),
             "by_confidence": [
-                {"band": str(band), "num": int(row["num"]), "accuracy": _plain(row["accuracy"])}
+                {"band": str(band), "num": int(row["num"]), "accuracy": json_value(row["accuracy"])}
                 for band, row in self.by_confidence.iterrows()
             ],
         }
@@ -247,9 +248,3 @@ def _wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
     half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
     # the limits of none and of all are 0 and 1; rounding must not put them beside the share
     return (0.0 if hits == 0 else float(centre - half)), (1.0 if hits == total else float(centre + half))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    return None if np.isnan(value) else float(value)

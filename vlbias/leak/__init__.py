@@ -7,14 +7,13 @@ small network, beside the same on unedited donors.
 
 from __future__ import annotations
 
-from vlbias.leak.measure import MAX_AUC, PROBES, Cell, Leak, LeakSettings, NetworkReading, Reading, measure_leak
+from vlbias.leak.measure import MAX_AUC, Cell, Leak, LeakSettings, NetworkReading, Reading, leak_of, measure_leak
 from vlbias.leak.probe import Auc
 from vlbias.leak.statistics import describe, low_level_statistics
 from vlbias.leak.words import auc_text, leak_lines, leak_warning, size_text, why_no_figure
 
 __all__ = [
     "MAX_AUC",
-    "PROBES",
     "Auc",
     "Cell",
     "Leak",
@@ -24,6 +23,7 @@ __all__ = [
     "auc_text",
     "describe",
     "leak_lines",
+    "leak_of",
     "leak_warning",
     "low_level_statistics",
     "measure_leak",

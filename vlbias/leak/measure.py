@@ -28,9 +28,8 @@ from vlbias.leak.statistics import Box, Source, cropped, statistics_at, stored_p
 from vlbias.progress import track
 from vlbias.settings import Settings, number, with_changes
 
-__all__ = ["MAX_AUC", "PROBES", "Cell", "Leak", "LeakSettings", "NetworkReading", "Reading", "measure_leak"]
+__all__ = ["MAX_AUC", "Cell", "Leak", "LeakSettings", "NetworkReading", "Reading", "leak_of", "measure_leak"]
 
-PROBES = ("low-level", "network")
 #: An AUC above this is warned of.
 MAX_AUC = 0.65
 #: Fewer edits or originals than this in a cell say nothing of it; fewer in all cells, nothing at all.
@@ -190,6 +189,15 @@ _READ = ("edits", "donors", "excess", "apart", "donors_apart")
 
 def _aucs(row: Mapping[str, Any], *names: str) -> dict[str, Auc | None]:
     return {name: None if row[name] is None else Auc(**row[name]) for name in names}
+
+
+def leak_of(report: Mapping[str, Any]) -> Leak | None:
+    """The measurement in a run's report; ``None`` for a run that was made before it was measured.
+
+    Raises:
+        ConfigError: the entry is damaged.
+    """
+    return Leak.from_dict(report["leak"]) if report.get("leak") else None
 
 
 def _rounded(value: object) -> Any:

@@ -61,7 +61,7 @@ class FaceInput:
             raise ConfigError(f"`channels` must be one of {', '.join(CHANNELS)}; got {self.channels!r}.")
         if self.range not in (1, 255):
             raise ConfigError(f"`range` must be 255 or 1 (what white is); got {self.range!r}.")
-        if not _is_number(self.padding) or not self.padding > -0.5:
+        if not is_number(self.padding) or not self.padding > -0.5:
             raise ConfigError(f"`padding` must be a number > -0.5; got {self.padding!r}.")
         object.__setattr__(self, "mean", _three(self.mean, "mean"))
         object.__setattr__(self, "std", _three(self.std, "std"))
@@ -72,7 +72,7 @@ class FaceInput:
         if self.layout is not None:
             raise ConfigError("`layout` and `landmarks` both say how faces lie; give one of them.")
         points = np.asarray(landmarks, dtype=object)
-        if points.shape != (5, 2) or not all(_is_number(value) for value in points.ravel()):
+        if points.shape != (5, 2) or not all(is_number(value) for value in points.ravel()):
             raise ConfigError(f"`landmarks` must be five points [x, y], shares of the edge; got {landmarks!r}.")
         if np.ptp(points.astype(float), axis=0).min() < 1e-3:
             raise ConfigError(f"`landmarks` must not lie in one line of pixels; got {landmarks!r}.")
@@ -142,14 +142,15 @@ def _padded(crop: Similarity, padding: float) -> Similarity:
     return Similarity(matrix, crop.size)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number of Python's own, and no truth."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _three(values: Sequence[float] | float, name: str) -> tuple[float, float, float]:
     """Three numbers, one for each channel; one number stands for all of them."""
-    given = [values] * 3 if _is_number(values) else list(values) if isinstance(values, Sequence) else []
-    if len(given) != 3 or not all(_is_number(value) for value in given):
+    given = [values] * 3 if is_number(values) else list(values) if isinstance(values, Sequence) else []
+    if len(given) != 3 or not all(is_number(value) for value in given):
         raise ConfigError(f"`{name}` must be one number, or three (one a channel); got {values!r}.")
     red, green, blue = (float(value) for value in given)  # type: ignore[arg-type]
     return red, green, blue

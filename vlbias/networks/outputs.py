@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from vlbias.errors import ConfigError, ShapeError
+from vlbias.networks.inputs import is_number
 
 __all__ = ["ACTIVATIONS", "FaceOutput"]
 
@@ -53,7 +53,7 @@ class FaceOutput:
             self._check_columns(self.columns)
         if self.classes is not None:
             self._check_classes(self.classes)
-        if self.values is not None and not all(_is_number(value) for value in self.values):
+        if self.values is not None and not all(is_number(value) for value in self.values):
             raise ConfigError(f"`values` must be finite numbers; got {list(self.values)}.")
         meanings = self.classes or self.values or ()
         expected = 2 if self.activation == "sigmoid" else len(self.columns or meanings)
@@ -133,7 +133,3 @@ class FaceOutput:
         if wrong:
             raise ShapeError("the outputs are no probabilities (they do not sum to one); say activation 'softmax'.")
         return chosen
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlbias.leak import MAX_AUC, Auc, Leak, describe, leak_warning, size_text, why_no_figure
+from vlbias.leak import MAX_AUC, Auc, Leak, describe, leak_of, leak_warning, size_text, why_no_figure
 from vlbias.report.page import number, plural, signed
 
-__all__ = ["leak_of", "leak_values", "leak_warnings"]
-
-
-def leak_of(report: Mapping[str, Any]) -> Leak | None:
-    """The measurement in a run's report; ``None`` for a run that was made before it was measured.
-
-    Raises:
-        ConfigError: the entry is damaged.
-    """
-    return Leak.from_dict(report["leak"]) if report.get("leak") else None
+__all__ = ["leak_values", "leak_warnings"]
 
 
 def leak_warnings(report: Mapping[str, object]) -> list[str]:

@@ -73,7 +73,7 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
         "limits": _limits(files),
         "asked": _asked(report),
         "cost": _cost(report),
-        "facts": _facts(),
+        "facts": versions(),
         "command": command or _command(report),
         "files": [
             *([("labelling.json", "how the labels that a machine gave were scored")] if files.labelling else []),
@@ -459,7 +459,8 @@ def _cost(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _facts() -> list[tuple[str, str]]:
+def versions() -> list[tuple[str, str]]:
+    """Of this library, of PyTorch and of Python."""
     import platform
 
     import torch

@@ -14,7 +14,7 @@ from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
 from vlbias.report.page import plural, render
-from vlbias.report.run_page import run_values
+from vlbias.report.run_page import run_values, versions
 from vlbias.report.studies import search_values, simulation_values
 from vlbias.version import __version__
 
@@ -122,7 +122,7 @@ def write_audit(
         "compositions": parts,
         "audit": audit_values(audit) if audit is not None else None,
         "limits": limits,
-        "facts": _facts(),
+        "facts": versions(),
         "command": command,
         "files": [("report.json", "the numbers of this page")],
     }
@@ -154,7 +154,7 @@ def write_simulation(
         "eyebrow": "vlbias simulation report",
         "tiles": [],
         "contents": contents if any(plan.runs["focal"]) else contents[2:],
-        "facts": _facts(),
+        "facts": versions(),
         "command": command,
         "files": [("runs.csv", "every run"), ("summary.csv", "the slopes"), ("plan.json", "every training list")],
     }
@@ -182,19 +182,11 @@ def write_search(
         "eyebrow": "vlbias search report",
         "tiles": [],
         "contents": [("front", "Front"), ("groups", "Groups"), ("limits", "Limits")],
-        "facts": _facts(),
+        "facts": versions(),
         "command": command,
         "files": [("front.csv", "this front"), ("trials.csv", "every trial"), ("groups.csv", "group by group")],
     }
     return _write_page(make_folder(out_dir), "search.html.j2", values | search_values(study, front))
-
-
-def _facts() -> list[tuple[str, str]]:
-    import platform
-
-    import torch
-
-    return [("Versions", f"vlbias {__version__}, torch {torch.__version__}, Python {platform.python_version()}")]
 
 
 def _write_page(out: Path, template: str, values: Mapping[str, object]) -> Path:
