@@ -131,7 +131,13 @@ def settings_classes() -> list[type]:
     for module in pkgutil.walk_packages(vlbias.__path__, "vlbias."):
         if module.name.endswith("__main__"):
             continue
-        for value in vars(importlib.import_module(module.name)).values():
+        try:
+            members = vars(importlib.import_module(module.name)).values()
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":  # the page, which not everybody has
+                raise
+            continue
+        for value in members:
             if dataclasses.is_dataclass(value) and isinstance(value, type) and value.__name__.endswith(SETTINGS_NAMES):
                 found.add(value)
     return sorted(found, key=lambda kind: kind.__name__)
