@@ -91,8 +91,8 @@ class Qualities(Settings):
     says so in its ``config.json``, as ``{"qualities": {"draft": {"edit_steps": 3}}}``.
 
     Attributes:
-        draft: for previews; drawn faces are 30 dB from an edit of 16 evaluations a direction, photographs 36 dB.
-        exact: of 1,000 pixels' values no more than one is further than half a grey level from an edit of 60.
+        draft: for previews; drawn faces are 30 dB from an edit of 60 evaluations a direction, photographs 36 dB.
+        exact: of 1,000 pixels' values no more than one is further than half a grey level from that edit.
     """
 
     draft: Mapping[str, int] = field(default_factory=lambda: dict(_DRAFT))

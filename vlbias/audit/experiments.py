@@ -191,21 +191,13 @@ def measure(
         if strange:
             raise LabelError(f"'{name}' has {target} '{strange[0]}', which the test set lacks; it has {classes}.")
 
-    size = settings.image_size
-    test_images = load_pixels(tested, list(tested.table.index), size)
+    test_images = load_pixels(tested, list(tested.table.index), settings.image_size)
     seen = set(_digests(test_images))
     images: dict[str, torch.Tensor] = {}
-    learned: dict[str, pd.Series] = {}
     summaries: dict[str, TrainingSummary] = {}
     for name, dataset in trained.items():
-        known = labels[name][0].notna()
-        used = dataset.select(known)
-        images[name], learned[name] = load_pixels(used, list(used.table.index), size), labels[name][0][known]
-        overlap = _refuse_overlap(name, images[name], seen)
-        made = int(used.table["origin"].isin(MADE).sum()) if "origin" in used.table else 0
-        cells = pd.crosstab(learned[name], labels[name][1][known].fillna("unknown"))
-        summaries[name] = TrainingSummary(len(used), int((~known).sum()), made, overlap, cells)
-
+        images[name], summaries[name] = _read_set(name, dataset, labels[name], settings.image_size, seen)
+    learned = {name: values.dropna() for name, (values, _) in labels.items()}
     predictions = _fit_all(images, learned, test_images, classes, settings, numbers, cache, show_progress)
     return AuditResult(
         target=target,
@@ -222,6 +214,20 @@ def measure(
         num_test_missing=num_test_missing,
         persons=persons_of(tested, person),
     )
+
+
+def _read_set(
+    name: str, dataset: FaceDataset, labels: tuple[pd.Series, pd.Series], size: int, tested: set[bytes]
+) -> tuple[torch.Tensor, TrainingSummary]:
+    """The pictures of a training set that have a class, and what there is to say of them."""
+    target, group = labels
+    known = target.notna()
+    used = dataset.select(known)
+    images = load_pixels(used, list(used.table.index), size)
+    made = int(used.table["origin"].isin(MADE).sum()) if "origin" in used.table else 0
+    cells = pd.crosstab(target[known], group[known].fillna("unknown"))
+    overlap = _refuse_overlap(name, images, tested)
+    return images, TrainingSummary(len(used), int((~known).sum()), made, overlap, cells)
 
 
 def _seeds(given: object) -> list[int]:

@@ -105,11 +105,7 @@ def _arms(audit: AuditResult) -> dict[str, Any]:
                 "chance": _known(change["chance"]),
                 "num_train": f"{audit.training[name].num_images:,}",
                 "dominated": _first_of(dominated[name]),
-                "chosen": ", ".join(
-                    f"{key.replace('_', ' ')} {value:.3g}"
-                    for key, value in arm.chosen.items()
-                    if key != "validation_loss"
-                ),
+                "chosen": _chosen(arm.chosen),
             }
         )
     return {
