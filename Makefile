@@ -54,7 +54,8 @@ evidence: $(VENV)/ready
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --doctest-modules vlbias
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --doctest-modules vlbias \
+		$$($(BIN)/python -m pip show --quiet gradio 2>/dev/null || echo --ignore=vlbias/app)
 
 test-fast: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(FAST_TESTS)
