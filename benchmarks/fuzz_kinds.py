@@ -627,7 +627,7 @@ def _scorers() -> Scorers:
 def _make_runs(folder: Path) -> None:
     out = folder / "a"
     run = RunFolder(out, JOB)
-    run.first_wins("judges.json", _scorers().to_dict())
+    run.first_wins("scorers.json", _scorers().to_dict())
     common = dict(ROW)
     picture = io.BytesIO()
     _face().save(picture, "PNG")
@@ -667,7 +667,7 @@ def _open_run(folder: Path) -> None:
     for chunk, rows in ((0, [ROW]), (1, [])):
         if run.has_chunk(chunk, rows):
             run.read_chunk(chunk)
-    Scorers.from_dict(run.read("judges.json"), {})
+    Scorers.from_dict(run.read("scorers.json"), {})
     report.write(folder)
     open_dataset(folder)
 

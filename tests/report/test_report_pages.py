@@ -264,3 +264,30 @@ def test_a_page_shows_nothing_from_outside_of_its_folder(tmp_path):
         assert files.image(name) is None
     assert RunFiles(out, follow_links=True).image("train/linked.png") == data_uri(Image.open(secret))
     assert RunFiles(out, follow_links=True).image("../secret.png") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("metadata.csv", "origin", "orange"),
+        ("metadata.csv", "source_id", "saucer"),
+        ("plan.csv", "slot,", "slut,"),
+        ("plan.csv", "\n", "\nb"),
+    ],
+)
+def test_tables_that_somebody_changed_are_named(tmp_path, name, before, after):
+    out = write_run(tmp_path)
+    if not (out / name).is_file():
+        (out / name).write_text("slot,from\n0,dark\n")
+    text = (out / name).read_text()
+    (out / name).write_text(text.replace(before, after, 1))
+    with pytest.raises(DatasetError, match=name):
+        report.write(out)
+
+
+def test_tables_of_two_runs_are_refused(tmp_path):
+    out = write_run(tmp_path)
+    values = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps(values | {"protected": 3}))
+    with pytest.raises(DatasetError, match="does not hold together"):
+        report.write(out)

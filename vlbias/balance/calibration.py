@@ -24,7 +24,7 @@ from vlbias.balance.poles import Poles, turned_round
 from vlbias.balance.scoring import AttributeScorer, Reading, read
 from vlbias.balance.task import Task
 from vlbias.data import FaceDataset
-from vlbias.errors import ImageError, PlanError
+from vlbias.errors import ImageError, OutputError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name, label_text
 from vlbias.networks import FaceNetwork
@@ -60,10 +60,17 @@ class Scorers:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], networks: Mapping[str, FaceNetwork]) -> Scorers:
-        """What :meth:`to_dict` gave, with the networks that it does not hold."""
-        stored = values["attributes"]
-        attributes = [AttributeScorer.from_dict(scorer, networks.get(scorer["column"])) for scorer in stored]
-        return cls(attributes, IdentityScale.from_dict(values["identity"]), values["unet_evaluations"])
+        """What :meth:`to_dict` gave, with the networks that it does not hold.
+
+        Raises:
+            OutputError: it is something else.
+        """
+        try:
+            stored = values["attributes"]
+            attributes = [AttributeScorer.from_dict(scorer, networks.get(scorer["column"])) for scorer in stored]
+            return cls(attributes, IdentityScale.from_dict(values["identity"]), int(values["unet_evaluations"]))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise OutputError(f"stored scorers are damaged ({type(error).__name__}: {error!s:.200}).") from error
 
 
 def calibrated_scorers(task: Task) -> Scorers:

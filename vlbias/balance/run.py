@@ -326,7 +326,7 @@ class Run:
             scorers = Scorers.from_dict(values, self.task.scorers)
             if [scorer.column for scorer in scorers.attributes] != self.task.columns:
                 raise ValueError("other columns")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (OutputError, ValueError) as error:
             path = self.folder.state / "scorers.json"
             raise OutputError(
                 f"{path} is damaged ({error}). Remove {path.parent} to begin anew, and run the same command again."

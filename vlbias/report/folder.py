@@ -84,7 +84,12 @@ class RunFiles:
     @cached_property
     def table(self) -> pd.DataFrame:
         """metadata.csv: one row a picture."""
-        return read_metadata(self.out / "metadata.csv")
+        table = read_metadata(self.out / "metadata.csv")
+        missing = [name for name in ("file_name", "origin", "source_id") if name not in table]
+        if missing:
+            path = self.out / "metadata.csv"
+            raise DatasetError(f"{path} lacks the column '{missing[0]}'. Run `vlbias balance` again.")
+        return table
 
     @cached_property
     def rejected(self) -> pd.DataFrame:
@@ -183,7 +188,10 @@ class RunFiles:
         if not path.is_file():
             return {}
         plan = self._read("plan.csv")
-        return {f"edit-{int(slot):06d}": str(group) for slot, group in zip(plan["slot"], plan["from"], strict=True)}
+        try:
+            return {f"edit-{int(slot):06d}": str(group) for slot, group in zip(plan["slot"], plan["from"], strict=True)}
+        except (KeyError, ValueError) as error:
+            raise DatasetError(f"{path} is damaged ({error}). Run `vlbias balance` again.") from error
 
     def _read(self, name: str) -> pd.DataFrame:
         try:
