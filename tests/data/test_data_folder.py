@@ -153,6 +153,15 @@ def test_damaged_metadata(photos, text, message):
         load_dataset("folder", photos)
 
 
+@pytest.mark.parametrize("text", ["0.png,1,3\n1.png,0,3\n", "0.png,1,\n", "0.png,1" + ",0" * 100_000 + "\n"])
+def test_no_value_slips_into_its_neighbour_where_types_are_known(photos, text):
+    """The first row decides for pandas whether the first column names the rows."""
+    write_csv(photos, "file_name,smile\n" + text)
+    (photos / "metadata.schema.json").write_text('{"columns": {"smile": "text"}}')
+    with pytest.raises(DatasetError, match="line 2: more values than the 2 columns of line 1"):
+        load_dataset("folder", photos)
+
+
 def test_damaged_json_lines_name_the_line(photos):
     (photos / "metadata.jsonl").write_text('{"file_name": "0.png"}\n\n{"file_name": \n')
     with pytest.raises(DatasetError, match=r"metadata.jsonl, line 3: not JSON"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "is_label_column",
     "metadata_files",
     "missing_words",
+    "parse_csv",
     "read_metadata",
     "read_parquet",
     "refuse_large",
@@ -185,7 +187,7 @@ def missing_words(path: Path, table: pd.DataFrame) -> dict[str, list[str]]:
     columns = [name for name in table.columns if table[name].isna().any()]
     if path.suffix != ".csv" or (path.parent / SCHEMA_FILE).is_file() or not columns:
         return {}
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
+    raw = parse_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     raw.columns = pd.Index([str(column).strip() for column in raw.columns])
     words = {name: sorted(set(raw[name][table[name].isna().to_numpy()].str.strip()) - {""}) for name in columns}
     return {name: found for name, found in words.items() if found}
@@ -216,12 +218,23 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if (path.parent / SCHEMA_FILE).is_file():
         return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
     # Missing values are spelled as for `datasets`, which uses the same parser.
-    table = pd.read_csv(
-        path, skipinitialspace=True, encoding="utf-8-sig", dtype_backend="numpy_nullable", low_memory=False
-    )
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a value too many for a name of the row
-        raise DatasetError(f"{path}, line 2: more values than the {len(table.columns)} columns of line 1.")
-    return table
+    return parse_csv(path, skipinitialspace=True, dtype_backend="numpy_nullable", low_memory=False)
+
+
+def parse_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """A CSV file as pandas reads it with ``options``, in UTF-8, with no value in another column than its own.
+
+    Raises:
+        DatasetError: the first row has more values than there are columns: by itself pandas takes the first value for
+            the row's name, and each other one for its neighbour's.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, index_col=False, encoding="utf-8-sig", **options)
+        except pd.errors.ParserWarning as error:
+            columns = pd.read_csv(path, index_col=False, encoding="utf-8-sig", nrows=0).columns
+            raise DatasetError(f"{path}, line 2: more values than the {len(columns)} columns of line 1.") from error
 
 
 def _read_schema(path: Path) -> dict[str, str]:
@@ -236,7 +249,7 @@ def _read_schema(path: Path) -> dict[str, str]:
 
 def _read_typed(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
     """A CSV file whose types are known; only an empty cell is missing. Columns that came later are text."""
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    raw = parse_csv(path, dtype=str, keep_default_na=False)
     return pd.DataFrame({name: _typed(path, raw[name], kinds.get(name, "text")) for name in raw.columns})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.data.files import inside_root, linked
-from vlbias.data.metadata import read_metadata
+from vlbias.data.metadata import parse_csv, read_metadata
 from vlbias.data.packed import PackedDataset
 from vlbias.data.recognise import packed_set
 from vlbias.errors import DatasetError, ImageError
@@ -195,6 +195,6 @@ class RunFiles:
 
     def _read(self, name: str) -> pd.DataFrame:
         try:
-            return pd.read_csv(self.out / name, dtype=_TEXT, keep_default_na=False, na_values=[""])
+            return parse_csv(self.out / name, dtype=_TEXT, keep_default_na=False, na_values=[""])
         except (ValueError, OSError) as error:  # what pandas raises for a damaged file
             raise DatasetError(f"{self.out / name} cannot be read ({error}).") from error
