@@ -11,7 +11,9 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -240,12 +242,19 @@ def root_of(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> int:
     A trial that is queued again keeps its place; seeds and the table go by it, so they are those of a study in which
     no worker died.
     """
-    if _ROOT in trial.user_attrs:
-        return int(trial.user_attrs[_ROOT])
-    return sum(
-        other.number < trial.number and "retry_of" not in other.user_attrs and SURPLUS not in other.user_attrs
-        for other in trials
+    return _places(trials)(trial)
+
+
+def _places(trials: Iterable[FrozenTrial]) -> Callable[[FrozenTrial], int]:
+    """:func:`root_of` for many trials of one study."""
+    counted = sorted(
+        other.number for other in trials if "retry_of" not in other.user_attrs and SURPLUS not in other.user_attrs
     )
+
+    def place(trial: FrozenTrial) -> int:
+        return int(trial.user_attrs[_ROOT]) if _ROOT in trial.user_attrs else bisect_left(counted, trial.number)
+
+    return place
 
 
 def roots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
@@ -259,19 +268,19 @@ def roots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
         own_failure = trial.state == TrialState.FAIL and REASON in trial.user_attrs
         return (1 if own_failure else order.get(trial.state, 4), trial.number)
 
-    chosen: dict[int, FrozenTrial] = {}
+    place, chosen = _places(trials), dict[int, FrozenTrial]()
     for trial in trials:
         if SURPLUS in trial.user_attrs:
             continue
-        root = root_of(trial, trials)
+        root = place(trial)
         if root not in chosen or priority(trial) < priority(chosen[root]):
             chosen[root] = trial
     return dict(sorted(chosen.items()))
 
 
-def attempts_of(trials: Sequence[FrozenTrial], root: int) -> int:
-    """How often the trial at a place was begun."""
-    return sum(root_of(trial, trials) == root for trial in trials)
+def attempts_of(trials: Sequence[FrozenTrial]) -> Counter[int]:
+    """Place -> how often its trial was begun."""
+    return Counter(map(_places(trials), trials))
 
 
 def _open_database(url: str) -> Any:

@@ -173,6 +173,7 @@ class Study(Shown):
         """
         trials = self._study.get_trials(deepcopy=False)
         counts = [trial for trial in trials if SURPLUS not in trial.user_attrs]
+        attempts = attempts_of(counts)
         rows = []
         for place, trial in roots(trials).items():
             reached = rung_values(trial)
@@ -187,7 +188,7 @@ class Study(Shown):
                     "feasible": trial.state == TrialState.COMPLETE and values["error"] <= self.settings.max_error,
                     **trial.user_attrs.get(CONFIGURATION, {}),
                     "seconds": trial.user_attrs.get("seconds", float("nan")),
-                    "attempts": attempts_of(counts, place),
+                    "attempts": attempts[place],
                     "reason": trial.user_attrs.get(REASON, ""),
                 }
             )
