@@ -161,6 +161,10 @@ def test_fairface_columns_go_by_their_header(celebahq_root):
     assert faces.table["skin"].tolist()[:3] == ["light", "dark", "light"] and faces.table["skin"].isna()["3.jpg"]
     assert "fairface_race" not in faces.attributes and "fairface_race" not in faces.descriptions
 
+    path.write_text("image_name age skin_color\n0.jpg 0 1\n")
+    faces = load_dataset("celebahq", celebahq_root)
+    assert faces.table.loc["0.jpg", ["age_group", "skin"]].tolist() == ["young", "dark"]
+
     path.write_text("image_name age gender skin_color\n0.jpg 0 0 4\n")
     with pytest.raises(LabelError, match="line 2: skin_color is '4'; expected one of the published codes 0, 1, 2, 3"):
         load_dataset("celebahq", celebahq_root)

@@ -252,7 +252,8 @@ def _of_codes(row: dict[str, str], where: str) -> dict[str, str]:
             codes = ", ".join(known)
             raise LabelError(f"{where}: {column} is {row.get(column)!r}; expected one of the published codes {codes}.")
     labels = {"age_group": _CODES["age"][row["age"]], "skin": _CODES["skin_color"][row["skin_color"]]}
-    return {name: label for name, label in labels.items() if label is not None} | {"fairface_gender": row["gender"]}
+    gender = {"fairface_gender": row["gender"]} if "gender" in row else {}
+    return {name: label for name, label in labels.items() if label is not None} | gender
 
 
 @checked_call
