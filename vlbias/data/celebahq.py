@@ -220,7 +220,7 @@ def parse_fairface(text: str, file: str = FAIRFACE_FILE) -> pd.DataFrame:
             fields = [*fields[: len(columns) - 1], " ".join(fields[len(columns) - 1 :])]
         if len(fields) != len(columns) or not fields[-1]:
             got = " ".join(fields).strip()
-            raise DatasetError(f"{file}, line {number}: expected '{' '.join(columns)}', got '{got}'.")
+            raise DatasetError(f"{file}, line {number}: expected '{' '.join(columns)}', got '{got:.200}'.")
         row = dict(zip(columns, fields, strict=True))
         name = os.path.basename(row["image"])
         name = name if os.path.splitext(name)[1] else f"{name}.jpg"
