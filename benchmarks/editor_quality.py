@@ -27,7 +27,7 @@ SEED = 909
 BINARY = ("smile", "glasses", "beard", "gender", "nose", "age_group", "skin")
 DIPOLE_OF = {"nose": "nose_width", "age_group": "age", "skin": "skin_tone", "lips": "lip_fullness"}
 POSITIVE = {"gender": "male", "nose": "wide", "age_group": "old", "skin": "dark", "lips": "full"}
-#: What the judge of the edits reads.
+#: What the scorer of the edits reads.
 CONTINUOUS = ("age", "skin_tone", "masculinity", "smile_intensity", "glasses_opacity", "beard_amount", "nose_width")
 RANGE = {"age": 67.0, "skin_tone": 9.0}
 LABEL_OF = {"age": "age_group", "skin_tone": "skin"}
@@ -46,7 +46,7 @@ def rows(title: str, values: dict[str, tuple[float, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--editor", default="synthfaces-64")
-    parser.add_argument("--faces", type=int, default=400, help="unseen faces for probes and the judge")
+    parser.add_argument("--faces", type=int, default=400, help="unseen faces for probes and the scorer")
     parser.add_argument("--pictures", type=int, default=64, help="unseen faces for PSNR")
     parser.add_argument("--edits", type=int, default=60, help="unseen faces that are edited each way")
     parser.add_argument("--regressor-faces", type=int, default=12000)
@@ -156,8 +156,8 @@ def two_thousand_faces() -> None:
     x_train, x_test = world.render(train), world.render(test)
     print("\nA classifier fitted on 2,000 faces, accuracy on 2,000 others")
     for label in ("smile", "glasses", "gender", "age_group", "skin"):
-        judge = fit(x_train, train.label(label).tolist(), num_steps=600, seed=0)
-        accuracy = float((np.array(judge.predict(x_test)) == test.label(label).numpy()).mean())
+        scorer = fit(x_train, train.label(label).tolist(), num_steps=600, seed=0)
+        accuracy = float((np.array(scorer.predict(x_test)) == test.label(label).numpy()).mean())
         print(f"  {label:<12} {accuracy:.4f}", flush=True)
 
 
@@ -205,17 +205,17 @@ BORDERS = torch.tensor(
 
 
 def edits(editor: Editor, num_edits: int, regressor_faces: int, regressor_steps: int) -> None:
-    """Edits of strength +-1, judged against the truth: did the attribute cross, did every other one stay?
+    """Edits of strength +-1, compared with the truth: did the attribute cross, did every other one stay?
 
-    Beside each stands what the judge says of the true counterfactuals, which is the most that it can say of an edit.
+    Beside each stands what the scorer says of the true counterfactuals, which is the most that it can say of an edit.
     """
-    judge = fit_regressor(regressor_faces, editor.image_size, regressor_steps)
+    scorer = fit_regressor(regressor_faces, editor.image_size, regressor_steps)
     faces = world.sample(num_edits * 6, seed=SEED + 3)
     table = faces.table()
     x = world.render(faces, editor.image_size)
-    before = read(judge, x)
+    before = read(scorer, x)
     accuracy = ((before > BORDERS) == (truth_of(faces) > BORDERS)).float().mean(0)
-    print("\nThe judge itself on unseen faces, share on the true side of the border:")
+    print("\nThe scorer itself on unseen faces, share on the true side of the border:")
     print("  " + ", ".join(f"{name} {value:.3f}" for name, value in zip(CONTINUOUS, accuracy.tolist(), strict=True)))
     values, ceiling = {}, {}
     for path in editor.attributes:
@@ -229,17 +229,17 @@ def edits(editor: Editor, num_edits: int, regressor_faces: int, regressor_steps:
             edited = editor.edit(x[donors], **{path: sign})
             seconds = time.monotonic() - started
             true = world.render(faces[torch.from_numpy(donors)].replace(**{label: wanted}), editor.image_size)
-            values |= verdict(path, sign, before[donors], read(judge, edited))
-            ceiling |= verdict(path, sign, before[donors], read(judge, true))
+            values |= verdict(path, sign, before[donors], read(scorer, edited))
+            ceiling |= verdict(path, sign, before[donors], read(scorer, true))
             print(f"  ({len(donors)} edits of {path} {sign:+g} took {seconds:.0f} s)")
-    rows("Edits, judged by a regressor fitted on the truth", values)
-    rows("The same judge on the true counterfactuals of these faces", ceiling)
+    rows("Edits, scored by a regressor fitted on the truth", values)
+    rows("The same scorer on the true counterfactuals of these faces", ceiling)
 
 
 @torch.no_grad()
-def read(judge: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The judge's readings, (n, len(CONTINUOUS)) in 0..1."""
-    return torch.cat([judge(part) for part in x.split(64)])
+def read(scorer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The scorer's readings, (n, len(CONTINUOUS)) in 0..1."""
+    return torch.cat([scorer(part) for part in x.split(64)])
 
 
 def verdict(path: str, sign: float, before: torch.Tensor, after: torch.Tensor) -> dict[str, tuple[float, float]]:

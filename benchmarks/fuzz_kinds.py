@@ -218,11 +218,11 @@ def _make_classifiers(folder: Path) -> None:
     options = {"channels": [8, 8, 8, 8], "stem_width": 8}
     settings = FitSettings(image_size=32, backbone_options=options, class_weights={"female": 1.0, "male": 2.0})
     module = create_backbone("resnet10t", 2, options=options)
-    Classifier(module, ["female", "male"], settings, [0.5, 0.1]).save(folder / "a")
+    Classifier(module, ["female", "male"], settings, [0.5, 0.1]).save_pretrained(folder / "a")
 
 
 def _open_classifier(folder: Path) -> None:
-    Classifier.load(folder, device="cpu").predict(torch.zeros(1, 3, 32, 32))
+    Classifier.from_pretrained(folder, device="cpu").predict(torch.zeros(1, 3, 32, 32))
 
 
 def _graph(size: int, width: int = 4) -> onnx.ModelProto:
@@ -651,7 +651,7 @@ def _make_runs(folder: Path) -> None:
     described = {"target": "smile", "protected": ["skin"], "mode": "reduce", "source": "real", "splits": ["train"]}
     described |= {"seed": 0, "limit": None, "dataset": "synthfaces", "license": "MIT", "editor": "tiny"}
     described |= {"checks": {"reached": 0.4, "target": 0.25, "identity": 0.4}, "originals": "copy"}
-    described |= {"judges": {"smile": {"latent": {"kind": "dipole", "balanced_accuracy": 0.9}, "image": None}}}
+    described |= {"scorers": {"smile": {"latent": {"kind": "dipole", "balanced_accuracy": 0.9}, "image": None}}}
     described |= {"counts_before": counts, "counts_planned": counts, "counts_after": counts, "editor_license": "MIT"}
     edits = {"planned": 1, "kept": 1, "unfilled": 0, "rejected": 1, "by_reason": {"target_changed": 1}}
     described |= {"edits": edits, "unet_evaluations": 9, "unet_evaluations_per_kept_image": 9.0}

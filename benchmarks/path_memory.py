@@ -48,16 +48,16 @@ def one_step(way: str, image_size: int, clip_name: str, faces: int) -> None:
     diffae = autoencoder(image_size)
     config = open_clip.get_model_config(clip_name)
     side = config["vision_cfg"]["image_size"]
-    judge = create(config, Preprocess(size=(side, side)), name=clip_name)
+    clip = create(config, Preprocess(size=(side, side)), name=clip_name)
     dipoles = {"age": Dipole("an old person", "a young person"), "tone": Dipole("dark skin", "light skin")}
     images = torch.rand(faces, 3, image_size, image_size) * 2 - 1
     z = torch.randn(faces, 512)
     with torch.no_grad():
-        features = torch.cat([judge.encode_image(x[None]) for x in images])
+        features = torch.cat([clip.encode_image(x[None]) for x in images])
     settings = PathTrainingSettings(batch_size=faces, walk_steps=4, identity=0.0, perceptual=0.0, **WAYS[way])
     paths = _new_paths(diffae, dipoles, settings).requires_grad_(True)
     known = _Faces(images, z, z, features, None)
-    trainer = _Trainer(diffae, judge, paths, known, dipoles, torch.ones(2), settings, None)
+    trainer = _Trainer(diffae, clip, paths, known, dipoles, torch.ones(2), settings, None)
     start = time.perf_counter()
     trainer.accumulate(trainer.draw(torch.Generator().manual_seed(0)))
     seconds = time.perf_counter() - start

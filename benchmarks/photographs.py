@@ -124,8 +124,8 @@ class Study:
         place = self.arguments.work / f"{self.protected}-{self.size}-{seed}-{arm}.json"
         if not place.is_file():
             x, y = self.training_set(seed, arm)
-            judge = classify.fit(x, y, image_size=self.size, num_steps=STEPS, seed=seed)
-            says = judge.predict(self.faces.tensor(self.test.index.tolist(), self.size))
+            scorer = classify.fit(x, y, image_size=self.size, num_steps=STEPS, seed=seed)
+            says = scorer.predict(self.faces.tensor(self.test.index.tolist(), self.size))
             place.write_text(json.dumps([bool(label == "male") for label in says]))
             print(f"  {arm}: {len(y)} pictures, {self.measures(np.array(json.loads(place.read_text())))}", flush=True)
         return np.array(json.loads(place.read_text()))

@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--editor", default="utkface-64")
     parser.add_argument("--edits", type=int, default=420, help="edits planned for each attribute, about")
     parser.add_argument("--steps", type=int, default=2500, help="optimisation steps of each classifier")
-    parser.add_argument("--judges", type=Path, help="keep the fitted classifiers here, and take those that are there")
-    parser.add_argument("--judges-only", action="store_true", help="fit the classifiers, edit nothing")
+    parser.add_argument("--scorers", type=Path, help="keep the fitted classifiers here, and take those that are there")
+    parser.add_argument("--scorers-only", action="store_true", help="fit the classifiers, edit nothing")
     parser.add_argument("--out", help="keep the edited photographs here (research only)")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -46,31 +46,31 @@ def main() -> None:
     faces = load_dataset("utkface", arguments.root)
     faces = faces.select(faces.table["age"] >= ADULT)
     train, unseen = faces.split("train"), faces.select(faces.table["split"] != "train")
-    judges = {column: judge_of(column, train, unseen, arguments) for column in COLUMNS}
-    if arguments.judges_only:
+    scorers = {column: scorer_of(column, train, unseen, arguments) for column in COLUMNS}
+    if arguments.scorers_only:
         return
     editor = Editor.from_pretrained(arguments.editor)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.out or scratch)
         for protected in ("age_group", "skin"):
-            report(protected, balanced(editor, unseen, protected, arguments.edits, folder / protected), judges)
+            report(protected, balanced(editor, unseen, protected, arguments.edits, folder / protected), scorers)
 
 
-def judge_of(column: str, train, unseen, arguments: argparse.Namespace) -> Classifier:
+def scorer_of(column: str, train, unseen, arguments: argparse.Namespace) -> Classifier:
     """A classifier of one column, and its balanced accuracy on untouched photographs, printed."""
     known = train.select(train.table[column].notna())
-    place = None if arguments.judges is None else arguments.judges / column
+    place = None if arguments.scorers is None else arguments.scorers / column
     if place is not None and place.is_dir():
-        judge = Classifier.load(place)
+        scorer = Classifier.from_pretrained(place)
     else:
-        judge = fit(known, column, num_steps=arguments.steps, class_weights="balanced")
+        scorer = fit(known, column, num_steps=arguments.steps, class_weights="balanced")
         if place is not None:
-            judge.save(place)
+            scorer.save_pretrained(place)
     labelled = unseen.select(unseen.table[column].notna())
-    says = judge.predict(labelled.tensor(labelled.ids, 64))
+    says = scorer.predict(labelled.tensor(labelled.ids, 64))
     accuracy = balanced_accuracy_score(labelled.table[column].tolist(), says)
-    print(f"the judge of {column}: balanced accuracy {accuracy:.3f} on {len(labelled)} photographs", flush=True)
-    return judge
+    print(f"the scorer of {column}: balanced accuracy {accuracy:.3f} on {len(labelled)} photographs", flush=True)
+    return scorer
 
 
 def balanced(editor: Editor, unseen, protected: str, num_edits: int, out: Path) -> pd.DataFrame:
@@ -92,13 +92,13 @@ def balanced(editor: Editor, unseen, protected: str, num_edits: int, out: Path) 
     return kept.assign(path=[str(out / name) for name in kept["file_name"]])
 
 
-def report(protected: str, kept: pd.DataFrame, judges: dict[str, Classifier]) -> None:
-    """Share of kept edits that the judges read as what the rows say."""
+def report(protected: str, kept: pd.DataFrame, scorers: dict[str, Classifier]) -> None:
+    """Share of kept edits that the scorers read as what the rows say."""
     if kept.empty:
         return
     x = torch.cat([to_tensor(open_image(path), 64) for path in kept["path"]])
     for name, column in (("new group", protected), ("gender", "gender")):
-        agrees = (pd.Series(judges[column].predict(x), index=kept.index) == kept[column]).mean()
+        agrees = (pd.Series(scorers[column].predict(x), index=kept.index) == kept[column]).mean()
         bar = BARS.get((protected, name), GENDER_BAR)
         mark = "met" if agrees >= bar else "MISSED"
         low, high = wilson(float(agrees), len(kept))

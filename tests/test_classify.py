@@ -64,8 +64,8 @@ def test_other_sizes_are_resized_with_gradients(fitted):
 
 def test_saved_and_loaded_agree(fitted, tmp_path):
     x, _ = squares(6, seed=4)
-    fitted.save(tmp_path / "new" / "classifier")
-    loaded = classify.Classifier.load(tmp_path / "new" / "classifier")
+    fitted.save_pretrained(tmp_path / "new" / "classifier")
+    loaded = classify.Classifier.from_pretrained(tmp_path / "new" / "classifier")
     torch.testing.assert_close(loaded.predict_proba(x), fitted.predict_proba(x), atol=0, rtol=0)
     assert loaded.classes == fitted.classes
     assert loaded.settings.image_size == 32
@@ -163,7 +163,7 @@ def test_bad_images_and_labels():
         classify.fit(x, labels[:3], settings=TINY)
     with pytest.raises(LabelError, match="all labels are 'a'"):
         classify.fit(x, ["a"] * 4, settings=TINY)
-    with pytest.raises(LabelError, match="holds b, which `classes` lacks"):
+    with pytest.raises(LabelError, match="contains b, which `classes` lacks"):
         classify.fit(x, labels, classes=["a", "c"], settings=TINY)
     with pytest.raises(TrainingError, match="loss became nan at step 0"):
         classify.fit(torch.full_like(x, float("nan")), labels, settings=TINY)
@@ -194,7 +194,7 @@ def test_pretrained_weights_come_from_a_local_file_alone(fitted, tmp_path):
     x, labels = squares(8)
     with pytest.raises(CheckpointError, match="must be a local file"):
         classify.fit(x, labels, settings=TINY, pretrained_file="timm/resnet10t")
-    fitted.save(tmp_path)
+    fitted.save_pretrained(tmp_path)
     weights = str(tmp_path / "classifier.safetensors")
     module = classify.create_backbone("resnet10t", 2, pretrained_file=weights, options=TINY.resolved_options())
     torch.testing.assert_close(module.state_dict()["conv1.0.weight"], fitted.module.state_dict()["conv1.0.weight"])
@@ -203,23 +203,23 @@ def test_pretrained_weights_come_from_a_local_file_alone(fitted, tmp_path):
 
 
 def test_damaged_folders_are_refused(fitted, tmp_path):
-    with pytest.raises(CheckpointError, match="holds no classifier.json"):
-        classify.Classifier.load(tmp_path)
-    fitted.save(tmp_path)
+    with pytest.raises(CheckpointError, match="has no classifier.json"):
+        classify.Classifier.from_pretrained(tmp_path)
+    fitted.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "classifier.json").read_text())
     (tmp_path / "classifier.json").write_text(json.dumps(config | {"format": "other"}))
     with pytest.raises(CheckpointError, match="is not of format"):
-        classify.Classifier.load(tmp_path)
+        classify.Classifier.from_pretrained(tmp_path)
     (tmp_path / "classifier.json").write_text(json.dumps(config | {"classes": ["a", "b", "c"]}))
     with pytest.raises(CheckpointError, match="does not fit its architecture, 2 keys"):
-        classify.Classifier.load(tmp_path)
+        classify.Classifier.from_pretrained(tmp_path)
     config["settings"]["colour"] = 3
     (tmp_path / "classifier.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"classifier\.json: Unknown setting 'colour'"):
-        classify.Classifier.load(tmp_path)
+        classify.Classifier.from_pretrained(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file is a file. Give a folder"):
-        fitted.save(tmp_path / "file" / "inside")
+        fitted.save_pretrained(tmp_path / "file" / "inside")
 
 
 @pytest.mark.parametrize(
@@ -235,11 +235,11 @@ def test_damaged_folders_are_refused(fitted, tmp_path):
     ],
 )
 def test_a_config_of_other_kinds_is_a_sentence(fitted, tmp_path, change, said):
-    fitted.save(tmp_path)
+    fitted.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "classifier.json").read_text())
     (tmp_path / "classifier.json").write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=said):
-        classify.Classifier.load(tmp_path)
+        classify.Classifier.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -257,12 +257,12 @@ def test_a_config_of_other_kinds_is_a_sentence(fitted, tmp_path, change, said):
     ],
 )
 def test_options_in_a_file_are_numbers_alone(fitted, tmp_path, options):
-    fitted.save(tmp_path)
+    fitted.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "classifier.json").read_text())
     config["settings"]["backbone_options"] = options
     (tmp_path / "classifier.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"classifier\.json: the options? .*of a network must be"):
-        classify.Classifier.load(tmp_path)
+        classify.Classifier.from_pretrained(tmp_path)
 
 
 def test_transformers_see_pictures_of_the_size_asked_for(tmp_path):
@@ -272,8 +272,8 @@ def test_transformers_see_pictures_of_the_size_asked_for(tmp_path):
         ("swin_tiny_patch4_window7_224", {"depths": [1, 1], "embed_dim": 8, "num_heads": [1, 1]}),
     ):
         fitted = classify.fit(x, labels, settings=TINY, backbone=name, backbone_options=options, num_steps=1)
-        fitted.save(tmp_path / name)
-        again = classify.Classifier.load(tmp_path / name)
+        fitted.save_pretrained(tmp_path / name)
+        again = classify.Classifier.from_pretrained(tmp_path / name)
         assert torch.equal(again.predict_proba(x), fitted.predict_proba(x))
 
 

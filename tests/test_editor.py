@@ -246,7 +246,7 @@ def test_a_folder_that_is_no_editor_is_refused(tmp_path):
         Editor.from_pretrained(str(tmp_path))
     (tmp_path / "home" / "below").mkdir(parents=True)
     (tmp_path / "home" / "below" / "link.json").symlink_to(tmp_path / "config.json")  # not searched
-    with pytest.raises(CheckpointError, match="holds no editor .*or a name: .*synthfaces-64"):
+    with pytest.raises(CheckpointError, match="has no editor .*or a name: .*synthfaces-64"):
         Editor.from_pretrained(str(tmp_path / "home"))
     with pytest.raises(CheckpointNotFoundError, match="No checkpoint 'synthface-64'. Did you mean 'synthfaces-64'"):
         Editor.from_pretrained("synthface-64")
@@ -393,7 +393,7 @@ def test_an_edit_beyond_the_faces_it_knows_is_told(drawn):
 
 def test_damaged_paths_and_probes_are_named(drawn, tmp_path):
     drawn.renderer.paths.save_pretrained(tmp_path)
-    drawn.renderer.probes.save(tmp_path)
+    drawn.renderer.probes.save_pretrained(tmp_path)
     whole = {name: json.loads((tmp_path / name).read_text()) for name in ("config.json", "probes.json")}
     changes = [("config.json", key, value) for key in whole["config.json"] for value in (None, -3, [1], "x", True)]
     changes += [("probes.json", key, value) for key in whole["probes.json"] for value in (None, [1], "x", True)]
@@ -401,8 +401,8 @@ def test_damaged_paths_and_probes_are_named(drawn, tmp_path):
     for name, key, value in changes:
         (tmp_path / name).write_text(json.dumps({**whole[name], key: value}))
         with pytest.raises(CheckpointError, match=str(tmp_path)):
-            PathSet.from_pretrained(tmp_path) if name == "config.json" else Probes.load(tmp_path)
+            PathSet.from_pretrained(tmp_path) if name == "config.json" else Probes.from_pretrained(tmp_path)
     del whole["probes.json"]["accuracy"]
     (tmp_path / "probes.json").write_text(json.dumps(whole["probes.json"]))
     with pytest.raises(CheckpointError, match="accuracy"):
-        Probes.load(tmp_path)
+        Probes.from_pretrained(tmp_path)

@@ -181,5 +181,5 @@ def test_json_that_is_no_file_or_too_large_is_refused(tmp_path):
 @pytest.mark.parametrize(("text", "said"), [("[]", "a list"), ("null", "null"), ("1.5", "a number"), ('"a"', "a text")])
 def test_something_else_where_an_object_belongs_is_named(tmp_path, text, said):
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(CheckpointError, match=f"must hold one JSON object .*it holds {said}"):
+    with pytest.raises(CheckpointError, match=f"must hold one JSON object .*it contains {said}"):
         read_object(tmp_path / "a.json")

@@ -62,7 +62,7 @@ def test_workers_share_keys_and_a_dead_one_frees_its_own(url):
     while (lock := mine.claim("c")) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert lock is not None
-    with pytest.raises(ConfigError, match="holds another job of `vlbias simulate`: `seed` is 3 there and 4 here"):
+    with pytest.raises(ConfigError, match="belongs to another job of `vlbias simulate`: `seed` is 3 there and 4 here"):
         PostgresStore(url, "simulate", {"seed": 4})
 
 

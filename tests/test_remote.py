@@ -89,7 +89,7 @@ def test_names_of_a_store_lead_nowhere(store, tmp_path):
 
 
 def test_what_cannot_be_fetched(store, monkeypatch):
-    with pytest.raises(DatasetError, match=r"memory://nothing (holds no file|cannot be reached)"):
+    with pytest.raises(DatasetError, match=r"memory://nothing (has no file|cannot be reached)"):
         open_dataset("memory://nothing")
     with pytest.raises(ConfigError, match="may not hold a password"):
         open_dataset("ftp://anna:secret@host/set")

@@ -349,7 +349,7 @@ def align(
             found landmarks of no face.
         ImageError: an unreadable file.
         ConfigError: ``face`` is neither a known word nor the number of a face.
-        ShapeError: ``photo`` is something else than the above, or ``landmarks`` are not those of a face.
+        ShapeError: ``photo`` is something other than the above, or ``landmarks`` are not those of a face.
         UnknownNameError: another layout.
         MissingDependencyError: no detector was given and the default one is not installed.
     """

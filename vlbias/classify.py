@@ -326,7 +326,7 @@ class Classifier:
         """The likeliest label of each image."""
         return [self.classes[code] for code in self.predict_proba(x, batch_size).argmax(1).tolist()]
 
-    def save(self, folder: AnyPath) -> None:
+    def save_pretrained(self, folder: AnyPath) -> None:
         """Write ``classifier.safetensors`` and ``classifier.json`` into a folder, which is made if need be.
 
         Raises:
@@ -342,15 +342,15 @@ class Classifier:
             write_json(draft / CONFIG_FILE, config)
 
     @classmethod
-    def load(cls, folder: AnyPath, device: str | None = None) -> Classifier:
-        """Read what :meth:`save` wrote.
+    def from_pretrained(cls, folder: AnyPath, device: str | None = None) -> Classifier:
+        """Read what :meth:`save_pretrained` wrote.
 
         Raises:
             CheckpointError: the folder holds no classifier, or a damaged one.
         """
         folder = stays_inside(folder)
         if not (folder / CONFIG_FILE).is_file():
-            raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give the folder that Classifier.save wrote.")
+            raise CheckpointError(f"{folder} has no {CONFIG_FILE}; give a folder of Classifier.save_pretrained.")
         classes, settings, losses = _read_config(folder / CONFIG_FILE, device)
         tensors = load_tensors(folder / WEIGHTS_FILE)
 
@@ -400,7 +400,7 @@ def _labels(labels: object, count: int) -> list[Any]:
         raise ShapeError(f"`labels` must hold {count} labels, one an image; got shape {tuple(array.shape)}.")
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
-        raise LabelError(f"`labels` holds {len(missing)} missing values, the first at position {missing[0]}.")
+        raise LabelError(f"`labels` contains {len(missing)} missing values, the first at position {missing[0]}.")
     return [item.item() if isinstance(item, np.generic) else item for item in array]
 
 
@@ -482,10 +482,10 @@ def fit(
     from vlbias.labels import label_text  # with pandas, which an edit does not need
 
     if len({label_text(name) for name in names}) < len(names):
-        raise LabelError(f"`labels` holds classes that read the same, such as 1 and '1': {names}. Give one type.")
+        raise LabelError(f"`labels` contains classes that read the same, such as 1 and '1': {names}. Give one type.")
     outside = sorted({str(label) for label in values if label not in index})
     if outside:
-        raise LabelError(f"`labels` holds {', '.join(outside)}, which `classes` lacks; it has {names}.")
+        raise LabelError(f"`labels` contains {', '.join(outside)}, which `classes` lacks; it has {names}.")
     codes = torch.tensor([index[label] for label in values])
     if len(set(codes.tolist())) < 2:
         raise LabelError(f"a classifier needs two classes to learn from; all labels are {values[0]!r}.")

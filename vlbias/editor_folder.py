@@ -73,7 +73,7 @@ def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> 
         if parts.paths is not None:
             parts.paths.save_pretrained(draft / "paths")
         if parts.probes is not None:
-            parts.probes.save(draft / "paths")
+            parts.probes.save_pretrained(draft / "paths")
         write_json(draft / "config.json", parts.info)
         write_manifest(draft)
 
@@ -101,7 +101,7 @@ def _read_config(folder: Path) -> dict[str, object]:
     """What an editor's folder says of itself, once its weights are those that it describes."""
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{folder} holds no editor (no config.json). Give an editor's folder or a name: "
+            f"{folder} has no editor (no config.json). Give an editor's folder or a name: "
             f"{', '.join(list_checkpoints()) or 'none is installed'}."
         )
     info = read_json(folder / "config.json")
@@ -109,7 +109,7 @@ def _read_config(folder: Path) -> dict[str, object]:
     if kind != "editor":
         raise CheckpointError(
             f"{folder} is not an editor folder (its config.json says kind={kind!r}). "
-            "Give the folder that holds diffae/, clip/ and paths/."
+            "Give the folder that contains diffae/, clip/ and paths/."
         )
     verify_folder(folder, str(info.get("name", "")))
     return info
@@ -129,5 +129,5 @@ def _load_paths(paths: str | Path | None) -> tuple[PathSet | None, Probes | None
     folder = find_or_fetch(paths) if is_hub_name(paths) else Path(paths)
     if (folder / "latent_paths_model.pt").is_file():
         return PathSet.from_published(folder), None
-    probes = Probes.load(folder) if (folder / "probes.json").is_file() else None
+    probes = Probes.from_pretrained(folder) if (folder / "probes.json").is_file() else None
     return PathSet.from_pretrained(folder), probes

@@ -374,14 +374,14 @@ def _check_depth(value: Any) -> None:
 
 def _whole(text: str) -> int:
     if len(text) > MAX_JSON_DIGITS:
-        raise ValueError(f"it holds a number of {len(text)} digits")
+        raise ValueError(f"it contains a number of {len(text)} digits")
     return int(text)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"it holds {text:.40}, which is beyond every number")
+        raise ValueError(f"it contains {text:.40}, which is beyond every number")
     return value
 
 
@@ -393,7 +393,7 @@ def read_object(path: AnyPath, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, 
     """
     value = read_json(path, max_bytes=max_bytes)
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it holds {_kind(value)}. {_REMEDY}")
+        raise CheckpointError(f"{path} must hold one JSON object {{...}}; it contains {_kind(value)}. {_REMEDY}")
     return value
 
 
@@ -429,7 +429,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"it holds {name}, which is not a number in JSON")
+    raise ValueError(f"it contains {name}, which is not a number in JSON")
 
 
 def sha256_file(path: AnyPath) -> str:

@@ -65,7 +65,7 @@ def _fetch(name: str) -> Path:
         wanted = {file: size for file, size in files.items() if _WANTED.fullmatch(file)}
         for file in ("config.json", MANIFEST_FILE):
             if file not in wanted:
-                raise CheckpointError(f"{name} on the hub holds no editor or paths that push_to_hub sent: no {file}.")
+                raise CheckpointError(f"{name} on the hub has no editor or paths that push_to_hub sent: no {file}.")
         if len(wanted) > MAX_FILES or sum(wanted.values()) > MAX_BYTES:
             raise CheckpointError(
                 f"{name} on the hub has {len(wanted)} files of {sum(wanted.values()) / 2**30:.1f} GiB; at most "

@@ -424,7 +424,7 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
     if x.ndim != 4 or x.shape[1] != 3:
         raise ShapeError(f"an image tensor must be (b, 3, h, w); got {tuple(x.shape)}.")
     if torch.isnan(x).any():
-        raise ShapeError("an image tensor holds NaN.")
+        raise ShapeError("an image tensor contains NaN.")
     return x.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 

@@ -132,7 +132,7 @@ class PostgresStore:
         phrases = differences(json.loads(row[0]), {"format": FORMAT, **job})
         if phrases:
             raise ConfigError(
-                f"The database {without_password(url)} holds another job of `vlbias {kind}`: {phrases[0]}. Give "
+                f"The database {without_password(url)} belongs to another job of `vlbias {kind}`: {phrases[0]}. Give "
                 "another database, or the settings it was begun with."
             )
 

@@ -70,7 +70,7 @@ def fetch(url: str) -> Path | str:
     with _store(url, DatasetError) as (store, path):
         found, inner = _files(store, path)
         if not found:
-            raise DatasetError(f"{url} holds no file. Check the URL, and who may read it.")
+            raise DatasetError(f"{url} has no file. Check the URL, and who may read it.")
         known = _record(folder / _FETCHED)
         wanted = {name: f"{info.get('size')} {store.ukey(info['name'])}" for name, info in found.items()}
         new = [name for name in found if known.get(name) != wanted[name] or not (folder / name).is_file()]

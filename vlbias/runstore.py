@@ -182,6 +182,6 @@ def _check_header(path: Path, kind: str, job: Mapping[str, object]) -> None:
         raise ConfigError(f"{path} has format {version}; this version reads {FORMAT}. Give another file as `storage`.")
     if phrases := differences(stored, job):
         raise ConfigError(
-            f"{path} holds another job: {phrases[0]}{f' (and {len(phrases) - 1} more)' if phrases[1:] else ''}. "
+            f"{path} belongs to another job: {phrases[0]}{f' (and {len(phrases) - 1} more)' if phrases[1:] else ''}. "
             "Give another file as `storage`, or the settings it was begun with."
         )

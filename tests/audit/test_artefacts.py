@@ -59,5 +59,5 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
     with pytest.raises(UnknownNameError, match="Unknown attribute 'tone'"):
         audit.artefacts(real, real, protected="tone")
     unlabelled = real.with_column("skin", [None] * 60)
-    with pytest.raises(DatasetError, match="'real' holds no edited face with all labels"):
+    with pytest.raises(DatasetError, match="'real' has no edited face with all labels"):
         audit.artefacts(real, unlabelled, protected="skin")

@@ -171,7 +171,7 @@ def test_several_datasets_are_put_together(sets):
 
 def test_test_images_must_be_originals_that_nothing_was_trained_on(sets):
     made = drawn("test", EVEN, first_key=5000, origin=["edited"] + ["real"] * 15)
-    with pytest.raises(DatasetError, match="holds 1 images that an editor made or changed, such as 'test-0'"):
+    with pytest.raises(DatasetError, match="contains 1 images that an editor made or changed, such as 'test-0'"):
         compare(sets | {"test": made})
     with pytest.raises(DatasetError, match="16 training images of 'balanced' are also in the test set"):
         compare(sets | {"balanced": drawn("bal", EVEN, first_key=5000)})

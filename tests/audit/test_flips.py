@@ -75,7 +75,7 @@ def test_every_kind_of_classifier_gives_the_same(faces, tmp_path):
         backbone_options={"channels": [8, 8, 8, 8], "stem_width": 4}, image_size=32, num_steps=2, batch_size=8
     )
     fitted = classify.fit(faces, "skin", settings=tiny)
-    fitted.save(tmp_path / "fitted")
+    fitted.save_pretrained(tmp_path / "fitted")
     by_scores = audit.flips(fitted.predict_proba, faces, protected="skin", size=32)
     for one in (fitted, tmp_path / "fitted", fitted.predict):
         assert audit.flips(one, faces, protected="skin", size=32).table["rate"].equals(by_scores.table["rate"])
@@ -101,7 +101,7 @@ def test_pictures_of_one_person_are_no_evidence_of_their_own(faces):
 def test_what_cannot_be_measured_is_refused(faces, tmp_path):
     with pytest.raises(DatasetError, match="has no column source_id"):
         audit.flips(brightness, faces, faces, protected="skin")
-    with pytest.raises(DatasetError, match="holds no edit"):
+    with pytest.raises(DatasetError, match="has no edit"):
         audit.flips(brightness, faces, faces.counterfactual(smile=1), protected="skin")
     with pytest.raises(DatasetError, match="all faces .* have the same skin"):
         audit.flips(brightness, faces.select(faces.table["skin"] == "dark"), protected="skin")

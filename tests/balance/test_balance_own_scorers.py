@@ -76,7 +76,7 @@ def skin_network(editor, sure=8.0, **changes):
 # -- identity ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_face_network_judges_identity_and_the_report_says_so(editor, faces, tmp_path, who):
+def test_a_face_network_decides_identity_and_the_report_says_so(editor, faces, tmp_path, who):
     result = run(editor, faces, tmp_path / "out", identity=who)
     assert result.report["edits"]["kept"] == 29
     scores = result.table["score_identity"].dropna()
@@ -225,7 +225,7 @@ def test_what_is_no_scorer_is_refused_before_anything_starts(editor, tmp_path, w
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="`identity` must be .* got 'face.onnx', and there is no such file"):
         balancer(editor, identity="face.onnx")
-    with pytest.raises(CheckpointError, match="holds no network"):
+    with pytest.raises(CheckpointError, match="has no network"):
         balancer(editor, identity=tmp_path / "empty")
     with pytest.raises(ConfigError, match="`identity`: skin tells classes; a face embedder is needed"):
         balancer(editor, identity=skin_network(editor))
@@ -284,7 +284,7 @@ def test_a_number_is_calibrated_by_the_medians_of_the_groups(editor, faces, tmp_
     assert reading["labels"] == ["light", "dark"] and reading["kind"] == "number"
 
 
-def test_an_edit_must_pass_the_users_judge(editor, faces, tmp_path):
+def test_an_edit_must_pass_the_users_scorer(editor, faces, tmp_path):
     """A scorer that knows the originals by heart and calls every other picture light."""
     labels = dict(zip(pixels(faces.tensor(faces.ids, 8)), faces.table["skin"], strict=True))
 
@@ -300,7 +300,7 @@ def test_an_edit_must_pass_the_users_judge(editor, faces, tmp_path):
     assert "protected_not_reached" in set(turned["reason"]) and len(edits) + result.report["edits"]["unfilled"] == 29
 
 
-def test_the_target_is_guarded_by_the_users_judge(tiny, faces, tmp_path):
+def test_the_target_is_guarded_by_the_users_scorer(tiny, faces, tmp_path):
     """Paths that take the smile along: CLIP and the probes are blind to it, the user's scorer is not."""
     editor = tiny.TinyEditor(leak=1.0)
     scorer = FaceNetwork(
@@ -333,7 +333,7 @@ def test_nan_for_originals_is_an_error(editor, faces, tmp_path):
         run(editor, faces, tmp_path / "out", scorers={"skin": broken})
 
 
-def test_an_editor_without_clip_can_be_judged_by_others(editor, faces, tmp_path):
+def test_an_editor_without_clip_can_be_read_by_others(editor, faces, tmp_path):
     smile = FaceNetwork(
         "smile",
         lambda x: 20 * editor.diffae.encode(x)[:, 1:2],
@@ -396,7 +396,7 @@ def test_networks_see_the_written_files_at_full_size(editor, faces, tmp_path):
         assert pixels(to_tensor(Image.open(result.out_dir / name)))[0] in seen
 
 
-def test_prior_mode_asks_the_users_judges_too(editor, faces, tmp_path, who):
+def test_prior_mode_asks_the_users_scorers_too(editor, faces, tmp_path, who):
     scorers = {"skin": skin_network(editor)}
     result = run(editor, faces, tmp_path / "out", source="prior", identity=who, scorers=scorers)
     assert result.report["edits"]["kept"] == 29
@@ -425,13 +425,13 @@ def test_another_network_is_another_job(editor, faces, tmp_path, who):
     again = run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
     assert again.complete
     linear_file(who, editor.diffae.patterns, [3, 4])
-    with pytest.raises(OutputError, match="holds another job: `.*identity` is 'who.onnx"):
+    with pytest.raises(OutputError, match="belongs to another job: `.*identity` is 'who.onnx"):
         run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
     linear_file(who, editor.diffae.patterns, [3, 4, 5])
     linear_file(scorers["skin"], editor.diffae.patterns, [0], values=[2], activation="none")
-    with pytest.raises(OutputError, match="holds another job: `.*skin` is 's.onnx"):
+    with pytest.raises(OutputError, match="belongs to another job: `.*skin` is 's.onnx"):
         run(editor, faces, tmp_path / "out", identity=who, scorers=scorers, limit=4)
-    with pytest.raises(OutputError, match="holds another job: `.*identity` is .* there and 'latent' here"):
+    with pytest.raises(OutputError, match="belongs to another job: `.*identity` is .* there and 'latent' here"):
         run(editor, faces, tmp_path / "out", scorers=scorers, limit=4)
 
 
@@ -486,7 +486,7 @@ def test_one_group_alone_gives_no_number():
     assert network_reading(network, through, ["old"] * 3, "ffhq", column="band") is None
 
 
-def test_judges_survive_json_without_their_network(editor):
+def test_scorers_survive_json_without_their_network(editor):
     network = skin_network(editor)
     clip = Reading("dipole", "skin_tone", ("light", "dark"), (-1.0, 1.0), accuracy=0.8)
     good = Reading("classes", "skin", ("light", "dark"), unit=2.0, accuracy=0.9)

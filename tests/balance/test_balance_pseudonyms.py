@@ -154,7 +154,7 @@ def test_what_would_give_names_away_is_refused(tiny, photos, tmp_path):
         balance(tiny, photos, tmp_path / "out", pseudonymise=True, pseudonyms=tmp_path / "out" / "names.json")
     with pytest.raises(ConfigError, match="give that too"):
         balance(tiny, photos, tmp_path / "out", pseudonyms=tmp_path / "names.json")
-    with pytest.raises(ConfigError, match="holds no pseudonyms"):
+    with pytest.raises(ConfigError, match="has no pseudonyms"):
         (tmp_path / "mine.json").write_text("{}")
         balance(tiny, photos, tmp_path / "out", pseudonymise=True, pseudonyms=tmp_path / "mine.json")
     table = pd.read_csv(photos / "metadata.csv")

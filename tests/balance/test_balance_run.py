@@ -411,7 +411,7 @@ def test_bad_output_places(editor, faces, tmp_path):
     full = tmp_path / "mine"
     full.mkdir()
     (full / "thesis.tex").write_text("x")
-    fails(OutputError, r"mine holds something else \(thesis.tex\)", editor, faces, full)
+    fails(OutputError, r"mine has other files in it \(thesis.tex\)", editor, faces, full)
     assert (full / "thesis.tex").read_text() == "x" and len(list(full.iterdir())) == 1
     fails(OutputError, "thesis.tex is a file", editor, faces, full / "thesis.tex")
     fails(OutputError, "lies in the dataset's own folder", editor, faces, faces.root / "out")
@@ -432,7 +432,7 @@ def test_bad_output_places(editor, faces, tmp_path):
 def test_another_job_is_refused(balanced, tiny, faces):
     fails(
         OutputError,
-        "holds another job: `plan.seed` is 0 there and 1 here",
+        "belongs to another job: `plan.seed` is 0 there and 1 here",
         tiny.TinyEditor(leak=0.12),
         faces,
         balanced.out_dir,

@@ -126,7 +126,7 @@ def test_values_that_no_face_has_are_named(editor, faces):
     plan = Balancer(editor, target="smile", protected="tone", poles=poles).plan(own)
     assert plan.notes == ("no face has 'tone' = t2; that group is made of edits alone",)
     nowhere = Balancer(editor, target="smile", protected="tone", poles={"tone": ("skin_tone", ["a", "b"])})
-    with pytest.raises(PlanError, match=r"None of the values .* \(a, b\) occurs in 'tone', which holds T1, T2"):
+    with pytest.raises(PlanError, match=r"None of the values .* \(a, b\) occurs in 'tone', which contains T1, T2"):
         nowhere.plan(own)
 
 

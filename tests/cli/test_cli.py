@@ -177,7 +177,7 @@ def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_pat
     other.mkdir()
     (other / "notes.txt").write_text("mine")
     words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:40", "--out", other)
-    assert "holds notes.txt that this job did not write" in refused(*words)
+    assert "contains notes.txt that this job did not write" in refused(*words)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     run("strip", picture, tmp_path / "new" / "s.png", "--path", "age", "--steps", "2", "--editor", folder)
     assert (tmp_path / "new" / "s.png").is_file()
@@ -254,7 +254,7 @@ def test_audit_measures_flips(tmp_path):
 
     faces = load_dataset("synthfaces", n=20, image_size=16)
     settings = classify.FitSettings(image_size=16, num_steps=1, backbone_options={"channels": [8] * 4, "stem_width": 4})
-    classify.fit(faces, "skin", settings=settings).save(tmp_path / "classifier")
+    classify.fit(faces, "skin", settings=settings).save_pretrained(tmp_path / "classifier")
     words = ["synthfaces:20", "--target", "skin", "--protected", "skin", "--flips", tmp_path / "classifier"]
     assert "true_rate" in run("audit", *words, "--out", tmp_path / "out")
     written = json.loads((tmp_path / "out" / "flips.json").read_text())

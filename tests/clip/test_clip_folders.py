@@ -93,7 +93,7 @@ def test_weights_of_other_number_types(folder, tiny_clip):
     ):
         load(folder)
     save_tensors(folder / WEIGHTS, tensors | {"logit_scale": torch.tensor(float("nan"))})
-    with pytest.raises(CheckpointError, match="'logit_scale' in .* holds NaN or infinite values"):
+    with pytest.raises(CheckpointError, match="'logit_scale' in .* contains NaN or infinite values"):
         load(folder)
 
 

@@ -1,4 +1,4 @@
-"""The loaded judge: features, text embeddings, zero-shot probabilities, folders."""
+"""The loaded CLIP: features, text embeddings, zero-shot probabilities, folders."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_split_by_hash_needs_no_partition(celebahq_root):
     [
         (ATTRIBUTES, "Smiling ", "", DatasetError, "line 2: lacks the column Smiling"),
         (ATTRIBUTES, "Smiling", "Smiling Smiling", DatasetError, "line 2: has a column twice: Smiling"),
-        (ATTRIBUTES, "10\n", "11\n", DatasetError, "announces 11 images in its first line and holds 10"),
+        (ATTRIBUTES, "10\n", "11\n", DatasetError, "announces 11 images in its first line and has 10"),
         (ATTRIBUTES, "3.jpg", "2.jpg", DatasetError, "line 6: '2.jpg' stands there twice, first in line 5"),
         (ATTRIBUTES, "2.jpg  -1", "2.jpg  7", LabelError, "line 5: '2.jpg' has 5_o_Clock_Shadow=7; expected -1 or 1"),
         (ATTRIBUTES, "2.jpg  -1", "2.jpg ", DatasetError, "line 5: '2.jpg' has 39 values; expected 40"),

@@ -75,7 +75,7 @@ def test_an_annotation_that_would_run_code_is_not_read(affectnet):
     np.save(label, np.array(Trap(), dtype=object), allow_pickle=True)
     faces = load_dataset("affectnet", affectnet)
     assert "val_set/images/10.jpg" not in faces.ids
-    assert any("10_exp.npy holds no number" in problem.detail for problem in faces.problems)
+    assert any("10_exp.npy has no number" in problem.detail for problem in faces.problems)
     elsewhere = affectnet / "elsewhere.npy"
     np.save(elsewhere, np.array("2"))
     label.unlink()

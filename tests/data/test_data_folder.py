@@ -191,7 +191,7 @@ def test_attributes_can_be_named(imagefolder_root):
 def test_wrong_roots(tmp_path):
     with pytest.raises(DatasetError, match="is not a folder"):
         load_dataset("folder", tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="holds neither a picture nor a metadata.csv"):
+    with pytest.raises(DatasetError, match="has neither a picture nor a metadata.csv"):
         load_dataset("folder", tmp_path)
 
 

@@ -208,7 +208,7 @@ def test_vggface2_that_is_none(tmp_path):
     with pytest.raises(DatasetError, match="has no identity_meta.csv"):
         load_dataset("vggface2", tmp_path)
     (tmp_path / "identity_meta.csv").write_text(META)
-    with pytest.raises(DatasetError, match="holds no picture in a person's folder"):
+    with pytest.raises(DatasetError, match="has no picture in a person's folder"):
         load_dataset("vggface2", tmp_path)
 
 

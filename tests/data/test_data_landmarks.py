@@ -144,7 +144,7 @@ def test_a_database_of_something_else_is_left_alone(path):
         database.execute("CREATE TABLE addresses (name TEXT)")
     database.close()
     before = path.read_bytes()
-    with pytest.raises(OutputError, match="holds something else than landmarks. Name another file"):
+    with pytest.raises(OutputError, match="is not a file of landmarks. Name another file"):
         LandmarkCache(path)
     assert path.read_bytes() == before
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_listed(tmp_path):
 
 
 def test_no_shards_and_archives_without_labels(tmp_path):
-    with pytest.raises(DatasetError, match=r"\*\.tar holds no \.tar file"):
+    with pytest.raises(DatasetError, match=r"\*\.tar has no \.tar file"):
         open_dataset(tmp_path / "*.tar")
     tar(tmp_path / "faces.tar", [("0.png", picture())])
     with pytest.raises(DatasetError, match=r"an archive without labels .*Unpack it first: tar -xf"):

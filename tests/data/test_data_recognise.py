@@ -40,7 +40,7 @@ def test_a_balanced_utkface_is_a_folder(utkface_root):
 def test_what_is_no_dataset(tmp_path):
     with pytest.raises(DatasetError, match="nowhere is not there. Give a folder of pictures, or synthfaces"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="holds no picture and no metadata.csv"):
+    with pytest.raises(DatasetError, match="has no picture and no metadata.csv"):
         open_dataset(tmp_path)
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DatasetError, match="a.txt is a file, not a folder"):

@@ -1,4 +1,4 @@
-"""The same photograph twice: found by its bytes, refused in two splits wherever classifiers are judged."""
+"""The same photograph twice: found by its bytes, refused in two splits wherever classifiers are tested."""
 
 from __future__ import annotations
 

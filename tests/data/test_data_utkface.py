@@ -74,7 +74,7 @@ def test_wrong_roots(tmp_path, picture):
     with pytest.raises(DatasetError, match="is not a folder. Give the folder of UTKFace"):
         load_dataset("utkface", tmp_path / "nowhere")
     picture(tmp_path / "photos" / "IMG_0001.jpg")
-    with pytest.raises(DatasetError, match="holds no photograph with UTKFace labels .1 pictures in all"):
+    with pytest.raises(DatasetError, match="has no photograph with UTKFace labels .1 pictures in all"):
         load_dataset("utkface", tmp_path / "photos")
 
 

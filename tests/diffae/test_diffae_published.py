@@ -72,7 +72,7 @@ def test_manifests_build(shared_dir, name):
     if "conds_mean" in state:
         model = model_from_published({"state_dict": state}, "last.ckpt")
     else:
-        with pytest.warns(UserWarning, match="holds no statistics of z_sem"):
+        with pytest.warns(UserWarning, match="has no statistics of z_sem"):
             model = model_from_published({"state_dict": state}, "last.ckpt")
     c = model.config
     found = c.image_size, c.model_channels, c.channel_mult, c.enc_channel_mult, c.prior is not None
@@ -190,7 +190,7 @@ def test_odd_state_dicts(published):
         model_from_published({"state_dict": {"model.a": torch.zeros(1)}}, "last.ckpt")
     with pytest.raises(CheckpointError, match="1 unexpected keys: optimizer"):
         model_from_published({"state_dict": {**state, "optimizer": torch.zeros(1)}}, "last.ckpt")
-    with pytest.raises(CheckpointError, match="holds another network: a published DiffAE has time_embed"):
+    with pytest.raises(CheckpointError, match="contains another network: a published DiffAE has time_embed"):
         model_from_published({"state_dict": {"ema_model.fc.weight": torch.zeros(3, 2)}}, "resnet.ckpt")
     with pytest.raises(CheckpointError, match=r"says nowhere how large .* \(no img_size, no x_T\)"):
         model_from_published({"state_dict": {k: v for k, v in state.items() if k != "x_T"}}, "last.ckpt")
@@ -198,7 +198,7 @@ def test_odd_state_dicts(published):
     with pytest.raises(CheckpointError, match=r"model\.\* against ema_model\.\*.*unexpected: out\.0\.bias"):
         model_from_published({"state_dict": broken}, "last.ckpt")
     state["ema_model.out.0.bias"] = state["ema_model.out.0.bias"] * float("nan")
-    with pytest.raises(CheckpointError, match="'unet.norm.bias' in last.ckpt holds NaN"):
+    with pytest.raises(CheckpointError, match="'unet.norm.bias' in last.ckpt contains NaN"):
         model_from_published(content, "last.ckpt")
 
 

@@ -124,7 +124,7 @@ def test_stop_and_resume_equals_one_run(tiny_config, tiny_images, tmp_path, monk
         patch.setattr(_Trainer, "_train_step", step)
         result = train_diffae(parts, tiny_images, SHORT, tmp_path / "parts")
     assert not result.finished and result.images == 20
-    with pytest.raises(ConfigError, match="holds the state of a run. Resume it"):
+    with pytest.raises(ConfigError, match="has the state of a run. Resume it"):
         train_diffae(parts, tiny_images, SHORT, tmp_path / "parts")
     changed = dataclasses.replace(SHORT, learning_rate=1.0)
     with pytest.raises(TrainingError, match=r"state of another run: train\.learning_rate differ"):

@@ -225,11 +225,11 @@ def test_one_function_decides_what_a_group_is():
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "text"),
     [
-        (["0", "1"], [0, 1], "`y_pred` holds 0 at position 0.*It reads like '0': give text or numbers on both sides"),
+        (["0", "1"], [0, 1], "`y_pred` contains 0 at position 0.*It reads like '0': give text or numbers on both"),
         ([0, 1], ["0", "1"], "It reads like 0: give text"),
         (["male", "female"], ["Male", "female"], "'Male' at position 0.*Use the words of `y_true`, or name all"),
-        ([0, 1], [0, 2], "2 at position 1, which is not one of .0, 1."),
-        (["1", 1], [1, 1], "`y_true` holds 1 and '1', which read the same"),
+        ([0, 1], [0, 2], "2 at position 1, not one of .0, 1."),
+        (["1", 1], [1, 1], "`y_true` contains 1 and '1', which read the same"),
         ([0.0, 1.0], ["True", "False"], "'True' at position 0"),
     ],
 )

@@ -264,13 +264,13 @@ def test_lengths_of_paths_and_deviations_are_bounded(tmp_path):
 )
 def test_configs_of_probes_that_are_wrong(tmp_path, change):
     probes = Probes(("age", "smile"), 4, accuracy={"age": 0.9, "smile": float("nan")})
-    probes.save(tmp_path)
-    assert Probes.load(tmp_path).names == ("age", "smile")
+    probes.save_pretrained(tmp_path)
+    assert Probes.from_pretrained(tmp_path).names == ("age", "smile")
     config = json.loads((tmp_path / "probes.json").read_text())
     for text in (json.dumps(config | change), json.dumps({key: config[key] for key in config if key not in change})):
         (tmp_path / "probes.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"probes\.json does not describe probes"):
-            Probes.load(tmp_path)
+            Probes.from_pretrained(tmp_path)
 
 
 def test_settings_have_upper_ends():
@@ -306,7 +306,7 @@ def test_a_view_is_no_cache_of_landmarks(tmp_path):
         database.execute("DROP TABLE found_1")
         endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x AS found, x AS photo FROM n"
         database.execute(f"CREATE VIEW found_1 AS {endless}")
-    with pytest.raises(OutputError, match=r"landmarks\.sqlite holds something else"):
+    with pytest.raises(OutputError, match=r"landmarks\.sqlite is not a file of landmarks"):
         LandmarkCache(path)
 
 

@@ -250,7 +250,7 @@ def test_a_warning_names_what_tells_and_the_remedy(leak, report, remedy):
 def test_a_warning_says_that_it_may_be_chance():
     leak = leak_of(0.7)
     unsure = replace(leak, readings=(replace(leak.readings[1], edits=Auc(0.7, 0.45, 0.9)),))
-    assert "The interval holds chance" in leak_warning(unsure, {}) and "chance" not in leak_warning(leak, {})
+    assert "The interval includes chance" in leak_warning(unsure, {}) and "chance" not in leak_warning(leak, {})
 
 
 def test_at_the_bar_nothing_is_warned_of():

@@ -145,7 +145,7 @@ def test_a_truncated_file(tmp_path):
 def test_places_without_a_network(tmp_path):
     with pytest.raises(CheckpointNotFoundError, match="nothing.onnx does not exist. Give a local file or folder"):
         load_network(tmp_path / "nothing.onnx")
-    with pytest.raises(CheckpointError, match="holds no network"):
+    with pytest.raises(CheckpointError, match="has no network"):
         load_network(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match="notes.txt is of no kind that is read"):
@@ -153,7 +153,7 @@ def test_places_without_a_network(tmp_path):
     onnx_files.channel_means(tmp_path / "a.onnx", size=112)
     assert load_network(tmp_path).name == "a.onnx"
     onnx_files.channel_means(tmp_path / "b.onnx", size=112)
-    with pytest.raises(CheckpointError, match="holds several networks: a.onnx, b.onnx"):
+    with pytest.raises(CheckpointError, match="has several networks: a.onnx, b.onnx"):
         load_network(tmp_path)
 
 
@@ -358,7 +358,7 @@ def test_batches_that_need_more_memory_are_run_in_parts(tmp_path):
 def test_loops_and_functions_without_end_are_refused(tmp_path):
     body = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "body", [], [])
     path = computed(tmp_path / "a.onnx", [helper.make_node("Loop", ["count", ""], ["big"], body=body)], count=10**9)
-    with pytest.raises(UnsafeCheckpointError, match="holds a loop .'Loop'."):
+    with pytest.raises(UnsafeCheckpointError, match="contains a loop .'Loop'."):
         load_network(path)
     path = computed(tmp_path / "b.onnx", [helper.make_node("f0", ["one"], ["big"], domain="own")], one=1.0)
     model = onnx_files.onnx.load(str(path))

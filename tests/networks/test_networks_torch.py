@@ -93,7 +93,7 @@ def test_pickles_do_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({}, 'holds weights alone; say what they are in timm: "architecture"'),
+        ({}, 'has weights alone; say what they are in timm: "architecture"'),
         ({"architecture": NAME}, "say the edge of its pictures"),
         ({"architecture": "test_vut", "size": 32}, "Unknown backbone 'test_vut'. Near names in timm: .*test_vit"),
         ({"architecture": "hf_hub:some/where", "size": 32}, "Unknown backbone 'hf_hub:some/where'"),
@@ -127,7 +127,7 @@ def test_a_classifier_of_the_library(tmp_path, pictures):
     settings = FitSettings(image_size=32)
     module = create_backbone(settings.backbone, 2, options=settings.resolved_options())
     classifier = Classifier(module, [0, 1.0], settings)
-    classifier.save(tmp_path / "smile")
+    classifier.save_pretrained(tmp_path / "smile")
     in_8_bits = ((pictures + 1) * 127.5).round().div(127.5).sub(1)
     wanted = classifier.predict_proba(in_8_bits).double()
     for network in (of_classifier(classifier, "smile"), load_network(tmp_path / "smile", needs=("classes",))):

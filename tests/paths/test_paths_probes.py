@@ -57,8 +57,8 @@ def test_a_shift_changes_the_readings_as_asked_and_no_others(probes, z_sem):
 
 
 def test_folder_round_trip_and_join(probes, z_sem, dipoles, tmp_path):
-    probes.save(tmp_path)
-    again = Probes.load(tmp_path)
+    probes.save_pretrained(tmp_path)
+    again = Probes.from_pretrained(tmp_path)
     assert torch.equal(again.logits(z_sem), probes.logits(z_sem))
     assert (again.names, again.dipoles, again.accuracy) == (probes.names, probes.dipoles, probes.accuracy)
     shifted = z_sem[:200] * 1.5 + 1
@@ -71,12 +71,12 @@ def test_folder_round_trip_and_join(probes, z_sem, dipoles, tmp_path):
     torch.testing.assert_close(both.shift(z_sem, change), more.shift(z_sem, change[:, 2:]), atol=1e-4, rtol=0)
     (tmp_path / "probes.json").write_text(json.dumps({"kind": "other"}))
     with pytest.raises(CheckpointError, match="does not describe probes"):
-        Probes.load(tmp_path)
-    probes.save(tmp_path)
+        Probes.from_pretrained(tmp_path)
+    probes.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "probes.json").read_text())
     (tmp_path / "probes.json").write_text(json.dumps({**config, "names": ["age", "smile", "beard"]}))
     with pytest.raises(CheckpointError, match=r"probes\.safetensors of probes\.json does not fit"):
-        Probes.load(tmp_path)
+        Probes.from_pretrained(tmp_path)
 
 
 def test_moving_orthogonally_to_a_normal_changes_no_reading(probes, z_sem):

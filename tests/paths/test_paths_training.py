@@ -36,7 +36,7 @@ from vlbias.paths import (
 from vlbias.paths.probes import effect_directions
 from vlbias.paths.training import _Faces, _new_paths, _start, _Trainer
 
-# The formulas need no look: perceptual is off. The identity judge sees every number, so its weight is small.
+# The formulas need no look: perceptual is off. The identity constraint sees every number, so its weight is small.
 QUICK = PathTrainingSettings(steps=40, perceptual=0.0, identity=0.1, batch_size=16, calibration_faces=16)
 
 
@@ -151,7 +151,7 @@ def test_drift_and_measure(learned, diffae, clip, dipoles, images, z_sem):
 def test_calibration_by_probe_alone_and_by_clip_alone(learned, diffae, clip, dipoles, images, z_sem):
     by_probe = calibrate(learned, z_sem, probes=fit_probes(clip, diffae, images, dipoles)).lengths.clone()
     by_clip = calibrate(learned, z_sem, sight=Sight(diffae, clip, images, num_faces=32)).lengths.clone()
-    # Both judges read the same truth here, so they agree on what a strength of 1 is.
+    # Both scorers read the same truth here, so they agree on what a strength of 1 is.
     torch.testing.assert_close(by_probe, by_clip, rtol=0.2, atol=0)
     with pytest.raises(ConfigError, match="Calibration needs `probes`"):
         calibrate(learned, z_sem)
@@ -244,24 +244,24 @@ def test_weights_of_the_models_are_not_touched(real):
         assert torch.equal(value, before[name]), name
 
 
-# -- judges ------------------------------------------------------------
+# -- preservation constraints --------------------------------------------
 
 
-def test_default_judges(real):
+def test_default_constraints(real):
     diffae, clip, images = real
     x = images[:4].float() / 127.5 - 1
     other = x.flip(0)
-    for judge in (EncoderConstraint(diffae), ClipConstraint(clip)):
-        assert float(judge.distance(x, x)) == pytest.approx(0, abs=1e-5)
+    for constraint in (EncoderConstraint(diffae), ClipConstraint(clip)):
+        assert float(constraint.distance(x, x)) == pytest.approx(0, abs=1e-5)
         moved = other.clone().requires_grad_()
-        distance = judge.distance(x, moved)
+        distance = constraint.distance(x, moved)
         distance.backward()
         assert float(distance.detach()) > 1e-4
         assert float(moved.grad.abs().sum()) > 0
     assert EncoderConstraint(diffae).similarity(x, x).tolist() == pytest.approx([1] * 4, abs=1e-4)
 
 
-def test_any_function_is_a_judge(learned, diffae, clip, dipoles, images):
+def test_any_function_is_a_constraint(learned, diffae, clip, dipoles, images):
     calls = []
 
     def features(x):
@@ -278,9 +278,9 @@ def test_backbone_from_a_local_file(tmp_path):
     torch.manual_seed(0)
     model = torchvision.models.squeezenet1_1(weights=None)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "net.pth")
-    judge = BackboneConstraint("torchvision:squeezenet1_1", tmp_path / "net.pth", size=64)
+    constraint = BackboneConstraint("torchvision:squeezenet1_1", tmp_path / "net.pth", size=64)
     x = torch.rand(2, 3, 40, 40) * 2 - 1
-    assert float(judge.distance(x, x)) == pytest.approx(0, abs=1e-5)
+    assert float(constraint.distance(x, x)) == pytest.approx(0, abs=1e-5)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="as torchvision:squeezenet1_1 does not fit its architecture, 50 keys"):
         BackboneConstraint("torchvision:squeezenet1_1", tmp_path / "other.pth")

@@ -12,7 +12,7 @@ from PIL import Image
 from vlbias import report
 from vlbias.audit import Composition
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, OutputError
-from vlbias.report.folder import RunFiles, spread
+from vlbias.report.folder import RunFiles, evenly_spaced
 from vlbias.report.page import data_uri, number, percent, signed
 from vlbias.report.plots import Estimate, counts_plot, estimates_plot
 
@@ -212,7 +212,7 @@ def test_an_audit_without_a_run(tmp_path):
     assert "What a classifier makes of it" not in alone.read_text()
     with pytest.raises(ConfigError, match="nothing to report"):
         report.write_audit(tmp_path)
-    with pytest.raises(OutputError, match="holds the report of a balance run"):
+    with pytest.raises(OutputError, match="has the report of a balance run"):
         report.write_audit(write_run(tmp_path / "run"), audit)
     for damaged in ("null", "[]", "3", ""):
         (tmp_path / "new" / "report.json").write_text(damaged)
@@ -238,7 +238,7 @@ def test_numbers_for_people():
     assert (number(0.12345), number(-0.5, 1), number(float("nan")), number(None)) == ("0.123", "−0.5", "–", "–")
     assert (signed(0.25, 2), signed(-0.25, 2), signed(0.0001)) == ("+0.25", "−0.25", "0.000")
     assert (percent(0.256), percent(-1.09), percent(None)) == ("26\u202f%", "−109\u202f%", "–")
-    assert spread(100, 5) == [0, 25, 50, 74, 99] and spread(9, 1) == [4] and spread(0, 3) == []
+    assert evenly_spaced(100, 5) == [0, 25, 50, 74, 99] and evenly_spaced(9, 1) == [4] and evenly_spaced(0, 3) == []
     assert data_uri(Image.new("RGB", (400, 200))).startswith("data:image/jpeg")
 
 

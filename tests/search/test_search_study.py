@@ -281,7 +281,7 @@ def test_evaluate_alone(tiny):
         search.evaluate(z, tiny, "gendr")
 
 
-def _judged(error, persons=60, images=5, seed=0):
+def _evaluated(error, persons=60, images=5, seed=0):
     """A test set on which each probe of group g is missed with probability error[g]."""
     generator = np.random.default_rng([7, seed])
     groups = np.repeat(np.arange(persons) % 2, images)
@@ -291,9 +291,9 @@ def _judged(error, persons=60, images=5, seed=0):
 
 
 def test_comparison_is_sure_where_it_may_be():
-    good = [_judged((0.05, 0.05), seed=s) for s in range(3)]
-    bad = [_judged((0.3, 0.7), seed=10 + s) for s in range(3)]
-    twin = [_judged((0.05, 0.05), seed=20 + s) for s in range(3)]
+    good = [_evaluated((0.05, 0.05), seed=s) for s in range(3)]
+    bad = [_evaluated((0.3, 0.7), seed=10 + s) for s in range(3)]
+    twin = [_evaluated((0.05, 0.05), seed=20 + s) for s in range(3)]
     found = compare([good, bad, twin], ("error", "rank_gap"), num_resamples=500)
     mean, interval, dominance = found.mean, found.interval, found.dominance
     assert dominance[0, 1] > 0.95 and dominance[1, 0] == 0 and dominance[-1, 1] > 0.95

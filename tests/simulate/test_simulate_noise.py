@@ -154,11 +154,11 @@ def test_files(tmp_path):
     ("text", "message"),
     [
         ("given,x,y\nx,1,2\nz,1,2\n", r"same groups as rows and columns; got \['x', 'z'\] and \['x', 'y'\]"),
-        ("given,x,y\nx,9,one\ny,1,9\n", r"holds counts or rates; could not convert"),
+        ("given,x,y\nx,9,one\ny,1,9\n", r"needs counts or rates; could not convert"),
         ("given,x,y\nx,9,-1\ny,1,9\n", r"counts or rates >= 0"),
         ("given,x,y\nx,0,0\ny,1,9\n", r"no row of zeros"),
         ("given,x,y\nx,5,5\ny,5,5\n", r"say next to nothing of the groups x, y"),
-        ("", r"holds no confusion matrix"),
+        ("", r"has no confusion matrix"),
     ],
 )
 def test_what_is_no_confusion_matrix(tmp_path, text, message):

@@ -201,7 +201,7 @@ def test_a_column_origin_of_ones_own_is_no_provenance(faces):
     faces.table = faces.table.assign(origin=["edited", "real"] * 750)
     assert len(simulate.plan(faces, **OPTIONS, n=60, repeats=1, focal="z").test) == 300
     faces.table = faces.table.assign(origin=["edited", "flickr"] * 750)
-    with pytest.raises(DatasetError, match="Column `origin` holds 'flickr' beside 'edited'"):
+    with pytest.raises(DatasetError, match="Column `origin` contains 'flickr' beside 'edited'"):
         simulate.plan(faces, **OPTIONS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlbias import world
 
 
-def test_dipoles_name_every_judged_attribute() -> None:
+def test_dipoles_name_every_attribute() -> None:
     assert set(world.DIPOLES) == {
         "age", "skin_tone", "gender", "smile", "glasses", "beard", "nose_width", "lip_fullness"
     }  # fmt: skip

@@ -251,7 +251,7 @@ def test_identities_take_planted_persons() -> None:
         ({"n": 3, "cells": {("smile",): {}}}, "is empty"),
         ({"n": 3, "cells": {("smile", "skin"): {(1,): 3}}}, "needs 2 values"),
         ({"n": 3, "cells": {("smile",): {(1,): -3}}}, "count or a proportion >= 0; got -3"),
-        ({"n": 3, "cells": {("smile",): {(1,): 0}}}, "holds no faces"),
+        ({"n": 3, "cells": {("smile",): {(1,): 0}}}, "has no faces"),
         ({"n": 3, "cells": {("smile",): {(1,): 0.5, (0,): 0.4}}}, "must sum to 1; got 0.9"),
         ({"n": 3, "cells": {("smile",): {(1,): 5}}}, "counts 5 faces in all; got n=3"),
         ({"cells": {("smile",): {(1,): 5}, ("skin",): {("dark",): 4}}}, r"one total; got \[4, 5\]"),

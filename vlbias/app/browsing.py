@@ -16,7 +16,7 @@ from vlbias.editor import Editor
 from vlbias.errors import CheckpointError, ConfigError, unknown
 from vlbias.labels import group_texts, label_texts
 from vlbias.paths import drift_matrix
-from vlbias.report.folder import spread
+from vlbias.report.folder import evenly_spaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ class Browser:
         ids = [item for item, name in zip(self.faces.ids, cells, strict=True) if name == cell]
         if not ids:
             raise unknown("cell", cell, set(cells), where=self.faces.name)
-        return [(ids[place], self.faces.image(ids[place])) for place in spread(len(ids), number)]
+        return [(ids[place], self.faces.image(ids[place])) for place in evenly_spaced(len(ids), number)]
 
     def tensor(self, number: int, size: int) -> torch.Tensor:
         """Evenly spaced faces, (n, 3, size, size) in [-1, 1].
@@ -122,7 +122,7 @@ class Browser:
             ImageError: a picture cannot be read.
         """
         ids = self.faces.ids
-        return self.faces.tensor([ids[place] for place in spread(len(ids), number)], size)
+        return self.faces.tensor([ids[place] for place in evenly_spaced(len(ids), number)], size)
 
     def drift(self, editor: Editor) -> Drift:
         """What each path of an editor moves besides its own attribute, read by its probes on these faces.

@@ -81,7 +81,7 @@ def _rows(dataset: FaceDataset, origin: str, target: str | None, columns: list[s
         rows = rows[table["origin"] != "real"]
     rows = rows.dropna()
     if rows.empty:
-        raise DatasetError(f"'{dataset.name}' holds no {origin} face with all labels.")
+        raise DatasetError(f"'{dataset.name}' has no {origin} face with all labels.")
     places = []
     for row, item in enumerate(rows.index):
         path = dataset.path(item)

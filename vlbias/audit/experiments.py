@@ -290,7 +290,7 @@ def _test_set(
     if "origin" in tested.table and tested.table["origin"].isin(NOT_FOR_TEST).any():
         made = tested.table.index[tested.table["origin"].isin(NOT_FOR_TEST)]
         raise DatasetError(
-            f"the test set holds {len(made)} images that an editor made or changed, such as '{made[0]}'; test on "
+            f"the test set contains {len(made)} images that an editor made or changed, such as '{made[0]}'; test on "
             "originals alone."
         )
     classes, groups = labels_of(tested, target, columns)

@@ -150,7 +150,7 @@ def _pairs_given(faces: FaceDataset, edited: FaceDataset, protected: str) -> pd.
     pairs = pd.DataFrame({"donor": donors, "from": donors.map(own), "to": new}, index=edited.table.index).dropna()
     pairs = pairs[pairs["from"] != pairs["to"]]
     if pairs.empty:
-        raise DatasetError(f"'{edited.name}' holds no edit of a face of '{faces.name}' with another {protected}.")
+        raise DatasetError(f"'{edited.name}' has no edit of a face of '{faces.name}' with another {protected}.")
     return pairs
 
 

@@ -99,7 +99,7 @@ def _sampled(task: Task) -> Scorers:
         raw = read(backend, plain.latent, "latent", z_sem)
         # the border of the latent reading stays at even odds: how the prior is mixed says nothing about it
         half = (raw[raw > 0].median() - raw[raw < 0].median()) / 2 if 0 < int((raw > 0).sum()) < len(raw) else None
-        latent = plain.latent if half is None else _spread(plain.latent, pole, 0.0, float(half))
+        latent = plain.latent if half is None else _laid_out(plain.latent, pole, 0.0, float(half))
         seen = raw[: len(x_0)]
         image = _sampled_clip(backend, plain.image, pole, x_0, seen) if backend.can_read_pictures else None
         scorer = AttributeScorer(pole.column, latent, image)
@@ -124,7 +124,7 @@ def _sampled_clip(backend: Backend, plain: Reading, pole: Poles, x_0: torch.Tens
     if min(len(old), len(new)) < 4 or not float(new.median() - old.median()) > 1e-3:
         return plain
     middle = float(new.median() + old.median()) / 2
-    return _spread(plain, pole, middle, float(new.median()) - middle)
+    return _laid_out(plain, pole, middle, float(new.median()) - middle)
 
 
 def _sampled_network(
@@ -147,7 +147,7 @@ def _filled(reading: Reading, pole: Poles) -> Reading:
     return replace(reading, labels=tuple(ordered), anchors=tuple(anchors[label] for label in ordered))
 
 
-def _spread(reading: Reading, pole: Poles, middle: float, half: float) -> Reading:
+def _laid_out(reading: Reading, pole: Poles, middle: float, half: float) -> Reading:
     """The reading with its anchors laid out around ``middle`` as the values lie on the dipole."""
     return replace(reading, anchors=tuple(middle + half * pole.positions[label] for label in pole.ordered))
 

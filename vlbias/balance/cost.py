@@ -11,7 +11,7 @@ from vlbias.types import Backend
 
 __all__ = ["estimate"]
 
-# Tries that an edit takes in the mean: some are walked again, some donors are replaced.
+# Tries that an edit takes on average: some are walked again, some donors are replaced.
 EXPECTED_TRIES = 1.3
 # The encoder and the scorers beside the UNet.
 OVERHEAD = 1.1

@@ -392,7 +392,7 @@ def _check_shares(shares: Mapping[Any, Any]) -> None:
     values = list(shares.values())
     numbers = all(isinstance(share, int | float) and math.isfinite(share) and share >= 0 for share in values)
     if not numbers or sum(values) <= 0:
-        raise PlanError(f"`to` holds shares that are not >= 0 with a positive sum: {dict(shares)}.")
+        raise PlanError(f"`to` contains shares that are not >= 0 with a positive sum: {dict(shares)}.")
 
 
 def _check_poles(settings: EditPlanSettings, poles: Sequence[Poles]) -> None:
@@ -432,7 +432,7 @@ def _check_present(pole: Poles, present: Sequence[str], labels: pd.Series, open_
         values = sorted({label for label in labels if label is not None})
         raise PlanError(
             f"None of the values that have a place on '{pole.name}' ({', '.join(pole.ordered)}) occurs in "
-            f"'{pole.column}', which holds {', '.join(values)}. Say where those stand: {spelled(pole, values)}."
+            f"'{pole.column}', which contains {', '.join(values)}. Say where those stand: {spelled(pole, values)}."
         )
     if len(present) < 2 and not open_groups:
         raise PlanError(

@@ -110,7 +110,7 @@ def _read_names(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         raise ConfigError(f"`pseudonyms` must be a new file, or one of an earlier run: {error}") from error
     if not _is_key(values.get("key")) or not isinstance(values.get("names"), dict):
-        raise ConfigError(f"{path} holds no pseudonyms. Give a new file, or one that a run wrote.")
+        raise ConfigError(f"{path} has no pseudonyms. Give a new file, or one that a run wrote.")
     return values
 
 

@@ -87,7 +87,7 @@ class RunFolder:
         self.job = json.loads(json.dumps(job, sort_keys=True))
         found = self.first_wins("job.json", self.job)
         if found != self.job:
-            raise OutputError(f"{self.out} holds another job: {_difference(found, self.job)}. Give a new folder.")
+            raise OutputError(f"{self.out} belongs to another job: {_difference(found, self.job)}. Give a new folder.")
         self._sound: set[ChunkKey] = set()
         self._written: set[str] = set()
 
@@ -453,7 +453,7 @@ def _refuse_others(out: Path) -> None:
         if others:
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             names = ", ".join(others[:3]) + more
-            raise OutputError(f"{out} holds something else ({names}). Give a new or empty folder.")
+            raise OutputError(f"{out} has other files in it ({names}). Give a new or empty folder.")
 
 
 def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:

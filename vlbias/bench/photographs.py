@@ -158,7 +158,7 @@ class UTKFaceTask(_PhotographTask):
         splits = faces.table.index.map(name_digest).map(_listed())
         listed = pd.Series(splits.notna(), faces.table.index)
         if not listed.any():
-            raise DatasetError(f"{root} holds none of the photographs that {self.name} lists. Give UTKFace as it is.")
+            raise DatasetError(f"{root} has none of the photographs that {self.name} lists. Give UTKFace as it is.")
         faces = replace(faces, table=faces.table.assign(split=splits.fillna("train").tolist()))
         return self._labelled(faces, listed & (faces.table["age"] >= ADULT))
 

@@ -170,7 +170,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds no state dict.")
+        raise CheckpointError(f"{path} has no state dict.")
     tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, torch.Tensor)}
     check_finite(tensors, str(path))
     return tensors
@@ -225,7 +225,7 @@ class _Storages:
             ):
                 dtype = _STORAGE_DTYPES[name]
             case _:
-                raise _Refused(f"it holds an unknown kind of stored object, {description!r:.80}")
+                raise _Refused(f"it contains an unknown kind of stored object, {description!r:.80}")
         if key not in self.found:
             raw = self.read(f"{self.root}/data/{key}", self.unread)
             if len(raw) < count * dtype.itemsize:
@@ -241,7 +241,7 @@ class _Storages:
         if not (isinstance(storage, torch.Tensor) and isinstance(size, tuple) and isinstance(stride, tuple)):
             raise _Refused("a tensor's description is malformed")
         if any(type(n) is not int or not 0 <= n < 2**40 for n in (offset, *size, *stride)):
-            raise _Refused("a tensor's description holds something other than whole numbers >= 0")
+            raise _Refused("a tensor's description contains something other than whole numbers >= 0")
         count = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else 0
         if last >= max(storage.numel(), 1):
@@ -258,7 +258,7 @@ class _Dtype:
     def __init__(self, name: object, *_: object):
         self.dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else None
         if self.dtype is None or self.dtype.kind not in "biufc" or self.dtype.itemsize > 16:
-            raise _Refused(f"it holds a NumPy value of type {name!r:.40}")
+            raise _Refused(f"it contains a NumPy value of type {name!r:.40}")
 
 
 def _numpy_scalar(dtype: object, raw: object) -> object:
@@ -269,7 +269,7 @@ def _numpy_scalar(dtype: object, raw: object) -> object:
 
 def _empty_array(kind: object, *_: object) -> ForeignArray:
     if kind != ForeignReference("numpy", "ndarray"):
-        raise _Refused("it holds an array of a kind of its own")
+        raise _Refused("it contains an array of a kind of its own")
     return ForeignArray()
 
 
@@ -446,7 +446,7 @@ class _Machine:
 
     def _tensors(self) -> _Storages:
         if self.storages is None:
-            raise _Refused("it holds a tensor, where plain values are expected")
+            raise _Refused("it contains a tensor, where plain values are expected")
         return self.storages
 
     def do_newobj(self, _: object) -> None:

@@ -51,7 +51,7 @@ def save_tensors(path: AnyPath, tensors: Mapping[str, Tensor], dtype: torch.dtyp
         if dtype is not None and value.is_floating_point():
             cast = value.to(dtype)
             if torch.isinf(cast).any() and not torch.isinf(value).any():
-                raise CheckpointError(f"'{name}' holds values beyond the range of {dtype}; save it in float32.")
+                raise CheckpointError(f"'{name}' contains values beyond the range of {dtype}; save it in float32.")
             value = cast
         out[name] = value.clone(memory_format=torch.contiguous_format)
     write_file(path, save(out))
@@ -93,7 +93,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.device.type != "meta" and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"'{name}' in {source} holds NaN or infinite values. Fetch the file again.")
+            raise CheckpointError(f"'{name}' in {source} contains NaN or infinite values. Fetch the file again.")
 
 
 #: Keys that a message names; another architecture differs in hundreds.

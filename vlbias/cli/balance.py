@@ -150,7 +150,7 @@ def balance(
     path: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="With one protected column: its path, so that --poles holds values alone (no,yes)."
+            metavar="PATH", help="With one protected column: its path, so that --poles has values alone (no,yes)."
         ),
     ] = None,
     mode: Annotated[
@@ -200,7 +200,7 @@ def balance(
             "--scorer",
             metavar="COLUMN=FILE",
             help="A classifier that reads a column from pictures in CLIP's place: an ONNX file with its classes beside "
-            "it in a .json, or a folder of Classifier.save. Repeatable.",
+            "it in a .json, or a folder of Classifier.save_pretrained. Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Plan at most N edits.")] = None,

@@ -54,7 +54,7 @@ def claim_folder(
         whose = "that this job did not write" if known is None else f"of another job ({phrases[0]})"
         if known is None and record.is_file():
             whose = f"of a job that {record.name} does not tell any more: it is damaged"
-        raise OutputError(f"{out} holds {listed} {whose}. Give another folder, or add --overwrite.")
+        raise OutputError(f"{out} contains {listed} {whose}. Give another folder, or add --overwrite.")
     write_json(record, {"vlbias": command, "job": dict(job)})
 
 

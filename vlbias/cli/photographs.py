@@ -31,7 +31,7 @@ class Face(StrEnum):
 
 
 AlignOption = Annotated[
-    bool, typer.Option("--align", help="DATASET holds photographs: find the face in each and cut it for the editor.")
+    bool, typer.Option("--align", help="DATASET is photographs: find the face in each, and cut it for the editor.")
 ]
 WriteOption = Annotated[
     Write | None,

@@ -64,7 +64,7 @@ def _pictures(files: list[Path]) -> list[Path]:
             or (item.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(item.relative_to(path)) and _is_own(item))
         )
     if not found:
-        raise ImageError(f"{files[0]} holds no picture. Give pictures, or a folder of them.")
+        raise ImageError(f"{files[0]} has no picture. Give pictures, or a folder of them.")
     return found
 
 

@@ -23,7 +23,7 @@ app.add_typer(train_app, name="train")
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the result and the state go.")]
 ImagesOption = Annotated[int, typer.Option("--images", min=16, metavar="N", help="Images to show, with repetition.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the state that FOLDER holds.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the state in FOLDER.")]
 
 
 def _columns(text: str) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def train_diffae_command(
     )
 
     if (out / "state.pt").exists() and not resume:
-        raise ConfigError(f"{out} holds the state of a run. Add --resume to go on, or choose another folder.")
+        raise ConfigError(f"{out} has the state of a run. Add --resume to go on, or choose another folder.")
     architecture = SMALL_DIFFAE if config is None else DiffAEConfig.from_dict(read_json(config))
     columns = _columns(aux)
     faces = open_faces(dataset, seed, follow_links=follow_links)

@@ -109,7 +109,7 @@ def parse_attributes(text: str, file: str = ATTRIBUTE_FILE, *, problems: list[Pr
         else:
             names[name] = number
     if count is not None and count != len(rows) + len(left_out):
-        announced = f"announces {count} images in its first line and holds {len(rows) + len(left_out)}"
+        announced = f"announces {count} images in its first line and has {len(rows) + len(left_out)}"
         if problems is None:
             raise DatasetError(f"{file} {announced}. Fetch it again.")
         left_out.append(Problem(file, "other_count", announced))

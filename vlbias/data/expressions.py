@@ -122,7 +122,7 @@ def _read_code(path: Path, *, follow_links: bool) -> str | Problem:
             value = np.lib.format.read_array(file, allow_pickle=False, max_header_size=1000)
         code = int(str(value.item()))
     except Exception as error:  # a damaged header trips NumPy, the tokenizer of Python or its parser
-        return Problem(path.name, "malformed_line", f"{path.name} holds no number ({str(error)[:80]})")
+        return Problem(path.name, "malformed_line", f"{path.name} has no number ({str(error)[:80]})")
     if code not in _AFFECTNET_CODES:
         return Problem(path.name, "label_out_of_range", f"{path.name} is {code}; expressions are 0..7")
     return _AFFECTNET_CODES[code]
@@ -299,7 +299,7 @@ def load_cafe(root: str | os.PathLike[str], *, follow_links: bool = False) -> Fa
             rows[name] = row
     problems += leave_out_links(links, root=root, num_left=len(rows) + len(problems))
     if not rows:
-        raise DatasetError(f"{root} holds no photograph named as in CAFE, such as 9977-angry_F-AA-01.jpg.")
+        raise DatasetError(f"{root} has no photograph named as in CAFE, such as 9977-angry_F-AA-01.jpg.")
     columns = ["split", "expression", "gender", "race", "person"]
     table = pd.DataFrame(list(rows.values()), columns=columns, index=pd.Index(list(rows), name="id"))
     table.insert(0, "file_name", list(rows))

@@ -89,7 +89,7 @@ def load_folder(
         table, more = _read_class_folders(pictures)
         problems += more
     else:
-        raise DatasetError(f"{root} holds neither a picture nor a {METADATA_FILES[0]}. Give the folder of a dataset.")
+        raise DatasetError(f"{root} has neither a picture nor a {METADATA_FILES[0]}. Give the folder of a dataset.")
     for name in ([] if person is None else [person]) + list(attributes or ()):
         if name not in table.columns:
             raise unknown("attribute", name, label_columns(table), where=str(root))
@@ -100,7 +100,7 @@ def load_folder(
     found = [column for column in label_columns(table) if is_label_column(table[column])]
     labels = found if attributes is None else list(attributes)
     problems += [
-        Problem(metadata[0].name, "no_label_column", f"'{column}' holds lists or objects; it is kept, but is no label")
+        Problem(metadata[0].name, "no_label_column", f"'{column}' has lists or objects; it is kept, but is no label")
         for column in label_columns(table)
         if column not in found and metadata
     ]
@@ -128,7 +128,7 @@ def _find_metadata(root: Path, pictures: list[str]) -> list[Path]:
     found = [path for path in found if path.is_file()]
     kinds = sorted({path.suffix for path in found})
     if len(kinds) > 1:
-        raise DatasetError(f"{root} holds metadata files of several kinds ({', '.join(kinds)}). Keep one kind.")
+        raise DatasetError(f"{root} contains metadata files of several kinds ({', '.join(kinds)}). Keep one kind.")
     return found
 
 

@@ -89,7 +89,7 @@ def load_identities(
         rows, more = _of_folders(folder, {row["identity"]: row for _, row in listed}, follow_links)
     problems += more
     if not rows:
-        raise DatasetError(f"{root} holds no picture of a person ({len(problems)} problems).")
+        raise DatasetError(f"{root} has no picture of a person ({len(problems)} problems).")
     splits, more = _splits(rows)
     table = pd.DataFrame({"file_name": [row["path"] for row in rows], "split": splits})
     table["identity"] = pd.array([row["identity"] for row in rows], dtype="str")

@@ -225,7 +225,7 @@ def _begin(path: str | Path) -> sqlite3.Connection:
         is_plain = set(tables.values()) <= {"table", "index"}  # a view or a trigger would run whatever it says
         is_ours = database.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         if tables and not (is_plain and is_ours):
-            raise OutputError(f"{path} holds something else than landmarks. {_REMEDY}")
+            raise OutputError(f"{path} is not a file of landmarks. {_REMEDY}")
         if _TABLE not in tables:
             _make_table(database)
     except BaseException:

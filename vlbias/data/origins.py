@@ -35,7 +35,7 @@ def origins(table: pd.DataFrame) -> pd.Series:
         return real
     if others := sorted(set(values) - {"real", *MADE}):
         raise DatasetError(
-            f"Column `origin` holds {others[0]!r} beside {next(word for word in MADE if word in set(values))!r}. It "
+            f"Column `origin` contains {others[0]!r} beside {next(word for word in MADE if word in set(values))!r}. It "
             f"says which pictures were made by a machine ({', '.join(MADE)}; else real): rename a column of your own."
         )
     return values

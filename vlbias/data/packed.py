@@ -193,7 +193,7 @@ def shards_of(
         shards = [entry for entry in found if entry.is_file() and entry.name not in links]
     problems = leave_out_links(links, root=root, num_left=len(shards))
     if not shards:
-        raise DatasetError(f"{spec} holds no {' or '.join(sorted(suffixes))} file. Give shards or the folder of them.")
+        raise DatasetError(f"{spec} has no {' or '.join(sorted(suffixes))} file. Give shards or the folder of them.")
     kinds: Mapping[str, str] = {}
     for index in (root / INDEX_FILE, root / Path(INDEX_FILE).name):
         if index.is_file():
@@ -229,7 +229,7 @@ def unpacked(
     """
     check_unsplit(unsplit)
     if not len(rows):
-        raise DatasetError(f"{packing.root} holds no picture in its shards ({len(packing.problems)} problems).")
+        raise DatasetError(f"{packing.root} has no picture in its shards ({len(packing.problems)} problems).")
     refuse_large(packing.root, len(rows), len(rows.columns))
     names, problems = _names(packing, rows, places)
     keep = [name is not None for name in names]

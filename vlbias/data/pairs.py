@@ -172,9 +172,9 @@ def _of_bin(path: Path) -> FacePairs:
         raise CheckpointError(f"{path} is no file of pairs: expected 2n pictures and n answers, got {found}.")
     encoded = [_encoded(item) for item in stored]
     if any(item is None for item in encoded):
-        raise CheckpointError(f"{path} holds pictures that are not encoded (JPEG or PNG); write them as such.")
+        raise CheckpointError(f"{path} contains pictures that are not encoded (JPEG or PNG); write them as such.")
     if not all(isinstance(answer, int) and answer in (0, 1) for answer in answers):
-        raise CheckpointError(f"{path} holds an answer other than true and false.")
+        raise CheckpointError(f"{path} contains an answer other than true and false.")
     n = len(answers)
     return FacePairs(
         path.stem,

@@ -175,7 +175,7 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     for suffix, kind in _PACKED.items():
         if list_pictures(root, suffixes={suffix}, limit=1, follow_links=follow_links, left_out=links) or links:
             return kind
-    raise DatasetError(f"{root} holds no picture and no {METADATA_FILES[0]}. Expected one of: {', '.join(KINDS)}.")
+    raise DatasetError(f"{root} has no picture and no {METADATA_FILES[0]}. Expected one of: {', '.join(KINDS)}.")
 
 
 def packed_set(root: Path) -> PackedDataset | None:

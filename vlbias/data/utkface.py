@@ -114,7 +114,7 @@ def load_utkface(
     problems += leave_out_links(links, root=root, num_left=len(rows) + len(problems))
     if not rows:
         raise DatasetError(
-            f"{root} holds no photograph with UTKFace labels ({len(problems)} pictures in all). "
+            f"{root} has no photograph with UTKFace labels ({len(problems)} pictures in all). "
             "Expected names such as 26_1_2_20170116184024662.jpg.chip.jpg."
         )
     table = pd.DataFrame(rows, columns=["file_name", "age", "gender", "race"])

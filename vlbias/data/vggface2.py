@@ -109,7 +109,7 @@ def load_vggface2(root: str | os.PathLike[str], *, follow_links: bool = False) -
             problems.append(Problem(name, "malformed_name", "not in the folder of a person, such as n000002"))
     problems += leave_out_links(links, root=root, num_left=len(files))
     if not files:
-        raise DatasetError(f"{root} holds no picture in a person's folder, such as train/n000002/0001_01.jpg.")
+        raise DatasetError(f"{root} has no picture in a person's folder, such as train/n000002/0001_01.jpg.")
     splits = [_split(name, person, people) for name, person in zip(files, found, strict=True)]
     splits, more = one_split_each(splits, found)
     problems += more + [Problem(who, "no_label", f"no line in {meta.name}") for who in sorted(set(found) - set(people))]

@@ -216,7 +216,7 @@ def _labels(file: BinaryIO, parts: dict[str, tarfile.TarInfo]) -> dict[str, Any]
     if ".json" in parts:
         values = parse_json(_content(file, parts[".json"], MAX_LABEL_BYTES))
         if not isinstance(values, dict):
-            raise ValueError(f"its .json holds a {type(values).__name__}, no object {{...}}")
+            raise ValueError(f"its .json contains a {type(values).__name__}, no object {{...}}")
         row = {str(name).strip(): value for name, value in values.items()}
     if ".cls" in parts:
         row.setdefault("label", int(_content(file, parts[".cls"], MAX_CLASS_BYTES)))

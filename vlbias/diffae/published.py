@@ -315,7 +315,7 @@ class PublishedCheckpoint:
         path = Path(path)
         state = content.get("state_dict") if isinstance(content, Mapping) else None
         if not isinstance(state, Mapping):
-            raise CheckpointError(f"{path} holds no `state_dict`: it is not a Lightning checkpoint.")
+            raise CheckpointError(f"{path} has no `state_dict`: it is not a Lightning checkpoint.")
         weights = _averaged(state, str(path))
         try:
             config = _config_of(weights, state, _plain(content.get("hyper_parameters")))
@@ -354,18 +354,18 @@ def _averaged(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     raw = {str(key).removeprefix("model."): v for key, v in state.items() if str(key).startswith("model.")}
     if not ema:
         raise CheckpointError(
-            f"{source} holds no averaged weights (ema_model.*): it is not a published DiffAE checkpoint."
+            f"{source} has no averaged weights (ema_model.*): it is not a published DiffAE checkpoint."
         )
     if odd:
-        raise CheckpointError(f"{source} holds {len(odd)} unexpected keys: {', '.join(odd)}.")
+        raise CheckpointError(f"{source} contains {len(odd)} unexpected keys: {', '.join(odd)}.")
     not_tensors = sorted(str(key) for key, value in state.items() if not isinstance(value, Tensor))
     if not_tensors:
-        raise CheckpointError(f"{source} holds entries that are not tensors: {', '.join(not_tensors)}.")
+        raise CheckpointError(f"{source} contains entries that are not tensors: {', '.join(not_tensors)}.")
     if raw:  # the raw weights are not used, but a file whose two copies differ is damaged
         checkpoints.check_tensors(ema, raw, f"{source} (model.* against ema_model.*)")
     missing = [key for key in ("time_embed.time_embed.0.weight", "input_blocks.0.0.weight") if key not in ema]
     if missing:
-        raise CheckpointError(f"{source} holds another network: a published DiffAE has {' and '.join(missing)}.")
+        raise CheckpointError(f"{source} contains another network: a published DiffAE has {' and '.join(missing)}.")
     return ema
 
 
@@ -425,7 +425,7 @@ def _no_statistics(path: Path, config: DiffAEConfig) -> dict[str, Tensor]:
             f"{path} has a latent prior but no conds_mean / conds_std. Put its latent.pkl or latent.ckpt beside it."
         )
     warnings.warn(
-        f"{path} holds no statistics of z_sem, so its normalised codes equal the raw ones. Put latent.pkl beside "
+        f"{path} has no statistics of z_sem, so its normalised codes equal the raw ones. Put latent.pkl beside "
         "it, or call fit_normalization with images.",
         stacklevel=5,
     )

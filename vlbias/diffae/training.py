@@ -306,7 +306,7 @@ class _Trainer:
         files.refuse_links(self.out_dir)
         files.make_folder(self.out_dir / "samples")
         if (self.out_dir / "state.pt").exists() and not resume:
-            raise ConfigError(f"{self.out_dir} holds the state of a run. Resume it, or choose another folder.")
+            raise ConfigError(f"{self.out_dir} has the state of a run. Resume it, or choose another folder.")
         sums: dict[str, float] = {}
         counted = 0
         if counters := self.state.load():

@@ -134,7 +134,7 @@ def check_cells(counts: Counts, min_cell: int | None) -> None:
         LabelError: one group alone; without ``min_cell`` also an empty group or cell.
     """
     if len(counts.groups) < 2:
-        raise LabelError(f"`groups` holds one group, {counts.groups[0]!r}; a gap needs two.")
+        raise LabelError(f"`groups` has one group, {counts.groups[0]!r}; a gap needs two.")
     if min_cell is not None:
         return
     for name, size in zip(counts.groups, counts.n.sum((1, 2)), strict=True):
@@ -208,7 +208,7 @@ def _named(labels: Sequence[object], name: str) -> list[Any]:
         text = tuple(map(label_text, label)) if isinstance(label, tuple) else label_text(label)
         if text in seen:
             raise LabelError(
-                f"`{name}` holds {seen[text]!r} and {label!r}, which read the same. Give labels of one type."
+                f"`{name}` contains {seen[text]!r} and {label!r}, which read the same. Give labels of one type."
             )
         seen[text] = label
     return list(labels)
@@ -219,7 +219,7 @@ def _codes(labels: Sequence[object], names: list[object], name: str) -> np.ndarr
     for position, item in enumerate(labels):
         if item not in index:
             remedy = _remedy(item, names, name)
-            raise LabelError(f"`{name}` holds {item!r} at position {position}, which is not one of {names}. {remedy}")
+            raise LabelError(f"`{name}` contains {item!r} at position {position}, not one of {names}. {remedy}")
     return np.array([index[item] for item in labels], dtype=np.int64)
 
 

@@ -251,7 +251,7 @@ class _Family:
         pooled = _stacked(rates(n.sum(0, keepdims=True), 0))
         whole = np.where(known, _wholes(sizes), 1.0)
         variance = np.maximum(centre * (1 - centre), 0.25 / whole)
-        standard_error = np.where(known, np.maximum(_spread(error.mean(1)), 1e-9), 1.0)
+        standard_error = np.where(known, np.maximum(_deviation(error.mean(1)), 1e-9), 1.0)
         away = np.where(known, _stacked(rates(n, 0)) - pooled, 0.0)
         # Groups that are exactly level get a direction, too small to be seen, in which they can part.
         sign = np.where(np.arange(len(n)) % 2 == 0, 1.0, -1.0)[:, None]
@@ -354,7 +354,7 @@ class _Family:
         return 0.5 / (self.error.shape[1] * float(min(np.min(one) for one in most)))
 
 
-def _spread(x: np.ndarray) -> np.ndarray:
+def _deviation(x: np.ndarray) -> np.ndarray:
     known = ~np.isnan(x)
     mean = share(np.where(known, x, 0).sum(0), known.sum(0))
     return np.nan_to_num(np.sqrt(share((np.where(known, x - mean, 0) ** 2).sum(0), known.sum(0))))

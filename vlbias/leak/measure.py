@@ -426,11 +426,11 @@ def _aucs_of(
     """AUCs of edits, of their donors, and their difference, for which both meet the same resampled faces."""
     draws = resampled_faces([face for part in compared for face in part.faces], seed=seed)
     values = [float(each.auc()[0]) for each in pairs]
-    spreads = [each.auc(draws[part.faces].to_numpy()) for part, each in zip(compared, pairs, strict=True)]
-    told = [interval(value, spread) for value, spread in zip(values, spreads, strict=True)]
+    resampled = [each.auc(draws[part.faces].to_numpy()) for part, each in zip(compared, pairs, strict=True)]
+    told = [interval(value, drawn) for value, drawn in zip(values, resampled, strict=True)]
     if len(told) == 1:
         return told[0], None, None
-    return told[0], told[1], interval(values[0] - values[1], spreads[0] - spreads[1], bounds=(-1.0, 1.0))
+    return told[0], told[1], interval(values[0] - values[1], resampled[0] - resampled[1], bounds=(-1.0, 1.0))
 
 
 def _network(compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool) -> NetworkReading:

@@ -92,7 +92,7 @@ def leak_warning(leak: Leak, report: Mapping[str, object]) -> str | None:
     worst = leak.worst
     if worst is None or not leak.is_warned_of:
         return None
-    doubt = "" if worst.edits.low > 0.5 else " The interval holds chance: more pictures would say whether it is so."
+    doubt = "" if worst.edits.low > 0.5 else " The interval includes chance: more pictures would say whether it is so."
     return (
         f"low-level traces tell edits from originals of the same cell with an AUC of {auc_text(worst.edits)} "
         f"{size_text(worst.size)} (above {_short(MAX_AUC)}), most by {describe(worst.statistic)}, so a classifier can "

@@ -45,7 +45,7 @@ def load_network(
 
     Args:
         path: an ``.onnx`` file; ``.safetensors`` (or ``.pt``, ``.pth`` of tensors) with an ``architecture`` of timm in
-            its sidecar; a folder of ``Classifier.save``; a folder of timm (``config.json`` and weights); or a folder
+            its sidecar; a folder of ``Classifier.save_pretrained``, or of timm (``config.json``, weights); or a folder
             with one ``.onnx``.
         needs: kinds of output that are wanted (``embedding``, ``classes``, ``number``); () for any.
         device: where a network of torch runs; ONNX runs on the CPU.
@@ -65,7 +65,8 @@ def load_network(
         raise CheckpointNotFoundError(f"{place} does not exist. Give a local file or folder; nothing is downloaded.")
     file, sidecar = _find(stays_inside(place) if place.is_dir() else place)
     if file.name == "classifier.json":
-        network = of_classifier(Classifier.load(place, device=None if device is None else str(device)), place.name)
+        classifier = Classifier.from_pretrained(place, device=None if device is None else str(device))
+        network = of_classifier(classifier, place.name)
     else:
         values = _sidecar(sidecar)
         try:
@@ -104,11 +105,11 @@ def _find(place: Path) -> tuple[Path, Path]:
         found = sorted(entry for entry in place.iterdir() if entry.suffix in suffixes)
         if len(found) > 1:
             names = ", ".join(entry.name for entry in found)
-            raise CheckpointError(f"{place} holds several networks: {names}. Give one of them.")
+            raise CheckpointError(f"{place} has several networks: {names}. Give one of them.")
         if found:
             own = place / "vlbias.json"
             return found[0], own if own.is_file() or found[0].suffix != ".onnx" else found[0].with_suffix(".json")
-    raise CheckpointError(f"{place} holds no network: an .onnx file, weights with a config.json, or a classifier.")
+    raise CheckpointError(f"{place} has no network: an .onnx file, weights with a config.json, or a classifier.")
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _torch(file: Path, values: Mapping[str, object], device: torch.device | str 
     config = file.parent / "config.json"
     stated = (_of_timm(read_json(config)) if config.is_file() else {}) | dict(values)
     if "architecture" not in stated:
-        raise ConfigError(f'{file.name} holds weights alone; say what they are in timm: "architecture": "resnet34".')
+        raise ConfigError(f'{file.name} has weights alone; say what they are in timm: "architecture": "resnet34".')
     if "size" not in stated:
         raise ConfigError('say the edge of its pictures in pixels: "size": 112.')
     outputs = stated.get("num_classes", 0)

@@ -192,7 +192,7 @@ def _refuse_endless(model: Any, path: Path) -> None:
         for node in part.node:
             if node.op_type in _REPEATING:
                 raise UnsafeCheckpointError(
-                    f"{path} holds a loop ('{node.op_type}'), which may work for as long as it likes; it was not run. "
+                    f"{path} contains a loop ('{node.op_type}'), which may work as long as it likes; it was not run. "
                     "Export the network without loops."
                 )
             key = (node.domain, node.op_type)
@@ -205,9 +205,9 @@ def _refuse_endless(model: Any, path: Path) -> None:
 
     try:
         if size(model.graph) > _MAX_NODES:
-            raise UnsafeCheckpointError(f"{path} holds more than {_MAX_NODES:,} operations; it was not run.")
+            raise UnsafeCheckpointError(f"{path} contains more than {_MAX_NODES:,} operations; it was not run.")
     except RecursionError as error:
-        raise UnsafeCheckpointError(f"{path} holds graphs inside graphs without end; it was not run.") from error
+        raise UnsafeCheckpointError(f"{path} contains graphs inside graphs without end; it was not run.") from error
 
 
 def _weight_files(graph: object, path: Path) -> list[Path]:

@@ -371,7 +371,7 @@ class PathSet(nn.Module):
         """
         folder = find_or_fetch(folder) if is_hub_name(folder) else stays_inside(folder)
         if (folder / "latent_paths_model.pt").is_file() and not (folder / CONFIG_FILE).is_file():
-            raise CheckpointError(f"{folder} holds published paths; load it with PathSet.from_published.")
+            raise CheckpointError(f"{folder} contains published paths; load it with PathSet.from_published.")
         try:
             config = _PathsConfig.from_dict(read_object(folder / CONFIG_FILE))
             dipoles = read_dipoles(config.dipoles)

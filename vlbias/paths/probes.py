@@ -38,7 +38,7 @@ class _ProbesConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.names)) < len(self.names):
-            raise ConfigError("`names` of probes holds a name twice.")
+            raise ConfigError("`names` of probes contains a name twice.")
         for value in self.accuracy.values():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"`accuracy` of a probe must be a number or null; got {value!r:.80}.")
@@ -240,7 +240,7 @@ class Probes(nn.Module):
         joined.effects.copy_(torch.cat([self.effects[rows], effects]))
         return joined
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``probes.json`` and ``probes.safetensors`` into a folder.
 
         Raises:
@@ -258,8 +258,8 @@ class Probes(nn.Module):
         write_json(folder / CONFIG_FILE, config)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Probes:
-        """Read what :meth:`save` wrote.
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Probes:
+        """Read what :meth:`save_pretrained` wrote.
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not fit the other.

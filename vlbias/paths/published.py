@@ -56,9 +56,9 @@ def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
         found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{folder / WEIGHTS} must hold {SUPPORT} and {GAMMA}; found {found}.")
     if extra := sorted(map(str, set(state) - {SUPPORT, GAMMA})):
-        raise CheckpointError(f"{folder / WEIGHTS} holds unexpected entries: {', '.join(extra)}.")
+        raise CheckpointError(f"{folder / WEIGHTS} contains unexpected entries: {', '.join(extra)}.")
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{folder / WEIGHTS} holds something other than tensors.")
+        raise CheckpointError(f"{folder / WEIGHTS} contains something other than tensors.")
     check_finite(state, str(folder / WEIGHTS))
     support, log_gamma = state[SUPPORT].float(), state[GAMMA].float()
     if support.ndim != 2 or support.shape[1] % 2 or not support.numel() or support.shape != log_gamma.shape:

@@ -154,7 +154,7 @@ def _intro(audit: AuditResult, protected: str) -> str:
         f"The same classifier ({first.backbone}, from random weights, {first.num_steps:,} optimisation steps) was "
         f"trained to predict {audit.target} on {_words(list(audit.predictions))}, "
         f"{'once' if seeds == 1 else f'{seeds} times'} each, and tested on the same {len(audit.y_true):,} images, "
-        f"which no training set holds and no editor touched. Groups are the values of {protected}."
+        f"which no training set contains and no editor touched. Groups are the values of {protected}."
     )
 
 

@@ -22,17 +22,17 @@ from vlbias.labelling import ColumnReport, read_reports
 from vlbias.labels import group_texts
 from vlbias.report.page import MAX_EDGE_PX, data_uri
 
-__all__ = ["RunFiles", "spread"]
+__all__ = ["RunFiles", "evenly_spaced"]
 
 _TEXT = {"source_id": str, "donor": str, "path": str, "strength": str, "file_name": str}
 _NEEDED = ("counts_before", "counts_after", "edits", "target", "protected")
 
 
-def spread(num_items: int, num_wanted: int) -> list[int]:
+def evenly_spaced(num_items: int, num_wanted: int) -> list[int]:
     """Evenly spaced positions, so that what is shown is neither the first nor the best.
 
     Example:
-        >>> spread(10, 4), spread(2, 4)
+        >>> evenly_spaced(10, 4), evenly_spaced(2, 4)
         ([0, 3, 6, 9], [0, 1])
     """
     if num_items <= num_wanted:

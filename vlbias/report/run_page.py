@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.labelling import ColumnReport
-from vlbias.report.folder import RunFiles, spread
+from vlbias.report.folder import RunFiles, evenly_spaced
 from vlbias.report.leaks import leak_values, leak_warnings
 from vlbias.report.page import number, percent, plural
 from vlbias.report.plots import counts_plot
@@ -184,7 +184,7 @@ def _pair(files: RunFiles, row: Any) -> dict[str, Any]:
 
 def _move(files: RunFiles, title: str, part: pd.DataFrame, most: int) -> dict[str, Any]:
     """Some pairs of the edits from one group to another."""
-    shown = part.iloc[spread(len(part), most)]
+    shown = part.iloc[evenly_spaced(len(part), most)]
     pairs = [_pair(files, row) for _, row in shown.iterrows()]
     note = f"{len(shown)} of {len(part):,}, evenly spaced through the list, not chosen."
     return {
@@ -262,7 +262,7 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
         "the next donor is tried. rejected.csv lists each."
     )
     tries = rejected[rejected["donor"].notna() & (rejected["reason"] != "no_donor_left")]
-    shown = tries.iloc[spread(len(tries), REJECT_EXAMPLES)]
+    shown = tries.iloc[evenly_spaced(len(tries), REJECT_EXAMPLES)]
     examples = []
     for _, row in shown.iterrows():
         image = files.source_image(str(row["donor"]))

@@ -105,7 +105,7 @@ def write_audit(
     out = make_folder(out_dir)
     refuse_links(out / "report.json", out / "report.html")
     if (out / "report.json").is_file() and "counts_before" in read_object(out / "report.json"):
-        raise OutputError(f"{out} holds the report of a balance run; use report.write there, or another folder.")
+        raise OutputError(f"{out} has the report of a balance run; use report.write there, or another folder.")
     subject = audit if audit is not None else compositions[0]
     protected = " × ".join(subject.protected)
     parts = [composition_values(item) for item in compositions]

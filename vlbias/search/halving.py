@@ -167,7 +167,7 @@ def rung_values(trial: FrozenTrial) -> dict[int, dict[str, float]]:
 
 
 def check_trials(trials: Iterable[FrozenTrial], settings: HalvingSettings, place: object) -> None:
-    """Refuse a study of which a trial says something else than a worker writes.
+    """Refuse a study with a trial that no worker wrote as it stands.
 
     Args:
         trials: as they were read.

@@ -140,7 +140,7 @@ class Storage:
         if stored is None:
             if header is None or (self.name in existing and study.get_trials(deepcopy=False)):
                 raise ConfigError(
-                    f"{self.path or self.name} holds a study that vlbias did not make. Give another storage."
+                    f"{self.path or self.name} has a study that vlbias did not make. Give another storage."
                 )
             study.set_user_attr(_HEADER, {"format": FORMAT, **header})
             return study
@@ -151,7 +151,7 @@ class Storage:
             phrases = differences({key: value for key, value in stored.items() if key != "format"}, header)
             if phrases:
                 raise ConfigError(
-                    f"The storage holds a study with other settings: {', '.join(phrases[:3])}. "
+                    f"The storage has a study with other settings: {', '.join(phrases[:3])}. "
                     "Join with the same settings or give another storage."
                 )
         return study

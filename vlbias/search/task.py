@@ -1,4 +1,4 @@
-"""What a trial is trained and judged on: images split by person, with one evaluation for both tasks."""
+"""What a trial is trained and evaluated on: images split by person, with one evaluation for both tasks."""
 
 from __future__ import annotations
 
@@ -224,10 +224,10 @@ def make_task(
 
 def _balanced(table: pd.DataFrame) -> pd.DataFrame:
     """The table without what is too much of some group in the validation and test splits."""
-    judged = table[table["split"].isin(_SPLITS[1:])]
-    cells = [f"{split} {group}" for split, group in zip(judged["split"], judged["group"], strict=True)]
-    kept = balanced_gallery(list(judged["id"]), list(judged["person"]), cells)
-    return table.drop(judged.index[~kept]).reset_index(drop=True)
+    held_out = table[table["split"].isin(_SPLITS[1:])]
+    cells = [f"{split} {group}" for split, group in zip(held_out["split"], held_out["group"], strict=True)]
+    kept = balanced_gallery(list(held_out["id"]), list(held_out["person"]), cells)
+    return table.drop(held_out.index[~kept]).reset_index(drop=True)
 
 
 def _rows(dataset: LabelledImages, protected: Sequence[str], label: str, person: str | None) -> pd.DataFrame:
@@ -302,7 +302,7 @@ def _check_splits(task: Task, real: pd.DataFrame) -> None:
                     "nobody can be identified there."
                 )
         elif unseen := sorted(set(rows["label"]) - set(task.classes)):
-            raise LabelError(f"Split '{split}' holds `{task.target}` = {unseen[0]!r}, which no training image has.")
+            raise LabelError(f"Split '{split}' contains `{task.target}` = {unseen[0]!r}, which no training image has.")
     if len(task.classes) < 2:
         raise LabelError(f"Training needs at least 2 classes; split 'train' has {len(task.classes)}.")
 

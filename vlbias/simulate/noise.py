@@ -88,10 +88,10 @@ class LabelNoise(Settings):
         try:
             values = table.set_axis(columns, axis=1)[rows].to_numpy(dtype=float)
         except ValueError as error:
-            raise LabelError(f"a confusion matrix holds counts or rates; {error}.") from error
+            raise LabelError(f"a confusion matrix needs counts or rates; {error}.") from error
         totals = values.sum(axis=1)
         if not np.isfinite(values).all() or values.min() < 0 or totals.min() <= 0:
-            raise LabelError(f"a confusion matrix holds counts or rates >= 0, no row of zeros; got {values.tolist()}.")
+            raise LabelError(f"a confusion matrix needs counts or rates >= 0, no row of zeros; got {values.tolist()}.")
         sizes = None if np.allclose(totals, 1, atol=1e-3) else totals.tolist()
         return cls(rows, (values / totals[:, None]).tolist(), sizes, **options)  # type: ignore[arg-type]
 
@@ -146,7 +146,7 @@ class LabelNoise(Settings):
             return cls.from_confusion(table.set_axis([str(name).strip() for name in table.index]), **options)
         except (ValueError, LabelError, ConfigError) as error:
             raise LabelError(
-                f"{path} holds no confusion matrix: {error} A line of labels, then a line for each true group: its "
+                f"{path} has no confusion matrix: {error} A line of labels, then a line for each true group: its "
                 "name and its counts."
             ) from error
 

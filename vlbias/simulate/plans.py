@@ -238,7 +238,7 @@ class SimulationPlan(Shown):
         settings = read_object(path).get("settings")
         digest = settings.get("digest") if isinstance(settings, dict) else None
         if digest != self.digest():
-            raise PlanError(f"{path} holds another plan (digest {digest}).")
+            raise PlanError(f"{path} contains another plan (digest {digest}).")
 
     def _order(self, key: str) -> dict[Cell, list[str]]:
         if self.settings.nested:

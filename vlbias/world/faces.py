@@ -114,7 +114,7 @@ class Faces:
             if label in named or (label in ("smile", "expression") and named & {"smile", "expression"}):
                 raise ConfigError(f"'{name}' sets what another argument sets already; name one of them.")
             named.add(label)
-            values = self._spread(name, value)
+            values = self._for_each_face(name, value)
             if name in CATEGORIES:
                 codes = torch.tensor([label_position(name, v) for v in values], dtype=torch.int64)
                 changed[name] = codes.to(self.age.device)
@@ -130,7 +130,7 @@ class Faces:
                 changed["expression"] = self._expression_for(changed["smile_intensity"])
         return Faces(**changed)
 
-    def _spread(self, name: str, value: object) -> list[Any]:
+    def _for_each_face(self, name: str, value: object) -> list[Any]:
         """One value for all faces, or one each, as a list of n."""
         if isinstance(value, (Tensor, np.ndarray, pd.Series)):
             value = value.tolist() if getattr(value, "ndim", 1) else value.item()

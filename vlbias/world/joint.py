@@ -197,7 +197,7 @@ def _table(names: tuple[str, ...], table: Mapping[tuple[object, ...], float]) ->
     exact = all(isinstance(weight, Integral) for weight in weights)
     total = float(sum(weights))
     if total <= 0:
-        raise ConfigError(f"`cells[{names!r}]` holds no faces; give at least one cell a count above 0.")
+        raise ConfigError(f"`cells[{names!r}]` has no faces; give at least one cell a count above 0.")
     if not exact and abs(total - 1) > 1e-6:
         raise ConfigError(f"Proportions in `cells[{names!r}]` must sum to 1; got {total:g}. Counts are whole numbers.")
     return _Table(labels, np.array(codes, dtype=np.int64), np.array(weights, dtype=np.float64), exact)

@@ -58,7 +58,7 @@ def sample(
     total = joint.num_exact
     n = total if n is None else n
     if n is None:
-        raise ConfigError("`n` must be given, unless `cells` holds counts.")
+        raise ConfigError("`n` must be given, unless `cells` contains counts.")
     _whole("n", n, 0)
     _whole("seed", seed, None)
     _whole("start", start, 0)
