@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -77,6 +78,26 @@ def test_the_shell_completes_commands():
     words = {"_VLBIAS_COMPLETE": "complete_bash", "COMP_WORDS": "vlbias prov", "COMP_CWORD": "1"}
     told = CliRunner().invoke(app, [], env=words, prog_name="vlbias")
     assert told.output.split() == ["provenance"]
+
+
+@pytest.mark.parametrize("use_jedi", [True, False])
+def test_a_notebook_completes_attributes(editor, use_jedi):
+    completer = pytest.importorskip("IPython.core.completer")
+    prompt = completer.IPCompleter(namespace={"editor": editor, "face": None}, use_jedi=use_jedi)
+
+    def offered(typed):
+        with completer.provisionalcompleter():
+            return {found.text for found in prompt.completions(typed, len(typed))}
+
+    assert {"age=", "align="} <= offered("editor.edit(face, a")
+    assert "skin_tone=" in offered("editor.edit(face, age=1, sk")
+    assert {"edit", "encode"} <= {name.removeprefix("editor.").lstrip(".") for name in offered("editor.e")}
+
+
+def test_help_of_edit_names_attributes_and_the_class_stays_general(editor):
+    of_one, of_all = (list(inspect.signature(thing.edit).parameters) for thing in (editor, Editor))
+    assert of_one == [*of_all[1:-1], *editor.attributes, "strengths"]
+    assert editor.edit.__doc__ == Editor.edit.__doc__ and "edit" in dir(editor)
 
 
 def test_a_result_finished_and_not(tmp_path):

@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 from hub_server import hub_server
+from typer.testing import CliRunner
 
 from vlbias import Dipole, Editor
 from vlbias.balance import Balancer, push_dataset
+from vlbias.cli import app
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, OutputError
 from vlbias.hub import is_hub_name
 from vlbias.paths import PathSet
@@ -161,3 +163,56 @@ def test_a_balanced_set_is_sent_without_what_it_keeps_for_itself(hub, loopback_o
     (tmp_path / "named" / result.table["file_name"][0]).unlink()
     with pytest.raises(OutputError, match="is missing"):
         push_dataset(tmp_path / "named", "anna/set", show_names=True)
+
+
+# -- from the command line --------------------------------------------------------------------------------------------
+
+
+def typed(*words, code=0):
+    told = CliRunner().invoke(app, [*map(str, words)], catch_exceptions=code != 0)
+    assert told.exit_code == code, told.output
+    return str(told.exception) if isinstance(told.exception, ConfigError) else told.output
+
+
+@pytest.fixture
+def editor(monkeypatch):
+    """The editor that commands open and make; what they learn is no matter here."""
+    import vlbias.cli.editors
+    import vlbias.recipes
+
+    found = Editor.from_pretrained("synthfaces-64", clip=False)
+    monkeypatch.setattr(vlbias.cli.editors, "open_editor", lambda name: found)
+    monkeypatch.setattr(vlbias.recipes, "build_editor", lambda *_, **__: found)
+    monkeypatch.setattr(Editor, "learn", lambda *_, **__: None)
+    return found
+
+
+LEARN = ("learn", "hat", "--positive", "a hat", "--negative", "no hat", "--images", "synthfaces:16", "--out", "hat")
+
+
+@pytest.mark.parametrize("words", [LEARN, ("train", "editor", "synthfaces:16", "made")])
+def test_a_command_sends_an_editor_where_that_is_typed(hub, loopback_only, editor, words):
+    typed(*words)
+    assert hub.asked == []
+    address = typed(*words, "--overwrite", "--push-to-hub", "anna/hat").splitlines()[-1]
+    assert address.endswith("/anna/hat") and hub.private["model", "anna/hat"]
+    assert Editor.from_pretrained("anna/hat", clip=False).attributes == editor.attributes
+
+
+def test_a_command_sends_a_balanced_set_where_that_is_typed(hub, loopback_only, tmp_path, monkeypatch):
+    import tiny_editor
+
+    import vlbias.cli.balance
+
+    monkeypatch.setattr(vlbias.cli.balance, "open_editor", lambda name: tiny_editor.TinyEditor())
+    monkeypatch.setattr(vlbias.cli.balance, "open_faces", lambda *_, **__: faces)
+    faces = tiny_editor.make_faces(tmp_path / "faces", tiny_editor.CELLS)
+    words = ("balance", "faces", "out", "--target", "smile", "--protected", "skin", "--limit", 4)
+    assert "add --pseudonymise" in typed(*words, "--push-to-hub", "anna/set", code=2)
+    assert "is called user/name" in typed(*words, "--push-to-hub", "anna", code=1)
+    assert not Path("out").exists()
+    typed(*words, "--pseudonymise")
+    assert hub.asked == []
+    address = typed(*words, "--pseudonymise", "--push-to-hub", "anna/set").splitlines()[-1]
+    assert address.endswith("/datasets/anna/set") and hub.private["dataset", "anna/set"]
+    assert "metadata.csv" in hub.repositories["dataset", "anna/set"]

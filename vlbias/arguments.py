@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import keyword
 import numbers
 import os
 import types
@@ -19,7 +20,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["checked_call"]
+__all__ = ["checked_call", "completed_with"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -77,6 +78,43 @@ def checked_call(function: Function) -> Function:
         return function(*args, **kwargs)
 
     return typing.cast(Function, call)
+
+
+def completed_with(names: Callable[[Any], Iterable[str]], kind: type) -> Callable[[Function], Function]:
+    """Decorator of a method with ``**`` arguments: the signature of each object's own method names those it takes.
+
+    Prompts and notebooks read signatures, so the tab key after ``editor.edit(`` offers ``age=``. What is called is the
+    same.
+
+    Args:
+        names: object => names behind ``**``.
+        kind: of their values.
+    """
+    return lambda method: typing.cast(Any, _CompletedMethod(method, names, kind))
+
+
+class _CompletedMethod:
+    """The descriptor behind :func:`completed_with`."""
+
+    def __init__(self, method: Callable[..., Any], names: Callable[[Any], Iterable[str]], kind: type):
+        functools.update_wrapper(self, method)  # type: ignore[arg-type]
+        self.method, self.names, self.kind = method, names, kind
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
+        if instance is None:
+            return self.method
+        bound = self.method.__get__(instance, owner)
+
+        @functools.wraps(self.method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return bound(*args, **kwargs)
+
+        signature = inspect.signature(bound)
+        *given, rest = signature.parameters.values()
+        new = [name for name in self.names(instance) if name.isidentifier() and not keyword.iskeyword(name)]
+        own = [inspect.Parameter(name, rest.KEYWORD_ONLY, default=0, annotation=self.kind) for name in new]
+        call.__signature__ = signature.replace(parameters=[*given, *own, rest])  # type: ignore[attr-defined]
+        return call
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vlbias import alignment
-from vlbias.arguments import checked_call
+from vlbias.arguments import checked_call, completed_with
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.editor_folder import push_editor, read_editor, write_editor
@@ -226,6 +226,7 @@ class Editor(Shown):
 
     # -- editing ------------------------------------------------------------------------------------------------------
 
+    @completed_with(lambda editor: editor.attributes, kind=float)
     @checked_call
     def edit(
         self,
@@ -373,4 +374,4 @@ class Editor(Shown):
         Raises:
             ConfigError: the name is taken, is not an identifier, or is that of an argument of :meth:`edit`.
         """
-        self.renderer.check_new_path(name, reserved=inspect.signature(self.edit).parameters)
+        self.renderer.check_new_path(name, reserved=inspect.signature(Editor.edit).parameters)

@@ -15,8 +15,8 @@ from vlbias.classify import FitSettings
 from vlbias.fairness import EvaluationSettings
 from vlbias.images import save_png
 
-BEFORE = {"0": {"dark": 40, "light": 16}, "1": {"dark": 4, "light": 40}}
-PLANNED = {"0": {"dark": 40, "light": 40}, "1": {"dark": 40, "light": 40}}
+Counts = dict[str, dict[str, int]]
+BEFORE: Counts = {"0": {"dark": 40, "light": 16}, "1": {"dark": 4, "light": 40}}
 SCORES = ("protected_latent", "protected_image", "target_latent", "target_image", "others", "identity")
 
 
@@ -29,35 +29,45 @@ def plain_picture(key: str, group: str, target: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def write_run(out: Path, picture: Callable[[str, str, str], Image.Image] = plain_picture, unfilled: int = 2) -> Path:
+def _save(picture: Image.Image | bytes, path: Path) -> None:
+    path.write_bytes(picture) if isinstance(picture, bytes) else save_png(picture, path)
+
+
+def write_run(
+    out: Path,
+    picture: Callable[[str, str, str], Image.Image | bytes] = plain_picture,
+    unfilled: int = 2,
+    before: Counts = BEFORE,
+) -> Path:
     """Write a run in which the last ``unfilled`` places of smile 1, dark stayed empty."""
+    planned = {target: dict.fromkeys(groups, max(groups.values())) for target, groups in before.items()}
     rng = np.random.default_rng(0)
     (out / "train").mkdir(parents=True, exist_ok=True)
     rows, plan, rejected = [], [], []
     slot = 0
-    after = {target: dict(groups) for target, groups in PLANNED.items()}
+    after = {target: dict(groups) for target, groups in planned.items()}
     after["1"]["dark"] -= unfilled
-    for target, groups in BEFORE.items():
+    for target, groups in before.items():
         for group, count in groups.items():
             for index in range(count):
                 item = f"synth-{target}-{group}-{index:03d}"
                 name = f"train/{item}.png"
-                save_png(picture(item, group, target), out / name)
+                _save(picture(item, group, target), out / name)
                 rows.append({"file_name": name, "split": "train", "smile": target, "skin": group, "origin": "real"})
                 rows[-1] |= {"source_id": item}
     for target, wanted, other in (("0", "light", "dark"), ("1", "dark", "light")):
-        for index in range(PLANNED[target][wanted] - BEFORE[target][wanted]):
-            donor = f"synth-{target}-{other}-{index % BEFORE[target][other]:03d}"
+        for index in range(planned[target][wanted] - before[target][wanted]):
+            donor = f"synth-{target}-{other}-{index % before[target][other]:03d}"
             strength = f"{(1 if wanted == 'dark' else -1) * (0.7 + 0.02 * index):.3f}"
             common = {"slot": slot, "split": "train", "target": target, "donor": donor, "from": other, "to": wanted}
             common |= {"path": "skin_tone", "strength": strength, "seed": 1000 + slot}
             plan.append(common | {"chunk": slot // 8})
             scores = dict(zip(SCORES, np.round(rng.uniform(0.4, 1.3, 6), 4), strict=True)) | {"others": None}
-            if target == "1" and index >= PLANNED[target][wanted] - BEFORE[target][wanted] - unfilled:
+            if target == "1" and index >= planned[target][wanted] - before[target][wanted] - unfilled:
                 rejected.append(common | {"reason": "no_donor_left", "detail": "3 donors tried", "donor": None})
             else:
                 name = f"train/edit-{slot:06d}.png"
-                save_png(picture(donor, wanted, target), out / name)
+                _save(picture(donor, wanted, target), out / name)
                 row = {"file_name": name, "split": "train", "smile": target, "skin": wanted, "origin": "edited"}
                 row |= {"source_id": donor, "path": "skin_tone", "strength": strength, "seed": 1000 + slot}
                 rows.append(row | {f"score_{key}": value for key, value in scores.items()})
@@ -91,8 +101,8 @@ def write_run(out: Path, picture: Callable[[str, str, str], Image.Image] = plain
             },
         },
         "originals": "copy",
-        "counts_before": BEFORE,
-        "counts_planned": PLANNED,
+        "counts_before": before,
+        "counts_planned": planned,
         "counts_after": after,
         "edits": {
             "planned": slot,

@@ -15,6 +15,7 @@ from vlbias.cli.options import (
     FollowLinksOption,
     PolesOption,
     ProtectedOption,
+    PushOption,
     Quality,
     QualityOption,
     SeedOption,
@@ -312,6 +313,7 @@ def balance(
     review_rule: Annotated[
         ReviewRule, typer.Option(help="With --review: one reject refuses an edit, or more rejects than accepts.")
     ] = ReviewRule.any,
+    push_to_hub: PushOption = None,
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -326,7 +328,7 @@ def balance(
     ] = 0.0,
 ) -> None:
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
-    from vlbias.balance import Balancer, Review
+    from vlbias.balance import Balancer, Review, push_dataset
     from vlbias.balance.review import REVIEW_FILE
     from vlbias.engine import Engine
     from vlbias.leak import LeakSettings
@@ -334,8 +336,12 @@ def balance(
 
     if address is not None and engine is not EngineKind.ray:
         raise typer.BadParameter("is that of a Ray cluster: add --engine ray", param_hint="--address")
-    machines = Engine(kind=engine.value, workers=workers, cores=cores, address=address)
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
+    if push_to_hub is not None and not pseudonymise and num_images is None and source is Source.real:
+        raise typer.BadParameter(
+            "would say what donors' files are called: add --pseudonymise", param_hint="--push-to-hub"
+        )
+    machines = Engine(kind=engine.value, workers=workers, cores=cores, address=address)
     if wishes and num_images is not None:
         raise typer.BadParameter("fills a column of a dataset, and prior:N has none", param_hint="--label")
     check_alignment(align, write, face, landmarks)
@@ -407,6 +413,8 @@ def balance(
         if is_url(out):
             send_folder(place, out)
         typer.echo(f"{result.summary()}\nOpen {page}")
+        if push_to_hub is not None:
+            typer.echo(push_dataset(place, push_to_hub))
     else:
         typer.echo(result.summary())
 

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from vlbias.cli.application import app
-from vlbias.cli.options import DEFAULT_EDITOR, EditorOption, FollowLinksOption, SeedOption, open_editor, open_faces
+from vlbias.cli.options import (
+    DEFAULT_EDITOR,
+    EditorOption,
+    FollowLinksOption,
+    PushOption,
+    SeedOption,
+    open_editor,
+    open_faces,
+)
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.errors import ConfigError
 
@@ -29,6 +37,7 @@ def learn(
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
+    push_to_hub: PushOption = None,
 ) -> None:
     """Learn a new path from two texts; the editor with it is written to FOLDER."""
     from vlbias.paths import Dipole
@@ -48,6 +57,8 @@ def learn(
         state = "reached" if found.get("reached") else "did not reach"
         typer.echo(f"{name} {direction}: {state} the other pole")
     typer.echo(f"{out}: paths {', '.join(model.attributes)}")
+    if push_to_hub is not None:
+        typer.echo(model.push_to_hub(push_to_hub))
 
 
 @app.command(epilog="Example: vlbias paths synthfaces-64 --images synthfaces:100")

@@ -87,6 +87,26 @@ def open_faces(spec: str, seed: int = 0, *, follow_links: bool = False) -> FaceD
     return dataset
 
 
+
+
+def _hub_name(name: str | None) -> str | None:
+    """Refuse what is no name of a repository before anything is made for it."""
+    if name is not None:
+        from vlbias.hub import check_hub_name
+
+        check_hub_name(name)
+    return name
+
+
+PushOption = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        callback=_hub_name,
+        help="Send the result to a private repository of the Hugging Face hub as well; docs/hub.md says what is sent.",
+    ),
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; else CUDA if any.")]
 AmpOption = Annotated[bool, typer.Option("--amp", help="Train backbones in bfloat16.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vlbias.cli.application import Application, app
-from vlbias.cli.options import DatasetArgument, FollowLinksOption, SeedOption, open_faces
+from vlbias.cli.options import DatasetArgument, FollowLinksOption, PushOption, SeedOption, open_faces
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
@@ -45,6 +45,7 @@ def train_editor(
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
+    push_to_hub: PushOption = None,
 ) -> None:
     """All stages: CLIP, autoencoder, prior, probes, paths. The same command goes on after a kill."""
     from vlbias.recipes import BuildSettings, build_editor
@@ -61,6 +62,8 @@ def train_editor(
     claim_folder(out, "train-editor", {**job, "paths": path_names, "seed": seed}, overwrite=overwrite)
     editor = build_editor(faces, out, settings=settings, seed=seed)
     typer.echo(f"{out}: paths {', '.join(editor.attributes)}")
+    if push_to_hub is not None:
+        typer.echo(editor.push_to_hub(push_to_hub))
 
 
 @train_app.command("clip", epilog="Example: vlbias train clip synthfaces:30000 --out clip --images 60000")
