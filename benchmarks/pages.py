@@ -58,7 +58,7 @@ def measure_report(rounds: int) -> Iterator[Row]:
     from vlbias import report
 
     def picture(key: str, group: str, target: str) -> bytes:
-        return drawn(int(key.rpartition("-")[2]) % 50, target, group)
+        return drawn(int(key.rpartition("-")[2]) % 400, target, group)
 
     with tempfile.TemporaryDirectory() as folder:
         out = write_run(Path(folder), picture, before=BEFORE)
