@@ -61,6 +61,19 @@ def test_a_key_is_claimed_once(store):
     assert store.claim("one") is None and store.claim("two") is not None
 
 
+def test_a_store_is_read_once_however_many_keys_are_claimed(store, monkeypatch):
+    for number in range(50):
+        store.add(str(number), {})
+    other = RunStore(store.path, "bake", JOB)
+    parsed = []
+    monkeypatch.setattr("vlbias.runstore.parse_json", lambda line: parsed.append(line) or json.loads(line))
+    assert not any(store.claim(str(number)) for number in range(50)) and len(parsed) == 50
+    other.add("new", {"by": "another"})
+    assert store.claim("new") is None and store.read()["new"] == {"by": "another"} and len(parsed) == 51
+    store.path.write_bytes(b"".join(store.path.read_bytes().splitlines(keepends=True)[:3]))
+    assert set(store.read()) == {"0", "1"}  # somebody took lines away: their work is done again
+
+
 def test_without_a_file_records_stay_in_memory():
     store = RunStore(None, "bake", JOB)
     assert store.claim("one") is not None and store.folder is None

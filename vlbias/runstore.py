@@ -94,7 +94,9 @@ class RunStore:
     ):
         self.path = Path(path) if path is not None else None
         self._decode = decode
-        self._memory: dict[str, dict[str, Any]] = {}
+        self._found: dict[str, dict[str, Any]] = {}
+        # How far the file was read, and which file that was: records are only appended.
+        self._read_to, self._inode = 0, -1
         if self.path is None:
             return
         make_folder(self.path.parent)
@@ -119,11 +121,12 @@ class RunStore:
         In memory every key that is not done is granted.
         """
         if self.path is None:
-            return None if key in self._memory else FileLock(os.devnull)
+            return None if key in self._found else FileLock(os.devnull)
         lock = FileLock(self._lock(f"run-{zlib.crc32(key.encode()):08x}"))
         if not lock.acquire(wait=False):
             return None
-        if key in self.read():
+        self._catch_up()
+        if key in self._found:
             lock.release()
             return None
         return lock
@@ -135,7 +138,7 @@ class RunStore:
             OutputError: the disk is full, or the file cannot be written.
         """
         if self.path is None:
-            self._memory[key] = dict(record)
+            self._found[key] = self._decode(dict(record))
             return
         with FileLock(self._lock("file")), writing(self.path):
             # What a killed writer left of its line must not swallow this one.
@@ -147,18 +150,26 @@ class RunStore:
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Records by key; lines that are not whole are left out."""
+        self._catch_up()
+        return {key: dict(record) for key, record in self._found.items()}
+
+    def _catch_up(self) -> None:
+        """Read the whole lines that were appended since the last time, by whomever."""
         if self.path is None:
-            return {key: self._decode(record) for key, record in self._memory.items()}
-        found: dict[str, dict[str, Any]] = {}
+            return
         with open_plain(self.path) as file:
-            lines = file.read().split(b"\n")[1:]
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._read_to:  # another file, or a shorter one
+                self._found, self._inode, self._read_to = {}, status.st_ino, len(file.readline())
+            file.seek(self._read_to)
+            lines = file.read().split(b"\n")[:-1]
+        self._read_to += sum(len(line) + 1 for line in lines)
         for line in lines:
             # Whatever is wrong with a line, its work is done again.
             with suppress(Exception):
                 record = parse_json(line)
                 key = str(record.pop("run"))
-                found[key] = self._decode(record)
-        return found
+                self._found[key] = self._decode(record)
 
     def _lock(self, name: str) -> Path:
         assert self.path is not None
