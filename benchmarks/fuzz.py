@@ -112,16 +112,14 @@ def open_input(kind: Kind, place: Path, base: float) -> Ending:
 # -- many inputs ------------------------------------------------------------------------------------------------------
 
 
-def _be_small_and_silent() -> float:
-    """Bound this process; its memory now, in megabytes."""
+def _be_silent() -> tuple[float, int]:
+    """Say nothing more; the memory of this process now, in megabytes, and how many bytes it may address from now on."""
     warnings.simplefilter("ignore")
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(quiet, stream)
-    limit = int((_memory("VmSize") + MEGABYTES) * 2**20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return _memory("VmRSS")
+    return _memory("VmRSS"), int((_memory("VmSize") + MEGABYTES) * 2**20)
 
 
 def _work(name: str, samples: Path, scratch: Path, indices: range, seed: int, answers: Connection) -> None:
@@ -133,8 +131,12 @@ def _work(name: str, samples: Path, scratch: Path, indices: range, seed: int, an
         make_input(kind, samples, index, seed, place)
         answers.send(None)  # what follows may take no longer than it may
         if index == indices[0]:
-            base = _be_small_and_silent()
-        answers.send(open_input(kind, place, base))
+            base, limit = _be_silent()
+        # who makes an input is not bounded, only who opens it
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        ending = open_input(kind, place, base)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        answers.send(ending)
 
 
 def _endings(name: str, samples: Path, scratch: Path, count: int, seed: int) -> Iterator[tuple[int, Ending]]:

@@ -22,6 +22,8 @@ Change = Callable[[bytes, np.random.Generator], bytes]
 
 #: Stands in JSON for a list that is nested deeper than a parser may recurse.
 _DEEP = "@deep@"
+#: Characters that copies of a line may have together: a changed file is no file of gigabytes.
+_MAX_COPIED = 50_000_000
 _NUMBERS = (0, 1, -1, 2, 3, 255, 4097, 2**31 - 1, 2**31, 2**32, 2**63, 10**9, 10**400, 0.5, -0.5, 1e-300, 1e308)
 _TEXTS = ("", " ", "x" * 100_000, "../../x", "/etc/passwd", "\0", "\ud800", "$$", "é\u202e", "1e999", "[" * 1000)
 _CELLS = (*_TEXTS[:5], "\0", '"', '""', "\r", ",", "1" * 5000, "1e999", "nan", "-0", "9" * 400, "\u2028", "a\nb")
@@ -145,7 +147,8 @@ def change_lines(content: bytes, rng: np.random.Generator) -> bytes:
                 del lines[at]
                 lines = lines or [""]
             case 1:
-                lines[at:at] = [lines[at]] * int(_pick(rng, (1, 1, 10_000)))
+                copies = int(_pick(rng, (1, 1, 10_000)))
+                lines[at:at] = [lines[at]] * min(copies, _MAX_COPIED // (len(lines[at]) + 1))
             case 2:
                 lines[at] += _pick(rng, (",", ",x", " x", "\0", "y" * 1_000_000, "," * 100_000))
             case 3 if lines[at].startswith("{"):
