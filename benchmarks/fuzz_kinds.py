@@ -678,8 +678,8 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("checkpoints", _make_checkpoints, _open_checkpoint, bombs=(_stride_bomb,), share=4),
-        Kind("classifiers", _make_classifiers, _open_classifier),
-        Kind("clips", _make_clips, _open_clip, bombs=(_merges_bomb,)),
+        Kind("classifiers", _make_classifiers, _open_classifier, renew=write_manifest),
+        Kind("clips", _make_clips, _open_clip, renew=write_manifest, bombs=(_merges_bomb,)),
         Kind("editors", _make_editors, _open_editor, renew=write_manifest),
         Kind("found", _make_found_models, lambda folder: load_model(folder)(torch.zeros(1, 3, 32, 32))),
         Kind("journals", _make_journals, _open_journal, bombs=(_journal_bomb,)),

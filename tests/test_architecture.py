@@ -24,7 +24,7 @@ ROWS = [
     ["arguments", "attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints"],
-    ["hub", "images", "remote", "optim", "runstore", "iresnet", "engine"],
+    ["hub", "images", "remote", "optim", "runstore", "sqlite", "iresnet", "engine"],
     ["alignment", "classify", "provenance", "postgres"],
     ["originals", "networks"],
     ["world"],

@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import build_filled, load_tensors, load_weights, save_tensors, stays_inside
+from vlbias.checkpoints import (
+    build_filled,
+    load_tensors,
+    load_weights,
+    save_tensors,
+    whole_folder,
+    write_manifest,
+)
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, TrainingError
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
 from vlbias.images import Pictures, load_pixels, to_float
@@ -340,6 +347,7 @@ class Classifier:
         with draft_folder(folder, last=CONFIG_FILE) as draft:
             save_tensors(draft / WEIGHTS_FILE, self.module.state_dict())
             write_json(draft / CONFIG_FILE, config)
+            write_manifest(draft)
 
     @classmethod
     def from_pretrained(cls, folder: AnyPath, device: str | None = None) -> Classifier:
@@ -348,7 +356,7 @@ class Classifier:
         Raises:
             CheckpointError: the folder holds no classifier, or a damaged one.
         """
-        folder = stays_inside(folder)
+        folder = whole_folder(folder)
         if not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} has no {CONFIG_FILE}; give a folder of Classifier.save_pretrained.")
         classes, settings, losses = _read_config(folder / CONFIG_FILE, device)

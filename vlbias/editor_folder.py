@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from vlbias.checkpoints import list_checkpoints, verify_folder, write_manifest
+from vlbias.checkpoints.manifest import MANIFEST_FILE
 from vlbias.clip import Clip
 from vlbias.clip import load as load_clip
 from vlbias.diffae import DiffAE
@@ -75,6 +76,8 @@ def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> 
         if parts.probes is not None:
             parts.probes.save_pretrained(draft / "paths")
         write_json(draft / "config.json", parts.info)
+        for part in draft.glob(f"*/{MANIFEST_FILE}"):
+            part.unlink()  # one for all of the editor
         write_manifest(draft)
 
 

@@ -70,6 +70,9 @@ PNG_LEVEL = 6
 MAX_PIXELS = 80_000_000
 #: The decoder of a format that keeps several canvases takes as much for fewer pixels.
 _MAX_PIXELS_OF = {"WEBP": 50_000_000}
+#: Scans that a JPEG may have, and pixels that all of them may touch together; encoders make a dozen.
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 1_000, 8_000_000_000
+_PNG, _MAX_CHUNKS = b"\x89PNG\r\n\x1a\n", 100_000
 #: Largest file of a picture that is held in memory.
 MAX_FILE_BYTES = 2**30
 #: Larger pictures are converted in strips, and come one at a time where several threads read.
@@ -153,10 +156,25 @@ def _decode(source: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         limit = min(max_pixels, _MAX_PIXELS_OF.get(str(raw.format), max_pixels))
         if num_pixels > limit:
             raise ImageError(f"{name} has {num_pixels:,} pixels; at most {limit:,} are read. Resize the picture.")
+        if raw.format in ("JPEG", "MPO"):
+            _check_scans(source, name, num_pixels)
         with _in_turn(num_pixels):
             raw.load()
         raw.getexif()  # read while the file is open; Pillow keeps it
         return raw
+
+
+def _check_scans(source: BinaryIO, name: str, num_pixels: int) -> None:
+    """Refuse a JPEG that goes over its pixels again and again: a scan of a few bytes touches every one of them."""
+    most = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // num_pixels)
+    place, num_scans, last = source.tell(), 0, b""
+    source.seek(0)
+    while num_scans <= most and (piece := source.read(2**20)):
+        num_scans += (last + piece).count(b"\xff\xda")
+        last = piece[-1:]
+    source.seek(place)
+    if num_scans > most:
+        raise ImageError(f"{name} has more than {most:,} scans, which takes too long. Convert it to PNG or JPEG anew.")
 
 
 @checked_call
@@ -199,8 +217,26 @@ def _header(source: BinaryIO) -> Iterator[ImageFile.ImageFile]:
     with warnings.catch_warnings():
         # Pillow warns about large pictures; our own limit decides instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        _check_chunks(source)
         with Image.open(source, formats=DECODERS) as raw:
             yield raw
+
+
+def _check_chunks(source: BinaryIO) -> None:
+    """Refuse a PNG of a million pieces, each of which takes Pillow longer than it is large.
+
+    Raises:
+        ValueError: it has too many.
+    """
+    if source.read(len(_PNG)) == _PNG:
+        num_chunks, place = 0, len(_PNG)
+        while len(head := source.read(8)) == 8:
+            num_chunks += 1
+            if num_chunks > _MAX_CHUNKS:
+                raise ValueError(f"it has more than {_MAX_CHUNKS:,} chunks")
+            place += 12 + int.from_bytes(head[:4])
+            source.seek(place)
+    source.seek(0)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def test_a_manifest_that_points_outside_is_refused(folder, tmp_path):
 
 def test_a_folder_without_hashes_is_refused(folder):
     (folder / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"has no manifest\.json.*Save the editor anew"):
+    with pytest.raises(CheckpointError, match=r"has no manifest\.json.*names no editor of this package"):
         verify_folder(folder, "mine")
 
 

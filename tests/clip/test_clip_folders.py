@@ -18,6 +18,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 @pytest.fixture
 def folder(tiny_clip, tmp_path):
     tiny_clip.save_pretrained(tmp_path / "clip", dtype=torch.float32)
+    (tmp_path / "clip" / "manifest.json").unlink()  # it would notice every change
     return tmp_path / "clip"
 
 

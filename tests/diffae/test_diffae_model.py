@@ -80,7 +80,12 @@ def test_save_and_load_agree(tiny_config, tiny_prior, make_model, tmp_path, chan
     model.save_pretrained(tmp_path, dtype=None)
     loaded = DiffAE.from_pretrained(tmp_path)
     assert loaded.config == model.config and not loaded.training
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors", "prior.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "prior.safetensors",
+    ]
     x, z = torch.rand(2, 3, 16, 16) * 2 - 1, torch.randn(2, 16)
     assert torch.equal(loaded.encode(x), model.encode(x))
     assert torch.equal(loaded.decode(z, x, 3), model.decode(z, x, 3))
@@ -186,6 +191,7 @@ def test_damaged_folders(tiny_config, make_model, tmp_path):
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     data = weights.read_bytes()
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     weights.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="model.safetensors"):
         DiffAE.from_pretrained(tmp_path)
@@ -196,6 +202,7 @@ def test_damaged_folders(tiny_config, make_model, tmp_path):
 )
 def test_a_config_of_other_kinds_is_a_sentence(tiny_config, make_model, tmp_path, text):
     make_model(tiny_config).save_pretrained(tmp_path)
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         DiffAE.from_pretrained(tmp_path)
@@ -203,6 +210,7 @@ def test_a_config_of_other_kinds_is_a_sentence(tiny_config, make_model, tmp_path
 
 def test_weights_that_are_whole_numbers_or_nan_are_named(tiny_config, make_model, tmp_path):
     make_model(tiny_config).save_pretrained(tmp_path)
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     tensors = load_tensors(tmp_path / "model.safetensors")
     save_tensors(tmp_path / "model.safetensors", tensors | {"unet.norm.bias": tensors["unet.norm.bias"].int()})
     with pytest.raises(CheckpointError, match="'unet.norm.bias' in .* is of torch.int32"):

@@ -6,7 +6,11 @@ import gzip
 import json
 import os
 import signal
+import sqlite3
+import struct
 import tracemalloc
+import zlib
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -19,7 +23,7 @@ from PIL import Image
 
 from vlbias import Editor, clip
 from vlbias.checkpoints import build_filled, load_tensors, read_foreign_pickle, save_tensors, verify_folder
-from vlbias.classify import FitSettings, create_backbone
+from vlbias.classify import Classifier, FitSettings, create_backbone
 from vlbias.data import open_dataset
 from vlbias.data.landmarks import LandmarkCache
 from vlbias.data.metadata import MAX_COLUMNS, read_metadata
@@ -27,6 +31,7 @@ from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, ImageError, OutputError, VlbiasError
 from vlbias.files import open_plain, read_json, sha256_file
 from vlbias.images import in_turn, open_image, picture_size
+from vlbias.locks import FileLock
 from vlbias.networks import load_network
 from vlbias.originals import Original
 from vlbias.paths import PathSet, Probes
@@ -214,6 +219,48 @@ def test_a_large_picture_is_refused_by_its_header_and_others_come_in_turn(tmp_pa
         assert lock is not None and open_image(tmp_path / "a.png").size == (100, 100)  # the same thread goes on
 
 
+def of_many_scans(edge: int, num_scans: int) -> bytes:
+    """A grey progressive JPEG that goes over its pixels again and again, for some bytes a time."""
+    num_blocks = (-(-edge // 8)) ** 2
+    dht = bytes([1] + [0] * 15)
+    head = b"\xff\xd8\xff\xdb\0\x43\0" + bytes([1] * 64)
+    head += b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, edge, edge, 1) + bytes([1, 0x11, 0])
+    head += b"\xff\xc4\0\x14\0" + dht + b"\0" + b"\xff\xc4\0\x14\x10" + dht + b"\xe0"
+    first = b"\xff\xda\0\x08\1\1\0\0\0\0" + bytes(num_blocks // 8 + 1)
+    return head + first + b"\xff\xda\0\x08\1\1\0\1\x3f\1\x7f\0\x7f\0" * num_scans + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path):
+    """Each scan of a few bytes touches every pixel; Pillow decodes a small file of them for minutes."""
+    path = tmp_path / "face.jpg"
+    path.write_bytes(of_many_scans(64, 10))
+    assert open_image(path).size == (64, 64) and Original.read(path).size == (64, 64)
+    path.write_bytes(of_many_scans(64, 1000))
+    for read in (open_image, Original.read):
+        with pytest.raises(ImageError, match=r"face\.jpg has more than 1,000 scans"):
+            read(path)
+    path.write_bytes(of_many_scans(8900, 101))
+    with pytest.raises(ImageError, match=r"face\.jpg has more than 100 scans"):
+        open_image(path)
+    # as large encoders make them, with a second picture behind the first
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(path, "MPO", save_all=True, append_images=[noise], progressive=True)
+    assert open_image(path).size == (64, 64)
+
+
+def test_a_png_of_a_million_chunks_is_not_read(tmp_path):
+    path = tmp_path / "face.png"
+    Image.new("RGB", (8, 8)).save(path)
+    whole, nothing = path.read_bytes(), struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd"))
+    for place in (33, len(whole) - 12):  # behind the header, and behind the pixels
+        path.write_bytes(whole[:place] + nothing * 1000 + whole[place:])
+        assert open_image(path).size == picture_size(path) == (8, 8)
+        path.write_bytes(whole[:place] + nothing * 100_001 + whole[place:])
+        for read in (open_image, picture_size, Original.read):
+            with pytest.raises(ImageError, match=r"face\.png is damaged .*more than 100,000 chunks"):
+                read(path)
+
+
 # -- networks that ask for more than their weights --------------------------------------------------------------------
 
 
@@ -251,6 +298,7 @@ def test_numbers_of_an_editor_are_bounded(tmp_path, part, change):
 
 def test_lengths_of_paths_and_deviations_are_bounded(tmp_path):
     tiny_editor().renderer.paths.save_pretrained(tmp_path)
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     state = load_tensors(tmp_path / "paths.safetensors")
     for change, said in (({"lengths": state["lengths"] * 1e7}, "10,000 steps"), ({"std": state["std"] * 0}, "`std`")):
         save_tensors(tmp_path / "paths.safetensors", state | change)
@@ -266,6 +314,7 @@ def test_configs_of_probes_that_are_wrong(tmp_path, change):
     probes = Probes(("age", "smile"), 4, accuracy={"age": 0.9, "smile": float("nan")})
     probes.save_pretrained(tmp_path)
     assert Probes.from_pretrained(tmp_path).names == ("age", "smile")
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     config = json.loads((tmp_path / "probes.json").read_text())
     for text in (json.dumps(config | change), json.dumps({key: config[key] for key in config if key not in change})):
         (tmp_path / "probes.json").write_text(text)
@@ -284,7 +333,6 @@ def test_settings_have_upper_ends():
 
 def test_a_line_of_a_store_unpacks_to_what_belongs_there(tmp_path):
     import base64
-    import zlib
     from functools import partial
 
     from vlbias.simulate.runs import _decoded, _encode
@@ -297,16 +345,80 @@ def test_a_line_of_a_store_unpacks_to_what_belongs_there(tmp_path):
     assert list(small(store.read)) == ["good"]
 
 
-def test_a_view_is_no_cache_of_landmarks(tmp_path):
-    import sqlite3
+PROGRAMS = {
+    "view": "CREATE VIEW more AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x FROM n",
+    "trigger": "CREATE TRIGGER t AFTER INSERT ON {table} BEGIN DELETE FROM {table}; END",
+    "table": "CREATE TABLE more (a TEXT, b TEXT GENERATED ALWAYS AS (hex(zeroblob(500000000))))",
+    "index": "CREATE INDEX i ON {table} (hex(zeroblob(5)))",
+}
 
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_a_database_that_runs_something_is_refused(kind, tmp_path):
+    landmarks, study = tmp_path / "landmarks.sqlite", tmp_path / "study.db"
+    LandmarkCache(landmarks).close()
+    Storage(f"sqlite:///{study}").study(2, {})
+    for path, table in ((landmarks, "found_1"), (study, "studies")):
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(PROGRAMS[kind].format(table=table))
+            database.commit()
+    with pytest.raises(OutputError, match=rf"landmarks\.sqlite contains a {kind} that would run on its own"):
+        LandmarkCache(landmarks)
+    with pytest.raises(OutputError, match=rf"study\.db contains a {kind} that would run on its own"):
+        Storage(f"sqlite:///{study}")
+
+
+def test_a_journal_of_a_database_removes_nothing_else(tmp_path):
+    """SQLite removes the file that a left journal names as the one above it, whatever that is."""
+    landmarks, study, mine = tmp_path / "landmarks.sqlite", tmp_path / "study.db", tmp_path / "thesis.tex"
+    LandmarkCache(landmarks).close()
+    Storage(f"sqlite:///{study}").study(2, {})
+    mine.write_text("years of work")
+    name = os.fsencode(mine)
+    magic = bytes.fromhex("d9d505f920a163d7")
+    header = magic + struct.pack(">IIIII", 0, 0, 1, 512, 4096)
+    tail = struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name)) + magic
+    for path, opened in ((landmarks, LandmarkCache), (study, lambda path: Storage(f"sqlite:///{path}"))):
+        journal = path.with_name(f"{path.name}-journal")
+        journal.write_bytes(header.ljust(512, b"\0") + tail)
+        with pytest.raises(OutputError, match="-journal would have SQLite remove another file"):
+            opened(path)
+        journal.unlink()
+        journal.symlink_to(mine)
+        with pytest.raises(OutputError, match="-journal is a link to"):
+            opened(path)
+        journal.unlink()
+    assert mine.read_text() == "years of work"
+
+
+def test_what_is_no_database_by_its_name_is_not_set_aside(tmp_path):
+    path = tmp_path / "metadata.csv"
+    path.write_text("file_name,smile\n" * 100)
+    with pytest.raises(OutputError, match=r"metadata\.csv is not a file of landmarks"):
+        LandmarkCache(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metadata.csv"]
+
+
+def test_a_worker_of_a_study_is_no_path(tmp_path):
+    """What stands in a journal as a worker's name leads to no file elsewhere."""
+    store = Storage(tmp_path / "study.log")
+    study = store.study(1, {})
+    (tmp_path / "mine.lock").write_text("mine")
+    for name in ("../../mine", str(tmp_path / "mine"), 7, ["x"]):
+        study.ask().set_user_attr("worker", name)
+    with FileLock(tmp_path / "mine.lock"):  # somebody else's: who looks at it would take the worker for alive
+        assert len(store.recover(study)) == 4
+    assert (tmp_path / "mine.lock").read_text() == "mine"
+
+
+def test_a_view_is_no_cache_of_landmarks(tmp_path):
     path = tmp_path / "landmarks.sqlite"
     LandmarkCache(path).close()
     with sqlite3.connect(path) as database:
         database.execute("DROP TABLE found_1")
         endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x AS found, x AS photo FROM n"
         database.execute(f"CREATE VIEW found_1 AS {endless}")
-    with pytest.raises(OutputError, match=r"landmarks\.sqlite is not a file of landmarks"):
+    with pytest.raises(OutputError, match=r"landmarks\.sqlite contains a view"):
         LandmarkCache(path)
 
 
@@ -317,26 +429,26 @@ def places(size, rng):
     return sorted({0, size - 1, *rng.integers(0, size, 3).tolist()})
 
 
-def refuses_flips(folder, name):
+def refuses_flips(folder, check):
     """Any byte of any file, some of each: refused with the file's name."""
     rng = np.random.default_rng(0)
-    verify_folder(folder, name)
+    check(folder)
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(files) > 3
+    assert len(files) >= 3
     for path in files:
         whole = path.read_bytes()
         for at in places(len(whole), rng):
             flip = 1 << int(rng.integers(8))
             path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
             with pytest.raises(CheckpointError, match=path.name):
-                verify_folder(folder, name)
+                check(folder)
         path.write_bytes(whole)
-    verify_folder(folder, name)
+    check(folder)
 
 
 def test_a_flipped_byte_of_a_saved_editor_is_refused(tmp_path):
     tiny_editor().save_pretrained(tmp_path / "e")
-    refuses_flips(tmp_path / "e", "tiny")
+    refuses_flips(tmp_path / "e", lambda folder: verify_folder(folder, "tiny"))
     os.mkfifo(tmp_path / "e" / "diffae" / "more.json")
     with pytest.raises(CheckpointError, match=r"more\.json does not belong"):
         Editor.from_pretrained(tmp_path / "e")
@@ -347,4 +459,62 @@ def test_a_flipped_byte_of_a_shipped_editor_is_refused(name, tmp_path, repositor
     import shutil
 
     shutil.copytree(repository / "checkpoints" / name, tmp_path / "copy")
-    refuses_flips(tmp_path / "copy", name)
+    refuses_flips(tmp_path / "copy", lambda folder: verify_folder(folder, name))
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace(f'"{name}"', f'"{name[:-1]}5"'))  # a flip in its very name
+    with pytest.raises(CheckpointError, match=rf"config\.json names no editor of this package \('{name[:-1]}5'\)"):
+        Editor.from_pretrained(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("part", ["diffae", "paths", "clip"])
+def test_a_flipped_byte_of_a_part_of_an_editor_is_refused(part, tmp_path, repository):
+    """Opened by itself, it is compared with what its editor says of it."""
+    import shutil
+
+    shutil.copytree(repository / "checkpoints" / "synthfaces-64", tmp_path / "copy")
+    load = {"diffae": DiffAE.from_pretrained, "paths": PathSet.from_pretrained, "clip": clip.load}[part]
+    load(tmp_path / "copy" / part)
+    weights = next((tmp_path / "copy" / part).glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{weights.name} is not the file"):
+        load(tmp_path / "copy" / part)
+
+
+def saved_parts(folder):
+    """Everything that saves a folder of its own, saved: folder and loader of each."""
+    renderer = tiny_editor().renderer
+    small = clip.small.ClipConfig(
+        embed_dim=16, image_size=32, vision_width=8, text_width=16, text_heads=2, context_length=16
+    )
+    settings = FitSettings(image_size=32, backbone_options={"channels": [8] * 4, "stem_width": 8})
+    module = create_backbone("resnet10t", 2, options=settings.backbone_options)
+    clip.small.new_clip(small, ["a photo of an old person"], seed=0).save_pretrained(folder / "clip")
+    renderer.diffae.save_pretrained(folder / "diffae")
+    renderer.paths.save_pretrained(folder / "paths")
+    Probes(("age", "smile"), 4, accuracy={"age": 0.9, "smile": 0.8}).save_pretrained(folder / "probes")
+    Classifier(module, ["a", "b"], settings, [0.5]).save_pretrained(folder / "classifier")
+    loaders = (clip.load, DiffAE.from_pretrained, PathSet.from_pretrained, Probes.from_pretrained, Classifier.from_pretrained)
+    return zip(("clip", "diffae", "paths", "probes", "classifier"), loaders, strict=True)
+
+
+def test_a_flipped_byte_of_any_saved_folder_is_refused(tmp_path):
+    for name, load in saved_parts(tmp_path):
+        refuses_flips(tmp_path / name, load)
+
+
+def test_paths_and_probes_of_one_folder_are_both_compared(tmp_path):
+    """Each notes its own files, and leaves alone what lies beside them."""
+    (tmp_path / "notes.txt").write_text("mine")
+    tiny_editor().renderer.paths.save_pretrained(tmp_path)
+    Probes(("age", "smile"), 16, accuracy={"age": 0.9, "smile": 0.8}).save_pretrained(tmp_path)
+    listed = json.loads((tmp_path / "manifest.json").read_text())["files"]
+    assert list(listed) == ["config.json", "paths.safetensors", "probes.json", "probes.safetensors"]
+    for path in map(tmp_path.joinpath, listed):
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        for load in (PathSet.from_pretrained, Probes.from_pretrained):
+            with pytest.raises(CheckpointError, match=path.name):
+                load(tmp_path)
+        path.write_bytes(content)

@@ -69,11 +69,13 @@ def test_folder_round_trip_and_join(probes, z_sem, dipoles, tmp_path):
     torch.testing.assert_close(both.score(z_sem, "smile"), probes.score(z_sem, "smile"))
     change = torch.tensor([[0.0, 0.0, 2.0]]).expand(len(z_sem), 3)
     torch.testing.assert_close(both.shift(z_sem, change), more.shift(z_sem, change[:, 2:]), atol=1e-4, rtol=0)
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     (tmp_path / "probes.json").write_text(json.dumps({"kind": "other"}))
     with pytest.raises(CheckpointError, match="does not describe probes"):
         Probes.from_pretrained(tmp_path)
     probes.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "probes.json").read_text())
+    (tmp_path / "manifest.json").unlink()  # it would notice every change
     (tmp_path / "probes.json").write_text(json.dumps({**config, "names": ["age", "smile", "beard"]}))
     with pytest.raises(CheckpointError, match=r"probes\.safetensors of probes\.json does not fit"):
         Probes.from_pretrained(tmp_path)

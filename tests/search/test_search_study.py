@@ -164,6 +164,9 @@ def test_save_and_load_the_best(searched):
     card = (place / "README.md").read_text()
     assert "validation numbers flatter" in card and "| female |" in card
     (place / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="config.json is not the file that the checkpoint was saved with"):
+        search.load_model(place)
+    (place / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="not a model saved by a search"):
         search.load_model(place)
 

@@ -13,7 +13,7 @@ from vlbias.checkpoints.foreign import (
     read_plain_pickle,
     read_weights,
 )
-from vlbias.checkpoints.manifest import verify_folder, write_manifest
+from vlbias.checkpoints.manifest import verify_folder, whole_folder, write_manifest
 from vlbias.checkpoints.tensors import (
     aligned,
     build_filled,
@@ -46,5 +46,6 @@ __all__ = [
     "save_tensors",
     "stays_inside",
     "verify_folder",
+    "whole_folder",
     "write_manifest",
 ]

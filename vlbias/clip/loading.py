@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlbias.checkpoints import build_filled, find_checkpoint, load_tensors, verify_folder
+from vlbias.checkpoints import build_filled, find_checkpoint, load_tensors, verify_folder, whole_folder
 from vlbias.clip.config import check_model_config
 from vlbias.clip.model import CONFIG_FILE, WEIGHTS_FILE, Clip, Tokenizer
 from vlbias.clip.preprocess import Preprocess
@@ -103,7 +103,7 @@ def _find_folder(name: AnyPath) -> Path:
     if not (folder / CONFIG_FILE).is_file() and (folder / "clip" / CONFIG_FILE).is_file():
         verify_folder(folder, str(read_object(folder / "config.json").get("name", "")))
         return folder / "clip"
-    return folder
+    return whole_folder(folder)
 
 
 def _load_folder(folder: Path) -> Clip:

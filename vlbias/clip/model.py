@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlbias.checkpoints import save_tensors
+from vlbias.checkpoints import save_tensors, write_manifest
 from vlbias.clip.config import check_model_config
 from vlbias.clip.preprocess import Preprocess
 from vlbias.clip.tokenizer import MERGES_FILE
@@ -194,3 +194,4 @@ class Clip(nn.Module):
             save_tensors(draft / WEIGHTS_FILE, self.model.state_dict(), dtype)
             config = {"model_cfg": self.model_config, "preprocess_cfg": self.preprocess.to_config()}
             write_json(draft / CONFIG_FILE, config)
+            write_manifest(draft)

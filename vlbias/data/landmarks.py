@@ -25,6 +25,7 @@ from vlbias.alignment import DetectedFace
 from vlbias.checkpoints.find import CACHE_VARIABLE, cache_folder
 from vlbias.errors import OutputError, ShapeError
 from vlbias.files import open_plain
+from vlbias.sqlite import refuse_programs, refuse_side_files
 
 __all__ = ["Found", "LandmarkCache", "landmarks_file", "rounded"]
 
@@ -33,6 +34,8 @@ APPLICATION_ID = 0x766C6269
 
 # Another layout of what is stored takes another name, so that versions of the library share a file.
 _TABLE = "found_1"
+#: Of a database; what is none and is called otherwise is somebody's own file and stays where it is.
+_ENDINGS = (".sqlite", ".sqlite3", ".db")
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # A kill loses what was found since the last write.
 _WRITE_INTERVAL_S = 1.0
@@ -177,6 +180,7 @@ class LandmarkCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 open_plain(self.path).close()
+            refuse_side_files(self.path)
             return _begin(self.path)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
@@ -206,6 +210,8 @@ class LandmarkCache:
         self._database = self._set_aside(error)
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB and self.path.suffix not in _ENDINGS:
+            raise OutputError(f"{self.path} is not a file of landmarks. {_REMEDY}") from error
         aside = self.path.with_name(self.path.name + ".damaged")
         os.replace(self.path, aside)
         Path(f"{self.path}-journal").unlink(missing_ok=True)
@@ -221,10 +227,10 @@ def _begin(path: str | Path) -> sqlite3.Connection:
     """Open or make the database; raises sqlite3.DatabaseError."""
     database = sqlite3.connect(path, timeout=60)
     try:
-        tables = dict(database.execute("SELECT name, type FROM sqlite_master"))
-        is_plain = set(tables.values()) <= {"table", "index"}  # a view or a trigger would run whatever it says
+        refuse_programs(database, path)
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
         is_ours = database.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-        if tables and not (is_plain and is_ours):
+        if tables and not is_ours:
             raise OutputError(f"{path} is not a file of landmarks. {_REMEDY}")
         if _TABLE not in tables:
             _make_table(database)

@@ -204,15 +204,16 @@ class DiffAE(nn.Module):
             if self.prior is not None:
                 checkpoints.save_tensors(draft / "prior.safetensors", parts["prior"])
             write_json(draft / "config.json", self.config.to_dict())
+            checkpoints.write_manifest(draft)
 
     @classmethod
     def from_pretrained(cls, folder: AnyPath, device: torch.device | str | None = None) -> DiffAE:
         """Load a folder written by :meth:`save_pretrained`; the model is in eval mode with frozen weights.
 
         Raises:
-            CheckpointError: a file is missing, or keys or shapes do not fit the config.
+            CheckpointError: a file is missing or changed, or keys or shapes do not fit the config.
         """
-        folder = checkpoints.stays_inside(folder)
+        folder = checkpoints.whole_folder(folder)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} is not the folder of a diffusion autoencoder: config.json is missing.")
         try:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import check_shapes, load_tensors, save_tensors, stays_inside, write_manifest
+from vlbias.checkpoints import check_shapes, load_tensors, save_tensors, whole_folder, write_manifest
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError, unknown
 from vlbias.files import make_folder, read_object, write_file, write_json
 from vlbias.hub import check_hub_name, find_or_fetch, is_hub_name, model_card, push_folder
@@ -328,6 +328,7 @@ class PathSet(nn.Module):
             "calibration": self.calibration,
         }
         write_json(folder / CONFIG_FILE, config)
+        write_manifest(folder, [CONFIG_FILE, TENSORS_FILE])
 
     def push_to_hub(self, name: str, *, license: str | None = None, private: bool = True) -> str:
         """Send the paths to the Hugging Face hub, with a card.
@@ -347,7 +348,6 @@ class PathSet(nn.Module):
         check_hub_name(name)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            write_manifest(folder)
             card = model_card(
                 name,
                 license=license,
@@ -367,9 +367,9 @@ class PathSet(nn.Module):
             folder: its folder, or ``"user/name"`` of the hub, which is asked for it if no folder is called so.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or does not fit the other.
+            CheckpointError: a file is missing, changed, or does not fit the other.
         """
-        folder = find_or_fetch(folder) if is_hub_name(folder) else stays_inside(folder)
+        folder = find_or_fetch(folder) if is_hub_name(folder) else whole_folder(folder)
         if (folder / "latent_paths_model.pt").is_file() and not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} contains published paths; load it with PathSet.from_published.")
         try:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import fill, load_tensors, save_tensors, stays_inside
+from vlbias.checkpoints import fill, load_tensors, save_tensors, whole_folder, write_manifest
 from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, unknown
 from vlbias.files import make_folder, read_object, write_json
 from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
@@ -256,15 +256,16 @@ class Probes(nn.Module):
             "accuracy": {name: value if value == value else None for name, value in self.accuracy.items()},
         }
         write_json(folder / CONFIG_FILE, config)
+        write_manifest(folder, [CONFIG_FILE, TENSORS_FILE])
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Probes:
         """Read what :meth:`save_pretrained` wrote.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or does not fit the other.
+            CheckpointError: a file is missing, changed, or does not fit the other.
         """
-        folder = stays_inside(folder)
+        folder = whole_folder(folder)
         try:
             config = _ProbesConfig.from_dict(read_object(folder / CONFIG_FILE))
             accuracy = {name: float("nan") if value is None else value for name, value in config.accuracy.items()}

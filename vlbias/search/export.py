@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import build_filled, load_tensors, save_tensors, stays_inside
+from vlbias.checkpoints import build_filled, load_tensors, save_tensors, whole_folder, write_manifest
 from vlbias.errors import CheckpointError, ConfigError, UnknownNameError
 from vlbias.files import make_folder, read_object, write_file, write_json
 from vlbias.search.cell import Skeleton
@@ -49,6 +49,7 @@ def save_model(
     )
     card = _card(trainer, candidate, objectives, front)
     write_file(folder / "README.md", card)
+    write_manifest(folder, ["config.json", "model.safetensors"])
     return folder
 
 
@@ -61,7 +62,7 @@ def load_model(folder: str | os.PathLike[str]) -> Embedder:
     Raises:
         CheckpointError: not a folder that :meth:`Study.save` wrote.
     """
-    place = stays_inside(folder)
+    place = whole_folder(folder)
     config = read_object(place / "config.json")
     if config.get("format") != _FORMAT:
         raise CheckpointError(f"{place} is not a model saved by a search (format {config.get('format')!r:.80}).")

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 import time
 import uuid
 import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from vlbias.errors import ConfigError, MissingDependencyError
-from vlbias.files import make_folder, refuse_links, writing
+from vlbias.errors import ConfigError, MissingDependencyError, VlbiasError
+from vlbias.files import make_folder, open_plain, refuse_links, writing
 from vlbias.locks import FileLock
 from vlbias.postgres import is_url, shown_error, with_driver, without_password
 from vlbias.runstore import cut_torn_line, differences, files_beside
+from vlbias.sqlite import refuse_programs, refuse_side_files
 
 __all__ = ["CONFIGURATION", "REASON", "SURPLUS", "Storage", "attempts_of", "quiet_optuna", "root_of", "roots"]
 
@@ -90,6 +93,8 @@ class Storage:
 
     def _open(self) -> Any:
         if self.url is not None:
+            if (file := _sqlite_file(self.url)) is not None:
+                _check_sqlite(file)
             return _open_database(self.url)
         if self.path is None:
             return optuna.storages.InMemoryStorage()
@@ -183,6 +188,8 @@ class Storage:
             return started is not None and time.time() - started.timestamp() > _UNSIGNED_S
         if self.folder is None:
             return False
+        if not isinstance(worker, str) or not re.fullmatch(r"[0-9a-f]{12}", worker):
+            return True  # the name of no worker, and no part of a path
         path = self.folder / "workers" / f"{worker}.lock"
         lock = FileLock(path)
         if not path.exists():
@@ -281,6 +288,20 @@ def roots(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
 def attempts_of(trials: Sequence[FrozenTrial]) -> Counter[int]:
     """Place -> how often its trial was begun."""
     return Counter(map(_places(trials), trials))
+
+
+def _check_sqlite(file: Path) -> None:
+    """A study that somebody else made must be tables alone."""
+    refuse_side_files(file)
+    if file.exists():
+        try:
+            open_plain(file).close()
+            with closing(sqlite3.connect(file, timeout=60)) as database:
+                refuse_programs(database, file)
+        except VlbiasError:
+            raise
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise ConfigError(f"{file} is not a readable study ({error}). Give another file as `storage`.") from error
 
 
 def _open_database(url: str) -> Any:

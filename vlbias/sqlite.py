@@ -1,0 +1,54 @@
+"""Databases of one file from strangers: their tables may run nothing, and their journals may lead nowhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from pathlib import Path
+
+from vlbias.errors import OutputError
+from vlbias.files import AnyPath, open_plain, refuse_links
+
+__all__ = ["refuse_programs", "refuse_side_files"]
+
+#: Ends a journal that names a further one, which SQLite removes when it takes the journal back: any file at all.
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+#: What a table or an index can compute without a query: columns, and functions that make much of little.
+_COMPUTES = re.compile(
+    r"\bvirtual\b|\bgenerated\b|\bas\s*\(|\b(randomblob|zeroblob|printf|format|hex|replace|char|concat|concat_ws|"
+    r"load_extension|like|glob|regexp)\s*\(",
+    re.IGNORECASE,
+)
+#: Longest value that is read, in bytes.
+MAX_VALUE_BYTES = 2**24
+
+
+def refuse_side_files(path: AnyPath) -> None:
+    """Refuse links beside a database, and a journal that would have another file removed; call it before opening.
+
+    Raises:
+        OutputError: names the file.
+    """
+    journal = Path(f"{path}-journal")
+    refuse_links(journal, f"{path}-wal", f"{path}-shm")
+    if journal.is_file():
+        with open_plain(journal) as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - len(_NAMES_ANOTHER), 0))
+            if file.read() == _NAMES_ANOTHER:
+                raise OutputError(
+                    f"{journal} would have SQLite remove another file. Remove it, or give another database."
+                )
+
+
+def refuse_programs(database: sqlite3.Connection, path: AnyPath) -> None:
+    """Refuse views, triggers and tables that compute: they would run whatever somebody wrote into them.
+
+    Raises:
+        OutputError: names the database, and what it holds.
+        sqlite3.DatabaseError: it is damaged, or none.
+    """
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+    for kind, sql in database.execute("SELECT type, sql FROM sqlite_master"):
+        if kind not in ("table", "index") or _COMPUTES.search(str(sql)):
+            raise OutputError(f"{path} contains a {kind} that would run on its own. Give another database.")
