@@ -495,8 +495,8 @@ def saved_parts(folder):
     renderer.paths.save_pretrained(folder / "paths")
     Probes(("age", "smile"), 4, accuracy={"age": 0.9, "smile": 0.8}).save_pretrained(folder / "probes")
     Classifier(module, ["a", "b"], settings, [0.5]).save_pretrained(folder / "classifier")
-    loaders = (clip.load, DiffAE.from_pretrained, PathSet.from_pretrained, Probes.from_pretrained, Classifier.from_pretrained)
-    return zip(("clip", "diffae", "paths", "probes", "classifier"), loaders, strict=True)
+    kinds = {"diffae": DiffAE, "paths": PathSet, "probes": Probes, "classifier": Classifier}
+    return [("clip", clip.load), *((name, kind.from_pretrained) for name, kind in kinds.items())]
 
 
 def test_a_flipped_byte_of_any_saved_folder_is_refused(tmp_path):
