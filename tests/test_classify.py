@@ -159,7 +159,7 @@ def test_bad_images_and_labels():
     x, labels = squares(4)
     with pytest.raises(ShapeError, match=r"must be \(n, 3, h, w\); got \(4, 32, 32\)"):
         classify.fit(x[:, 0], labels, settings=TINY)
-    with pytest.raises(ShapeError, match=r"4 labels, one an image; got shape \(3,\)"):
+    with pytest.raises(ShapeError, match=r"4 labels, one per image; got shape \(3,\)"):
         classify.fit(x, labels[:3], settings=TINY)
     with pytest.raises(LabelError, match="all labels are 'a'"):
         classify.fit(x, ["a"] * 4, settings=TINY)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from doubles import DIPOLES, TINY, TINY_PRIOR, tiny_editor
 from PIL import ExifTags, Image
 
 from vlbias import Balancer, Dipole, Editor, PathSet, load_dataset
 from vlbias.checkpoints import write_manifest
-from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 from vlbias.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -27,32 +28,13 @@ from vlbias.paths import Probes
 from vlbias.rendering import Renderer, RenderSettings
 
 SIZE, DIM = 16, 16
-CONFIG = DiffAEConfig(
-    image_size=SIZE,
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    embed_channels=DIM,
-    attention_resolutions=(),
-    enc_channel_mult=(1, 2),
-    enc_num_res_blocks=1,
-    num_groups=4,
-    prior=PriorConfig(num_layers=3, hidden_channels=24, skip_layers=(1, 2), time_channels=8),
-)
-DIPOLES = {"age": Dipole("old", "young"), "skin_tone": Dipole("dark", "light")}
+CONFIG = replace(TINY, prior=TINY_PRIOR)
 
 
 @pytest.fixture(scope="module")
 def editor():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        diffae = DiffAE(CONFIG)
-        for parameter in diffae.parameters():
-            if not parameter.any():
-                parameter.data.normal_(std=0.1)
-        paths = PathSet(DIPOLES, DIM, mean=diffae.z_mean, std=diffae.z_std)
     settings = RenderSettings(invert_steps=3, decode_steps=3, batch_size=2)
-    return Editor(diffae.requires_grad_(False), paths=paths, settings=settings, info={"name": "tiny", "license": "MIT"})
+    return tiny_editor(CONFIG, lively=True, settings=settings, license="MIT")
 
 
 @pytest.fixture(scope="module")
@@ -363,9 +345,9 @@ def test_the_middle_of_a_strip_is_the_face_itself(editor, steps, monkeypatch):
 
 def test_a_picture_far_from_square_is_no_face_crop(editor):
     wide = Image.new("RGB", (160, 120))
-    with pytest.raises(ImageError, match=r"a picture of 160x120 pixels is no face crop.*align=True"):
+    with pytest.raises(ImageError, match=r"a picture of 160x120 pixels is not a face crop.*align=True"):
         editor.edit(wide, age=1.0)
-    with pytest.raises(ImageError, match="is no face crop"):
+    with pytest.raises(ImageError, match="is not a face crop"):
         editor.strip(wide, "age")
     assert editor.edit(wide, age=1.0, check=False).size == (160, 120)
 

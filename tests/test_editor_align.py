@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
 import photographs
 import pytest
 import torch
-from doubles import TINY
+from doubles import DIPOLES, TINY, failing, tiny_editor
 from photographs import drawn_faces, placed
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlbias import Dipole, Editor, PathSet
+from vlbias import Editor
 from vlbias.alignment import LAYOUTS, Similarity, layout_transform
-from vlbias.cli import app, main
-from vlbias.diffae import DiffAE
+from vlbias.cli import app
 from vlbias.errors import ConfigError, ImageError, ShapeError, UnknownNameError
 from vlbias.provenance import read_provenance
 from vlbias.rendering import Renderer, RenderSettings
@@ -28,16 +26,8 @@ CONFIG = replace(TINY, image_size=SIZE)
 
 @pytest.fixture(scope="module")
 def editor():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        diffae = DiffAE(CONFIG)
-        for parameter in diffae.parameters():
-            if not parameter.any():
-                parameter.data.normal_(std=0.1)
-        paths = PathSet({"age": Dipole("old", "young")}, 16, mean=diffae.z_mean, std=diffae.z_std)
     settings = RenderSettings(invert_steps=3, decode_steps=3)
-    info = {"name": "tiny", "trained_on": "synthfaces"}
-    return Editor(diffae.requires_grad_(False), paths=paths, settings=settings, info=info)
+    return tiny_editor(CONFIG, {"age": DIPOLES["age"]}, lively=True, settings=settings, trained_on="synthfaces")
 
 
 def photograph(*places: Similarity, size=(360, 300)):
@@ -207,12 +197,9 @@ def test_the_command_names_the_photo_and_the_way_out(command, monkeypatch, capsy
     folder, _ = command
     _, two = photograph(placed(0, 2, (80, 80)), placed(0, 2, (250, 80)))
     monkeypatch.setattr("vlbias.alignment.default_detector", lambda: two)
-    words = ["vlbias", "edit", folder / "holiday.png", folder / "out", "--align", "--age", "1", "--editor"]
-    monkeypatch.setattr(sys, "argv", [str(word) for word in (*words, folder / "tiny")])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    error = capsys.readouterr().err
-    assert exit_info.value.code == 1 and "holiday.png: the photo has 2 faces" in error
+    words = ["edit", folder / "holiday.png", folder / "out", "--align", "--age", "1", "--editor", folder / "tiny"]
+    error = failing(monkeypatch, capsys, *words)
+    assert "holiday.png: the photo has 2 faces" in error
     assert "--face 0..1 or --face largest" in error and not any((folder / "out").iterdir())
 
 

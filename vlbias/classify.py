@@ -405,7 +405,7 @@ def _labels(labels: object, count: int) -> list[Any]:
 
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels, dtype=object)
     if array.ndim != 1 or len(array) != count:
-        raise ShapeError(f"`labels` must hold {count} labels, one an image; got shape {tuple(array.shape)}.")
+        raise ShapeError(f"`labels` must hold {count} labels, one per image; got shape {tuple(array.shape)}.")
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
         raise LabelError(f"`labels` contains {len(missing)} missing values, the first at position {missing[0]}.")

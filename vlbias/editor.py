@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,7 +17,7 @@ from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.editor_folder import push_editor, read_editor, write_editor
 from vlbias.errors import ConfigError
-from vlbias.given import Answer, Given, Images, Pictures, given_faces, given_photos
+from vlbias.given import Answer, Code, Given, Images, Pictures, given_faces, given_photos
 from vlbias.images import contact_sheet, to_pil
 from vlbias.paths import Dipole, PathSet, Probes
 from vlbias.rendering import Renderer, RenderSettings
@@ -25,25 +25,7 @@ from vlbias.settings import checked_number
 from vlbias.shown import Glance, Shown
 from vlbias.types import Quality
 
-__all__ = ["Code", "Editor"]
-
-
-@dataclass(frozen=True)
-class Code:
-    """Two codes of a batch of faces: together they decode to the faces.
-
-    Attributes:
-        z_sem: semantic codes, float32 (b, d): what the face is.
-        x_T: stochastic codes, float32 (b, 3, h, w): the detail that z_sem leaves open.
-        given: what the faces were given as, so that ``Editor.decode`` can answer in kind.
-    """
-
-    z_sem: torch.Tensor
-    x_T: torch.Tensor
-    given: Given = field(default=Given("list"), compare=False)
-
-    def __len__(self) -> int:
-        return len(self.z_sem)
+__all__ = ["Editor"]
 
 
 class Editor(Shown):

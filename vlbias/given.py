@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from vlbias.errors import ImageError, ShapeError
 from vlbias.images import to_pil, to_pixels, to_tensor, to_upright_rgb
 from vlbias.originals import Original
 
-__all__ = ["Answer", "Given", "Images", "Pictures", "given_faces", "given_photos"]
+__all__ = ["Answer", "Code", "Given", "Images", "Pictures", "given_faces", "given_photos"]
 
 #: A picture (PIL's, or an ``Original`` that can be written as its file was), several, an array uint8 (b, h, w, 3) or
 #: (h, w, 3), or a tensor (b, 3, h, w) in [-1, 1].
@@ -54,7 +54,7 @@ class Given:
         for width, height in () if self.found is not None else (picture.size for picture in self.pictures):
             if min(width, height) < LEAST_RATIO * max(width, height):
                 raise ImageError(
-                    f"a picture of {width}x{height} pixels is no face crop, which is about square. "
+                    f"a picture of {width}x{height} pixels is not a face crop, which is about square. "
                     "Find the face in it with align=True (--align), cut it out, or edit its central square with "
                     "check=False (--any-picture)."
                 )
@@ -95,6 +95,24 @@ class Given:
         if self.kind == "array":
             return np.asarray(pictures[0])
         return np.stack([np.asarray(picture) for picture in pictures]) if self.kind == "arrays" else pictures
+
+
+@dataclass(frozen=True)
+class Code:
+    """Two codes of a batch of faces: together they decode to the faces.
+
+    Attributes:
+        z_sem: semantic codes, float32 (b, d): what the face is.
+        x_T: stochastic codes, float32 (b, 3, h, w): the detail that z_sem leaves open.
+        given: what the faces were given as, so that ``Editor.decode`` can answer in kind.
+    """
+
+    z_sem: torch.Tensor
+    x_T: torch.Tensor
+    given: Given = field(default=Given("list"), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.z_sem)
 
 
 def given_faces(images: Images, size: int) -> Given:

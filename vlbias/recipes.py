@@ -228,7 +228,7 @@ def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
     told = [name for name in known if name in dataset.table and dataset.table[name].nunique() > 1]
     if not told:
         raise LabelError(
-            f"Captions of photographs speak of the columns {', '.join(known)}; '{dataset.name}' has none of them with "
+            f"Captions of photographs use the columns {', '.join(known)}; '{dataset.name}' has none of them with "
             f"two values or more. Its labels: {', '.join(map(str, dataset.attributes)) or 'none'}. "
             "Rename a column, or add one of these."
         )

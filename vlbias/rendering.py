@@ -338,7 +338,7 @@ class Renderer(Backend):
             which = f"face {least + 1} of {len(z_sem)}" if len(z_sem) > 1 else "this face"
             warnings.warn(
                 f"{name}={strength:+g} leads {which} beyond those that editor '{self.name}' knows, so the picture may "
-                f"be washed out or hold what no face has. {name}="
+                f"be washed out or unlike any face. {name}="
                 f"{math.trunc(100 * strength * float(share[least])) / 100:+g} stays inside.",
                 OutOfRangeWarning,
                 stacklevel=3,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from doubles import CHROMIUM
 from finished_run import write_run
 
 from vlbias.provenance import examine_provenance
 
 pytest.importorskip("gradio", reason="the page needs gradio: make app")
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
 axe = pytest.importorskip("axe_playwright_python", reason="no axe here: pip install axe-playwright-python")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
@@ -38,14 +36,6 @@ def served(editor_folder, run):
 
     with serve([run], [editor_folder]) as page:
         yield page.url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine:
-        started = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -57,5 +57,5 @@ def test_without_gradio_the_remedy_is_named(monkeypatch):
 
 def test_a_folder_that_is_none_is_named(tmp_path):
     pytest.importorskip("gradio")
-    with pytest.raises(DatasetError, match="nothing is no folder"), serve([tmp_path / "nothing"]):
+    with pytest.raises(DatasetError, match="nothing is not a folder"), serve([tmp_path / "nothing"]):
         pass

@@ -32,5 +32,5 @@ def test_what_lies_elsewhere_is_not(roots, typed):
 def test_without_roots_nothing_is_opened(tmp_path):
     with pytest.raises(DatasetError, match="below: none"):
         allowed_folder(str(tmp_path), ())
-    with pytest.raises(DatasetError, match="is no folder"):
+    with pytest.raises(DatasetError, match="is not a folder"):
         checked_roots([tmp_path / "none"])

@@ -245,9 +245,9 @@ def test_a_pseudonymised_run_is_reviewed_with_its_names_alone(tiny, faces, tmp_p
         ("HEAD a.png,1,reject,anna\na.png,1,accept,Anna\n", "reviewers 'anna' and 'Anna'"),
         ('HEAD "a.png,1,reject,anna\n', "cannot be read as a table"),
         (b"\xff\xfe\x00", "cannot be read as a table"),
-        ("HEAD train/edit-000999.png,1,reject,anna\n", "'train/edit-000999.png' is no edit of this run"),
-        ("HEAD train/0001.png,0001,reject,anna\n", "'train/0001.png' is no edit of this run"),
-        ("HEAD ../edit-000001.png,0001,reject,anna\n", "is no edit of this run"),
+        ("HEAD train/edit-000999.png,1,reject,anna\n", "'train/edit-000999.png' is not an edit of this run"),
+        ("HEAD train/0001.png,0001,reject,anna\n", "'train/0001.png' is not an edit of this run"),
+        ("HEAD ../edit-000001.png,0001,reject,anna\n", "is not an edit of this run"),
         ("HEAD train/edit-000001.png,nobody,reject,anna\n", "no edit of 'nobody'.*source_id"),
     ],
 )

@@ -137,7 +137,7 @@ def test_random_changes_end_in_success_or_in_a_sentence(tmp_path):
     with zipfile.ZipFile(tmp_path / "a") as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         program = archive.read(name)
-    random, started = np.random.default_rng(0), time.monotonic()
+    random, started = np.random.default_rng(0), time.process_time()
     refused = 0
     for _ in range(600):
         mutant = bytearray(program)
@@ -147,7 +147,7 @@ def test_random_changes_end_in_success_or_in_a_sentence(tmp_path):
             read_foreign_pickle(write_archive(tmp_path / "b", bytes(mutant), {"0": bytes(12)}))
         except CheckpointError:
             refused += 1
-    assert refused > 100 and time.monotonic() - started < 30
+    assert refused > 100 and time.process_time() - started < 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # in KB
 
 

@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from doubles import tiny_editor
+from doubles import failing, run_command, tiny_editor
 from PIL import Image
 from typer.testing import CliRunner
 
 from vlbias import __version__
-from vlbias.cli import app, main
+from vlbias.cli import app
 from vlbias.cli.edit import _split_strengths
 from vlbias.errors import PlanError
 from vlbias.provenance import read_provenance
@@ -34,23 +34,9 @@ def picture(tmp_path):
     return path
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def failing(monkeypatch, capsys, *arguments):
-    """stderr and exit code of the console script."""
-    monkeypatch.setattr(sys, "argv", ["vlbias", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    return capsys.readouterr().err, exit_info.value.code
-
-
 def test_version_and_help():
-    assert run("--version").strip() == f"vlbias {__version__}"
-    commands = run("--help")
+    assert run_command("--version").strip() == f"vlbias {__version__}"
+    commands = run_command("--help")
     for name in (
         "demo",
         "balance",
@@ -72,7 +58,7 @@ def test_version_and_help():
     "command", ["demo", "balance", "edit", "strip", "learn", "paths", "audit", "convert", "doctor"]
 )
 def test_help_of_each_command_has_an_example_to_paste(command):
-    assert f"Example: vlbias {command}" in run(command, "--help")
+    assert f"Example: vlbias {command}" in run_command(command, "--help")
 
 
 def test_the_package_runs_as_a_module():
@@ -82,7 +68,7 @@ def test_the_package_runs_as_a_module():
 
 def test_edit_writes_pictures_with_provenance(folder, picture, tmp_path):
     out = tmp_path / "out"
-    run("edit", picture, out, "--editor", folder, "--age", "1", "--skin-tone", "-0.5")
+    run_command("edit", picture, out, "--editor", folder, "--age", "1", "--skin-tone", "-0.5")
     assert Image.open(out / "face.png").size == Image.open(picture).size == (40, 36)
     metadata = read_provenance(out / "face.png")
     assert metadata["synthetic"] == "true" and metadata["source"] == "face.png"
@@ -107,7 +93,7 @@ def test_an_edit_of_a_lossy_file_is_written_as_that_file_is(folder, tmp_path, na
     picture = Image.linear_gradient("L").convert("RGB").resize((40, 36))
     picture.save(tmp_path / name, **written)
     words = ("edit", tmp_path / name, tmp_path / "out", "--editor", folder, "--age", "1", *options)
-    (file,) = [tmp_path / "out" / line.rsplit("/", 1)[-1] for line in run(*words).splitlines()]
+    (file,) = [tmp_path / "out" / line.rsplit("/", 1)[-1] for line in run_command(*words).splitlines()]
     assert file.suffix == ((tmp_path / name).suffix if kept != "PNG" else ".png")
     assert read_provenance(file)["source"] == name
     with Image.open(file) as edit, Image.open(tmp_path / name) as donor:
@@ -116,7 +102,7 @@ def test_an_edit_of_a_lossy_file_is_written_as_that_file_is(folder, tmp_path, na
             assert edit.quantization == donor.quantization
             assert edit.info.get("progressive") == donor.info.get("progressive")
     first = file.read_bytes()
-    assert run(*words) and file.read_bytes() == first
+    assert run_command(*words) and file.read_bytes() == first
 
 
 def test_the_same_name_in_two_formats_is_two_edits(folder, tmp_path):
@@ -124,7 +110,7 @@ def test_the_same_name_in_two_formats_is_two_edits(folder, tmp_path):
     for name in ("a.jpg", "a.png"):
         picture.save(tmp_path / name)
     words = ("edit", tmp_path / "a.jpg", tmp_path / "a.png", tmp_path / "out", "--editor", folder, "--age", "1")
-    run(*words)
+    run_command(*words)
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.jpg", "a.png"]
 
 
@@ -134,41 +120,41 @@ def test_strengths_are_told_from_files():
 
 
 def test_strip_writes_one_sheet(folder, picture, tmp_path):
-    run("strip", picture, tmp_path / "age.png", "--path", "age", "--steps", "3", "--editor", folder)
+    run_command("strip", picture, tmp_path / "age.png", "--path", "age", "--steps", "3", "--editor", folder)
     assert Image.open(tmp_path / "age.png").width > 3 * 32
 
 
 def test_wrong_usage_exits_with_2(folder, picture, tmp_path, monkeypatch, capsys):
-    error, code = failing(monkeypatch, capsys, "edit", picture, "--editor", folder)
-    assert code == 2 and "at least one picture and the output folder" in error
-    error, code = failing(monkeypatch, capsys, "edit", picture, tmp_path, "--age", "much", "--editor", folder)
-    assert code == 2 and "expected a number; got 'much'" in error
-    error, code = failing(monkeypatch, capsys, "edit", picture, tmp_path / "new", "--editor", folder)
-    assert code == 2 and "moves --age, --skin-tone" in error and not (tmp_path / "new").exists()
+    error = failing(monkeypatch, capsys, "edit", picture, "--editor", folder, code=2)
+    assert "at least one picture and the output folder" in error
+    error = failing(monkeypatch, capsys, "edit", picture, tmp_path, "--age", "much", "--editor", folder, code=2)
+    assert "expected a number; got 'much'" in error
+    error = failing(monkeypatch, capsys, "edit", picture, tmp_path / "new", "--editor", folder, code=2)
+    assert "moves --age, --skin-tone" in error and not (tmp_path / "new").exists()
     words = ("balance", "synthfaces:20", tmp_path, "--target", "smile", "--protected", "skin", "--shard", "5/4")
-    error, code = failing(monkeypatch, capsys, *words)
-    assert code == 2 and "I must lie in 1..N" in error
+    error = failing(monkeypatch, capsys, *words, code=2)
+    assert "I must lie in 1..N" in error
 
 
 def test_clear_errors_exit_with_1_and_no_traceback(folder, picture, tmp_path, monkeypatch, capsys):
-    error, code = failing(monkeypatch, capsys, "edit", picture, tmp_path / "o", "--aeg", "1", "--editor", folder)
-    assert code == 1 and error.startswith("vlbias: Unknown attribute 'aeg' for tiny. Did you mean 'age'?")
-    error, code = failing(
+    error = failing(monkeypatch, capsys, "edit", picture, tmp_path / "o", "--aeg", "1", "--editor", folder)
+    assert error.startswith("vlbias: Unknown attribute 'aeg' for tiny. Did you mean 'age'?")
+    error = failing(
         monkeypatch, capsys, "strip", tmp_path / "no.png", "x.png", "--path", "age", "--editor", folder
     )
-    assert code == 1 and "no.png does not exist" in error
-    error, code = failing(monkeypatch, capsys, "edit", picture, picture / "o", "--age", "1", "--editor", folder)
-    assert code == 1 and "cannot be written" in error
-    error, code = failing(monkeypatch, capsys, "strip", picture, "x.png", "--path", "age", "--editor", "nowhere")
-    assert code == 1 and "No checkpoint 'nowhere'" in error
+    assert "no.png does not exist" in error
+    error = failing(monkeypatch, capsys, "edit", picture, picture / "o", "--age", "1", "--editor", folder)
+    assert "cannot be written" in error
+    error = failing(monkeypatch, capsys, "strip", picture, "x.png", "--path", "age", "--editor", "nowhere")
+    assert "No checkpoint 'nowhere'" in error
     for text in (error,):
         assert "Traceback" not in text and len(text.strip().splitlines()) <= 2
 
 
 def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_path, monkeypatch, capsys):
     def refused(*arguments):
-        error, code = failing(monkeypatch, capsys, *arguments, "--editor", folder)
-        assert code == 1 and len(error.strip().splitlines()) == 1
+        error = failing(monkeypatch, capsys, *arguments, "--editor", folder)
+        assert len(error.strip().splitlines()) == 1
         return error
 
     assert "face.png is a file. Give a folder" in refused("edit", picture, picture, "--age", "1")
@@ -179,7 +165,7 @@ def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_pat
     words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:40", "--out", other)
     assert "contains notes.txt that this job did not write" in refused(*words)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
-    run("strip", picture, tmp_path / "new" / "s.png", "--path", "age", "--steps", "2", "--editor", folder)
+    run_command("strip", picture, tmp_path / "new" / "s.png", "--path", "age", "--steps", "2", "--editor", folder)
     assert (tmp_path / "new" / "s.png").is_file()
 
 
@@ -192,7 +178,7 @@ def test_files_that_are_left_out_are_named(tmp_path):
     for age in (20, 30, 60, 70):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{age}_{age % 20 // 10}_0_{TAKEN}.jpg")
     words = ("balance", tmp_path, tmp_path / "out", "--target", "gender", "--protected", "age_group", "--dry-run")
-    output = run(*words, "--pilot", "0")
+    output = run_command(*words, "--pilot", "0")
     assert f"note: 200_1_0_{TAKEN}.jpg: label_out_of_range: age is 200" in output
     assert "note: 2 more like these" in output
     # a pilot finds that nothing reads these pictures; the plan is shown all the same
@@ -204,8 +190,8 @@ def test_two_pictures_of_one_name_are_refused(folder, picture, tmp_path, monkeyp
     other = tmp_path / "sub" / "face.bmp"
     other.parent.mkdir()
     Image.new("RGB", (16, 16)).save(other)
-    error, code = failing(monkeypatch, capsys, "edit", picture, other, tmp_path / "o", "--age", "1", "--editor", folder)
-    assert code == 1 and "would be written as face.png" in error
+    error = failing(monkeypatch, capsys, "edit", picture, other, tmp_path / "o", "--age", "1", "--editor", folder)
+    assert "would be written as face.png" in error
 
 
 def test_doctor_names_versions_and_remedies():
@@ -215,19 +201,19 @@ def test_doctor_names_versions_and_remedies():
 
 def test_training_commands_do_not_overwrite_a_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "state.pt").touch()
-    error, code = failing(monkeypatch, capsys, "train", "diffae", "synthfaces:40", "--out", tmp_path)
-    assert code == 1 and "Add --resume to go on" in error
+    error = failing(monkeypatch, capsys, "train", "diffae", "synthfaces:40", "--out", tmp_path)
+    assert "Add --resume to go on" in error
 
 
 def test_labels_by_a_machine_are_scored_before_the_plan(tmp_path, monkeypatch, capsys):
     words = ("balance", "synthfaces:40", tmp_path / "o", "--target", "smile", "--protected", "skin", "--dry-run")
-    output = run(*words, "--label", "skin=ita:20")
+    output = run_command(*words, "--label", "skin=ita:20")
     assert "skin tone measured in the picture" in output and "accuracy" in output and "smile=0" in output
     assert not (tmp_path / "o").exists()
-    error, code = failing(monkeypatch, capsys, *words, "--label", "skin")
-    assert code == 2 and "expected COLUMN=LABELLER" in error
-    error, code = failing(monkeypatch, capsys, *words, "--label", "skin=ita:warm")
-    assert code == 1 and "expected an angle in degrees" in error
+    error = failing(monkeypatch, capsys, *words, "--label", "skin", code=2)
+    assert "expected COLUMN=LABELLER" in error
+    error = failing(monkeypatch, capsys, *words, "--label", "skin=ita:warm")
+    assert "expected an angle in degrees" in error
 
 
 def test_audit_passes_arms_and_their_sets_on(monkeypatch):
@@ -256,6 +242,6 @@ def test_audit_measures_flips(tmp_path):
     settings = classify.FitSettings(image_size=16, num_steps=1, backbone_options={"channels": [8] * 4, "stem_width": 4})
     classify.fit(faces, "skin", settings=settings).save_pretrained(tmp_path / "classifier")
     words = ["synthfaces:20", "--target", "skin", "--protected", "skin", "--flips", tmp_path / "classifier"]
-    assert "true_rate" in run("audit", *words, "--out", tmp_path / "out")
+    assert "true_rate" in run_command("audit", *words, "--out", tmp_path / "out")
     written = json.loads((tmp_path / "out" / "flips.json").read_text())
     assert set(written["groups"]) == {"dark", "light", "all"} and written["groups"]["all"]["num_pairs"] == 20

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
-from doubles import people, tiny_editor, tree_hash
+from doubles import failing, people, run_command, tiny_editor, tree_hash
 from PIL import Image
-from typer.testing import CliRunner
 
 from vlbias import audit
-from vlbias.cli import app, main
 from vlbias.cli.outputs import claim_folder
 from vlbias.errors import OutputError
 
@@ -37,20 +34,6 @@ def inputs(tmp_path, editor):
     return folder
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def refused(capsys, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["vlbias", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert exit_info.value.code == 1
-    return capsys.readouterr().err
-
-
 def commands(inputs, editor, out):
     """A small job of every command that reads files and writes results."""
     faces = inputs / "people"
@@ -71,13 +54,13 @@ def test_inputs_stay_and_results_of_others_are_not_replaced(name, inputs, editor
     out = tmp_path / "out"
     words = commands(inputs, editor, out)[name]
     before = tree_hash(inputs, editor)
-    run(*words)
+    run_command(*words)
     assert tree_hash(inputs, editor) == before
     said = [path for path in out.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
     assert said == []  # where on this disk something lay is nobody's business
     written = [path for path in out.iterdir() if path.is_file() and not path.name.startswith(".")]
     assert written and not [path for path in out.rglob("*") if path.name.endswith(".draft")]
-    run(*words)  # the same job again is its own
+    run_command(*words)  # the same job again is its own
 
     other = tmp_path / "other"
     words = commands(inputs, editor, other)[name]
@@ -85,9 +68,9 @@ def test_inputs_stay_and_results_of_others_are_not_replaced(name, inputs, editor
     mine = other / min(path.name for path in written if path.suffix in (".png", ".csv", ".html"))
     mine.write_text("mine")
     before = tree_hash(other, inputs)
-    assert "--overwrite" in refused(capsys, monkeypatch, *words)
+    assert "--overwrite" in failing(monkeypatch, capsys, *words)
     assert tree_hash(other, inputs) == before
-    run(*words, "--overwrite")
+    run_command(*words, "--overwrite")
     assert mine.read_bytes() != b"mine"
 
 
@@ -102,17 +85,17 @@ def test_links_among_the_results_are_refused(name, inputs, editor, tmp_path, mon
     (out / place).symlink_to(mine if place in ("sim.log.files", "fits") else mine / "thesis.tex")
     before = tree_hash(mine, out)
     for words in ((), ("--overwrite",)):
-        assert "is a link to" in refused(capsys, monkeypatch, *commands(inputs, editor, out)[name], *words)
+        assert "is a link to" in failing(monkeypatch, capsys, *commands(inputs, editor, out)[name], *words)
         assert {path: hash for path, hash in tree_hash(mine, out).items() if ".vlbias" not in path} == before
 
 
 def test_another_edit_of_the_same_name_is_not_replaced(inputs, editor, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    run("edit", inputs / "face.png", out, "--age", "1", "--editor", editor)
+    run_command("edit", inputs / "face.png", out, "--age", "1", "--editor", editor)
     before = tree_hash(out)
-    error = refused(capsys, monkeypatch, "edit", inputs / "face.png", out, "--age", "-1", "--editor", editor)
+    error = failing(monkeypatch, capsys, "edit", inputs / "face.png", out, "--age", "-1", "--editor", editor)
     assert "face.png is there already, made with other options" in error and tree_hash(out) == before
-    run("edit", inputs / "face.png", out, "--age", "-1", "--editor", editor, "--overwrite")
+    run_command("edit", inputs / "face.png", out, "--age", "-1", "--editor", editor, "--overwrite")
     assert tree_hash(out) != before
 
 
@@ -121,11 +104,11 @@ def test_a_picture_is_never_replaced_by_its_own_edit(options, inputs, editor, mo
     picture = inputs / "face.png"
     before = tree_hash(inputs)
     for words in (("edit", picture, inputs, "--age", "1"), ("strip", picture, picture, "--path", "age")):
-        assert "is the picture itself" in refused(capsys, monkeypatch, *words, "--editor", editor, *options)
+        assert "is the picture itself" in failing(monkeypatch, capsys, *words, "--editor", editor, *options)
     link = inputs / "face.jpg"
     link.symlink_to(picture)
-    assert "is the picture itself" in refused(
-        capsys, monkeypatch, "edit", link, inputs, "--age", "1", "--editor", editor, *options
+    assert "is the picture itself" in failing(
+        monkeypatch, capsys, "edit", link, inputs, "--age", "1", "--editor", editor, *options
     )
     link.unlink()
     assert tree_hash(inputs) == before
@@ -136,15 +119,15 @@ def test_an_editor_folder_of_somebody_else_is_not_written_over(editor, tmp_path,
     tiny_editor().save_pretrained(other)
     before = tree_hash(other)
     words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:40", "--out", other)
-    assert "--overwrite" in refused(capsys, monkeypatch, *words, "--editor", editor)
+    assert "--overwrite" in failing(monkeypatch, capsys, *words, "--editor", editor)
     published = tmp_path / "last.ckpt"
     torch.save({"state_dict": {}}, published)
     monkeypatch.setattr("vlbias.editor.Editor.from_pretrained", lambda *_, **__: tiny_editor())
-    assert "--overwrite" in refused(capsys, monkeypatch, "convert", published, other)
+    assert "--overwrite" in failing(monkeypatch, capsys, "convert", published, other)
     assert tree_hash(other) == before
-    run("convert", published, tmp_path / "new")
-    run("convert", published, tmp_path / "new")
-    run("convert", published, other, "--overwrite")
+    run_command("convert", published, tmp_path / "new")
+    run_command("convert", published, tmp_path / "new")
+    run_command("convert", published, other, "--overwrite")
 
 
 def test_a_folder_knows_its_job(tmp_path):

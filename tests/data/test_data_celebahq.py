@@ -37,7 +37,7 @@ def test_the_true_annotation_files(shared_dir):
     assert all(set(faces.values(name)) == {0, 1} for name in faces.attributes)
     # the first line of the file: 0.jpg  -1 1 1 1 -1 ...
     assert faces.table.loc["0.jpg", list(CELEBA_ATTRIBUTES[:5])].tolist() == [0, 1, 1, 1, 0]
-    with pytest.raises(DatasetError, match="labels alone"):
+    with pytest.raises(DatasetError, match="has only labels"):
         faces.image("0.jpg")
 
 
@@ -89,15 +89,15 @@ def test_split_by_hash_needs_no_partition(celebahq_root):
         (ATTRIBUTES, "Smiling ", "", DatasetError, "line 2: lacks the column Smiling"),
         (ATTRIBUTES, "Smiling", "Smiling Smiling", DatasetError, "line 2: has a column twice: Smiling"),
         (ATTRIBUTES, "10\n", "11\n", DatasetError, "announces 11 images in its first line and has 10"),
-        (ATTRIBUTES, "3.jpg", "2.jpg", DatasetError, "line 6: '2.jpg' stands there twice, first in line 5"),
+        (ATTRIBUTES, "3.jpg", "2.jpg", DatasetError, "line 6: '2.jpg' appears twice, first in line 5"),
         (ATTRIBUTES, "2.jpg  -1", "2.jpg  7", LabelError, "line 5: '2.jpg' has 5_o_Clock_Shadow=7; expected -1 or 1"),
         (ATTRIBUTES, "2.jpg  -1", "2.jpg ", DatasetError, "line 5: '2.jpg' has 39 values; expected 40"),
         (ATTRIBUTES, "2.jpg", "../2.jpg", DatasetError, "line 5: '../2.jpg' is a path; expected the name"),
         (MAPPING, "000011.jpg", "", DatasetError, "line 3: expected 'idx orig_idx orig_file', got '1 10'"),
-        (MAPPING, "\n1 ", "\n2 ", DatasetError, "the index 2 stands there twice"),
+        (MAPPING, "\n1 ", "\n2 ", DatasetError, "the index 2 appears twice"),
         (MAPPING, "\n9 ", "\n77 ", DatasetError, "mapping.txt has no line for the annotated '9.jpg'"),
         (PARTITION, "000011.jpg 0", "000011.jpg 3", LabelError, "line 2: '000011.jpg' has split 3; expected 0, 1 or 2"),
-        (PARTITION, "000011.jpg", "000004.jpg", DatasetError, "line 2: '000004.jpg' stands there twice"),
+        (PARTITION, "000011.jpg", "000004.jpg", DatasetError, "line 2: '000004.jpg' appears twice"),
         (PARTITION, "000011.jpg", "900000.jpg", DatasetError, "no line for '000011.jpg', the original of '1.jpg'"),
         (PARTITION, "000011.jpg 0", "000011.jpg", DatasetError, "line 2: expected 'name split'"),
     ],

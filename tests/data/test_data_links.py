@@ -102,7 +102,7 @@ def test_names_that_are_no_text_are_refused(root, tmp_path):
     """Tables are UTF-8; a name of other bytes would end in a traceback when a run is written."""
     name = os.fsdecode(b"\xff.png")
     picture(tmp_path / "other" / name)
-    with pytest.raises(DatasetError, match=r"\\udcff\.png: the name is no text in UTF-8.*Rename it"):
+    with pytest.raises(DatasetError, match=r"\\udcff\.png: the name is not text in UTF-8.*Rename it"):
         open_dataset(tmp_path / "other")
     (root / "metadata.jsonl").write_text('{"file_name": "a/0.png", "smile": "\\ud800"}\n')
     with pytest.raises(DatasetError, match="line 1: .*half a character"):

@@ -128,7 +128,7 @@ def test_no_shards_and_archives_without_labels(tmp_path):
     with pytest.raises(DatasetError, match=r"an archive without labels .*Unpack it first: tar -xf"):
         open_dataset(tmp_path)
     (tmp_path / "faces.tar").write_bytes(b"no tar at all" * 100)
-    with pytest.raises(DatasetError, match=r"faces.tar is no tar file, or damaged"):
+    with pytest.raises(DatasetError, match=r"faces.tar is not a tar file, or is damaged"):
         open_dataset(tmp_path)
     tar(tmp_path / "faces.tar", sample("0", 0, {"smile": 1}))
     with pytest.raises(UnknownNameError, match="Unknown attribute 'simle'"):

@@ -59,11 +59,11 @@ def test_an_archive_is_to_be_unpacked(tmp_path, utkface_root):
 def test_wrong_kinds_and_options(utkface_root):
     with pytest.raises(UnknownNameError, match="Unknown dataset kind 'utkfaces'. Did you mean 'utkface'"):
         load_dataset("utkfaces", utkface_root)
-    with pytest.raises(ConfigError, match="`age_limit` is no option of 'utkface'. It has: age_split"):
+    with pytest.raises(ConfigError, match="`age_limit` is not an option of 'utkface'. It has: age_split"):
         load_dataset("utkface", utkface_root, age_limit=3)
     with pytest.raises(ConfigError, match="'utkface' needs `root`"):
         load_dataset("utkface")
-    with pytest.raises(ConfigError, match="`sede` is no option of any dataset"):
+    with pytest.raises(ConfigError, match="`sede` is not an option of any dataset"):
         open_dataset(utkface_root, sede=3)
 
 

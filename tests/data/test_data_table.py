@@ -124,7 +124,7 @@ def test_an_attribute_that_is_no_column_is_refused():
 
 
 def test_labels_without_pictures_say_so():
-    with pytest.raises(DatasetError, match="labels alone"):
+    with pytest.raises(DatasetError, match="has only labels"):
         FaceDataset("toy", table()).image("f0")
 
 
@@ -136,7 +136,7 @@ def test_with_column_adds_and_replaces_by_index(faces):
     assert "rank" not in faces.table  # the given dataset is not changed
     with pytest.raises(ConfigError, match="must hold 8 labels; got 1"):
         faces.with_column("rank", [1])
-    with pytest.raises(ConfigError, match="'split' is no name of a label"):
+    with pytest.raises(ConfigError, match="'split' cannot be the name of a label"):
         faces.with_column("split", ["train"] * 8)
 
 
@@ -224,5 +224,5 @@ def test_a_column_from_a_generator(faces):
         with pytest.raises(ConfigError, match="`values` of FaceDataset.with_column must be a list or a Series"):
             faces.with_column("even", values)
     for name in ("", None, "split"):
-        with pytest.raises(ConfigError, match="must be a text|is no name of a label"):
+        with pytest.raises(ConfigError, match="must be a text|cannot be the name of a label"):
             faces.with_column(name, ["a"] * len(faces))

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import doubles
 import pytest
 import torch
+from doubles import TINY_PRIOR
 
 from vlbias.diffae import DiffAE, DiffAEConfig, PriorConfig
 
-TINY_PRIOR = PriorConfig(num_layers=3, hidden_channels=24, skip_layers=(1, 2), time_channels=8)
-TINY = DiffAEConfig(
-    image_size=16,
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    embed_channels=16,
-    attention_resolutions=(8,),
-    num_heads=2,
-    enc_channel_mult=(1, 2),
-    enc_num_res_blocks=1,
-    num_groups=4,
-)
+TINY = replace(doubles.TINY, attention_resolutions=(8,), num_heads=2)
 
 
 def randomized(config: DiffAEConfig, seed: int = 0) -> DiffAE:

@@ -520,7 +520,7 @@ def test_images_of_one_person_are_not_evidence_of_their_own():
 
 def test_people_have_a_name_each():
     options = {"groups": ["a", "b"] * 2, "metric": "accuracy_gap"}
-    with pytest.raises(ShapeError, match=r"`persons` must be \(4,\), one an item; got 3"):
+    with pytest.raises(ShapeError, match=r"`persons` must be \(4,\), one per item; got 3"):
         fairness.permutation_test([0, 1, 1, 0], [0, 1, 1, 0], persons=[1, 2, 3], **options)
     with pytest.raises(LabelError, match="`persons` misses a name at position 1"):
         fairness.permutation_test([0, 0, 1, 1], [0, 1, 1, 0], persons=["p", None, "q", "r"], **options)

@@ -31,7 +31,7 @@ def test_sigmoid_and_stated_probabilities():
     assert sigmoid[0].tolist() == pytest.approx([0.25, 0.75])
     stated = FaceOutput(classes=("no", "yes"), activation="none")
     assert stated.probabilities(torch.tensor([[0.3, 0.7]]))[0].tolist() == pytest.approx([0.3, 0.7])
-    with pytest.raises(ShapeError, match="are no probabilities .* say activation 'softmax'"):
+    with pytest.raises(ShapeError, match="are not probabilities .* say activation 'softmax'"):
         stated.probabilities(torch.tensor([[2.0, -1.0]]))
 
 

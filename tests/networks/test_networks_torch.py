@@ -93,7 +93,7 @@ def test_pickles_do_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({}, 'has weights alone; say what they are in timm: "architecture"'),
+        ({}, 'has only weights; say what they are in timm: "architecture"'),
         ({"architecture": NAME}, "say the edge of its pictures"),
         ({"architecture": "test_vut", "size": 32}, "Unknown backbone 'test_vut'. Near names in timm: .*test_vit"),
         ({"architecture": "hf_hub:some/where", "size": 32}, "Unknown backbone 'hf_hub:some/where'"),

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import pandas as pd
 import pytest
-from doubles import people
+from doubles import failing, people
+from doubles import run_command as run
 from typer.testing import CliRunner
 
-from vlbias.cli import app, main
+from vlbias.cli import app
 
 SEARCH = ("--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--max-error", 1)
 SIMULATE = ("--target", "smile", "--protected", "gender", "--steps", 1, "--image-size", 16)
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def failing(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["vlbias", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main()
-    assert exit_info.value.code == 1
-    return capsys.readouterr().err
 
 
 def test_simulations_and_audits_train_on_what_device_and_how_is_asked_for(tmp_path):

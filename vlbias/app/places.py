@@ -19,7 +19,7 @@ def checked_roots(roots: Sequence[Path]) -> tuple[Path, ...]:
     """
     for root in roots:
         if not root.is_dir():
-            raise DatasetError(f"{root} is no folder. Give folders of datasets or of finished runs.")
+            raise DatasetError(f"{root} is not a folder. Give folders of datasets or of finished runs.")
     return tuple(root.resolve() for root in roots)
 
 
@@ -43,6 +43,6 @@ def allowed_folder(typed: str, roots: Sequence[Path]) -> Path:
             return place
     listed = ", ".join(printable(root) for root in roots) or "none"
     raise DatasetError(
-        f"'{typed}' is no folder that this page may open. It may open what it was started with, and what lies below: "
+        f"'{typed}' is not a folder that this page may open. It may open what it was started with, and all below: "
         f"{listed}. Start it with further ones: vlbias app FOLDER..."
     )

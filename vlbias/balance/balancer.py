@@ -15,13 +15,14 @@ from vlbias.arguments import checked_call
 from vlbias.balance.cost import estimate
 from vlbias.balance.fitting import check_labels
 from vlbias.balance.identity import resolve_identity
+from vlbias.balance.layout import check_classes
 from vlbias.balance.originals import ORIGINALS, label_columns
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.packing import check_format
 from vlbias.balance.pictures import check_size, resolution_note
 from vlbias.balance.pilot import priced_by_pilot
 from vlbias.balance.plan import EditPlanSettings, Plan, make_plan
-from vlbias.balance.poles import Poles, check_by_words, column_labels, given_poles, resolve_poles, unplaced
+from vlbias.balance.poles import Poles, check_by_words, column_labels, given_poles, place_columns
 from vlbias.balance.pseudonyms import check_pseudonyms
 from vlbias.balance.review import Review
 from vlbias.balance.round_trip import check_round_trip, trips_of
@@ -138,8 +139,7 @@ class Balancer(Shown):
         if faces is not None:
             label_columns(faces)
         table = None if faces is None else faces.table
-        poles = self._protected_poles(table)
-        target_poles = self._target_poles(table)
+        target_poles, poles = self._placed(table)
         if target_poles is not None and target_poles.name in [pole.name for pole in poles]:
             raise PlanError(
                 f"`target` '{self.target}' and the protected attribute are read from the same dipole "
@@ -214,32 +214,11 @@ class Balancer(Shown):
                 f"'{self.backend.layout}'. Align them with layout='{self.backend.layout}' (editor.layout)."
             )
 
-    def _protected_poles(self, table: pd.DataFrame | None) -> list[Poles]:
-        found = []
-        for column in self.protected:
-            values: list[str] = []
-            if table is not None:
-                labels = column_labels(table, column, role="protected")
-                values = sorted({label for label in labels if label is not None})
-            pole = self.poles.get(column) or resolve_poles(column, values, self.backend.dipoles)
-            if pole is None:
-                paths = {name: self.backend.dipoles[name] for name in self.backend.attributes}
-                raise unplaced(column, values, editor=self.backend.name, paths=paths)
-            if pole.name not in self.backend.attributes:
-                raise PlanError(
-                    f"Editor '{self.backend.name}' can read '{pole.name}' but has no path for it, so it cannot edit "
-                    f"'{column}'. Paths: {', '.join(self.backend.attributes) or 'none'}. Learn it with Editor.learn, "
-                    f"or vlbias learn {pole.name}."
-                )
-            found.append(pole)
-        return found
-
-    def _target_poles(self, table: pd.DataFrame | None) -> Poles | None:
-        values: list[str] = []
-        if table is not None:
-            labels = column_labels(table, self.target, role="target")
-            values = sorted({label for label in labels if label is not None})
-        return self.poles.get(self.target) or resolve_poles(self.target, values, self.backend.dipoles)
+    def _placed(self, table: pd.DataFrame | None) -> tuple[Poles | None, list[Poles]]:
+        """Where the values of the target and of the protected columns stand."""
+        return place_columns(
+            table, target=self.target, protected=self.protected, given=self.poles, backend=self.backend
+        )
 
     @checked_call
     def pilot(self, faces: FaceDataset | None, plan: Plan, *, num_edits: int = 16, show_progress: bool = True) -> Plan:
@@ -314,9 +293,10 @@ class Balancer(Shown):
         check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
         if self.settings.pseudonymise:
             check_pseudonyms(self.settings.pseudonyms, originals, out_dir)
-        if faces is not None:
-            label_columns(faces)  # refused before the first edit
         task = self._task(faces)
+        if faces is not None:  # refused before the first edit
+            label_columns(faces)
+            check_classes(self.settings.layout, faces, self.target)
         if review is not None and not isinstance(review, Review):
             review = Review.read(review)
         url = str(out_dir) if is_url(out_dir) else None
@@ -339,14 +319,14 @@ class Balancer(Shown):
         return result
 
     def _task(self, faces: FaceDataset | None) -> Task:
-        table = None if faces is None else faces.table
+        target_poles, poles = self._placed(None if faces is None else faces.table)
         return Task(
             backend=self.backend,
             faces=faces,
             target=self.target,
             protected=self.protected,
-            target_poles=self._target_poles(table),
-            poles=self._protected_poles(table),
+            target_poles=target_poles,
+            poles=poles,
             source=self.source,
             seed=self.seed,
             settings=self.settings,

@@ -32,7 +32,7 @@ from vlbias.files import read_json, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
 
-__all__ = ["add_to_report", "assemble", "table_bytes", "write_report"]
+__all__ = ["add_to_report", "assemble", "write_report"]
 
 #: (column, label) => the value as the dataset writes it.
 Natural = Callable[[str, str], Any]
@@ -156,8 +156,8 @@ def assemble(
     if "format" in details:
         report["shards"] = summary_of_shards(table, task.settings.shard_size)
     report |= measure(table)
-    run.put(table_bytes(plan.table), run.out / "plan.csv")
-    run.put(table_bytes(rejects), run.out / "rejected.csv")
+    run.put(csv_text(plan.table).encode(), run.out / "plan.csv")
+    run.put(csv_text(rejects).encode(), run.out / "rejected.csv")
     write_report(run, report, plan)
     for name, content in reversed(metadata_files(table).items()):  # metadata.csv last: it says that all is there
         run.put(content, run.out / name)
@@ -248,11 +248,6 @@ def _written_otherwise(kept: Sequence[Mapping[str, object]]) -> list[str]:
     """What edits could not keep of their donors' files, with how many it happened to."""
     notes = Counter(record["note"] for record in kept if record["note"])
     return [f"{count} {'edit' if count == 1 else 'edits'}: {note}" for note, count in sorted(notes.items())]
-
-
-def table_bytes(table: pd.DataFrame) -> bytes:
-    """A table as it is written."""
-    return csv_text(table).encode()
 
 
 def _json(report: Mapping[str, object]) -> bytes:

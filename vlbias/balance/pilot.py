@@ -62,7 +62,7 @@ def priced_by_pilot(task: Task, plan: Plan, num_edits: int, *, show_progress: bo
         evaluations_range=(round(low) + besides, round(high) + besides),
         pilot=len(rows),
     )
-    return plan.with_cost(cost)
+    return replace(plan, cost=cost)
 
 
 def _of_trips(task: Task, plan: Plan) -> int:

@@ -118,9 +118,14 @@ class Plan(Shown):
         """Batches that are committed one by one."""
         return int(self.table["chunk"].max()) + 1 if len(self.table) else 0
 
-    def with_cost(self, cost: Cost) -> Plan:
-        """The same plan with an estimate of what it costs."""
-        return replace(self, cost=cost)
+    def renamed(self, names: Mapping[str, str]) -> Plan:
+        """The same plan where the donors have other names (old => new)."""
+
+        def reserves(text: str) -> str:
+            return json.dumps([[names[item], group] for item, group in json.loads(text)])
+
+        donors = [names.get(donor, donor) for donor in self.table["donor"]]
+        return replace(self, table=self.table.assign(donor=donors, reserves=self.table["reserves"].map(reserves)))
 
     def digest(self) -> str:
         """A hash of the table: equal for equal plans."""

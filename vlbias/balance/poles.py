@@ -20,17 +20,18 @@ from vlbias.attributes import followers, of_column
 from vlbias.errors import PlanError
 from vlbias.labels import label_text, label_texts
 from vlbias.paths import Dipole
+from vlbias.types import Backend
 
 __all__ = [
     "Poles",
     "check_by_words",
     "column_labels",
     "given_poles",
+    "place_columns",
     "resolve_poles",
     "spelled",
     "stale_columns",
     "turned_round",
-    "unplaced",
 ]
 
 #: A numeric column with more values than this is a measurement, not a grouping.
@@ -181,6 +182,45 @@ def given_poles(
     return found
 
 
+def place_columns(
+    table: pd.DataFrame | None, *, target: str, protected: Sequence[str], given: Mapping[str, Poles], backend: Backend
+) -> tuple[Poles | None, list[Poles]]:
+    """Where the values of a job's columns stand.
+
+    Args:
+        table: label table; ``None`` where faces are drawn.
+        target, protected: the columns.
+        given: what the user says of them, see :func:`given_poles`.
+        backend: the editor, which must have a path for each protected column.
+
+    Returns:
+        Poles of the target, ``None`` where no dipole reads it, and of each protected column.
+
+    Raises:
+        PlanError: a column that is not there, is no grouping, or has no path.
+    """
+
+    def placed(column: str, role: str) -> tuple[Poles | None, list[str]]:
+        labels = [] if table is None else column_labels(table, column, role=role)
+        values = sorted({label for label in labels if label is not None})
+        return given.get(column) or resolve_poles(column, values, backend.dipoles), values
+
+    found = []
+    for column in protected:
+        pole, values = placed(column, "protected")
+        if pole is None:
+            paths = {name: backend.dipoles[name] for name in backend.attributes}
+            raise _unplaced(column, values, editor=backend.name, paths=paths)
+        if pole.name not in backend.attributes:
+            raise PlanError(
+                f"Editor '{backend.name}' can read '{pole.name}' but has no path for it, so it cannot edit '{column}'. "
+                f"Paths: {', '.join(backend.attributes) or 'none'}. Learn it with Editor.learn, or vlbias learn "
+                f"{pole.name}."
+            )
+        found.append(pole)
+    return placed(target, "target")[0], found
+
+
 _FORM = "('age', ['no', 'yes'])"
 
 
@@ -260,7 +300,7 @@ def check_by_words(pole: Poles, dipole: Dipole) -> None:
         raise turned_round(pole, f"'{high}' stands at '{end}'")
 
 
-def unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[str, Dipole]) -> PlanError:
+def _unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping[str, Dipole]) -> PlanError:
     """The error for a protected column that the library knows nothing of: what to type, and what paths there are.
 
     Args:

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
+import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlbias.balance.originals import label_columns
-from vlbias.balance.plan import Plan
 from vlbias.balance.run_folder import RunFolder
 from vlbias.data import FaceDataset
 from vlbias.data.renamed import PseudonymousFaces
 from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError
 from vlbias.files import make_folder, read_object, write_json
 
-__all__ = ["check_pseudonyms", "forget_key", "pseudonymous", "renamed_plan"]
+__all__ = ["check_pseudonyms", "forget_key", "pseudonymous"]
 
 #: The key of a run that goes on, in its state.
 KEY_FILE = "pseudonyms.json"
 _KEY_BYTES = 32
+_KEY = re.compile(f"[0-9a-f]{{{2 * _KEY_BYTES}}}")
 
 
 def check_pseudonyms(names: str | os.PathLike[str] | None, originals: str, out: str | os.PathLike[str]) -> None:
@@ -46,9 +44,7 @@ def check_pseudonyms(names: str | os.PathLike[str] | None, originals: str, out: 
         raise ConfigError(f"{names} lies in {out}, which is to be passed on. Give `pseudonyms` a file outside of it.")
 
 
-def pseudonymous(
-    faces: FaceDataset, run: RunFolder, names: str | os.PathLike[str] | None
-) -> PseudonymousFaces:
+def pseudonymous(faces: FaceDataset, run: RunFolder, names: str | os.PathLike[str] | None) -> PseudonymousFaces:
     """The dataset under other ids.
 
     Args:
@@ -65,23 +61,14 @@ def pseudonymous(
     _refuse_names_in_labels(faces)
     known = {} if names is None else _read_names(Path(names))
     key = run.first_wins(KEY_FILE, {"key": known.get("key") or secrets.token_hex(_KEY_BYTES)}).get("key")
-    if not isinstance(key, str) or not _is_key(key) or known.get("key", key) != key:
+    if not _KEY.fullmatch(str(key)) or known.get("key", key) != key:
         raise OutputError(f"{run.out} was begun with another key of pseudonyms. Give the same file, or a new folder.")
-    renamed = PseudonymousFaces.of(faces, partial(_pseudonym, key))
+    renamed = PseudonymousFaces.of(faces, partial(_pseudonym, str(key)))
     if names is not None:
-        _write_names(Path(names), {"key": key, "names": known.get("names", {}) | dict(renamed.ids_there)})
+        path = make_folder(Path(names).parent) / Path(names).name
+        write_json(path, {"key": key, "names": known.get("names", {}) | dict(renamed.ids_there)})
+        path.chmod(0o600)
     return renamed
-
-
-def renamed_plan(plan: Plan, faces: PseudonymousFaces) -> Plan:
-    """The plan with the donors' names of a dataset."""
-    names = {there: here for here, there in faces.ids_there.items()}
-
-    def reserves(text: str) -> str:
-        return json.dumps([[names[item], group] for item, group in json.loads(text)])
-
-    donors = [names.get(donor, donor) for donor in plan.table["donor"]]
-    return replace(plan, table=plan.table.assign(donor=donors, reserves=plan.table["reserves"].map(reserves)))
 
 
 def forget_key(run: RunFolder) -> None:
@@ -95,13 +82,6 @@ def _pseudonym(key: str, name: str) -> str:
     return "p" + hmac.new(bytes.fromhex(key), name.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _is_key(key: object) -> bool:
-    try:
-        return isinstance(key, str) and len(bytes.fromhex(key)) == _KEY_BYTES
-    except ValueError:
-        return False
-
-
 def _read_names(path: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         return {}
@@ -109,15 +89,9 @@ def _read_names(path: Path) -> dict[str, Any]:
         values = read_object(path)
     except CheckpointError as error:
         raise ConfigError(f"`pseudonyms` must be a new file, or one of an earlier run: {error}") from error
-    if not _is_key(values.get("key")) or not isinstance(values.get("names"), dict):
+    if not _KEY.fullmatch(str(values.get("key"))) or not isinstance(values.get("names"), dict):
         raise ConfigError(f"{path} has no pseudonyms. Give a new file, or one that a run wrote.")
     return values
-
-
-def _write_names(path: Path, values: Mapping[str, object]) -> None:
-    make_folder(path.parent)
-    write_json(path, values)
-    path.chmod(0o600)
 
 
 def _refuse_names_in_labels(faces: FaceDataset) -> None:

@@ -97,13 +97,13 @@ def locate(review: Review, plan: Plan, layout: str) -> AskedReview:
         place = places.get(re.sub(r"\.[a-z]+$", "", decision.picture))
         if place is None:
             raise DatasetError(
-                f"review: '{decision.picture}' is no edit of this run. Pictures are named as in the column file_name "
-                "of metadata.csv, where origin is edited."
+                f"review: '{decision.picture}' is not an edit of this run. Pictures are named as in the column "
+                "file_name of metadata.csv, where origin is edited."
             )
         drawn = place["donor"] == "" and re.fullmatch(r"sample-\d+", decision.donor)
         if decision.donor not in donors[place["chunk"]] and not drawn:
             raise DatasetError(
-                f"review: '{decision.picture}' is no edit of '{decision.donor}'. The donor of each stands in the "
+                f"review: '{decision.picture}' is not an edit of '{decision.donor}'. The donor of each is in the "
                 "column source_id of metadata.csv."
             )
         slots[decision.picture] = int(place["slot"])

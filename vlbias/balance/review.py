@@ -201,7 +201,7 @@ def decide(
     """
     table = read_metadata(Path(out_dir) / "metadata.csv")
     if "origin" not in table or "source_id" not in table:
-        raise DatasetError(f"{out_dir} is no folder of a finished balance run.")
+        raise DatasetError(f"{out_dir} is not the folder of a finished balance run.")
     edited = table[table["origin"] == "edited"]
     donors = dict(zip(edited["file_name"].astype(str), edited["source_id"].astype(str), strict=True))
     for picture in pictures:

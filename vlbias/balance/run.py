@@ -23,12 +23,11 @@ from vlbias.balance.attempt import ChunkResult, Job
 from vlbias.balance.calibration import Scorers, calibrated_scorers
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.chunk_work import Chunk, ChunkWork, Counts, do_chunk, job_of, turned_down
-from vlbias.balance.export import assemble, table_bytes, write_report
+from vlbias.balance.export import assemble, write_report
 from vlbias.balance.identity import identity_name
-from vlbias.balance.layout import check_classes
 from vlbias.balance.packing import Publish, is_packed, loosen, pack, unpack_done
 from vlbias.balance.plan import Plan, counts_table
-from vlbias.balance.pseudonyms import forget_key, pseudonymous, renamed_plan
+from vlbias.balance.pseudonyms import forget_key, pseudonymous
 from vlbias.balance.refusals import AskedReview, FinishedChunk, Refusal, after_review, locate
 from vlbias.balance.review import Review
 from vlbias.balance.round_trip import trips_of
@@ -38,7 +37,7 @@ from vlbias.balance.task import Task
 from vlbias.balance.traces import measured, needs_measuring, summary_lines
 from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
-from vlbias.data.metadata import read_metadata
+from vlbias.data.metadata import csv_text, read_metadata
 from vlbias.engine import Engine, run_pieces
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import read_json, sha256_file, writing
@@ -149,7 +148,6 @@ class Run:
         root = None if faces is None or faces.root is None else Path(faces.root).resolve()
         if root is not None and root in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} lies in the dataset's own folder {root}. Give a folder outside it.")
-        check_classes(task.settings.layout, faces, task.target)
         self.task, self.plan, self.originals, self.show_progress = task, plan, originals, show_progress
         self.engine = engine
         self.folder = RunFolder(out, self._job_facts(), links=originals == "link")
@@ -212,8 +210,8 @@ class Run:
             )
         renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
         self.task = replace(self.task, faces=renamed)
-        self.plan = renamed_plan(self.plan, renamed)
-        if is_done and table_bytes(self.plan.table) != (self.folder.out / "plan.csv").read_bytes():
+        self.plan = self.plan.renamed({there: here for here, there in renamed.ids_there.items()})
+        if is_done and csv_text(self.plan.table).encode() != (self.folder.out / "plan.csv").read_bytes():
             forget_key(self.folder)
             raise ConfigError(
                 f"{self.task.settings.pseudonyms} has other names than {self.folder.out}. Give the file of that run."

@@ -227,7 +227,7 @@ def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
     first = results[0]
     for one in results:
         if not (np.array_equal(one.y, first.y) and np.array_equal(one.group, first.group)):
-            raise ConfigError(f"results of {task} speak of different test faces; keep them in two tables.")
+            raise ConfigError(f"results of {task} are of different test faces; keep them in two tables.")
     codes = np.stack([one.codes for one in results])
     how = EvaluationSettings().for_counts(first.classes)
     counts = tally(first.group, first.y, codes, num_groups=len(first.groups), num_classes=len(first.classes))

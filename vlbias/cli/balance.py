@@ -151,7 +151,7 @@ def balance(
     path: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="With one protected column: its path, so that --poles has values alone (no,yes)."
+            metavar="PATH", help="With one protected column: its path, so that --poles has only the values (no,yes)."
         ),
     ] = None,
     mode: Annotated[
@@ -161,8 +161,8 @@ def balance(
         str,
         typer.Option(
             metavar="LEVEL",
-            help="How many faces each group of a class ends with: max (as the largest group), mean (edits take the "
-            "place of their donors), all (as many as the class), a number, or shares such as light=.5,dark=.5.",
+            help="How many faces each group of a class ends with: max (as many as the largest group), mean (edits take "
+            "the place of their donors), all (as many as the class), a number, or shares such as light=.5,dark=.5.",
         ),
     ] = "max",
     splits: Annotated[
@@ -191,8 +191,8 @@ def balance(
         str,
         typer.Option(
             metavar="latent|clip|FILE",
-            help="Who says that a face is still the same person: the semantic codes, CLIP, or a face embedder (an ONNX "
-            "file, or a folder of timm); docs/balance.md names some.",
+            help="What decides that a face is still the same person: the semantic codes, CLIP, or a face embedder (an "
+            "ONNX file, or a folder of timm); docs/balance.md names some.",
         ),
     ] = "latent",
     scorer: Annotated[
@@ -240,13 +240,13 @@ def balance(
     format: Annotated[
         Format,
         typer.Option(
-            "--format", help="An imagefolder of loose pictures, or in their place tar or Parquet shards below OUT/data."
+            "--format", help="An imagefolder of loose pictures, or tar or Parquet shards below OUT/data instead."
         ),
     ] = Format.imagefolder,
-    shard_size: Annotated[int, typer.Option(min=1, metavar="N", help="With shards: pictures of each.")] = 10_000,
+    shard_size: Annotated[int, typer.Option(min=1, metavar="N", help="With shards: pictures in each.")] = 10_000,
     pseudonymise: Annotated[
         bool,
-        typer.Option("--pseudonymise", help="Give pictures other names; nothing says what the donors' were called."),
+        typer.Option("--pseudonymise", help="Give pictures other names, so that none tells a donor's."),
     ] = False,
     pseudonyms: Annotated[
         Path | None,
@@ -276,7 +276,7 @@ def balance(
     ] = EngineKind.local,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Workers at once; else one a GPU, or one that uses all processors."),
+        typer.Option(min=1, metavar="N", help="Workers at once; else one per GPU, or one that uses all processors."),
     ] = None,
     cores: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processors of each worker; else a fair share.")
@@ -286,11 +286,11 @@ def balance(
         typer.Option(metavar="auto|HOST:PORT", help="With --engine ray: a running cluster; else one is started here."),
     ] = None,
     chunk_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Edits computed and saved together; a kill loses at most as many.")
+        int, typer.Option(min=1, metavar="N", help="Edits that are saved together; a killed run loses at most N.")
     ] = 32,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its price; write nothing.")] = False,
     pilot: Annotated[
-        int, typer.Option(min=0, metavar="N", help="With --dry-run: try so many edits, for a better price; 0 for none.")
+        int, typer.Option(min=0, metavar="N", help="With --dry-run: try N edits, for a better estimate; 0 for none.")
     ] = 16,
     label: Annotated[
         list[str],

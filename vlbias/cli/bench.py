@@ -29,7 +29,7 @@ def bench(
         str, typer.Option(metavar="TASK,...", help="Tasks by name or pattern, such as utkface-*-planted.")
     ] = "world-*-0.9",
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Fits of each method on each task.")] = 3,
-    budget: Annotated[str, typer.Option(metavar="NAME", help="full, or quick to see whether all works.")] = "full",
+    budget: Annotated[str, typer.Option(metavar="NAME", help="full, or quick to see that everything works.")] = "full",
     classifier: Annotated[str, typer.Option(metavar="NAME", help="small, or standard, which takes longer.")] = "small",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose settings on validation faces.")] = True,
     change: Annotated[
@@ -42,7 +42,7 @@ def bench(
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     utkface: Annotated[str | None, typer.Option(metavar="FOLDER", help="Photographs of its tasks.")] = None,
     celebahq: Annotated[str | None, typer.Option(metavar="FOLDER", help="Photographs of its tasks.")] = None,
-    editor: Annotated[str | None, typer.Option(metavar="NAME|FOLDER", help="In the place of each task's own.")] = None,
+    editor: Annotated[str | None, typer.Option(metavar="NAME|FOLDER", help="Used in place of each task's own.")] = None,
     ranks: Annotated[
         bool, typer.Option("--ranks", help="Enter with both classifiers and say whether they rank methods alike.")
     ] = False,

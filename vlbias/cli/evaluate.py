@@ -43,7 +43,7 @@ def evaluate(
         Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures of a list; else the list's folder.")
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option("--groups", metavar="FILE", help="CSV: group, a row a pair; or identity,group.")
+        Path | None, typer.Option("--groups", metavar="FILE", help="CSV: group, one row per pair; or identity,group.")
     ] = None,
     threshold: Annotated[
         str, typer.Option(metavar="NAME", help="group (as published) or common (as in use).")
@@ -51,7 +51,7 @@ def evaluate(
     layout: Annotated[str, typer.Option(metavar="NAME", help="How faces lie in the pictures.")] = "arcface",
     follow_links: FollowLinksOption = False,
     impostors: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Further pairs of two people a group; FAR 1e-4 needs 10000.")
+        int, typer.Option(min=0, metavar="N", help="Further pairs of two people per group; FAR 1e-4 needs 10000.")
     ] = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the table as CSV.")] = None,
     overwrite: OverwriteOption = False,

@@ -59,7 +59,7 @@ TiedTargetOption = Annotated[
 FollowLinksOption = Annotated[
     bool, typer.Option("--follow-links", help="Read pictures that are links; otherwise they are left out and listed.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of all that is drawn.")]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of everything that is drawn at random.")]
 
 
 def open_editor(name: str, clip: str | Literal[False] | None = None) -> Editor:

@@ -21,7 +21,7 @@ def serve_page(
         list[Path], typer.Option("--editor", metavar="FOLDER", help="An editor beside the shipped ones; repeatable.")
     ] = [],  # noqa: B006
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Where to listen; another one lets other machines in.")
+        str, typer.Option(metavar="HOST", help="Address to listen on; any other lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0: the first free one from 7860.")] = 0,
     show: Annotated[bool, typer.Option("--open", help="Show the page in your browser.")] = False,

@@ -27,7 +27,7 @@ def provenance(
     algorithm: Annotated[
         str, typer.Option("--algorithm", metavar="es256|es384|ps256|ed25519", help="With --sign: of the key.")
     ] = "es256",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of sentences.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of sentences.")] = False,
 ) -> None:
     """What pictures say of how they were made: source type (IPTC), signature (C2PA), notes; and what is missing."""
     from vlbias.provenance import examine_provenance, read_provenance, sign_picture

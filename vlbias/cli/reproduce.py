@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -17,6 +17,8 @@ from vlbias.errors import ConfigError, unknown
 reproduce_app = Application(help="Published experiments, one command each.", no_args_is_help=True)
 app.add_typer(reproduce_app, name="reproduce")
 
+P = TypeVar("P")
+
 
 BudgetOption = Annotated[
     str, typer.Option("--budget", metavar="NAME", help="paper, or tiny: all steps on a drawn copy, in minutes.")
@@ -24,19 +26,23 @@ BudgetOption = Annotated[
 DataOption = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="The dataset's official files.")]
 SpeedOption = Annotated[
     float | None,
-    typer.Option("--images-per-second", min=0.001, metavar="N", help="What your card trains; the plan then has hours."),
+    typer.Option("--images-per-second", min=0.001, metavar="N", help="How fast your card trains, to plan the hours."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and stop.")]
 
 
-def _check(dataset: str, known: Iterable[str], budget: str, data: Path | None, name: str) -> None:
-    """Refuse a dataset or budget that there is not, before anything is made."""
+def _protocol(
+    name: str, known: Mapping[str, P], tiny: Callable[[P], P], asked: tuple[str, str], data: Path | None
+) -> P:
+    """The protocol of a (dataset, budget); what there is not is refused before anything is made."""
+    dataset, budget = asked
     if dataset not in known:
         raise unknown(f"dataset of {name}", dataset, known)
     if budget not in ("paper", "tiny"):
         raise unknown("budget", budget, ["paper", "tiny"])
     if (data is None) != (budget == "tiny"):
         raise ConfigError("`--data` is the folder of the official files, for the paper's budget; tiny draws its own.")
+    return tiny(known[dataset]) if budget == "tiny" else known[dataset]
 
 
 @reproduce_app.command("fr-nas", epilog="Example: vlbias reproduce fr-nas out/fr-nas --budget tiny")
@@ -59,9 +65,7 @@ def fr_nas(
     from vlbias.data import load_dataset
     from vlbias.search import protocols
 
-    _check(dataset, protocols.PROTOCOLS, budget, data, "fr-nas")
-    protocol = protocols.PROTOCOLS[dataset]
-    protocol = protocols.tiny(protocol) if budget == "tiny" else protocol
+    protocol = _protocol("fr-nas", protocols.PROTOCOLS, protocols.tiny, (dataset, budget), data)
     protocol = protocol if trials is None else replace(protocol, n_trials=trials)
     job = {"dataset": dataset, "budget": budget, "seed": seed, "amp": amp, "data": None if data is None else str(data)}
     if not dry_run or budget == "tiny":
@@ -104,9 +108,7 @@ def fer(
     from vlbias.data.metadata import read_metadata
     from vlbias.simulate import LabelNoise, protocols
 
-    _check(dataset, protocols.PROTOCOLS, budget, data, "fer")
-    protocol = protocols.PROTOCOLS[dataset]
-    protocol = protocols.tiny(protocol) if budget == "tiny" else protocol
+    protocol = _protocol("fer", protocols.PROTOCOLS, protocols.tiny, (dataset, budget), data)
     protocol = protocol if repeats is None else replace(protocol, repeats=repeats)
     noise = None if label_noise is None else LabelNoise.load(label_noise, column=protocols.PROTECTED)
     job = {"dataset": dataset, "budget": budget, "seed": seed, "data": None if data is None else str(data)}

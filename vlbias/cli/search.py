@@ -137,7 +137,7 @@ def search(
         list[str],
         typer.Option(metavar="BACKBONE=FILE", help="Local timm weights that a backbone starts from. Repeatable."),
     ] = [],  # noqa: B006
-    batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images per step.")] = 64,
     device: DeviceOption = None,
     amp: AmpOption = False,
     refit: Annotated[

@@ -32,7 +32,7 @@ FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "
 )
 def simulate(
     dataset: DatasetArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for table, curves and verdicts.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the table, the curves and the verdicts.")],
     target: TiedTargetOption = None,
     protected: ProtectedOption = [],  # noqa: B006  (Typer reads it, nobody changes it)
     focal: Annotated[str, typer.Option(metavar="GROUP,...|all", help="Groups whose share moves.")] = "all",

@@ -40,7 +40,7 @@ def train_editor(
         typer.Option(min=16, metavar="N", help="Images shown to the CLIP; of photographs, five times as many before."),
     ] = 60_000,
     diffae_images: Annotated[int, typer.Option(min=16, metavar="N", help="Images shown to the autoencoder.")] = 100_000,
-    aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
+    aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that a linear head is to read in z_sem.")] = "",
     path_names: Annotated[str, typer.Option("--paths", metavar="NAME,...", help="Paths to learn.")] = "age,skin_tone",
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
@@ -100,7 +100,7 @@ def train_diffae_command(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="DiffAEConfig as JSON; else the shipped small one.")
     ] = None,
-    aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that z_sem must hold, by a linear head.")] = "",
+    aux: Annotated[str, typer.Option(metavar="COLUMN,...", help="Labels that a linear head is to read in z_sem.")] = "",
     resume: ResumeOption = False,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,

@@ -21,22 +21,10 @@ _FOREIGN = re.compile(r"hf_.*|tokenizer_.*|multimodal_cfg")
 
 
 @dataclass(frozen=True)
-class _VisionConfig(Settings):
-    layers: int | tuple[int, int, int, int] = number(12, 1, 256)
-    width: int = number(768, 1, 16_384)
-    head_width: int = number(64, 1, 1024)
+class _TowerConfig(Settings):
     mlp_ratio: float = number(4.0, above=0, high=16)
-    patch_size: int = number(16, 1, 1024)
-    image_size: int | tuple[int, int] = number(224, 1, 4096)
     ls_init_value: float | None = None
-    patch_dropout: float = number(0.0, 0, below=1)
-    attentional_pool: bool | str = False
-    attn_pooler_queries: int = number(256, 1, 4096)
-    attn_pooler_heads: int = number(8, 1, 256)
-    no_ln_pre: bool = False
-    pos_embed_type: str = "learnable"
     final_ln_after_pool: bool = False
-    pool_type: str = "tok"
     output_tokens: bool = False
     block_type: str | None = None
     qk_norm: bool = False
@@ -45,6 +33,22 @@ class _VisionConfig(Settings):
     scale_attn_inner: bool = False
     scale_attn: bool = False
     scale_fc: bool = False
+
+
+@dataclass(frozen=True)
+class _VisionConfig(_TowerConfig):
+    layers: int | tuple[int, int, int, int] = number(12, 1, 256)
+    width: int = number(768, 1, 16_384)
+    head_width: int = number(64, 1, 1024)
+    patch_size: int = number(16, 1, 1024)
+    image_size: int | tuple[int, int] = number(224, 1, 4096)
+    patch_dropout: float = number(0.0, 0, below=1)
+    attentional_pool: bool | str = False
+    attn_pooler_queries: int = number(256, 1, 4096)
+    attn_pooler_heads: int = number(8, 1, 256)
+    no_ln_pre: bool = False
+    pos_embed_type: str = "learnable"
+    pool_type: str = "tok"
     timm_model_name: str | None = None
     timm_model_pretrained: bool = False
     timm_pool: str = "avg"
@@ -62,30 +66,19 @@ class _VisionConfig(Settings):
 
 
 @dataclass(frozen=True)
-class _TextConfig(Settings):
+class _TextConfig(_TowerConfig):
     context_length: int = number(77, 3, 8192)
     vocab_size: int = number(49_408, 1, 1_000_000)
     width: int = number(512, 1, 16_384)
     heads: int = number(8, 1, 1024)
     layers: int = number(12, 1, 256)
-    mlp_ratio: float = number(4.0, above=0, high=16)
-    ls_init_value: float | None = None
     embed_cls: bool = False
     pad_id: int = number(0, 0, 1_000_000)
     eos_id: int = number(2, 0, 1_000_000)
     no_causal_mask: bool = False
-    final_ln_after_pool: bool = False
     pool_type: str = "argmax"
     proj_bias: bool = False
     proj_type: str | None = "linear"
-    output_tokens: bool = False
-    block_type: str | None = None
-    qk_norm: bool = False
-    scaled_cosine_attn: bool = False
-    scale_heads: bool = False
-    scale_attn_inner: bool = False
-    scale_attn: bool = False
-    scale_fc: bool = False
 
 
 @dataclass(frozen=True)

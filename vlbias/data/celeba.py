@@ -56,7 +56,7 @@ def parse_identities(text: str, file: str = f"{IDENTITIES}.txt") -> tuple[dict[s
         if len(fields) != 2 or not fields[1].isdecimal():
             detail = f"expected 'name person', got '{' '.join(fields)[:80]}'"
         elif fields[0] in people:
-            detail = f"'{fields[0]}' stands there twice"
+            detail = f"'{fields[0]}' appears twice"
         else:
             people[fields[0]] = str(int(fields[1]))
             continue

@@ -87,7 +87,7 @@ def parse_attributes(text: str, file: str = ATTRIBUTE_FILE, *, problems: list[Pr
         count = int(first[1][0])
         first = next(lines, None)
     if first is None:
-        raise DatasetError(f"{file} is empty; expected a count, the attribute names and one line an image.")
+        raise DatasetError(f"{file} is empty; expected a count, the attribute names and one line per image.")
     header_line, columns = first
     if not set(columns) & set(CELEBA_ATTRIBUTES):
         raise DatasetError(f"{file}, line {header_line}: expected the names of the attributes, got '{columns[0]} ...'.")
@@ -128,7 +128,7 @@ def _attribute_row(name: str, values: list[str], columns: list[str], seen: dict[
     if os.path.basename(name) != name or "\\" in name:
         raise DatasetError(f"'{name}' is a path; expected the name of a picture.")
     if name in seen:
-        raise DatasetError(f"'{name}' stands there twice, first in line {seen[name]}.")
+        raise DatasetError(f"'{name}' appears twice, first in line {seen[name]}.")
     for column, value in zip(columns, values, strict=True):
         if value not in ("1", "-1"):
             raise LabelError(f"'{name}' has {column}={value}; expected -1 or 1.")
@@ -148,7 +148,7 @@ def parse_mapping(text: str, file: str = MAPPING_FILE) -> dict[int, str]:
         if len(fields) != 3 or not _is_number(fields[0]):
             raise DatasetError(f"{file}, line {number}: expected 'idx orig_idx orig_file', got '{' '.join(fields)}'.")
         if int(fields[0]) in mapping:
-            raise DatasetError(f"{file}, line {number}: the index {fields[0]} stands there twice.")
+            raise DatasetError(f"{file}, line {number}: the index {fields[0]} appears twice.")
         mapping[int(fields[0])] = fields[2]
     return mapping
 
@@ -187,7 +187,7 @@ def _partition_row(fields: list[str], seen: dict[str, str]) -> tuple[str, str]:
     if code not in ("0", "1", "2"):
         raise LabelError(f"'{name}' has split {code}; expected 0, 1 or 2.")
     if name in seen:
-        raise DatasetError(f"'{name}' stands there twice.")
+        raise DatasetError(f"'{name}' appears twice.")
     return name, SPLITS[int(code)]
 
 
@@ -225,7 +225,7 @@ def parse_fairface(text: str, file: str = FAIRFACE_FILE) -> pd.DataFrame:
         name = os.path.basename(row["image"])
         name = name if os.path.splitext(name)[1] else f"{name}.jpg"
         if name in rows:
-            raise DatasetError(f"{file}, line {number}: '{name}' stands there twice.")
+            raise DatasetError(f"{file}, line {number}: '{name}' appears twice.")
         rows[name] = _of_codes(row, f"{file}, line {number}") if "skin_color" in row else _of_words(row)
     return pd.DataFrame.from_dict(rows, orient="index", dtype="str")
 

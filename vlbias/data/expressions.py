@@ -168,7 +168,7 @@ def parse_rafdb_labels(text: str, file: str = RAFDB_LIST) -> tuple[dict[str, str
         elif fields[1] not in _RAFDB_CODES:
             code, detail = "label_out_of_range", f"'{fields[0]}' has the label {fields[1][:20]}; expected 1..7"
         elif fields[0] in labels:
-            detail = f"'{fields[0]}' stands there twice"
+            detail = f"'{fields[0]}' appears twice"
         else:
             labels[fields[0]] = _RAFDB_CODES[fields[1]]
             continue

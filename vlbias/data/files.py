@@ -153,7 +153,7 @@ def list_pictures(
             if entry.name.startswith(".") or not (is_picture or is_folder):
                 continue
             if not is_text(entry.name):
-                raise DatasetError(f"{entry.path}: the name is no text in UTF-8, which tables need. Rename it.")
+                raise DatasetError(f"{entry.path}: the name is not text in UTF-8, which tables need. Rename it.")
             if entry.is_symlink() and not follow_links:
                 if left_out is not None:
                     left_out.append(prefix + entry.name)

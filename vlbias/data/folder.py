@@ -184,7 +184,7 @@ def _file_names(path: Path, table: pd.DataFrame, folder: PurePosixPath, on_disk:
         if clean is None:
             raise DatasetError(f"{where}: '{name}' leaves the folder of its metadata file. Use names inside it.")
         if clean in first_row:
-            raise DatasetError(f"{where}: '{name}' stands there twice, first in row {first_row[clean]}. Keep one.")
+            raise DatasetError(f"{where}: '{name}' appears twice, first in row {first_row[clean]}. Keep one.")
         first_row[clean] = row
     if column != "file_name":
         del table[column]

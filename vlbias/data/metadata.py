@@ -282,7 +282,7 @@ def refuse_large(path: Path, rows: int, columns: int) -> None:
     if columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
         raise DatasetError(
             f"{path} has {rows:,} rows of {columns:,} columns; at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells "
-            "are read. Leave out columns that are no labels."
+            "are read. Leave out columns that are not labels."
         )
 
 

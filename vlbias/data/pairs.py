@@ -67,7 +67,7 @@ class FacePairs:
 
     def __post_init__(self) -> None:
         if not self.is_same.any() or self.is_same.all():
-            raise DatasetError(f"{self.name} needs pairs of one person and pairs of two; it has one kind alone.")
+            raise DatasetError(f"{self.name} needs pairs of one person and pairs of two; it has only one kind.")
         if len(np.unique(self.folds)) < 2:
             raise DatasetError(f"{self.name} has a single fold; a threshold is chosen on the others.")
 
@@ -166,10 +166,10 @@ def _of_bin(path: Path) -> FacePairs:
     content = read_plain_pickle(path)
     stored, answers = map(_plain, content) if isinstance(content, list | tuple) and len(content) == 2 else ((), ())
     if not (isinstance(answers, list | tuple) and isinstance(stored, list | tuple)) or not answers:
-        raise CheckpointError(f"{path} is no file of pairs: expected 2n pictures and n answers. Fetch it again.")
+        raise CheckpointError(f"{path} is not a file of pairs: expected 2n pictures and n answers. Fetch it again.")
     if len(stored) != 2 * len(answers):
         found = f"{len(stored)} and {len(answers)}"
-        raise CheckpointError(f"{path} is no file of pairs: expected 2n pictures and n answers, got {found}.")
+        raise CheckpointError(f"{path} is not a file of pairs: expected 2n pictures and n answers, got {found}.")
     encoded = [_encoded(item) for item in stored]
     if any(item is None for item in encoded):
         raise CheckpointError(f"{path} contains pictures that are not encoded (JPEG or PNG); write them as such.")
@@ -349,7 +349,7 @@ def _grouped(pairs: FacePairs, path: Path) -> FacePairs:
         return pairs.with_groups([row["group"] for row in rows])
     if pairs.people is None:
         raise ConfigError(
-            f"{pairs.name} does not say who is shown; give {path.name} one row a pair, without 'identity'."
+            f"{pairs.name} does not say who is shown; give {path.name} one row per pair, without 'identity'."
         )
     group_of = {label_text(row["identity"]): label_text(row["group"]) for row in rows}
     found = [(group_of.get(one), group_of.get(other)) for one, other in pairs.people]

@@ -82,7 +82,7 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     known = _options(loader)
     wrong = sorted(set(options) - set(known))
     if wrong:
-        raise ConfigError(f"`{wrong[0]}` is no option of '{kind}'. It has: {', '.join(known)}.")
+        raise ConfigError(f"`{wrong[0]}` is not an option of '{kind}'. It has: {', '.join(known)}.")
     if kind != "synthfaces":
         if root is None:
             raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
@@ -107,7 +107,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     """
     known = {name for loader in KINDS.values() for name in _options(loader)}
     if wrong := sorted(set(options) - known):
-        raise ConfigError(f"`{wrong[0]}` is no option of any dataset. There are: {', '.join(sorted(known))}.")
+        raise ConfigError(f"`{wrong[0]}` is not an option of any dataset. There are: {', '.join(sorted(known))}.")
     text = os.fspath(spec)
     if is_url(text):
         return open_dataset(fetch(text), **options)

@@ -137,7 +137,7 @@ def _read_index(path: Path, num_bytes: int) -> tuple[dict[int, int], list[Proble
         if len(fields) != 2 or not all(map(_is_number, fields)):
             detail = f"expected 'key offset', got '{' '.join(fields)[:80]}'"
         elif int(fields[0]) in offsets:
-            detail = f"the key {fields[0]} stands there twice"
+            detail = f"the key {fields[0]} appears twice"
         elif int(fields[1]) + _START.size > num_bytes:
             detail = f"offset {fields[1]} lies behind the end of the records ({num_bytes:,} bytes)"
         else:

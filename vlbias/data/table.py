@@ -217,7 +217,7 @@ class FaceDataset(Shown):
         """
         path = self.path(item)
         if path is None:
-            raise DatasetError(f"'{self.name}' has labels alone; no folder of pictures was given with them.")
+            raise DatasetError(f"'{self.name}' has only labels; no folder of pictures was given with them.")
         return open_image(path)
 
     def file(self, item: str) -> Encoded | None:
@@ -393,7 +393,7 @@ class FaceDataset(Shown):
             ConfigError: another number of values, or the name of a column that is no label.
         """
         if not isinstance(column, str) or not column or column in ("file_name", "split"):
-            raise ConfigError(f"{column!r} is no name of a label; choose another one for the column.")
+            raise ConfigError(f"{column!r} cannot be the name of a label; choose another one for the column.")
         values = values if isinstance(values, pd.Series) else list(values)
         if len(values) != len(self):
             raise ConfigError(f"`values` must hold {len(self)} labels; got {len(values)}.")

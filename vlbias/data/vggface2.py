@@ -61,7 +61,7 @@ def parse_people(text: str, file: str = META_FILE) -> tuple[dict[str, Person], l
         if match is None:
             detail = f"expected 'Class_ID, Name, Sample_Num, Flag, Gender', got '{line.strip()[:80]}'"
         elif match[1] in people:
-            detail = f"'{match[1]}' stands there twice"
+            detail = f"'{match[1]}' appears twice"
         else:
             gender = {"m": "male", "f": "female"}[match[5].lower()]
             people[match[1]] = Person(match[2].strip('"').strip(), gender, "train" if match[4] == "1" else "test")

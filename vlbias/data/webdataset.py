@@ -61,7 +61,7 @@ class _Found:
         if len(self.columns) > MAX_COLUMNS or len(self.rows) * len(self.columns) > MAX_CELLS:
             raise DatasetError(
                 f"{shard}: {len(self.rows):,} pictures with {len(self.columns):,} labels are more than is read, "
-                f"{MAX_COLUMNS:,} labels and {MAX_CELLS:,} cells. Leave out what is no label, or give fewer shards."
+                f"{MAX_COLUMNS:,} labels and {MAX_CELLS:,} cells. Leave out what is not a label, or give fewer shards."
             )
 
 
@@ -171,7 +171,7 @@ def _members(file: BinaryIO, shard: Path, problems: list[Problem]) -> Iterator[t
         if last >= 0:
             problems.append(Problem(shard.name, "damaged_shard", f"damaged or cut off behind byte {last:,} ({error})"))
             return
-        raise DatasetError(f"{shard} is no tar file, or damaged ({error}). Fetch it again.") from error
+        raise DatasetError(f"{shard} is not a tar file, or is damaged ({error}). Fetch it again.") from error
 
 
 def _problem(file: BinaryIO, member: tarfile.TarInfo) -> tuple[str, str] | None:

@@ -113,7 +113,7 @@ class DiffAEConfig(Settings):
         wrong = sorted({m * width for m in (1, *mult) if m * width % self.num_groups or m * width % self.num_heads})
         if wrong:
             raise ConfigError(
-                f"Channel counts {wrong} of the {who} are no multiple of `num_groups` {self.num_groups} and of "
+                f"Channel counts {wrong} of the {who} are not multiples of `num_groups` {self.num_groups} and of "
                 f"`num_heads` {self.num_heads}."
             )
 

@@ -26,6 +26,7 @@ class PriorLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(b, in), (b, d) => (b, out)."""
         h = self.norm(self.linear(x) * (1 + self.time(time)))
         return self.dropout(F.silu(h))
 

@@ -206,7 +206,7 @@ class _Trainer:
     def _make_head(self) -> None:
         aux, n = self.aux_features, len(self.images)
         if isinstance(aux, Tensor) and (aux.ndim != 2 or len(aux) != n):
-            raise ConfigError(f"`aux_features` must be ({n}, f), one row an image; got {tuple(aux.shape)}.")
+            raise ConfigError(f"`aux_features` must be ({n}, f), one row per image; got {tuple(aux.shape)}.")
         rows = torch.arange(n if isinstance(aux, Tensor) else min(n, 512))
         features = self._features(rows, to_float(self.images[rows[:512]]).to(self.device))
         self.aux_mean = features.mean(dim=0, keepdim=True)

@@ -177,13 +177,13 @@ def _labels(values: Any, name: str) -> list[Any]:
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     if getattr(values, "ndim", 1) != 1:
-        raise ShapeError(f"`{name}` must be (n,), one label an item; got shape {np.shape(values)}.")
+        raise ShapeError(f"`{name}` must be (n,), one label per item; got shape {np.shape(values)}.")
     if not isinstance(values, Iterable):
         raise ShapeError(f"`{name}` must be a list or an array of labels; got {values!r:.60}.")
     found = []
     for position, value in enumerate(values):
         if isinstance(value, (list, np.ndarray)):
-            raise ShapeError(f"`{name}` must be (n,), one label an item; got {value!r:.60} at position {position}.")
+            raise ShapeError(f"`{name}` must be (n,), one label per item; got {value!r:.60} at position {position}.")
         # a tuple is a group of several values
         label = tuple(map(label_value, value)) if isinstance(value, tuple) else label_value(value)
         if label is None or (isinstance(label, tuple) and None in label):

@@ -205,7 +205,7 @@ def person_codes(persons: Any, num_items: int) -> np.ndarray:
         raise ShapeError(f"`persons` must be ({num_items},), a name for each item; got {persons!r:.60}.")
     texts = label_texts(persons if isinstance(persons, pd.Series) else list(persons))
     if len(texts) != num_items:
-        raise ShapeError(f"`persons` must be ({num_items},), one an item; got {len(texts)}.")
+        raise ShapeError(f"`persons` must be ({num_items},), one per item; got {len(texts)}.")
     if texts.isna().any():
         position = int(np.flatnonzero(texts.isna())[0])
         raise LabelError(f"`persons` misses a name at position {position}; leave such items out first.")

@@ -100,7 +100,7 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
     """
     if given.index.has_duplicates:
         twice = given.index[given.index.duplicated()][0]
-        raise LabelError(f"`given` has the id {twice!r} twice. Keep one label a face.")
+        raise LabelError(f"`given` has the id {twice!r} twice. Keep one label per face.")
     given = label_texts(given).dropna()
     table = labels.table.reindex(given.index)
     if len(given) == 0 or not labels.table.index.isin(given.index).any():

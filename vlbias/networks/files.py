@@ -145,7 +145,7 @@ def _torch(file: Path, values: Mapping[str, object], device: torch.device | str 
     config = file.parent / "config.json"
     stated = (_of_timm(read_json(config)) if config.is_file() else {}) | dict(values)
     if "architecture" not in stated:
-        raise ConfigError(f'{file.name} has weights alone; say what they are in timm: "architecture": "resnet34".')
+        raise ConfigError(f'{file.name} has only weights; say what they are in timm: "architecture": "resnet34".')
     if "size" not in stated:
         raise ConfigError('say the edge of its pictures in pixels: "size": 112.')
     outputs = stated.get("num_classes", 0)

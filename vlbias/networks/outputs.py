@@ -131,5 +131,5 @@ class FaceOutput:
             return torch.cat([1 - chosen.sigmoid(), chosen.sigmoid()], dim=1)
         wrong = ((chosen < 0) | ((chosen.sum(dim=1, keepdim=True) - 1).abs() > SUM_TOLERANCE)).any()
         if wrong:
-            raise ShapeError("the outputs are no probabilities (they do not sum to one); say activation 'softmax'.")
+            raise ShapeError("the outputs are not probabilities (they do not sum to one); say activation 'softmax'.")
         return chosen

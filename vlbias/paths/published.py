@@ -45,7 +45,7 @@ def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
     folder = stays_inside(folder)
     missing = [name for name in (WEIGHTS, DIPOLES) if not (folder / name).is_file()]
     if missing:
-        raise CheckpointNotFoundError(f"{folder} lacks {' and '.join(missing)}, so it is no published path set.")
+        raise CheckpointNotFoundError(f"{folder} lacks {' and '.join(missing)}, so it is not a published path set.")
     arguments = read_object(folder / ARGUMENTS) if (folder / ARGUMENTS).is_file() else {}
     if arguments.get("lwgs") is False:
         raise CheckpointError(f"{folder / ARGUMENTS} says lwgs=false: only the per-dimension network (lwgs) is known.")

@@ -172,7 +172,7 @@ def _embeddings(
     z = torch.as_tensor(z).detach().cpu().double()
     if z.ndim != 2 or len(z) != len(pairs.ids):
         raise ShapeError(
-            f"Expected embeddings ({len(pairs.ids)}, d), one a picture of the pairs; got {tuple(z.shape)}."
+            f"Expected embeddings ({len(pairs.ids)}, d), one per picture of the pairs; got {tuple(z.shape)}."
         )
     if not torch.isfinite(z).all():
         raise ShapeError("The embeddings are not finite. Did training diverge?")

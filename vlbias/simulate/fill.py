@@ -50,7 +50,7 @@ class CounterfactualFill:
     def __call__(self, dataset: object, donors: Sequence[str], to: str, folder: Path | None) -> Any:
         """See :class:`Fill`; nothing is rejected."""
         if not hasattr(dataset, "counterfactual"):
-            raise ConfigError("True counterfactuals exist in the embedded world alone; give a Balancer for other data.")
+            raise ConfigError("True counterfactuals exist only in the embedded world; give a Balancer for other data.")
         value = (self.values or {}).get(to, to)
         return dataset.counterfactual(list(donors), **{self.attribute: value})
 

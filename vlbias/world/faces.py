@@ -136,7 +136,7 @@ class Faces:
             value = value.tolist() if getattr(value, "ndim", 1) else value.item()
         if isinstance(value, (list, tuple)):
             if len(value) != len(self):
-                raise ConfigError(f"`{name}` must be one value or {len(self)} values, one a face; got {len(value)}.")
+                raise ConfigError(f"`{name}` must be one value or {len(self)} values, one per face; got {len(value)}.")
             return list(value)
         return [value] * len(self)
 

@@ -223,7 +223,7 @@ class ArmTask:
         kept = [item for item in self.train.ids if item not in self.held_out]
         faces = self.faces_of(self.train.select(kept))
         if len(np.unique(faces.y)) < 2:
-            raise LabelError(f"the training faces hold one class of {self.target} alone; it takes two.")
+            raise LabelError(f"the training faces have only one class of {self.target}; two are needed.")
         return faces
 
     @cached_property
