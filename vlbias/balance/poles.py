@@ -201,7 +201,7 @@ def place_columns(
     """
 
     def placed(column: str, role: str) -> tuple[Poles | None, list[str]]:
-        labels = [] if table is None else column_labels(table, column, role=role)
+        labels: Iterable[str | None] = () if table is None else column_labels(table, column, role=role)
         values = sorted({label for label in labels if label is not None})
         return given.get(column) or resolve_poles(column, values, backend.dipoles), values
 
