@@ -248,7 +248,7 @@ def test_a_pseudonymised_run_is_reviewed_with_its_names_alone(tiny, faces, tmp_p
         ("HEAD train/edit-000999.png,1,reject,anna\n", "'train/edit-000999.png' is not an edit of this run"),
         ("HEAD train/0001.png,0001,reject,anna\n", "'train/0001.png' is not an edit of this run"),
         ("HEAD ../edit-000001.png,0001,reject,anna\n", "is not an edit of this run"),
-        ("HEAD train/edit-000001.png,nobody,reject,anna\n", "no edit of 'nobody'.*source_id"),
+        ("HEAD train/edit-000001.png,nobody,reject,anna\n", "not an edit of 'nobody'.*source_id"),
     ],
 )
 def test_what_is_no_review_gives_a_sentence_and_changes_nothing(tiny, faces, finished, tmp_path, text, said):

@@ -19,7 +19,7 @@ def test_json_round_trip(tiny_config, tiny_prior):
     [
         ({"image_size": 20, "channel_mult": (1, 2, 2, 2)}, "must be a multiple of 8"),
         ({"enc_patch_size": 3}, "as the encoder asks"),
-        ({"num_groups": 3}, "no multiple of `num_groups` 3"),
+        ({"num_groups": 3}, "not multiples of `num_groups` 3"),
         ({"enc_model_channels": 10}, "of the encoder are not multiples"),
         ({"prediction_type": "sample"}, "must be one of epsilon, v_prediction; got 'sample'"),
         ({"enc_pool": "max"}, "must be one of average, flatten"),

@@ -432,7 +432,7 @@ def test_exchange_rate_by_hand():
 
 
 def test_counterfactuals_need_the_embedded_world():
-    with pytest.raises(ConfigError, match="embedded world alone"):
+    with pytest.raises(ConfigError, match="only in the embedded world"):
         simulate.CounterfactualFill("race")(object(), ["a"], "x", None)
     with pytest.raises(ConfigError, match="`storage` file"):
         simulate.BalancerFill(object())(object(), ["a"], "x", None)
