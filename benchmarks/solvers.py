@@ -66,7 +66,7 @@ def measure_qualities(editor_name: str, x_0: torch.Tensor) -> bool:
     from vlbias.diffae.evaluation import psnr
 
     renderer = Editor.from_pretrained(editor_name, device="cpu", clip=False).renderer
-    steps = {f"{name}_steps": REFERENCE_STEPS for name in ("edit", "invert", "decode")}
+    steps = {f"{name}_steps": REFERENCE_STEPS for name in ("invert", "decode")} | {"edit_steps": REFERENCE_STEPS + 2}
     reference = edits_of(renderer.changed(settings=replace(renderer.settings, **steps)), x_0)[0]
     print(f"\n{editor_name}, {len(x_0)} unseen faces, {len(reference) // len(x_0)} edits each, strength {STRENGTH:g}")
     print(f"  {'quality':8s}  evaluations  PSNR mean  worst  grey levels: mean  999 of 1,000     max")

@@ -99,7 +99,7 @@ def test_a_face_that_does_not_move_in_a_moving_batch_stays(editor, x):
 
 @pytest.mark.parametrize(("method", "there", "back"), [("decode", 3, 2), ("difference", 4, 4)])
 def test_a_face_is_traced_once_for_all_its_walks(editor, x, method, there, back):
-    steps = {"invert_steps": 3, "decode_steps": 2, "edit_steps": 4}
+    steps = {"invert_steps": 3, "decode_steps": 2, "edit_steps": 6}
     renderer = editor.with_settings(method=method, **steps).renderer
     z_sem = renderer.encode(x)
     traced = renderer.trace(x, z_sem)
@@ -136,7 +136,7 @@ def test_a_quality_says_how_many_evaluations_an_edit_takes(editor, x):
         return (renderer.evaluations - before) / len(x)
 
     qualities = [evaluations(editor.renderer.at_quality(name)) for name in ("draft", "standard", "exact")]
-    assert qualities[0] < qualities[1] < qualities[2] and qualities[1] == 2 * editor.renderer.settings.edit_steps
+    assert qualities[0] < qualities[1] < qualities[2] and qualities[1] == 2 * (editor.renderer.settings.edit_steps - 2)
     draft, exact = (editor.edit(x, age=0.5, quality=name) for name in ("draft", "exact"))
     assert torch.equal(editor.edit(x, age=0.5, quality="standard"), editor.edit(x, age=0.5))
     steps = {f"{name}_steps": 48 for name in ("edit", "invert", "decode")}
@@ -277,7 +277,7 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="`method` of RenderSettings must be one of decode, difference"):
         RenderSettings(method="magic")
     assert RenderSettings(invert_steps=20, decode_steps=10, method="decode").evaluations_per_edit == 30
-    assert RenderSettings(invert_steps=20, decode_steps=10, edit_steps=4).evaluations_per_edit == 8
+    assert RenderSettings(invert_steps=20, decode_steps=10, edit_steps=4).evaluations_per_edit == 4
 
 
 # -- pictures of another kind ------------------------------------------------------------------------------------------

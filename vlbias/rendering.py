@@ -59,7 +59,8 @@ class RenderSettings(Settings):
     Attributes:
         invert_steps: network evaluations of the inversion x_0 -> x_T, 1..1000.
         decode_steps: network evaluations of a decode, 1..1000.
-        edit_steps: with ``method="difference"``, network evaluations there and as many back, 1..1000.
+        edit_steps: with ``method="difference"``, levels of noise from the picture to pure noise, 1..1000. The first and
+            the last need no evaluation: there are ``edit_evaluations`` there, and as many back.
         solver: solver of both directions, see ``DiffAE.decode``.
         method: ``"decode"`` inverts a donor and decodes the edited code; ``"difference"`` adds what the edit changes to
             the donor, along the inversion (:func:`vlbias.diffae.multistep.retrace`), which keeps detail that the
@@ -78,9 +79,14 @@ class RenderSettings(Settings):
     batch_size: int = number(32, 1, 65_536)
 
     @property
+    def edit_evaluations(self) -> int:
+        """Network evaluations of an edit along the inversion, there, and as many back."""
+        return max(1, self.edit_steps - 2)
+
+    @property
     def evaluations_per_edit(self) -> int:
         """Network evaluations for one edited face, the inversion included, corrections not."""
-        return 2 * self.edit_steps if self.method == "difference" else self.invert_steps + self.decode_steps
+        return 2 * self.edit_evaluations if self.method == "difference" else self.invert_steps + self.decode_steps
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,9 @@ class Renderer(Backend):
         self.source: Mapping[str, object] | None = None
         self.evaluations = 0
         self.adds_difference = self.settings.method == "difference"
-        self.evaluations_to_render = self.settings.edit_steps if self.adds_difference else self.settings.decode_steps
+        self.evaluations_to_render = (
+            self.settings.edit_evaluations if self.adds_difference else self.settings.decode_steps
+        )
         self.evaluations_to_open = self.settings.evaluations_per_edit - self.evaluations_to_render
         self.can_read_pictures = clip is not None
         self.can_sample = diffae.prior is not None
@@ -441,10 +449,9 @@ class Renderer(Backend):
         """What :meth:`render` needs of donors, whatever it makes of them; see :class:`vlbias.types.Traced`."""
         if not self.adds_difference:
             return Traced(self.invert(x_0, z_sem))
-        self.evaluations += self.settings.edit_steps * len(x_0)
-        parts = self._batches(
-            partial(self.diffae.trace, num_steps=self.settings.edit_steps, order=self._order), x_0, z_sem
-        )
+        steps = self.settings.edit_evaluations
+        self.evaluations += steps * len(x_0)
+        parts = self._batches(partial(self.diffae.trace, num_steps=steps, order=self._order), x_0, z_sem)
         x_T, residuals = map(torch.cat, zip(*parts, strict=True))
         return Traced(x_T, residuals)
 

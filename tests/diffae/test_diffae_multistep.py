@@ -90,6 +90,17 @@ def test_the_same_condition_leads_back_to_the_picture(num_steps, order):
     assert sum(calls) == 2 * num_steps * len(x)
 
 
+def test_an_edit_spends_no_evaluation_at_either_end():
+    seen = []
+
+    def watched(x, t):
+        seen.append(int(t[0]))
+        return network(x, t)
+
+    retrace(watched, Process(T, "linear"), *trace(watched, Process(T, "linear"), torch.zeros(1, 3, 4, 4), 3))
+    assert seen[:3] == seen[:2:-1] == sorted(seen[:3]) and seen[0] > 0 and seen[2] < T - 1
+
+
 def test_an_edit_tends_to_that_of_a_fine_inversion():
     """Inverting, then decoding with the new condition, plus what decoding with the old one loses: the plain way."""
     x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(2)) * 2 - 1

@@ -124,7 +124,8 @@ def _made(task: Task, training: FaceDataset, recipe: Variant, out: Path, show_pr
     if not (out / "metadata.csv").is_file() or not (out / ".state" / "done.json").is_file():
         renderer = open_editor(task.editor).renderer
         if recipe.edit_steps is not None:
-            renderer = renderer.changed(settings=replace(renderer.settings, edit_steps=recipe.edit_steps))
+            levels = recipe.edit_steps + 2  # both ends need no evaluation
+            renderer = renderer.changed(settings=replace(renderer.settings, edit_steps=levels))
         balancer = Balancer(
             renderer,
             target=task.target,

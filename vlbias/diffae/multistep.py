@@ -7,6 +7,9 @@ and takes seconds to import, several times as long as one edit.
 Edits go along the inversion (:func:`trace`, :func:`retrace`): the way down keeps, step by step, what brings the donor
 back exactly, as the source branch of Direct Inversion does (Ju et al. 2024). The evaluations of the way up serve for
 both, so an edit of n steps costs 2 n of them, where inverting, decoding the edit and decoding the donor cost 3 n.
+
+Edits spend no evaluation at the ends of the way. At its clean end a picture is all but its own prediction. At its noisy
+end what an edit changes is lost in noise that both ways share: the next level sees it as well.
 """
 
 from __future__ import annotations
@@ -66,9 +69,10 @@ def trace(network: Network, process: Process, x_0: Tensor, num_steps: int, *, or
         order: 2, or 1 for the steps of DDIM.
 
     Returns:
-        x_T (b, ...), and the residuals (b, num_steps, ...) that :func:`retrace` wants.
+        The picture at the noisiest of the levels (b, ...), and the residuals (b, num_steps, ...) that :func:`retrace`
+        wants.
     """
-    timesteps, sigmas = _grid(process, num_steps)
+    timesteps, sigmas = _between(process, num_steps)
     on_the_way = [x_0]
     predicted: list[Tensor] = []
     for i in reversed(range(num_steps)):  # from the least noise to the most
@@ -100,7 +104,7 @@ def retrace(network: Network, process: Process, x_T: Tensor, residuals: Tensor, 
         The edited pictures (b, ...).
     """
     num_steps = residuals.shape[1]
-    timesteps, sigmas = _grid(process, num_steps)
+    timesteps, sigmas = _between(process, num_steps)
     sigmas = torch.cat([sigmas, torch.zeros(1)])
     sample, x_0_before = x_T, None
     for i, t in enumerate(timesteps):
@@ -118,6 +122,12 @@ def _grid(process: Process, num_points: int) -> tuple[Tensor, Tensor]:
     grid = np.linspace(log_sigmas[-1], log_sigmas[0], num_points)
     timesteps = np.interp(grid, log_sigmas, np.arange(len(log_sigmas))).round().astype(np.int64)
     return torch.from_numpy(timesteps), torch.from_numpy(np.exp(grid)).float()
+
+
+def _between(process: Process, num_points: int) -> tuple[Tensor, Tensor]:
+    """The levels between both ends of a grid with two points more."""
+    timesteps, sigmas = _grid(process, num_points + 2)
+    return timesteps[1:-1], sigmas[1:-1]
 
 
 def _scales(sigma: Tensor) -> tuple[Tensor, Tensor]:
