@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -33,6 +34,7 @@ from vlbias.data import FaceDataset
 from vlbias.data.synthfaces import SynthFaces
 from vlbias.diffae import DiffAE, DiffAEConfig, DiffAETrainingSettings, PriorTrainingSettings, train_diffae, train_prior
 from vlbias.editor import Editor
+from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, DatasetError, LabelError, TrainingError, VlbiasError, unknown
 from vlbias.files import AnyPath, make_folder, write_json
 from vlbias.images import load_pixels, to_float
@@ -144,6 +146,7 @@ def build_editor(
     settings: BuildSettings | None = None,
     seed: int = 0,
     device: str | None = None,
+    engine: Engine | None = None,
 ) -> Editor:
     """All stages; the result is an editor folder that ``Editor.from_pretrained`` reads.
 
@@ -154,6 +157,7 @@ def build_editor(
         settings: ``None`` for the defaults.
         seed: of all stages.
         device: where to train; ``None`` for CUDA if there is one.
+        engine: whose workers encode the faces; ``None`` for this process.
 
     Raises:
         DatasetError: too few faces.
@@ -180,7 +184,7 @@ def build_editor(
         held_out = held_out_images(dataset, size)
         aux = label_features(train.table, settings.aux_columns) if settings.aux_columns else None
         model = build_diffae(images, settings, work / "training", held_out=held_out, aux=aux, seed=seed, device=device)
-        model = build_prior(model, images, num_steps=settings.prior_steps, seed=seed)
+        model = build_prior(model, images, num_steps=settings.prior_steps, seed=seed, engine=engine)
         model.save_pretrained(work / "diffae")
     diffae = DiffAE.from_pretrained(work / "diffae").to(device)
 
@@ -338,11 +342,38 @@ def build_diffae(
     return model
 
 
-def build_prior(model: DiffAE, images: torch.Tensor, *, num_steps: int = 4000, seed: int = 0) -> DiffAE:
-    """The model with a latent prior fitted to the codes of ``images``, uint8 (n, 3, h, w)."""
-    with torch.no_grad():
-        codes = torch.cat([model.encode(to_float(chunk).to(model.device)) for chunk in images.split(128)])
+def build_prior(
+    model: DiffAE, images: torch.Tensor, *, num_steps: int = 4000, seed: int = 0, engine: Engine | None = None
+) -> DiffAE:
+    """The model with a latent prior fitted to the codes of ``images``, uint8 (n, 3, h, w); ``engine`` encodes them."""
+    codes = torch.cat(_encoded(model, images.split(128), engine))
     return train_prior(model, codes, PriorTrainingSettings(num_steps=num_steps, seed=seed))
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoding:
+    """Encoding of faces, as work that can be sent."""
+
+    model: DiffAE
+
+    def open(self) -> Callable[[torch.Tensor], np.ndarray]:
+        """uint8 (n, 3, h, w) => z_sem (n, d), as a plain value."""
+        return lambda images: self.encode(images).cpu().numpy()
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 3, h, w) => z_sem (n, d)."""
+        return self.model.encode(to_float(images).to(self.model.device))
+
+
+def _encoded(model: DiffAE, parts: Sequence[torch.Tensor], engine: Engine | None) -> list[torch.Tensor]:
+    """Codes of parts of a dataset, here or by workers."""
+    num_gpus = gpus_here(model.device.type)
+    if engine is None or engine.is_this_process(num_gpus):
+        return [_Encoding(model).encode(part) for part in parts]
+    # a copy, for a part of a tensor is sent with the whole of it
+    answers = dict(run_pieces(engine, _Encoding(model), [part.clone() for part in parts], num_gpus=num_gpus))
+    return [torch.from_numpy(answers[place]).to(model.device) for place in range(len(parts))]
 
 
 def pole_labels(dataset: FaceDataset, dipoles: Mapping[str, Dipole]) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from vlbias import search
+from vlbias.engine import Engine
 from vlbias.errors import CheckpointError, ConfigError, LabelError, TrainingError, UnknownNameError
 from vlbias.report import write_search
 from vlbias.search.baselines import baseline_number
@@ -116,6 +117,11 @@ def test_the_held_out_front_is_made_once(searched):
     again = study.front(refit=2, num_resamples=200, show_progress=False)
     pd.testing.assert_frame_equal(front.table, again.table)
     assert [file.stat().st_mtime_ns for file in files] == written
+    for file in files:
+        file.unlink()
+    workers = Engine(workers=2, cores=torch.get_num_threads())
+    by_workers = study.front(refit=2, num_resamples=200, show_progress=False, engine=workers)
+    pd.testing.assert_frame_equal(front.table, by_workers.table)
     for name in ("error", "rank_gap"):
         assert (front.table[f"{name}_low"] <= front.table[name]).all()
         assert (front.table[f"{name}_high"] >= front.table[name]).all()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.audit.arms import ArmRun, ArmTask, find_arms, run_arm
+from vlbias.audit.arms import Arm, ArmRun, ArmTask, find_arm, find_arms, run_arm
 from vlbias.audit.composition import labels_of, people_of
 from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
+from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.fairness import EvaluationSettings
 from vlbias.fairness.counts import check_cells, count
 from vlbias.files import AnyPath
@@ -31,6 +34,7 @@ def compare_arms(
     cache: AnyPath | None = None,
     evaluation: EvaluationSettings | None = None,
     show_progress: bool = True,
+    engine: Engine | None = None,
 ) -> AuditResult:
     """Compare arms on one task.
 
@@ -41,6 +45,7 @@ def compare_arms(
         cache: folder of finished fits; what an interrupted run had finished is not done again.
         evaluation: of the predictions; ``None`` for the defaults.
         show_progress: whether a line on stderr tells how far it is.
+        engine: whose workers fit; ``None`` for this process.
 
     Raises:
         UnknownNameError, ConfigError: no such arm, or it lacks something.
@@ -54,7 +59,13 @@ def compare_arms(
     check_cells(count(labels["y"], labels["y"], labels["g"], task.classes, groups), evaluation.min_cell)
     code = evaluation.for_counts(task.classes)["positive"]
     runs: dict[str, list[ArmRun]] = {arm.name: [] for arm in found}
-    with track(len(found) * len(seeds), "comparing arms", "fits", show=show_progress) as bar:
+    with ExitStack() as stack, track(len(found) * len(seeds), "comparing arms", "fits", show=show_progress) as bar:
+        num_gpus = gpus_here(task.settings.fit.device)
+        if engine is not None and not engine.is_this_process(num_gpus):
+            cache = cache or stack.enter_context(tempfile.TemporaryDirectory())
+            for wave in _waves(found, seeds, task.settings.tune):
+                for place, _ in run_pieces(engine, _ArmFits(task, cache), wave, num_gpus=num_gpus):
+                    bar.update(0, fitted=wave[place][0].name)
         for seed in seeds:
             for arm in found:
                 bar.fields["fit"] = f"({arm.name}, seed {seed})"
@@ -79,6 +90,38 @@ def compare_arms(
         arms={arm.name: ArmSummary(arm.summary, _chosen(runs[arm.name])) for arm in found},
         validation_counts=pd.DataFrame(task.counts(task.validation_faces), index=task.classes, columns=task.groups),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _ArmFits:
+    """Fits of arms as work that can be sent; what others have done is found in the cache."""
+
+    task: ArmTask
+    cache: AnyPath
+
+    def open(self) -> Callable[[tuple[Arm, int]], None]:
+        """What does the fit of an arm with a seed."""
+        return lambda piece: self.fit(*piece)
+
+    def fit(self, arm: Arm, seed: int) -> None:
+        """Leave a fit in the cache."""
+        run_arm(arm, self.task, seed=seed, cache=self.cache)
+
+
+def _waves(arms: Sequence[Arm], seeds: Sequence[int], tune: bool) -> list[list[tuple[Arm, int]]]:
+    """Fits by what they wait for: plain training, whose settings all arms take; each arm's own choice; the rest.
+
+    Example:
+        >>> [[(arm.name, seed) for arm, seed in wave] for wave in _waves([find_arm("mixup")], [3, 4], True)]
+        [[('erm', 3)], [('mixup', 3)], [('mixup', 4)]]
+    """
+    fits = [(arm, seed) for seed in seeds for arm in arms]
+    if not tune:
+        return [fits]
+    plain = find_arm("erm")
+    first = [(arm, seeds[0]) for arm in arms if arm.name != plain.name]
+    later = [fit for fit in fits if fit[1] != seeds[0]]
+    return [wave for wave in ([(plain, seeds[0])], first, later) if wave]
 
 
 def _training(task: ArmTask, run: ArmRun) -> TrainingSummary:

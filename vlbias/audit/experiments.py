@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import labels_of, persons_of, protected_columns
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
+from vlbias.engine import Engine, checked_engine, gpus_here, run_pieces
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError, unknown
 from vlbias.fairness import EvaluationSettings
 from vlbias.fairness.counts import check_cells, count
 from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import load_pixels
 from vlbias.labels import in_order
-from vlbias.progress import track
+from vlbias.progress import Progress, track
 from vlbias.settings import checked_number, with_changes
 
 __all__ = ["compare", "measure"]
@@ -109,7 +110,7 @@ def _compare_arms(
     validation = options.pop("validation", None)
     if validation is None and "val" in set(faces.table["split"]):
         validation = faces.split("val")
-    rest = {name: options.pop(name) for name in ("editor", "cache", "show_progress") if name in options}
+    rest = {name: options.pop(name) for name in ("editor", "cache", "show_progress", "engine") if name in options}
     ours = {field.name for field in fields(ArmSettings)} - {"fit"}
     how = {name: options.pop(name) for name in list(options) if name in ours}
     evaluation, fit_settings = _split_settings(options.pop("settings", None), options)
@@ -163,7 +164,7 @@ def measure(
         changes: single settings of the classifiers, such as ``backbone="resnet18"`` or ``loss="focal"``, and of the
             evaluation (``vlbias.fairness.EvaluationSettings``), such as ``positive="smile"`` or ``min_cell=10``. Their
             intervals cover test items and seeds. ``person`` names the column that says who is shown, as for
-            ``ArmSettings``.
+            ``ArmSettings``, and ``engine`` a :class:`vlbias.engine.Engine` whose workers fit the classifiers.
 
     Raises:
         DatasetError: a training set without split "train", no test set, or test images that were edited or trained on.
@@ -173,7 +174,7 @@ def measure(
     if not isinstance(training_sets, Mapping) or not training_sets:
         raise ConfigError(f"`training_sets` must be a mapping name -> dataset; got {training_sets!r:.60}.")
     columns = protected_columns(target, protected)
-    person = changes.pop("person", None)
+    person, engine = changes.pop("person", None), checked_engine(changes.pop("engine", None))
     evaluation, settings = _split_settings(settings, changes)
     numbers = _seeds(seeds)
     opened = {name: _open(value, name) for name, value in training_sets.items()}
@@ -198,7 +199,8 @@ def measure(
     for name, dataset in trained.items():
         images[name], summaries[name] = _read_set(name, dataset, labels[name], settings.image_size, seen)
     learned = {name: values.dropna() for name, (values, _) in labels.items()}
-    predictions = _fit_all(images, learned, test_images, classes, settings, numbers, cache, show_progress)
+    fits = _Fits(images, learned, test_images, classes, settings)
+    predictions = _fit_all(fits, numbers, cache, engine, show_progress)
     return AuditResult(
         target=target,
         protected=columns,
@@ -304,51 +306,92 @@ def _digests(images: torch.Tensor) -> list[bytes]:
     return [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images.contiguous()]
 
 
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """Classifiers of several training sets, as work that can be sent.
+
+    Attributes:
+        images, labels: by training set, uint8 (n, 3, s, s) and n labels.
+        test_images: uint8 (m, 3, s, s).
+        classes: label of each class code.
+        settings: of the classifiers, but for the seed.
+    """
+
+    images: Mapping[str, torch.Tensor]
+    labels: Mapping[str, pd.Series]
+    test_images: torch.Tensor
+    classes: list[Any]
+    settings: classify.FitSettings
+
+    def open(self) -> Callable[[tuple[str, int]], list[int]]:
+        """What fits one: (training set, seed) => class codes of the test images."""
+        return lambda piece: self.fit(*piece)
+
+    def fit(self, name: str, seed: int, progress: Progress | None = None) -> list[int]:
+        """Class codes (m,) that a classifier of one training set predicts."""
+        classifier = classify.fit(
+            self.images[name],
+            list(self.labels[name]),
+            classes=self.classes,
+            settings=self.settings,
+            progress=progress,
+            seed=seed,
+        )
+        return classifier.predict_proba(self.test_images).argmax(1).tolist()
+
+    def place(self, cache: str | os.PathLike[str], name: str, seed: int, tested: str) -> Path:
+        """The file of a finished fit, named by all that decides it."""
+        seeded = replace(self.settings, seed=seed)
+        key = classify.fingerprint(self.images[name], [*self.labels[name], "|", *self.classes, tested], seeded)
+        return Path(cache) / f"fit-{key[:24]}.json"
+
+
 def _fit_all(
-    images: Mapping[str, torch.Tensor],
-    labels: Mapping[str, pd.Series],
-    test_images: torch.Tensor,
-    classes: list[Any],
-    settings: classify.FitSettings,
+    fits: _Fits,
     seeds: Sequence[int],
     cache: str | os.PathLike[str] | None,
+    engine: Engine | None,
     show_progress: bool,
 ) -> dict[str, np.ndarray]:
     """Class codes (seeds, n) by training set; finished fits are read from the cache."""
-    predictions: dict[str, np.ndarray] = {
-        name: np.zeros((len(seeds), len(test_images)), dtype=np.int64) for name in images
-    }
+    num_tested = len(fits.test_images)
+    predictions = {name: np.zeros((len(seeds), num_tested), dtype=np.int64) for name in fits.images}
     places: dict[tuple[str, int], Path | None] = {}
-    waiting: list[tuple[str, int, int]] = []
-    tested = hashlib.blake2b(b"".join(_digests(test_images)), digest_size=16).hexdigest()
-    for row, seed in enumerate(seeds):
-        for name in images:
-            place = None
-            if cache is not None:
-                seeded = replace(settings, seed=seed)
-                key = classify.fingerprint(images[name], [*labels[name], "|", *classes, tested], seeded)
-                place = Path(cache) / f"fit-{key[:24]}.json"
-            places[name, row] = place
-            known = _read_fit(place, len(test_images), len(classes))
+    waiting: list[tuple[str, int]] = []
+    tested = hashlib.blake2b(b"".join(_digests(fits.test_images)), digest_size=16).hexdigest()
+    for seed in seeds:
+        for name in fits.images:
+            place = places[name, seed] = None if cache is None else fits.place(cache, name, seed, tested)
+            known = _read_fit(place, num_tested, len(fits.classes))
             if known is None:
-                waiting.append((name, row, seed))
+                waiting.append((name, seed))
             else:
-                predictions[name][row] = known
-    if not waiting:
-        return predictions
-    with track(len(waiting) * settings.num_steps, "training classifiers", "steps", show=show_progress) as bar:
-        for done, (name, row, seed) in enumerate(waiting):
-            bar.fields["fit"] = f"{done + 1}/{len(waiting)} ({name}, seed {seed})"
-            classifier = classify.fit(
-                images[name], list(labels[name]), classes=classes, settings=settings, progress=bar, seed=seed
-            )
-            codes = classifier.predict_proba(test_images).argmax(1).numpy()
-            predictions[name][row] = codes
-            place = places[name, row]
-            if place is not None:
-                make_folder(place.parent)
-                write_json(place, {"training_set": name, "seed": seed, "codes": codes.tolist()})
+                predictions[name][list(seeds).index(seed)] = known
+    for (name, seed), codes in _fitted(fits, waiting, engine, show_progress):
+        predictions[name][list(seeds).index(seed)] = codes
+        place = places[name, seed]
+        if place is not None:
+            make_folder(place.parent)
+            write_json(place, {"training_set": name, "seed": seed, "codes": codes})
     return predictions
+
+
+def _fitted(
+    fits: _Fits, waiting: Sequence[tuple[str, int]], engine: Engine | None, show_progress: bool
+) -> Iterator[tuple[tuple[str, int], list[int]]]:
+    """Fits as they are done, here or by workers."""
+    steps, num_gpus = fits.settings.num_steps, gpus_here(fits.settings.device)
+    if not waiting:
+        return
+    with track(len(waiting) * steps, "training classifiers", "steps", show=show_progress) as bar:
+        if engine is None or engine.is_this_process(num_gpus):
+            for done, (name, seed) in enumerate(waiting):
+                bar.fields["fit"] = f"{done + 1}/{len(waiting)} ({name}, seed {seed})"
+                yield (name, seed), fits.fit(name, seed, bar)
+            return
+        for done, (place, codes) in enumerate(run_pieces(engine, fits, waiting, num_gpus=num_gpus)):
+            bar.update(steps, fits=f"{done + 1}/{len(waiting)}")
+            yield waiting[place], codes
 
 
 def _read_fit(place: Path | None, num_items: int, num_classes: int) -> np.ndarray | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
-import torch
 
 from vlbias.balance.attempt import ChunkResult, Job
 from vlbias.balance.calibration import Scorers, calibrated_scorers
@@ -38,7 +37,7 @@ from vlbias.balance.traces import measured, needs_measuring, summary_lines
 from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import csv_text, read_metadata
-from vlbias.engine import Engine, run_pieces
+from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import read_json, sha256_file, writing
 from vlbias.networks import FaceNetwork
@@ -295,7 +294,7 @@ class Run:
 
     def _done(self, job: Job, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Counts]]:
         """Chunks as they are done, here or by workers."""
-        num_gpus = torch.cuda.device_count() if self.task.backend.device.type == "cuda" else 0
+        num_gpus = gpus_here(self.task.backend.device.type)
         if self.engine.is_this_process(num_gpus):
             for chunk in chunks:
                 if not self.folder.has_chunk(chunk.number, chunk.rows):  # another shard may have done it meanwhile

@@ -9,12 +9,18 @@ import typer
 
 from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
+    AddressOption,
     AmpOption,
+    CoresOption,
     DeviceOption,
+    EngineKind,
+    EngineOption,
     FollowLinksOption,
     ProtectedOption,
     SeedOption,
     TargetOption,
+    WorkersOption,
+    engine_of,
     open_editor,
     open_faces,
 )
@@ -87,12 +93,16 @@ def audit(
     ] = None,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
+    engine: EngineOption = EngineKind.local,
+    workers: WorkersOption = None,
+    cores: CoresOption = None,
+    address: AddressOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit the same classifier on each training set and compare accuracy and fairness on one test set."""
     from vlbias import audit as audits
 
-    columns = columns_of(protected)
+    columns, machines = columns_of(protected), engine_of(engine, workers, cores, address)
     if flips is not None:
         faces = [open_faces(spec, seed, follow_links=follow_links) for spec in datasets]
         return _measure_flips(flips, faces, columns, editor, out)
@@ -117,6 +127,7 @@ def audit(
         "test": None if test is None else open_faces(test, seed, follow_links=follow_links),
         "seeds": seeds,
         "cache": None if out is None else out / "fits",
+        "engine": machines,
         **changes,
         **({} if device is None else {"device": device}),
     }

@@ -11,7 +11,11 @@ import typer
 from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
     DEFAULT_EDITOR,
+    AddressOption,
+    CoresOption,
     EditorOption,
+    EngineKind,
+    EngineOption,
     FollowLinksOption,
     PolesOption,
     ProtectedOption,
@@ -19,6 +23,8 @@ from vlbias.cli.options import (
     Quality,
     QualityOption,
     SeedOption,
+    WorkersOption,
+    engine_of,
     open_editor,
     open_faces,
 )
@@ -87,13 +93,6 @@ class ReviewRule(StrEnum):
 
     any = "any"
     majority = "majority"
-
-
-class EngineKind(StrEnum):
-    """Who does the chunks."""
-
-    local = "local"
-    ray = "ray"
 
 
 class Originals(StrEnum):
@@ -270,21 +269,10 @@ def balance(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do part I of N (1/4 ... 4/4); parts may run at once.")
     ] = None,
-    engine: Annotated[
-        EngineKind,
-        typer.Option(help="Work in processes of this machine, or on a Ray cluster (pip install 'vlbias[ray]')."),
-    ] = EngineKind.local,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Workers at once; else one per GPU, or one that uses all processors."),
-    ] = None,
-    cores: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processors of each worker; else a fair share.")
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="auto|HOST:PORT", help="With --engine ray: a running cluster; else one is started here."),
-    ] = None,
+    engine: EngineOption = EngineKind.local,
+    workers: WorkersOption = None,
+    cores: CoresOption = None,
+    address: AddressOption = None,
     chunk_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Edits that are saved together; a killed run loses at most N.")
     ] = 32,
@@ -330,18 +318,15 @@ def balance(
     """Write a balanced copy of DATASET; a run that was killed goes on where it stopped."""
     from vlbias.balance import Balancer, Review, push_dataset
     from vlbias.balance.review import REVIEW_FILE
-    from vlbias.engine import Engine
     from vlbias.leak import LeakSettings
     from vlbias.remote import is_url, send_folder, work_folder
 
-    if address is not None and engine is not EngineKind.ray:
-        raise typer.BadParameter("is that of a Ray cluster: add --engine ray", param_hint="--address")
+    machines = engine_of(engine, workers, cores, address)
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
     if push_to_hub is not None and not pseudonymise and num_images is None and source is Source.real:
         raise typer.BadParameter(
             "would say what donors' files are called: add --pseudonymise", param_hint="--push-to-hub"
         )
-    machines = Engine(kind=engine.value, workers=workers, cores=cores, address=address)
     if wishes and num_images is not None:
         raise typer.BadParameter("fills a column of a dataset, and prior:N has none", param_hint="--label")
     check_alignment(align, write, face, landmarks)

@@ -14,6 +14,7 @@ from vlbias.shown import printable
 if TYPE_CHECKING:
     from vlbias.data import FaceDataset, Problem
     from vlbias.editor import Editor
+    from vlbias.engine import Engine
 
 DEFAULT_EDITOR = "synthfaces-64"
 
@@ -24,6 +25,13 @@ class Quality(StrEnum):
     draft = "draft"
     standard = "standard"
     exact = "exact"
+
+
+class EngineKind(StrEnum):
+    """Who does the pieces of a job."""
+
+    local = "local"
+    ray = "ray"
 
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="synthfaces[:N], or a dataset's folder.")]
@@ -60,6 +68,37 @@ FollowLinksOption = Annotated[
     bool, typer.Option("--follow-links", help="Read pictures that are links; otherwise they are left out and listed.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of everything that is drawn at random.")]
+
+EngineOption = Annotated[
+    EngineKind,
+    typer.Option(
+        "--engine", help="Work in processes of this machine, or on a Ray cluster (pip install 'vlbias[ray]')."
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, metavar="N", help="Workers at once; else one per GPU, or one that uses all processors."
+    ),
+]
+CoresOption = Annotated[
+    int | None, typer.Option("--cores", min=1, metavar="N", help="Processors of each worker; else a fair share.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="auto|HOST:PORT", help="With --engine ray: a running cluster; else one is started here."
+    ),
+]
+
+
+def engine_of(kind: EngineKind, workers: int | None, cores: int | None, address: str | None) -> Engine:
+    """The engine of ``--engine``, ``--workers``, ``--cores`` and ``--address``."""
+    from vlbias.engine import Engine
+
+    if address is not None and kind is not EngineKind.ray:
+        raise typer.BadParameter("is that of a Ray cluster: add --engine ray", param_hint="--address")
+    return Engine(kind=kind.value, workers=workers, cores=cores, address=address)
 
 
 def open_editor(name: str, clip: str | Literal[False] | None = None) -> Editor:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlbias.cli.application import app, typed_command
-from vlbias.cli.options import AmpOption, DeviceOption, FollowLinksOption, SeedOption, open_faces, or_drawn
+from vlbias.cli.options import (
+    AddressOption,
+    AmpOption,
+    CoresOption,
+    DeviceOption,
+    EngineKind,
+    EngineOption,
+    FollowLinksOption,
+    SeedOption,
+    WorkersOption,
+    engine_of,
+    open_faces,
+    or_drawn,
+)
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import columns_of, files_of, names_of, number_of, numbers_of
 from vlbias.errors import ConfigError
@@ -156,12 +169,17 @@ def search(
     ] = None,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
+    engine: EngineOption = EngineKind.local,
+    workers: WorkersOption = None,
+    cores: CoresOption = None,
+    address: AddressOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
     from vlbias import report
     from vlbias import search as searches
 
+    machines = engine_of(engine, workers, cores, address)
     if dataset.partition(":")[0] == "synthfaces" and not Path(dataset).exists() and task == "identify":
         count = _faces_asked_for(dataset, 1200)
         faces: FaceDataset = searches.drawn_people(count, seed=seed, image_size=image_size)
@@ -207,8 +225,10 @@ def search(
         fidelity=("epochs", 1, epochs),
         rungs=budgets,
         seed=seed,
+        engine=machines,
     )
-    front = study.front(refit=refit, baselines=() if baselines is None else names_of(baselines, "--baselines"))
+    named = () if baselines is None else names_of(baselines, "--baselines")
+    front = study.front(refit=refit, baselines=named, engine=machines)
     study.write(out, front)
     best = study.best()
     study.save(best, out / "best", front)

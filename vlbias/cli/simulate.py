@@ -9,14 +9,20 @@ import typer
 
 from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
+    AddressOption,
     AmpOption,
+    CoresOption,
     DatasetArgument,
     DeviceOption,
+    EngineKind,
+    EngineOption,
     FollowLinksOption,
     PolesOption,
     ProtectedOption,
     SeedOption,
     TiedTargetOption,
+    WorkersOption,
+    engine_of,
     open_faces,
     or_drawn,
 )
@@ -76,13 +82,17 @@ def simulate(
     amp: AmpOption = False,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
+    engine: EngineOption = EngineKind.local,
+    workers: WorkersOption = None,
+    cores: CoresOption = None,
+    address: AddressOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train on varied group compositions and see how F1 and parity move; the same command resumes, or adds repeats."""
     from vlbias import report
     from vlbias import simulate as simulations
 
-    places = poles_of(poles)
+    places, machines = poles_of(poles), engine_of(engine, workers, cores, address)
     if places and editor is None:
         raise typer.BadParameter("says how edits are made, so it needs --editor", param_hint="--poles")
     if noisy_splits is not None and label_noise is None:
@@ -121,7 +131,7 @@ def simulate(
     typer.echo(str(plan), err=True)
     shared = out / "sim.files" if storage and "://" in storage else None
     changes: dict[str, Any] = {"num_steps": steps, "image_size": image_size, "device": device}
-    changes |= {"amp": amp, "pretrained_file": pretrained}
+    changes |= {"amp": amp, "pretrained_file": pretrained, "engine": machines}
     place = storage or out / "sim.log"
     result = simulations.run(plan, faces, model=model, storage=place, folder=shared, fill=fill, **changes)
     result.write(out)

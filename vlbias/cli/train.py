@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from vlbias.cli.application import Application, app
-from vlbias.cli.options import DatasetArgument, FollowLinksOption, PushOption, SeedOption, open_faces
+from vlbias.cli.options import (
+    AddressOption,
+    CoresOption,
+    DatasetArgument,
+    EngineKind,
+    EngineOption,
+    FollowLinksOption,
+    PushOption,
+    SeedOption,
+    WorkersOption,
+    engine_of,
+    open_faces,
+)
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
@@ -44,6 +56,10 @@ def train_editor(
     path_names: Annotated[str, typer.Option("--paths", metavar="NAME,...", help="Paths to learn.")] = "age,skin_tone",
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
+    engine: EngineOption = EngineKind.local,
+    workers: WorkersOption = None,
+    cores: CoresOption = None,
+    address: AddressOption = None,
     overwrite: OverwriteOption = False,
     push_to_hub: PushOption = None,
 ) -> None:
@@ -57,10 +73,11 @@ def train_editor(
         aux_columns=_columns(aux),
         paths=tuple(names_of(path_names, "--paths")),
     )
+    machines = engine_of(engine, workers, cores, address)
     faces = open_faces(dataset, seed, follow_links=follow_links)
     job = {"dataset": dataset, "clip_images": clip_images, "diffae_images": diffae_images, "aux": aux}
     claim_folder(out, "train-editor", {**job, "paths": path_names, "seed": seed}, overwrite=overwrite)
-    editor = build_editor(faces, out, settings=settings, seed=seed)
+    editor = build_editor(faces, out, settings=settings, seed=seed, engine=machines)
     typer.echo(f"{out}: paths {', '.join(editor.attributes)}")
     if push_to_hub is not None:
         typer.echo(editor.push_to_hub(push_to_hub))

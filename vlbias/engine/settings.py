@@ -10,7 +10,7 @@ from vlbias.errors import ConfigError
 from vlbias.processors import usable_processors
 from vlbias.settings import Settings, number
 
-__all__ = ["Engine", "threads_here"]
+__all__ = ["Engine", "checked_engine", "gpus_here", "threads_here"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,29 @@ class Engine(Settings):
         return self.kind == "local" and (self.workers or max(num_gpus, 1)) == 1
 
 
+def checked_engine(value: object) -> Engine | None:
+    """An engine that somebody gave, or none.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if value is None or isinstance(value, Engine):
+        return value
+    raise ConfigError(f"`engine` must be a vlbias.engine.Engine, such as Engine(workers=4); got {value!r:.60}.")
+
+
 def threads_here() -> int:
     """Threads that this process was given: what ``OMP_NUM_THREADS`` says, else all processors that it may use."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) > 0 else usable_processors()
+
+
+def gpus_here(device: str | None) -> int:
+    """GPUs of this machine that a job can use.
+
+    Args:
+        device: what it works on; ``None`` for CUDA where there is one.
+    """
+    import torch
+
+    return torch.cuda.device_count() if device is None or device.startswith("cuda") else 0

@@ -11,7 +11,7 @@ import io
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError
 from vlbias.files import write_file
 from vlbias.locks import FileLock
@@ -152,6 +153,14 @@ class Refits:
         """Of a candidate's evaluations: at least one, since checkpoints are evaluated too."""
         return range(max(self.num_refits, 1))
 
+    def open(self) -> Callable[[tuple[Candidate, int]], None]:
+        """What leaves one evaluation in the folder, for the workers of an engine."""
+
+        def leave(piece: tuple[Candidate, int]) -> None:
+            self.evaluate(*piece)
+
+        return leave
+
     def evaluate(self, candidate: Candidate, refit: int) -> Evaluation | None:
         """One evaluation, made or found; None while another worker is at it."""
         if self.folder is None:
@@ -189,9 +198,10 @@ def held_out_front(
     level: float,
     num_resamples: int,
     show_progress: bool,
+    engine: Engine | None = None,
 ) -> Front:
     """Refit, evaluate and compare candidates; see :meth:`vlbias.search.Study.front`."""
-    runs = _evaluate_all(candidates, refits, show_progress)
+    runs = _evaluate_all(candidates, refits, show_progress, engine)
     seed = refits.recipe.seed
     found = compare(runs, objectives, level=level, num_resamples=num_resamples, seed=seed)
     numbers = [candidate.number for candidate in candidates]
@@ -214,11 +224,19 @@ def _are_comparable(refits: Refits) -> bool:
     return task.kind != "identify" or len(sizes) == 1
 
 
-def _evaluate_all(candidates: Sequence[Candidate], refits: Refits, show_progress: bool) -> list[list[Evaluation]]:
+def _evaluate_all(
+    candidates: Sequence[Candidate], refits: Refits, show_progress: bool, engine: Engine | None
+) -> list[list[Evaluation]]:
     """Candidates x refits; what another worker has in hand is waited for."""
     waiting = [(candidate, refit) for candidate in candidates for refit in refits.numbers]
     found: dict[tuple[int, int], Evaluation] = {}
+    num_gpus = gpus_here(refits.recipe.settings.device)
     with track(len(waiting), "refit", "models", show=show_progress) as progress:
+        if engine is not None and not engine.is_this_process(num_gpus):
+            if refits.folder is None:
+                raise ConfigError("The workers of an `engine` share their refits: give the study a `storage`.")
+            for place, _ in run_pieces(engine, refits, waiting, num_gpus=num_gpus):
+                progress.update(0, trained=waiting[place][0].number)
         while waiting:
             busy = []
             for candidate, refit in waiting:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 
 from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
+from vlbias.engine import Engine, checked_engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, LabelError, TrainingError, unknown
 from vlbias.files import make_folder, write_file
 from vlbias.search.baselines import BASELINES, baseline_names, baseline_number
@@ -262,6 +264,7 @@ class Study(Shown):
         baselines: Sequence[str] = (),
         num_resamples: int = 2000,
         show_progress: bool = True,
+        engine: Engine | None = None,
     ) -> Front:
         """Refit the validation front from new seeds, evaluate each refit once on held-out data, with intervals.
 
@@ -273,6 +276,7 @@ class Study(Shown):
                 validation values. They need ``refit`` >= 1.
             num_resamples: bootstrap draws over people.
             show_progress: whether a line on stderr tells how far it is.
+            engine: whose workers refit; ``None`` for this process.
 
         Refits are stored beside the study: they are made once, and several workers share them. Each look at the test
         set is entered in a ledger; intervals are of ``level``, and claims of dominance must be the surer the more
@@ -300,6 +304,7 @@ class Study(Shown):
             level=level,
             num_resamples=num_resamples,
             show_progress=show_progress,
+            engine=engine,
         )
         return replace(found, look=look)
 
@@ -408,13 +413,16 @@ def run(
         dataset, protected, edits: see :func:`vlbias.search.make_task`.
         space: what is searched; a laptop's by default.
         storage: Journal file, or database URL; None keeps the study in memory.
-        settings: what is trained, compared and stopped; ``changes`` are single settings on top (``max_error=0.3``).
+        settings: what is trained, compared and stopped.
         show_progress: whether a line on stderr tells how far it is.
+        changes: single settings on top (``max_error=0.3``); and ``engine``, a :class:`vlbias.engine.Engine` whose
+            workers join the study.
 
     Raises:
         ConfigError, UnknownNameError, LabelError: before any training, with what to change.
         TrainingError: the first trials all failed.
     """
+    engine = checked_engine(changes.pop("engine", None))
     s = with_changes(SearchSettings, settings, changes)
     task = make_task(
         dataset,
@@ -444,12 +452,38 @@ def run(
     if place.folder is not None:
         make_folder(place.folder)
 
+    num_gpus = gpus_here(s.training.device)
+    if engine is not None and not engine.is_this_process(num_gpus):
+        if place.folder is None:
+            raise ConfigError(
+                "The workers of an `engine` share the study: give a `storage`, and with a database a `folder`."
+            )
+        call = partial(run, dataset, protected=protected, edits=edits, space=space, storage=storage, settings=s)
+        joined = _Joined(call, show_progress)
+        list(run_pieces(engine, joined, range(engine.workers or max(num_gpus, 1)), num_gpus=num_gpus))
+
     def start(configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> _TrainedRun:
         path = checkpoint_path(place.folder, number)
         return _TrainedRun(recipe.trainer(configuration, number), path, halving.objectives, on_epoch)
 
     work(optuna_study, place, chosen, start, halving, n_trials=s.n_trials, show_progress=show_progress)
     return Study(optuna_study, place, halving, recipe)
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Joining a study, as work that can be sent; each piece is a worker, the first of which tells how far all are."""
+
+    call: Callable[..., Study]
+    show_progress: bool
+
+    def open(self) -> Callable[[int], None]:
+        """What works on the study until it is done."""
+
+        def join(number: int) -> None:
+            self.call(show_progress=self.show_progress and number == 0)
+
+        return join
 
 
 def _header(task: Task, halving: HalvingSettings, space: Space, settings: SearchSettings) -> dict[str, Any]:

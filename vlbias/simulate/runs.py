@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -14,10 +16,12 @@ import torch
 
 from vlbias import classify
 from vlbias.arguments import checked_call
+from vlbias.engine import checked_engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError
 from vlbias.files import AnyPath
-from vlbias.postgres import open_store
+from vlbias.postgres import PostgresStore, open_store
 from vlbias.progress import track
+from vlbias.runstore import RunStore
 from vlbias.settings import with_changes
 from vlbias.simulate.fill import Fill, as_fill
 from vlbias.simulate.plans import SimulationPlan
@@ -58,8 +62,10 @@ def run(
         fill: name -> how the focal group's share is reached: None for its real images, a Balancer (or a callable,
             see :class:`vlbias.simulate.Fill`) for edits of the other groups. Default {"real": None}. The images
             at the smallest share are real in every fill, and runs there are fitted once.
-        settings: of the classifier; ``changes`` are single settings on top (``num_steps=300``).
+        settings: of the classifier.
         show_progress: whether a line on stderr tells how far it is.
+        changes: single settings on top (``num_steps=300``); and ``engine``, a :class:`vlbias.engine.Engine` whose
+            workers fit the classifiers, for which the storage must be a file or a database.
 
     Raises:
         ConfigError: the storage belongs to another plan or model, or timm has no such backbone.
@@ -70,30 +76,27 @@ def run(
     }
     if not fills:
         raise ConfigError("`fill` names no way to reach the shares; leave it out for real images.")
+    engine = checked_engine(changes.pop("engine", None))
+    if engine is not None and storage is None:
+        raise ConfigError("The workers of an `engine` share their results: give a file or a database as `storage`.")
     options = _options(model, settings or classify.FitSettings(), changes, len(plan.classes))
-    job = {
-        "plan": plan.design(),
-        "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
-        "settings": options.of_result(),
-    }
-    decode = partial(_decoded, num_items=len(plan.test), num_classes=len(plan.classes))
-    store = open_store(storage, "simulate", job, decode, folder=folder)
-    sets = TrainingSets(plan, dataset, options.image_size, store.folder)
+    work = _Runs(plan, dataset, model, options, fills, None if storage is None else os.fspath(storage), folder)
     jobs = _jobs(plan, fills)
+    do, store = work.ready()
     with track(len(jobs), "simulate", "runs", show=show_progress) as progress:
         done = set(store.read()) & set(jobs)
         progress.resume_at(len(done))
+        num_gpus = gpus_here(options.device)
+        if engine is not None and not engine.is_this_process(num_gpus):
+            missing = [name for name in jobs if name not in done]
+            for place, _ in run_pieces(engine, work, missing, num_gpus=num_gpus):
+                progress.update(1, run=missing[place])
+            done = set(store.read()) & set(jobs)
         while len(done) < len(jobs):
             took = False
-            for name, (fill_name, key) in jobs.items():
-                if name in done or (lock := store.claim(name)) is None:
+            for name in jobs:
+                if name in done or not do(name):
                     continue
-                with lock:
-                    training = sets.make(fill_name, fills[fill_name], key)
-                    started = time.monotonic()
-                    predicted = _encode(_predict(training, model, options, plan))
-                    seconds = round(time.monotonic() - started, 3)
-                    store.add(name, {"predicted": predicted, "seconds": seconds, "n": len(training.ids)})
                 took = True
                 finished = set(store.read()) & set(jobs)
                 progress.update(len(finished) - len(done), run=name)
@@ -104,6 +107,52 @@ def run(
     finished_runs = store.read()
     records = {name: finished_runs[name] for name in jobs}  # in the order of the plan, whoever was first
     return SimulationResult(plan, records, list(fills))
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of a plan as work that can be sent; see :func:`run` for what it is made of."""
+
+    plan: SimulationPlan
+    dataset: classify.LabelledImages
+    model: Model
+    options: classify.FitSettings
+    fills: Mapping[str, Fill | None]
+    storage: str | None
+    folder: AnyPath | None
+
+    def open(self) -> Callable[[str], bool]:
+        """What does a run by its name."""
+        return self.ready()[0]
+
+    def ready(self) -> tuple[Callable[[str], bool], RunStore | PostgresStore]:
+        """What does a run, and where the records go."""
+        plan, model = self.plan, self.model
+        job = {
+            "plan": plan.design(),
+            "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
+            "settings": self.options.of_result(),
+        }
+        decode = partial(_decoded, num_items=len(plan.test), num_classes=len(plan.classes))
+        store = open_store(self.storage, "simulate", job, decode, folder=self.folder)
+        sets = TrainingSets(plan, self.dataset, self.options.image_size, store.folder)
+        return partial(self._do, store, sets, _jobs(plan, self.fills)), store
+
+    def _do(
+        self, store: RunStore | PostgresStore, sets: TrainingSets, jobs: Mapping[str, tuple[str, str]], name: str
+    ) -> bool:
+        """Fit one classifier and store what it predicts; False where it is done, or in another worker's hands."""
+        lock = store.claim(name)
+        if lock is None:
+            return False
+        with lock:
+            fill_name, key = jobs[name]
+            training = sets.make(fill_name, self.fills[fill_name], key)
+            started = time.monotonic()
+            predicted = _encode(_predict(training, self.model, self.options, self.plan))
+            seconds = round(time.monotonic() - started, 3)
+            store.add(name, {"predicted": predicted, "seconds": seconds, "n": len(training.ids)})
+        return True
 
 
 def _options(

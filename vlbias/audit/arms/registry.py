@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pickle import PicklingError
 
 import numpy as np
 
@@ -92,6 +94,13 @@ class Arm:
                 return f"The arm '{self.name}' needs {MISSING[need]}."
         return None
 
+    def __reduce__(self) -> tuple[Callable[[str, str], Arm], tuple[str, str]]:
+        """To another process an arm goes as the place that defines it."""
+        place = self.build.__module__, self.build.__qualname__
+        if place[0] == "__main__" or _defined_at(*place) is not self:
+            raise PicklingError(f"the arm '{self.name}' is not defined at the top of a module")
+        return _defined_at, place
+
     @property
     def digest(self) -> str:
         """Of the function, so that a fit by other code is never taken for one by this."""
@@ -100,6 +109,10 @@ class Arm:
         except (OSError, TypeError):  # typed at a prompt
             source = getattr(self.build, "__qualname__", repr(self.build))
         return hashlib.sha256(source.encode()).hexdigest()
+
+
+def _defined_at(module: str, name: str) -> Arm:
+    return getattr(importlib.import_module(module), name, None)  # type: ignore[return-value]  # compared by who asks
 
 
 #: Every arm by its name, in the order of tables.
