@@ -6,11 +6,14 @@ Image tensors are float32 (b, 3, h, w) with values in [-1, 1] everywhere in the 
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -72,7 +75,13 @@ MAX_PIXELS = 80_000_000
 _MAX_PIXELS_OF = {"WEBP": 50_000_000}
 #: Scans that a JPEG may have, and pixels that all of them may touch together; encoders make a dozen.
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 1_000, 8_000_000_000
-_PNG, _MAX_CHUNKS = b"\x89PNG\r\n\x1a\n", 100_000
+_MARKER, _SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL), 0xDA
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF, _OFFSETS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), (273, 324)
+#: Pieces that a file may have: a PNG, a JPEG, of those the notes of a camera, and a TIFF.
+_MAX_CHUNKS, _MAX_SEGMENTS, _MAX_EXIF, _MAX_TILES = 100_000, 10_000, 16, 100_000
+#: Values of one entry of a TIFF, such as the bytes of an XMP packet.
+_MAX_VALUES = 2**25
 #: Largest file of a picture that is held in memory.
 MAX_FILE_BYTES = 2**30
 #: Larger pictures are converted in strips, and come one at a time where several threads read.
@@ -166,14 +175,10 @@ def _decode(source: BinaryIO, name: str, max_pixels: int) -> Image.Image:
 
 def _check_scans(source: BinaryIO, name: str, num_pixels: int) -> None:
     """Refuse a JPEG that goes over its pixels again and again: a scan of a few bytes touches every one of them."""
-    most = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // num_pixels)
-    place, num_scans, last = source.tell(), 0, b""
-    source.seek(0)
-    while num_scans <= most and (piece := source.read(2**20)):
-        num_scans += (last + piece).count(b"\xff\xda")
-        last = piece[-1:]
+    most, place = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // num_pixels), source.tell()
+    segments = _count(_segments(source), _MAX_SEGMENTS, "segments")
     source.seek(place)
-    if num_scans > most:
+    if sum(head[0] == _SCAN for head in segments) > most:
         raise ImageError(f"{name} has more than {most:,} scans, which takes too long. Convert it to PNG or JPEG anew.")
 
 
@@ -217,26 +222,89 @@ def _header(source: BinaryIO) -> Iterator[ImageFile.ImageFile]:
     with warnings.catch_warnings():
         # Pillow warns about large pictures; our own limit decides instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        _check_chunks(source)
+        _check_pieces(source)
         with Image.open(source, formats=DECODERS) as raw:
             yield raw
 
 
-def _check_chunks(source: BinaryIO) -> None:
-    """Refuse a PNG of a million pieces, each of which takes Pillow longer than it is large.
+def _check_pieces(source: BinaryIO) -> None:
+    """Refuse a picture of a million pieces, each of which takes Pillow longer than it is large.
 
     Raises:
         ValueError: it has too many.
     """
-    if source.read(len(_PNG)) == _PNG:
-        num_chunks, place = 0, len(_PNG)
-        while len(head := source.read(8)) == 8:
-            num_chunks += 1
-            if num_chunks > _MAX_CHUNKS:
-                raise ValueError(f"it has more than {_MAX_CHUNKS:,} chunks")
-            place += 12 + int.from_bytes(head[:4])
-            source.seek(place)
+    start = source.read(len(_PNG))
+    if start == _PNG:
+        _count(_chunks(source), _MAX_CHUNKS, "chunks")
+    elif start.startswith(b"\xff\xd8"):
+        header = itertools.takewhile(lambda head: head[0] != _SCAN, _segments(source))
+        segments = _count(header, _MAX_SEGMENTS, "segments")
+        _count((head for head in segments if head[1:].startswith(b"Exif\0")), _MAX_EXIF, "notes of a camera")
+    elif start[:4] in _TIFF:
+        for tag, count in _tiff_entries(source, start):
+            if tag in _OFFSETS and count > _MAX_TILES:
+                raise ValueError(f"it has more than {_MAX_TILES:,} tiles or strips")
+            if count > _MAX_VALUES:
+                raise ValueError(f"it has a note of more than {_MAX_VALUES:,} bytes")
     source.seek(0)
+
+
+def _count(pieces: Iterator[bytes], most: int, kind: str) -> list[bytes]:
+    found = list(itertools.islice(pieces, most + 1))
+    if len(found) > most:
+        raise ValueError(f"it has more than {most:,} {kind}")
+    return found
+
+
+def _chunks(source: BinaryIO) -> Iterator[bytes]:
+    """The length and kind of each chunk of a PNG."""
+    place = len(_PNG)
+    source.seek(place)
+    while len(head := source.read(8)) == 8:
+        yield head
+        place += 12 + int.from_bytes(head[:4])
+        source.seek(place)
+
+
+def _segments(source: BinaryIO) -> Iterator[bytes]:
+    """The marker of each segment of a JPEG and how its content begins, as a decoder meets them, up to its end."""
+    place = 2
+    while (found := _next_marker(source, place)) is not None:
+        place, head = found
+        if head[1] == 0xD9:
+            return
+        yield head[1:2] + head[4:]
+        place += 2 if head[1] in (0x01, 0xD8) else 2 + int.from_bytes(head[2:4])
+
+
+def _tiff_entries(source: BinaryIO, start: bytes) -> Iterator[tuple[int, int]]:
+    """Tag and number of values of each entry of the first picture in a TIFF."""
+    order, is_big = "<" if start.startswith(b"II") else ">", 43 in start[2:4]
+    source.seek(8 if is_big else 4)
+    number, entry = ("Q", "HHQ8x") if is_big else ("I", "HHI4x")
+    with suppress(struct.error):  # cut off; the decoder says so
+        source.seek(_unpacked(source, order + number)[0])
+        (num_entries,) = _unpacked(source, order + ("Q" if is_big else "H"))
+        for _ in range(min(num_entries, 2**16)):
+            tag, _, count = _unpacked(source, order + entry)
+            yield tag, count
+
+
+def _unpacked(source: BinaryIO, form: str) -> tuple[int, ...]:
+    return struct.unpack(form, source.read(struct.calcsize(form)))
+
+
+def _next_marker(source: BinaryIO, place: int) -> tuple[int, bytes] | None:
+    """Where the next marker stands, and ten bytes from there; coded pixels, and bytes that only fill, have none."""
+    while True:
+        source.seek(place)
+        piece = source.read(2**16)
+        if (found := _MARKER.search(piece)) is not None:
+            source.seek(place + found.start())
+            return place + found.start(), source.read(10)
+        if len(piece) < 2:
+            return None
+        place += len(piece) - 1
 
 
 @contextmanager

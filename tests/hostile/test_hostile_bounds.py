@@ -246,6 +246,27 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     noise.save(path, "MPO", save_all=True, append_images=[noise], progressive=True)
     assert open_image(path).size == (64, 64)
+    path.write_bytes(path.read_bytes() + b"\xff\xda" * 5000)  # the film that a telephone puts behind its photograph
+    assert open_image(path).size == (64, 64)
+    # what stands in a comment ends nothing
+    scans = of_many_scans(64, 1000)
+    at = scans.index(b"\xff\xda", 200)
+    path.write_bytes(scans[:at] + b"\xff\xfe\0\x04\xff\xd9" + scans[at:])
+    with pytest.raises(ImageError, match="more than 1,000 scans"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("piece", [b"\xff\xfe\0\2", b"\xff\x01", b"\xff\xe1\0\x0aExif\0\0II"])
+def test_a_jpeg_of_many_segments_is_not_read(tmp_path, piece):
+    path = tmp_path / "face.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2] + b"\xff" * 10**6 + whole[2:])  # that only fill
+    assert open_image(path).size == picture_size(path) == (8, 8)
+    path.write_bytes(whole[:2] + piece * 10_001 + whole[2:])
+    for read in (open_image, picture_size, Original.read):
+        with pytest.raises(ImageError, match=r"face\.jpg is damaged .*more than (10,000 segments|16 notes)"):
+            read(path)
 
 
 def test_a_png_of_a_million_chunks_is_not_read(tmp_path):
@@ -261,7 +282,40 @@ def test_a_png_of_a_million_chunks_is_not_read(tmp_path):
                 read(path)
 
 
+@pytest.mark.parametrize("kind", ["classic", "big"])
+def test_a_tiff_of_a_million_tiles_is_not_read(tmp_path, kind):
+    path = tmp_path / "face.tif"
+    Image.new("L", (8, 8)).save(path, big_tiff=kind == "big")
+    whole = path.read_bytes()
+    assert open_image(path).size == picture_size(path) == (8, 8)
+    entry, number = (struct.pack("<HH", 273, 4), "<Q") if kind == "big" else (struct.pack("<HH", 273, 4), "<I")
+    assert whole.count(entry) == 1
+    at = whole.index(entry) + 4
+    many = struct.pack(number, 100_001)
+    path.write_bytes(whole[:at] + many + whole[at + len(many) :])
+    for read in (open_image, picture_size, Original.read):
+        with pytest.raises(ImageError, match=r"face\.tif is damaged .*more than 100,000 tiles or strips"):
+            read(path)
+
+
 # -- networks that ask for more than their weights --------------------------------------------------------------------
+
+
+SHAPES = {"strides": [0, 2**62, 2**62], "dimensions": [1] * 100, "beyond": [2**70]}
+
+
+@pytest.mark.parametrize("kind", [*SHAPES, "many"])
+def test_tensors_that_cannot_be_are_refused(tmp_path, kind):
+    path, one = tmp_path / "model.safetensors", {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    if kind == "many":
+        header = {f"tensor-{number}": one for number in range(80_000)}
+    else:
+        size = 4 * (kind == "dimensions")
+        header = {"a": {"dtype": "F32", "shape": SHAPES[kind], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4 * (kind == "dimensions")))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or not a safetensors file"):
+        load_tensors(path)
 
 
 def test_a_network_is_built_no_further_than_its_weights(tmp_path):

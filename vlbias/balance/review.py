@@ -197,8 +197,10 @@ def decide(
 
     Raises:
         DatasetError: no finished run is there, or a field is wrong.
+        OutputError: its table is a link.
         UnknownNameError: a picture is no edit of it.
     """
+    refuse_links(Path(out_dir) / "metadata.csv")
     table = read_metadata(Path(out_dir) / "metadata.csv")
     if "origin" not in table or "source_id" not in table:
         raise DatasetError(f"{out_dir} is not the folder of a finished balance run.")

@@ -66,6 +66,10 @@ def aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
+#: Of some 40,000 tensors; a hundred times as many empty ones would take minutes.
+MAX_HEADER_BYTES = 4 * 2**20
+
+
 def load_tensors(path: AnyPath) -> dict[str, Tensor]:
     """Read a safetensors file; numbers of any floating type become float32.
 
@@ -75,14 +79,22 @@ def load_tensors(path: AnyPath) -> dict[str, Tensor]:
         CheckpointError: the file is missing, truncated, or not safetensors, or a value is NaN or infinite.
     """
     try:
-        open_plain(path).close()  # the library maps whatever is there, and waits for a pipe
+        with open_plain(path) as file:  # the library maps whatever is there, and waits for a pipe
+            num_bytes = int.from_bytes(file.read(8), "little")
+        if num_bytes > MAX_HEADER_BYTES:
+            raise ValueError(f"its header has {num_bytes:,} bytes, at most {MAX_HEADER_BYTES:,} are read")
         tensors = load_file(str(path))
+        check_finite(tensors, str(path))
+        return {name: aligned(value.float() if value.is_floating_point() else value) for name, value in tensors.items()}
+    except CheckpointError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist.") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if "allocate" in str(error):
+            raise
+        # of shapes that PyTorch cannot have, too
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}). Fetch it again.") from error
-    check_finite(tensors, str(path))
-    return {name: aligned(tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in tensors.items()}
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
