@@ -40,7 +40,7 @@ def editor(repository):
     probes = Probes.fit(z_sem, labels, dipoles=DIPOLES)
     clip = load_clip(repository / "checkpoints" / "synthfaces-64" / "clip")
     info = {"name": "tiny", "license": "MIT", "trained_on": "synthfaces"}
-    settings = RenderSettings(edit_steps=3)
+    settings = RenderSettings(edit_steps=5)
     return Editor(diffae.requires_grad_(False), clip=clip, paths=paths, probes=probes, settings=settings, info=info)
 
 
