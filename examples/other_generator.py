@@ -68,7 +68,7 @@ class PipelineBackend(Backend):
         for module in [*modules, self.clip]:
             for key, value in sorted(module.state_dict().items()):
                 hashed.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        texts = {name: dipole.to_json() for name, dipole in self.dipoles.items()}
+        texts = {name: dipole.to_list() for name, dipole in self.dipoles.items()}
         settings = {"steps": self.steps, "amount": self.amount, "lengths": self.lengths, "dipoles": texts}
         return settings | {"pipeline": type(self.pipeline).__name__, "weights": hashed.hexdigest()}
 

@@ -197,7 +197,7 @@ class Renderer(Backend):
             "diffae": self.diffae.config.to_dict(),
             "paths": None if paths is None else {"space": paths.space, "step_size": paths.step_size},
             "clip": None if clip is None else clip.preprocess.to_config(),
-            "dipoles": {name: dipole.to_json() for name, dipole in self.dipoles.items()},
+            "dipoles": {name: dipole.to_list() for name, dipole in self.dipoles.items()},
         }
 
     def seconds_per_evaluation(self, batch_size: int = 8) -> float:

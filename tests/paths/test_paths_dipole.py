@@ -13,7 +13,7 @@ def test_poles_are_tuples_of_prompts():
     dipole = Dipole("an old person", ["a young person", "a child"])
     assert dipole.positive == ("an old person",)
     assert dipole.negative == ("a young person", "a child")
-    assert Dipole.from_json(dipole.to_json()) == dipole
+    assert Dipole.from_list(dipole.to_list()) == dipole
     assert list(dipole.classes) == ["positive", "negative"]
     assert len({dipole, Dipole("an old person", ("a young person", "a child"))}) == 1
 
@@ -46,6 +46,6 @@ def test_bad_dipoles(dipoles):
     with pytest.raises(ConfigError, match="poles of a dipole must differ"):
         Dipole("a", ["a"])
     with pytest.raises(ConfigError, match=r"must be a pair \[positive, negative\]; got 'old'"):
-        Dipole.from_json("old")
+        Dipole.from_list("old")
     with pytest.raises(ConfigError, match="becomes an argument"):
         PathSet({"skin tone": dipoles["tone"]}, 4, space="raw")

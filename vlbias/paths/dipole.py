@@ -51,12 +51,12 @@ class Dipole:
         """The poles as classes for ``Clip.zero_shot``; column 0 is the positive one."""
         return {"positive": self.positive, "negative": self.negative}
 
-    def to_json(self) -> list[list[str]]:
+    def to_list(self) -> list[list[str]]:
         """The two lists of prompts, positive first."""
         return [list(self.positive), list(self.negative)]
 
     @classmethod
-    def from_json(cls, value: object) -> Dipole:
+    def from_list(cls, value: object) -> Dipole:
         """Read ``[positive, negative]``, each a text or a list of texts.
 
         Raises:
@@ -99,7 +99,7 @@ def read_dipoles(dipoles: Mapping[str, DipoleLike]) -> dict[str, Dipole]:
     for name, value in dipoles.items():
         if not str(name).isidentifier():
             raise ConfigError(f"A dipole's name must be letters, digits and _ (it becomes an argument); got '{name}'.")
-        out[name] = value if isinstance(value, Dipole) else Dipole.from_json(value)
+        out[name] = value if isinstance(value, Dipole) else Dipole.from_list(value)
     return out
 
 

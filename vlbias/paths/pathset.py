@@ -324,7 +324,7 @@ class PathSet(nn.Module):
             "network": self.network,
             "space": self.space,
             "step_size": self.step_size,
-            "dipoles": {name: dipole.to_json() for name, dipole in self.dipoles.items()},
+            "dipoles": {name: dipole.to_list() for name, dipole in self.dipoles.items()},
             "calibration": self.calibration,
         }
         write_json(folder / CONFIG_FILE, config)

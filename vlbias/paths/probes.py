@@ -252,7 +252,7 @@ class Probes(nn.Module):
             "kind": "probes",
             "dim": self.dim,
             "names": list(self.names),
-            "dipoles": {name: dipole.to_json() for name, dipole in self.dipoles.items()},
+            "dipoles": {name: dipole.to_list() for name, dipole in self.dipoles.items()},
             "accuracy": {name: value if value == value else None for name, value in self.accuracy.items()},
         }
         write_json(folder / CONFIG_FILE, config)

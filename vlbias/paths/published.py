@@ -70,7 +70,7 @@ def read_published(folder: str | os.PathLike[str], names: Sequence[str] | None =
     if not isinstance(pairs, list) or len(pairs) != len(support):
         raise CheckpointError(f"{folder / DIPOLES} must list {len(support)} dipoles, one for each path of {WEIGHTS}.")
     try:
-        dipoles = [Dipole.from_json(pair) for pair in pairs]
+        dipoles = [Dipole.from_list(pair) for pair in pairs]
     except ConfigError as error:
         raise CheckpointError(f"{folder / DIPOLES}: {error}") from error
     if names is not None and (len(names) != len(dipoles) or len(set(names)) != len(names)):
