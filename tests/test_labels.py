@@ -71,4 +71,4 @@ def test_numbers_come_by_size_and_before_words():
 def test_labels_of_other_libraries():
     assert label_value(b"light") == label_value(np.bytes_(b"light ")) == "light"
     assert label_value(np.datetime64("2020-01-01", "ns")) == label_value(pd.Timestamp("2020-01-01"))
-    assert label_value(np.datetime64("NaT")) is None
+    assert label_value(np.datetime64("NaT", "ns")) is None
