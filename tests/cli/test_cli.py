@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from doubles import failing, run_command, tiny_editor
 from PIL import Image
@@ -16,6 +18,7 @@ from vlbias import __version__
 from vlbias.cli import app
 from vlbias.cli.edit import _split_strengths
 from vlbias.errors import PlanError
+from vlbias.paths import PathReport
 from vlbias.provenance import read_provenance
 
 
@@ -167,6 +170,25 @@ def test_a_place_for_results_is_checked_before_the_work(folder, picture, tmp_pat
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
     run_command("strip", picture, tmp_path / "new" / "s.png", "--path", "age", "--steps", "2", "--editor", folder)
     assert (tmp_path / "new" / "s.png").is_file()
+
+
+def test_what_paths_do_is_written_as_a_page(tmp_path, monkeypatch, capsys):
+    # what is measured has tests of its own; here it is written
+    editor = tiny_editor()
+    editor.renderer.clip = SimpleNamespace()
+    table = pd.DataFrame({name: [0.5, 1.0] for name in editor.attributes}, index=["age +1", "skin_tone -1"])
+    summary = pd.DataFrame({"success": [0.5, 1.0], "identity": [0.9, 0.8], "faces": [4, 3]}, index=table.index)
+    monkeypatch.setattr("vlbias.cli.editors.open_editor", lambda name: editor)
+    monkeypatch.setattr("vlbias.paths.measure_paths", lambda *_, **__: PathReport(summary, table, table))
+    words = ("paths", "tiny", "--images", "synthfaces:8", "--out", tmp_path / "out")
+    told = run_command(*words)
+    assert f"Open {tmp_path / 'out' / 'report.html'}" in told and "Walks: share" in told
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert numbers["strength"] == 1 and set(numbers) == {"editor", "strength", "summary", "changed", "moved"}
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert page.count("data:image/") == 4 and "--images synthfaces:8" in page
+    error = failing(monkeypatch, capsys, *words, "--strength", ".5")
+    assert "of another job (`strength` is 1.0 there" in error
 
 
 TAKEN = "20170109142408075"  # as UTKFace writes dates

@@ -65,12 +65,13 @@ def test_a_page_prints(page):
 
 # -- every page, driven as people do ----------------------------------------------------------------------------------
 
-KINDS = ["balance", "audit", "simulate", "search"]
+KINDS = ["balance", "audit", "paths", "simulate", "search"]
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """Kind of a page => its file."""
+    from test_report_paths import written
     from test_report_studies import STUDY, front, simulated
 
     base = tmp_path_factory.mktemp("pages")
@@ -78,6 +79,7 @@ def pages(tmp_path_factory):
     return {
         "balance": report.write(write_run(base / "run"), audit=audit),
         "audit": report.write_audit(base / "audit", audit),
+        "paths": written(base / "paths"),
         "simulate": report.write_simulation(base / "simulate", simulated(shares=(0.0, 0.2, 0.5))),
         "search": report.write_search(base / "search", STUDY, front()),
     }

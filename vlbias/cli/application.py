@@ -97,7 +97,7 @@ def _root(
 
 
 #: What a page does not repeat: it would write elsewhere, do a part, or says who worked.
-_UNREPEATED = frozenset({"overwrite", "shard", "dry_run", "engine", "workers", "cores", "address"})
+_UNREPEATED = frozenset({"overwrite", "shard", "dry_run", "engine", "workers", "cores", "address", "push_to_hub"})
 
 
 def typed_command(out: str = "out") -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlbias.cli.application import app
+from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
     DEFAULT_EDITOR,
     EditorOption,
@@ -61,19 +61,26 @@ def learn(
         typer.echo(model.push_to_hub(push_to_hub))
 
 
-@app.command(epilog="Example: vlbias paths synthfaces-64 --images synthfaces:100")
+@app.command(epilog="Example: vlbias paths synthfaces-64 --images synthfaces:100 --out out/paths")
 def paths(
     editor: Annotated[str, typer.Argument(metavar="EDITOR", help="Editor checkpoint.")] = DEFAULT_EDITOR,
     images: Annotated[
         str, typer.Option("--images", metavar="DATASET", help="Unseen faces to measure on.")
     ] = "synthfaces:60",
     strength: Annotated[float, typer.Option(metavar="S", help="Strength of the walks.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
+    ] = None,
     seed: SeedOption = 4242,
     follow_links: FollowLinksOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """What each path does to decoded faces, read by CLIP: success, identity kept, drift of every other reading."""
     from vlbias.paths import measure_paths
 
+    if out is not None:
+        job = {"editor": editor, "images": images, "strength": strength, "seed": seed}
+        claim_folder(out, "paths", job, ("report.html", "report.json"), overwrite=overwrite)
     model = open_editor(editor)
     parts = model.renderer
     if parts.paths is None or parts.clip is None:
@@ -87,3 +94,13 @@ def paths(
         ("Mean change of each reading, 1 = the distance between its poles", report.moved),
     ):
         typer.echo(f"{title}\n{table.round(2).to_string()}\n")
+    if out is not None:
+        from vlbias.report import write_paths
+
+        strips = [
+            (name, model.strip(face, name, reach=abs(strength), check=False))
+            for name in model.attributes
+            for face in map(faces.image, faces.ids[:2])
+        ]
+        page = write_paths(out, model, report, strips=strips, strength=strength, command=typed_command())
+        typer.echo(f"Open {page}")

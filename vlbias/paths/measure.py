@@ -43,6 +43,10 @@ class PathReport:
     changed: pd.DataFrame
     moved: pd.DataFrame
 
+    def to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Table => walk => column => figure, as plain values."""
+        return {name: getattr(self, name).to_dict(orient="index") for name in ("summary", "changed", "moved")}
+
 
 def drift_matrix(paths: PathSet, probes: Probes, z_sem: torch.Tensor, strength: float = 1.0) -> PathReport:
     """Drift by the probes alone: codes are walked, nothing is decoded (identity is that of the codes).

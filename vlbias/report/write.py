@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, DatasetError, OutputError
@@ -14,15 +16,18 @@ from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
 from vlbias.report.page import plural, render
+from vlbias.report.paths_page import path_values
 from vlbias.report.run_page import run_values, versions
 from vlbias.report.studies import search_values, simulation_values
 from vlbias.version import __version__
 
 if TYPE_CHECKING:
+    from vlbias.editor import Editor
+    from vlbias.paths import PathReport
     from vlbias.search import Front, Study  # needs the extra "search"
     from vlbias.simulate import SimulationResult
 
-__all__ = ["write", "write_audit", "write_search", "write_simulation"]
+__all__ = ["write", "write_audit", "write_paths", "write_search", "write_simulation"]
 
 
 def write(
@@ -193,6 +198,50 @@ def write_search(
         "files": [("front.csv", "this front"), ("trials.csv", "every trial"), ("groups.csv", "group by group")],
     }
     return _write_page(make_folder(out_dir), "search.html.j2", values | search_values(study, front))
+
+
+def write_paths(
+    out_dir: AnyPath,
+    editor: Editor,
+    measured: PathReport,
+    *,
+    strips: Sequence[tuple[str, Image.Image]] = (),
+    strength: float = 1.0,
+    title: str | None = None,
+    command: str | None = None,
+) -> Path:
+    """Write ``report.html`` and ``report.json`` of what an editor's paths do.
+
+    Args:
+        out_dir: folder, made if need be.
+        editor: whose paths they are.
+        measured: what :func:`vlbias.paths.measure_paths` says of them.
+        strips: (path, one face along it), as :meth:`vlbias.Editor.strip` draws them.
+        strength: of the walks.
+        title: heading; ``None`` makes one.
+        command: what to type to make it again, or ``None``.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    out = make_folder(out_dir)
+    refuse_links(out / "report.json", out / "report.html")
+    walks, paths = plural(len(measured.summary), "walk"), ", ".join(editor.attributes)
+    contents = [("walks", "Walks"), ("edits", "Looks"), ("drift", "Drift"), ("limits", "Limits")]
+    values = {
+        "title": title or f"{editor.name}: what its paths do, and what they take along",
+        "eyebrow": "vlbias paths report",
+        "asked": f"{walks} along {paths} at strength {strength:g}, each by unseen faces of the pole that it leaves; "
+        "faces are encoded, walked and decoded, and read before and after.",
+        "tiles": [],
+        "contents": [item for item in contents if strips or item[0] != "edits"],
+        "facts": [("editor", editor.name), ("licence", editor.renderer.license or "not stated"), *versions()],
+        "command": command,
+        "files": [("report.json", "the numbers of this page")],
+    }
+    page = _write_page(out, "paths.html.j2", values | path_values(measured, editor.dipoles, strips, strength))
+    write_json(out / "report.json", {"editor": editor.name, "strength": strength, **measured.to_dict()})
+    return page
 
 
 def _write_page(out: Path, template: str, values: Mapping[str, object]) -> Path:
