@@ -18,7 +18,7 @@ from vlbias.errors import ConfigError, MissingDependencyError, OutputError
 from vlbias.files import AnyPath
 from vlbias.runstore import RunStore, differences
 
-__all__ = ["PostgresStore", "is_url", "open_store", "shown_error", "with_driver", "without_password"]
+__all__ = ["PostgresStore", "is_url", "named_job", "open_store", "shown_error", "with_driver", "without_password"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS vlbias_jobs (kind text PRIMARY KEY, job text NOT NULL);
@@ -33,6 +33,25 @@ FORMAT = 1
 def is_url(location: object) -> bool:
     """Whether a storage is a database's URL, not a file."""
     return "://" in str(location)
+
+
+def named_job(location: str, name: str) -> tuple[str, str]:
+    """A database's URL, and the name of the job in it: what stands behind a ``#``, else the one that is given.
+
+    Raises:
+        ConfigError: it is no name of letters, digits, ``-``, ``_`` and ``.``.
+
+    Example:
+        >>> named_job("sqlite:///study.db#second", "search")
+        ('sqlite:///study.db', 'second')
+    """
+    url, mark, given = location.partition("#")
+    if mark and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", given):
+        raise ConfigError(
+            f"A name of a job must be of up to 64 letters, digits, '-', '_' and '.'; got '{given:.80}'. "
+            "In a password, # is written %23."
+        )
+    return url, given or name
 
 
 def without_password(text: str) -> str:
@@ -80,7 +99,8 @@ def open_store(
     """Where a job's records lie: a file, a server, or memory.
 
     Args:
-        location: a file, a URL such as ``postgresql+psycopg://user@host/database``, or ``None`` for memory.
+        location: a file, a URL such as ``postgresql+psycopg://user@host/database``, or ``None`` for memory. A URL may
+            end in ``#NAME``: a database has one job of each kind and name.
         kind, job, decode: as those of :class:`vlbias.runstore.RunStore`.
         folder: with a URL, a folder that all workers share, for what is no record.
 
@@ -94,10 +114,11 @@ def open_store(
 
 
 class PostgresStore:
-    """Records by key in a PostgreSQL database, which holds one job of each kind.
+    """Records by key in a PostgreSQL database, which has one job of each kind and name.
 
     Args:
-        url: of the database; a password may stand in it, in ``~/.pgpass``, or in ``$PGPASSWORD``.
+        url: of the database, with or without the job's name behind a ``#``; a password may stand in it, in
+            ``~/.pgpass``, or in ``$PGPASSWORD``.
         kind, job, decode: as those of :class:`vlbias.runstore.RunStore`.
         folder: shared by all workers, for what belongs to the job and is no record; ``None`` for none.
 
@@ -115,25 +136,29 @@ class PostgresStore:
         *,
         folder: AnyPath | None = None,
     ):
-        self._url, self._kind, self._decode = url, kind, decode
+        url, name = named_job(url, "")
+        place = f"{kind}#{name}" if name else kind
+        self._url, self._kind, self._decode = url, place, decode
         self.folder = None if folder is None else Path(folder)
         self._connection = _connected(url)
         with self._asking():
-            self._connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"vlbias/{kind}"])
+            self._connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"vlbias/{place}"])
             try:
                 self._connection.execute(_TABLES)
                 self._connection.execute(
                     "INSERT INTO vlbias_jobs VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                    [kind, json.dumps({"format": FORMAT, **job})],
+                    [place, json.dumps({"format": FORMAT, **job})],
                 )
-                row = self._connection.execute("SELECT job FROM vlbias_jobs WHERE kind = %s", [kind]).fetchone()
+                row = self._connection.execute("SELECT job FROM vlbias_jobs WHERE kind = %s", [place]).fetchone()
             finally:
-                self._connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"vlbias/{kind}"])
+                self._connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"vlbias/{place}"])
         phrases = differences(json.loads(row[0]), {"format": FORMAT, **job})
         if phrases:
+            taken = f"The name '{name}' in the" if name else "The"
             raise ConfigError(
-                f"The database {without_password(url)} belongs to another job of `vlbias {kind}`: {phrases[0]}. Give "
-                "another database, or the settings it was begun with."
+                f"{taken} database {without_password(url)} belongs to another job of `vlbias {kind}`: "
+                f"{phrases[0]}. Give this job a name of its own (--study-name, or #NAME behind the URL), or the "
+                "settings that the other was begun with."
             )
 
     def claim(self, key: str) -> AbstractContextManager[object] | None:

@@ -257,6 +257,10 @@ DOORS: dict[str, tuple[str, dict[str, str]]] = {
         "search evaluate {model:network} --pairs {pairs:table}",
         {"images": "--images {dataset}", "groups": "--groups {table}", "out": "--out {file}"},
     ),
+    "search transfer": (
+        "search transfer {study:store} --data {data:dataset} --protected gender --refit 0",
+        {"out": "--out {out}"},
+    ),
     "app": ("app {folders:dataset} --editor {editor:editor}", {}),
     "reproduce fr-nas": (
         "reproduce fr-nas {out:out} --budget tiny --dry-run",

@@ -377,3 +377,17 @@ def test_a_study_with_damaged_records_is_refused_in_a_sentence(tmp_path, old, ne
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         search.open_study(path)
+
+
+def test_a_database_has_several_studies_by_name(tiny, small_space, tmp_path):
+    from vlbias.search.storage import Storage
+
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    for name, seed in (("", 1), ("#second", 2)):
+        Storage(url + name).study(2, {"seed": seed})
+    assert Storage(url).study(2, {"seed": 1}).study_name == "search"
+    assert Storage(f"{url}#second").folder == tmp_path / "x.db.files" / "second"
+    with pytest.raises(ConfigError, match=r"`seed` is 2 there and 1 here.*--study-name, or #NAME behind the URL"):
+        Storage(f"{url}#second").study(2, {"seed": 1})
+    with pytest.raises(ConfigError, match=r"got '../x'. In a password, # is written %23"):
+        Storage(f"{url}#../x")

@@ -4,7 +4,7 @@
 # isort: off
 from vlbias.cli.application import app, main
 from vlbias.cli import demo, balance, review, edit, provenance, editors, audit, convert, doctor, simulate, search  # noqa: F401
-from vlbias.cli import bench, evaluate, reproduce, train, page  # noqa: F401
+from vlbias.cli import bench, evaluate, transfer, reproduce, train, page  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

@@ -126,8 +126,6 @@ def open_faces(spec: str, seed: int = 0, *, follow_links: bool = False) -> FaceD
     return dataset
 
 
-
-
 def _hub_name(name: str | None) -> str | None:
     """Refuse what is no name of a repository before anything is made for it."""
     if name is not None:
@@ -148,6 +146,20 @@ PushOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; else CUDA if any.")]
 AmpOption = Annotated[bool, typer.Option("--amp", help="Train backbones in bfloat16.")]
+
+StudyNameOption = Annotated[
+    str | None,
+    typer.Option("--study-name", metavar="NAME", help="Of this job in a database that has several; --storage a URL."),
+]
+
+
+def named_storage(storage: str | None, name: str | None) -> str | None:
+    """A database's URL with the name of a job in it; a file has one job and takes no name."""
+    if name is None:
+        return storage
+    if storage is None or "://" not in storage or "#" in storage:
+        raise typer.BadParameter("needs a database's URL without a name as --storage", param_hint="--study-name")
+    return f"{storage}#{name}"
 
 
 def or_drawn(given: str | None, drawn: str, option: str, dataset: str) -> str:

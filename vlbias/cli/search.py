@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,10 @@ from vlbias.cli.options import (
     EngineOption,
     FollowLinksOption,
     SeedOption,
+    StudyNameOption,
     WorkersOption,
     engine_of,
+    named_storage,
     open_faces,
     or_drawn,
 )
@@ -142,6 +145,14 @@ def search(
     ] = None,
     heads: Annotated[str | None, typer.Option(metavar="NAME,...", help="cosface, arcface, magface, softmax.")] = None,
     optimizers: Annotated[str | None, typer.Option(metavar="NAME,...", help="adamw, adam, sgd.")] = None,
+    mitigation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="How training mitigates bias, searched if several: none, flipped, angular, discriminator, "
+            "sensitivenets.",
+        ),
+    ] = "none",
     learning_rate: Annotated[
         list[str],
         typer.Option(metavar="OPTIMIZER=LOW:HIGH", help="Range of an optimizer, sgd=0.01:0.5. Repeatable."),
@@ -164,6 +175,7 @@ def search(
     storage: Annotated[
         str | None, typer.Option(metavar="FILE|URL", help="Journal file or database; else OUT/study.log.")
     ] = None,
+    study_name: StudyNameOption = None,
     folder: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="For checkpoints; else beside the journal, or in OUT.")
     ] = None,
@@ -178,6 +190,7 @@ def search(
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
     from vlbias import report
     from vlbias import search as searches
+    from vlbias.search.team import team
 
     machines = engine_of(engine, workers, cores, address)
     if dataset.partition(":")[0] == "synthfaces" and not Path(dataset).exists() and task == "identify":
@@ -192,6 +205,8 @@ def search(
         published, edits is not None, backbones=backbones, heads=heads, optimizers=optimizers,
         learning_rates=learning_rate, pretrained=pretrained,
     )  # fmt: skip
+    space = replace(space, mitigations=tuple(names_of(mitigation, "--mitigation")))
+    place = named_storage(storage, study_name)
     # More trials, or more refits of the candidates, are the same search carried on.
     job: dict[str, Any] = {
         "dataset": dataset,
@@ -204,7 +219,8 @@ def search(
     job |= {"sampler": sampler, "image_size": image_size, "epochs": epochs, "published": published, "seed": seed}
     job |= {"balance_gallery": balance_gallery, "min_cell": min_cell, "rungs": budgets, "space": space.to_dict()}
     job |= {"batch_size": batch_size, "amp": amp}
-    claim_folder(out, "search", job, (*FILES, PAGE), overwrite=overwrite)
+    if team(device).is_first:
+        claim_folder(out, "search", job, (*FILES, PAGE), overwrite=overwrite)
     study = searches.run(
         faces,
         protected=columns,
@@ -219,8 +235,8 @@ def search(
         sampler=sampler,
         space=space,
         training=searches.TrainSettings(batch_size=batch_size, device=device, amp=amp),
-        storage=storage or str(out / "study.log"),
-        folder=folder or (out / "study.files" if storage and "://" in storage else None),
+        storage=place or str(out / "study.log"),
+        folder=folder or (out / "study.files" if place and "://" in place else None),
         n_trials=trials,
         fidelity=("epochs", 1, epochs),
         rungs=budgets,

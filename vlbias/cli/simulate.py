@@ -20,9 +20,11 @@ from vlbias.cli.options import (
     PolesOption,
     ProtectedOption,
     SeedOption,
+    StudyNameOption,
     TiedTargetOption,
     WorkersOption,
     engine_of,
+    named_storage,
     open_faces,
     or_drawn,
 )
@@ -75,6 +77,7 @@ def simulate(
         str | None,
         typer.Option(metavar="FILE|URL", help="Where results are shared; a PostgreSQL URL for several hosts."),
     ] = None,
+    study_name: StudyNameOption = None,
     pretrained: Annotated[
         str | None, typer.Option(metavar="FILE", help="Local timm weights that the backbone starts from.")
     ] = None,
@@ -97,6 +100,7 @@ def simulate(
         raise typer.BadParameter("says how edits are made, so it needs --editor", param_hint="--poles")
     if noisy_splits is not None and label_noise is None:
         raise typer.BadParameter("says where labels are wrong, so it needs --label-noise", param_hint="--noisy-splits")
+    stored = named_storage(storage, study_name)
     faces = open_faces(dataset, seed, follow_links=follow_links)
     target = or_drawn(target, "smile", "--target", dataset)
     columns = columns_of(protected or [or_drawn(None, "skin", "--protected", dataset)])
@@ -129,10 +133,10 @@ def simulate(
     job = {"plan": plan.design(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
     claim_folder(out, "simulate", job, FILES, overwrite=overwrite)
     typer.echo(str(plan), err=True)
-    shared = out / "sim.files" if storage and "://" in storage else None
+    shared = out / "sim.files" if stored and "://" in stored else None
     changes: dict[str, Any] = {"num_steps": steps, "image_size": image_size, "device": device}
     changes |= {"amp": amp, "pretrained_file": pretrained, "engine": machines}
-    place = storage or out / "sim.log"
+    place = stored or out / "sim.log"
     result = simulations.run(plan, faces, model=model, storage=place, folder=shared, fill=fill, **changes)
     result.write(out)
     for sentence in result.verdicts():

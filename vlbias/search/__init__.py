@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vlbias.search.export import load_model
     from vlbias.search.front import Candidate, Front
     from vlbias.search.study import SearchSettings, Study, open_study, run
+    from vlbias.search.transfers import Transfer, transfer
 
 __all__ = [
     "CLASSIFY_OBJECTIVES",
@@ -47,6 +48,7 @@ __all__ = [
     "Task",
     "TrainSettings",
     "Trainer",
+    "Transfer",
     "balanced_gallery",
     "compare",
     "dominates",
@@ -70,6 +72,7 @@ __all__ = [
     "run",
     "should_stop",
     "space",
+    "transfer",
     "verify",
 ]
 
@@ -79,9 +82,11 @@ _LATE = {
     "Front": "front",
     "SearchSettings": "study",
     "Study": "study",
+    "Transfer": "transfers",
     "load_model": "export",
     "open_study": "study",
     "run": "study",
+    "transfer": "transfers",
 }
 
 

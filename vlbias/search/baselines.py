@@ -1,15 +1,17 @@
 """Named networks of the published search, to stand beside what a search found, trained alike.
 
 Architectures, heads, optimizers and learning rates are those of the configuration files of Dooley, Sukthanker et al.
-(2023). What mitigates bias there (flipped, angular, discriminator, SensitiveNets) is not among them.
+(2023); each also with what mitigates bias there, see :mod:`vlbias.search.mitigations`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vlbias.errors import unknown
+from vlbias.search.mitigations import MITIGATIONS, NO_MITIGATION
 from vlbias.search.spaces import Configuration
 
 __all__ = ["BASELINES", "baseline_names", "baseline_number"]
@@ -24,10 +26,15 @@ NETWORKS = {
 }
 _HEADS, _RATES = ("cosface", "arcface", "magface"), {"sgd": 0.1, "adamw": 0.001}
 
-#: "dpn-cosface-sgd" and so on: every network with every head and optimizer.
-BASELINES: Mapping[str, Configuration] = {
+_PLAIN = {
     f"{name}-{head}-{optimizer}": Configuration(backbone, head, optimizer, rate)
     for (name, backbone), head, (optimizer, rate) in itertools.product(NETWORKS.items(), _HEADS, _RATES.items())
+}
+#: "dpn-cosface-sgd" and so on: every network with every head and optimizer; then the same with a mitigation.
+BASELINES: Mapping[str, Configuration] = _PLAIN | {
+    f"{name}-{mitigation}": replace(plain, mitigation=mitigation)
+    for mitigation, (name, plain) in itertools.product(MITIGATIONS, _PLAIN.items())
+    if mitigation != NO_MITIGATION
 }
 #: Baselines are counted from here, where no trial comes.
 _FIRST = 1_000_000

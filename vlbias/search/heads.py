@@ -33,23 +33,29 @@ HEADS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )
 
+#: A cosine of exactly +-1 has no finite arc-cosine gradient.
+_INSIDE = 1e-6
+
 
 class Head(nn.Module):
     """What every head offers. ``gamma`` is the focusing exponent of its loss."""
 
     gamma: float = 2.0
 
-    def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, d), (b,) => training logits (b, c) and a regulariser (b,) that is added to the loss."""
+    def margin_logits(self, embeddings: Tensor, labels: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(b, d), (b,) => training logits (b, c) and a regulariser (b,) that is added to the loss.
+
+        ``extra`` (b,) is what the margin of each image is larger by, in the head's own unit; None for nothing.
+        """
         raise NotImplementedError
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(b, d) => logits (b, c) without any margin."""
         raise NotImplementedError
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, extra: Tensor | None = None) -> Tensor:
         """Mean loss of a batch, a scalar."""
-        logits, regularizer = self.margin_logits(embeddings, labels)
+        logits, regularizer = self.margin_logits(embeddings, labels, extra)
         return focal_loss(logits, labels, gamma=self.gamma) + regularizer.mean()
 
 
@@ -66,7 +72,7 @@ class SoftmaxHead(Head):
         """Embeddings (b, d) => logits (b, classes)."""
         return self.linear(embeddings)
 
-    def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def margin_logits(self, embeddings: Tensor, labels: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As :meth:`logits`, there is no margin; and nothing to add to the loss."""
         return self.linear(embeddings), embeddings.new_zeros(len(embeddings))
 
@@ -81,7 +87,8 @@ class MarginHead(Head):
         from pytorch_metric_learning import losses
 
         super().__init__()
-        if kind == "arcface":
+        self.is_angle = kind == "arcface"
+        if self.is_angle:
             self.loss = losses.ArcFaceLoss(num_classes, embedding_size, margin=math.degrees(margin), scale=scale)
         else:
             self.loss = losses.CosFaceLoss(num_classes, embedding_size, margin=margin, scale=scale)
@@ -90,12 +97,16 @@ class MarginHead(Head):
         """Embeddings (b, d) => scaled cosines (b, classes), without the margin."""
         return self.loss.scale_logits(self.loss.get_cosine(embeddings), embeddings)
 
-    def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled cosines with the margin on the target (b, classes); nothing to add to the loss."""
+    def margin_logits(self, embeddings: Tensor, labels: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scaled cosines with the margin on the target (b, classes); nothing to add to the loss.
+
+        ``extra`` is an angle of ArcFace and a cosine of CosFace.
+        """
         cosine = self.loss.get_cosine(embeddings)
-        of_target = cosine.gather(1, labels[:, None]).squeeze(1)
-        # A cosine of exactly +-1 has no finite arc-cosine gradient.
-        shifted = self.loss.modify_cosine_of_target_classes(of_target.clamp(-1 + 1e-6, 1 - 1e-6))
+        of_target = cosine.gather(1, labels[:, None]).squeeze(1).clamp(-1 + _INSIDE, 1 - _INSIDE)
+        if extra is not None:
+            of_target = _turned(of_target, extra) if self.is_angle else of_target - extra
+        shifted = self.loss.modify_cosine_of_target_classes(of_target)
         logits = cosine.scatter(1, labels[:, None], shifted[:, None])
         return self.loss.scale_logits(logits, embeddings), embeddings.new_zeros(len(embeddings))
 
@@ -135,18 +146,25 @@ class MagFaceHead(Head):
         """Embeddings (b, d) => scaled cosines (b, classes), without the margin."""
         return self.scale * F.linear(F.normalize(embeddings), F.normalize(self.weight))
 
-    def margin_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def margin_logits(self, embeddings: Tensor, labels: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scaled cosines with a margin that grows with the length of the embedding, and the regulariser (b,)."""
         s = self.settings
         a = embeddings.norm(dim=1).clamp(s.l_a, s.u_a)
         m = (s.u_m - s.l_m) / (s.u_a - s.l_a) * (a - s.l_a) + s.l_m
         cosine = F.linear(F.normalize(embeddings), F.normalize(self.weight))
-        of_target = cosine.gather(1, labels[:, None]).squeeze(1).clamp(-1 + 1e-6, 1 - 1e-6)
+        of_target = cosine.gather(1, labels[:, None]).squeeze(1).clamp(-1 + _INSIDE, 1 - _INSIDE)
+        if extra is not None:
+            of_target = _turned(of_target, extra)
         # cos(theta + m); beyond theta = pi - m it would rise again, so it goes on as a straight line there.
         shifted = torch.cos(torch.acos(of_target) + m)
         shifted = torch.where(of_target > torch.cos(math.pi - m), shifted, of_target - torch.sin(m) * m)
         g = a / s.u_a**2 + 1.0 / a
         return self.scale * cosine.scatter(1, labels[:, None], shifted[:, None]), s.lambda_g * g
+
+
+def _turned(cosine: Tensor, angle: Tensor) -> Tensor:
+    """cos(theta + angle), at most half a turn."""
+    return torch.cos((torch.acos(cosine) + angle).clamp(max=math.pi - _INSIDE))
 
 
 def make_head(name: str, embedding_size: int, num_classes: int, **settings: object) -> Head:

@@ -27,8 +27,10 @@ __all__ = ["Comparison", "compare", "intervals"]
 _PRIOR_PEOPLE = 4
 #: More people than this are taken together at random: the variance of sums is that of their parts.
 _MOST_PEOPLE = 2000
-#: Steps between equal groups and groups further apart than the observed ones by so many standard errors.
-_STEPS, _BEYOND = 41, 6.0
+#: Steps between equal groups and groups further apart than the observed ones by so many errors; those up to the latter.
+_STEPS, _BEYOND, _INWARDS = 41, 6.0, 25
+#: Halvings of an interval until its middle is exact.
+_HALVINGS = 50
 #: Names of objectives that lie in [0, 1], and of those that are positive.
 _BOUNDED, _POSITIVE = "error", "rank"
 
@@ -217,17 +219,22 @@ class _World:
 
     @cached_property
     def line(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places (steps, g, s) from equal groups outwards through the observed ones, and how far each is in errors."""
-        centre = self.place.mean(0)
-        apart = self.place - centre
-        noise = np.linalg.norm(self.noise - self.noise.mean(1, keepdims=True), axis=1)  # (b, s)
-        length, unit = np.linalg.norm(apart, axis=0), np.median(noise, axis=0)
+        """Places (steps, g, s) whose ranges grow from 0, and how far from equal each is in errors (steps, s).
+
+        Inwards stand the places nearest to the observed ones that lie within a smaller range. The observed ones drawn
+        together would not do: where groups are alike they differ by noise alone, and the draws add theirs to it.
+        Outwards the two extremes move apart.
+        """
+        weight = 1 / np.maximum(np.median(np.abs(self.noise), axis=0), 1e-12) ** 2  # (g, s)
+        apart = np.linalg.norm(self.noise - self.noise.mean(1, keepdims=True), axis=1)  # (b, s)
+        unit = np.median(apart, axis=0)
+        inside = _within(self.place, weight, np.linspace(0, 1, _INWARDS)[:, None] * np.ptp(self.place, axis=0))
+        extra = np.linspace(0, _BEYOND, _STEPS - _INWARDS + 1)[1:, None] * unit
+        places = np.concatenate([inside, _stretched(self.place, weight, extra)])
+        length = np.linalg.norm(places - places.mean(1, keepdims=True), axis=1)
         if not self.scale.is_identify:  # all rates of a classifier belong to one objective
-            length, unit = np.full_like(length, np.linalg.norm(length)), np.full_like(unit, np.linalg.norm(unit))
-        some = self.noise[0] - self.noise[0].mean(0)
-        direction = np.where(length > 0, apart / np.where(length > 0, length, 1), _normed(some))
-        far = np.linspace(0, 1, _STEPS)[:, None] * (length + _BEYOND * unit)  # (steps, s)
-        return centre + far[:, None] * direction, far / np.where(unit > 0, unit, 1)
+            length[:], unit = np.linalg.norm(length, axis=1, keepdims=True), np.full_like(unit, np.linalg.norm(unit))
+        return places, length / np.where(unit > 0, unit, 1)
 
     def _tails(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Along the line: places, their distance, the true gap, and how often a noisy one is >= or <= the observed."""
@@ -267,6 +274,30 @@ class _World:
         high = gaps[-1] if last == _STEPS - 1 else np.interp(0, -under[ends], gaps[ends])
         value = self.value(name)
         return max(min(float(low), value), 0.0), max(float(high), value)
+
+
+def _within(place: np.ndarray, weight: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Places (n, g, s) nearest to (g, s), by weighted squares, that lie within intervals of these widths (n, s)."""
+    low, high = (np.broadcast_to(end, width.shape) for end in (place.min(0), place.max(0)))
+    for _ in range(_HALVINGS):
+        start = (low + high) / 2
+        below, above = start[:, None] - place, place - (start + width)[:, None]
+        must_rise = (weight * (np.maximum(below, 0) - np.maximum(above, 0))).sum(1) < 0
+        low, high = np.where(must_rise, start, low), np.where(must_rise, high, start)
+    start = (low + high)[:, None] / 2
+    return np.clip(place, start, start + width[:, None])
+
+
+def _stretched(place: np.ndarray, weight: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """Places (n, g, s) whose range is larger by (n, s): the extremes move, the less sure one more."""
+    order = np.argsort(place, axis=0, kind="stable")
+    stretched = np.repeat(place[None], len(extra), axis=0)
+    for component in range(place.shape[1]):
+        bottom, top = order[[0, -1], component]
+        share = weight[bottom, component] / weight[[bottom, top], component].sum()
+        stretched[:, top, component] += share * extra[:, component]
+        stretched[:, bottom, component] -= (1 - share) * extra[:, component]
+    return stretched
 
 
 def _worlds(evaluations: Sequence[Sequence[Evaluation]], num_resamples: int, seed: int) -> list[_World]:
@@ -397,8 +428,3 @@ def _fold(name: str, values: float) -> float:
 
 def _expit(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
-
-
-def _normed(x: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(x, axis=0)
-    return x / np.where(length > 0, length, 1)

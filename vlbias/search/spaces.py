@@ -14,6 +14,7 @@ from vlbias.errors import ConfigError, unknown
 from vlbias.iresnet import DEPTHS
 from vlbias.search.cell import NUM_OPERATIONS, PUBLISHED_DPN, Skeleton
 from vlbias.search.heads import HEADS
+from vlbias.search.mitigations import MITIGATIONS, NO_MITIGATION
 from vlbias.settings import Settings, number
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Configuration(Settings):
         learning_rate: peak of the schedule, > 0.
         cell: the triple of operations 0..8, for "dpn-cell" alone.
         augmentation: share of training images that are drawn from the edited ones, 0..1.
+        mitigation: "none", or a training that mitigates bias, see :mod:`vlbias.search.mitigations`.
     """
 
     backbone: str
@@ -50,15 +52,23 @@ class Configuration(Settings):
     learning_rate: float = number(above=0)
     cell: tuple[int, int, int] | None = number(None, 0, 8)
     augmentation: float = number(0.0, 0, 1)
+    mitigation: str = NO_MITIGATION
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mitigation not in MITIGATIONS:
+            raise unknown("mitigation", self.mitigation, MITIGATIONS)
+        if (self.mitigation, self.head) == ("angular", "softmax"):
+            raise ConfigError("Mitigation 'angular' changes margins, and head 'softmax' has none. Take another head.")
         if (self.cell is not None) != (self.backbone == DPN_CELL):
             raise ConfigError(f"`cell` belongs to backbone '{DPN_CELL}' and to no other; got {self}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values; a mitigation only where there is one."""
+        values = asdict(self)
+        if self.mitigation == NO_MITIGATION:
+            del values["mitigation"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Configuration:
@@ -70,7 +80,8 @@ class Configuration(Settings):
         """Short name for tables and plots: "dpn-cell(1,0,1) cosface sgd 0.1"."""
         cell = f"({','.join(map(str, self.cell))})" if self.cell else ""
         edited = f" edited {self.augmentation:.0%}" if self.augmentation else ""
-        return f"{self.backbone}{cell} {self.head} {self.optimizer} {self.learning_rate:.2g}{edited}"
+        mitigated = "" if self.mitigation == NO_MITIGATION else f" {self.mitigation}"
+        return f"{self.backbone}{cell} {self.head} {self.optimizer} {self.learning_rate:.2g}{edited}{mitigated}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class Space:
         skeleton: widths of the dual-path network, if it is among the backbones.
         embedding_size: dimensions of the embedding.
         pretrained: backbone -> local file of weights that it starts from; others start from random ones.
+        mitigations: choices, at least one.
     """
 
     backbones: tuple[str, ...]
@@ -94,15 +106,23 @@ class Space:
     skeleton: Skeleton = field(default_factory=Skeleton)
     embedding_size: int = 128
     pretrained: Mapping[str, str] = field(default_factory=dict)
+    mitigations: tuple[str, ...] = (NO_MITIGATION,)
 
     def __post_init__(self) -> None:
-        for name in ("backbones", "heads", "optimizers"):
+        for name in ("backbones", "heads", "optimizers", "mitigations"):
             choices = getattr(self, name)
             if not choices or len(set(choices)) != len(choices):
                 raise ConfigError(f"`{name}` must be distinct names, at least one; got {choices}.")
         for head in self.heads:
             if head not in HEADS:
                 raise unknown("head", head, HEADS)
+        for mitigation in self.mitigations:
+            if mitigation not in MITIGATIONS:
+                raise unknown("mitigation", mitigation, MITIGATIONS)
+        if "angular" in self.mitigations and "softmax" in self.heads:
+            raise ConfigError(
+                "Mitigation 'angular' changes margins, and head 'softmax' has none. Leave one of them out."
+            )
         for optimizer in self.optimizers:
             if optimizer not in LEARNING_RATES:
                 raise unknown("optimizer", optimizer, LEARNING_RATES)
@@ -123,6 +143,15 @@ class Space:
             )
         if self.embedding_size < 2:
             raise ConfigError(f"`embedding_size` must be at least 2; got {self.embedding_size}.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Space:
+        """What :meth:`to_dict` gave, again, also by way of JSON."""
+        skeleton = values["skeleton"]
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list | tuple)}
+        own = Skeleton(**{**skeleton, "inc_sec": tuple(skeleton["inc_sec"])})
+        rates = {name: tuple(rate) for name, rate in values["learning_rates"].items()}
+        return cls(**{**values, **lists, "learning_rates": rates, "skeleton": own})
 
     @property
     def needs_edits(self) -> bool:
@@ -148,6 +177,9 @@ class Space:
             augmentation=trial.suggest_float("augmentation", low_share, high_share)
             if high_share > low_share
             else low_share,
+            mitigation=trial.suggest_categorical("mitigation", list(self.mitigations))
+            if len(self.mitigations) > 1
+            else self.mitigations[0],
         )
 
     def default_parameters(self) -> dict[str, Any]:
@@ -163,11 +195,16 @@ class Space:
             values |= {f"edge_{i}": operation for i, operation in enumerate(PUBLISHED_DPN, start=1)}
         if self.augmentation[1] > self.augmentation[0]:
             values["augmentation"] = self.augmentation[0]
+        if len(self.mitigations) > 1:
+            values["mitigation"] = self.mitigations[0]
         return values
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "learning_rates": {name: list(rate) for name, rate in self.learning_rates.items()}}
+        """Plain values; mitigations only where there are any."""
+        values = {**asdict(self), "learning_rates": {name: list(rate) for name, rate in self.learning_rates.items()}}
+        if self.mitigations == (NO_MITIGATION,):
+            del values["mitigations"]
+        return values
 
 
 def check_backbone(name: str) -> None:
@@ -205,6 +242,8 @@ def space(
         skeleton: widths of the dual-path network; the published ones otherwise.
         embedding_size: dimensions of the embedding.
         pretrained: backbone -> local file of weights that it starts from.
+
+    Mitigations are added with ``dataclasses.replace(space, mitigations=("none", "angular"))``.
 
     Raises:
         UnknownNameError: a backbone, head or optimizer that does not exist; near names are listed.

@@ -26,12 +26,14 @@ from optuna.trial import FrozenTrial, TrialState
 from vlbias.errors import ConfigError, MissingDependencyError, VlbiasError
 from vlbias.files import make_folder, open_plain, refuse_links, writing
 from vlbias.locks import FileLock
-from vlbias.postgres import is_url, shown_error, with_driver, without_password
+from vlbias.postgres import is_url, named_job, shown_error, with_driver, without_password
 from vlbias.runstore import cut_torn_line, differences, files_beside
 from vlbias.sqlite import refuse_programs, refuse_side_files
 
 __all__ = ["CONFIGURATION", "REASON", "SURPLUS", "Storage", "attempts_of", "quiet_optuna", "root_of", "roots"]
 
+#: Name of a study that was given none.
+_NAME = "search"
 #: Version of what is written into a study; a file of another version is refused.
 FORMAT = 1
 _HEADER, _WORKER, _ROOT = "vlbias", "worker", "root"
@@ -67,27 +69,30 @@ class Storage:
 
     Args:
         location: path of a Journal file (made if absent), or a database URL such as ``sqlite:///study.db`` or
-            ``postgresql://...``; None keeps the study in memory, for this process alone.
-        name: of the study inside a database.
-        folder: for checkpoints and refits; beside a Journal or SQLite file by default (``study.log.files``). With
-            another database it must be given, on a disk that all workers share, or nothing is kept.
+            ``postgresql://...``, which may end in ``#NAME``, of one study among several (the first needs none); None
+            keeps the study in memory, for this process alone.
+        folder: for checkpoints and refits; beside a Journal or SQLite file by default (``study.log.files``, of a study
+            with a name in a folder of that name). With another database it must be given, on a disk that all workers
+            share, or nothing is kept.
 
     Raises:
         ConfigError: the file is not a Journal file, or the URL cannot be opened.
         OutputError: the file is a link, or one lies in the folder beside it.
     """
 
-    def __init__(
-        self, location: str | Path | None, *, name: str = "search", folder: str | os.PathLike[str] | None = None
-    ):
-        self.name, self.worker = name, uuid.uuid4().hex[:12]
-        self.url = with_driver(str(location)) if location is not None and is_url(location) else None
+    def __init__(self, location: str | Path | None, *, folder: str | os.PathLike[str] | None = None):
+        self.name, self.worker, self.url = _NAME, uuid.uuid4().hex[:12], None
+        if location is not None and is_url(location):
+            url, self.name = named_job(str(location), _NAME)
+            self.url = with_driver(url)
         self.path = Path(location) if location is not None and self.url is None else None
         if folder is not None:
             self.folder: Path | None = Path(folder)
         else:
             file = self.path or _sqlite_file(self.url)
             self.folder = None if file is None else files_beside(file)
+            if self.folder is not None and self.name != _NAME:
+                self.folder /= self.name
         self.optuna_storage = self._open()
         self._lock: FileLock | None = None
 
@@ -155,9 +160,10 @@ class Storage:
         if header is not None:
             phrases = differences({key: value for key, value in stored.items() if key != "format"}, header)
             if phrases:
+                own_name = "" if self.url is None else " (--study-name, or #NAME behind the URL)"
                 raise ConfigError(
                     f"The storage has a study with other settings: {', '.join(phrases[:3])}. "
-                    "Join with the same settings or give another storage."
+                    f"Join with the same settings or give another storage{own_name}."
                 )
         return study
 

@@ -160,6 +160,11 @@ class Study(Shown):
         return self._study
 
     @property
+    def header(self) -> dict[str, Any]:
+        """What all its workers agreed on, as plain values: task, objectives, rungs, space, training, seed."""
+        return dict(self._study.user_attrs["vlbias"])
+
+    @property
     def folder(self) -> Path | None:
         """Where checkpoints and refits lie; None for a study in memory."""
         return self._storage.folder
@@ -412,11 +417,14 @@ def run(
     Args:
         dataset, protected, edits: see :func:`vlbias.search.make_task`.
         space: what is searched; a laptop's by default.
-        storage: Journal file, or database URL; None keeps the study in memory.
+        storage: Journal file, or database URL, with ``#NAME`` behind it for one study among several; None keeps the
+            study in memory.
         settings: what is trained, compared and stopped.
         show_progress: whether a line on stderr tells how far it is.
         changes: single settings on top (``max_error=0.3``); and ``engine``, a :class:`vlbias.engine.Engine` whose
             workers join the study.
+
+    Started by ``accelerate launch``, its processes train each network together; only the first returns from here.
 
     Raises:
         ConfigError, UnknownNameError, LabelError: before any training, with what to change.
@@ -441,14 +449,14 @@ def run(
             "The space searches the share of edited images, but no edit belongs to a training image. "
             "Give `edits=`, or a dataset with an `origin` column, or augmentation=(0, 0)."
         )
+    # At its first comparison every trial has trained at its full rate for a while.
+    warmup = min(s.training.warmup_epochs, halving.rungs[0] / 2)
+    recipe = Recipe(task, chosen, halving.rungs[-1], warmup, s.training, s.seed)
+    recipe.share()
     place = Storage(os.fspath(storage) if storage is not None else None, folder=s.folder)
     optuna_study = place.study(len(halving.objectives), _header(task, halving, chosen, s))
     check_trials(optuna_study.get_trials(deepcopy=False), halving, place.path or "the database")
     optuna_study.sampler = make_sampler(s.sampler, s.seed, chosen.default_parameters())
-    # At its first comparison every trial has trained at its full rate for a while.
-    warmup = min(s.training.warmup_epochs, halving.rungs[0] / 2)
-    recipe = Recipe(task, chosen, halving.rungs[-1], warmup, s.training, s.seed)
-
     if place.folder is not None:
         make_folder(place.folder)
 

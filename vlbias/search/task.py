@@ -126,16 +126,21 @@ class Task:
     def _load(self, split: str, edited: bool = False) -> Sample:
         rows = self.table[(self.table["split"] == split) & (self.table["edited"] == edited)]
         source = self.edits if edited and self.edits is not None else self.dataset
-        known = {name: code for code, name in enumerate(self.classes)}
-        # People of the validation and test splits are not classes; they are only told apart.
-        labels = np.asarray([known.get(str(label), -1) for label in rows["label"]], dtype=np.int64)
+        labels, groups = self.codes(rows)
         return Sample(
             ids=tuple(rows["id"]),
             images=hold(source, list(rows["id"]), self.image_size, self.in_memory_bytes),
             labels=labels,
-            groups=np.searchsorted(np.asarray(self.groups), rows["group"].to_numpy(str)).astype(np.int64),
+            groups=groups,
             persons=np.asarray(pd.factorize(rows["person"], sort=True)[0], dtype=np.int64),
         )
+
+    def codes(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and groups (n,), int64, of rows of :attr:`table`."""
+        known = {name: code for code, name in enumerate(self.classes)}
+        # People of the validation and test splits are not classes; they are only told apart.
+        labels = np.asarray([known.get(str(label), -1) for label in rows["label"]], dtype=np.int64)
+        return labels, np.searchsorted(np.asarray(self.groups), rows["group"].to_numpy(str)).astype(np.int64)
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes two studies the same: which images, in which split, with which labels."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +22,11 @@ from vlbias.search.cell import dpn_cell
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.heads import Head, make_head
 from vlbias.search.metrics import identification_ranks
+from vlbias.search.mitigations import NO_MITIGATION, Mitigation, make_mitigation, removal_network
 from vlbias.search.spaces import DPN_CELL, Configuration, Space
 from vlbias.search.streaming import Images, batches
 from vlbias.search.task import Sample, Task
+from vlbias.search.team import Order, packed, team, unpacked
 from vlbias.settings import Settings, number
 
 __all__ = ["Embedder", "Recipe", "TrainSettings", "Trainer", "embed"]
@@ -88,10 +92,12 @@ class Embedder(nn.Module):
             # Its margins grow with lengths of 10 to 110, and batch norm gives sqrt(d): 23 for the published 512
             # dimensions, but 8 for 64, where all margins would be equal.
             nn.init.constant_(self.norm.weight, math.sqrt(_PUBLISHED_SIZE / space.embedding_size))
+        removes_group = configuration.mitigation == "sensitivenets"
+        self.removal = removal_network(space.embedding_size) if removes_group else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (b, 3, h, w) in [-1, 1] => embeddings (b, embedding_size)."""
-        return self.norm(self.projection(self.backbone(x)))
+        return self.removal(self.norm(self.projection(self.backbone(x))))
 
 
 @torch.no_grad()
@@ -151,6 +157,27 @@ class Recipe:
             settings=self.settings,
         )
 
+    def share(self) -> None:
+        """Let the other processes that were started with this one train along; they do not return from here.
+
+        Raises:
+            ConfigError: batches are smaller than there are processes, or the others follow another search.
+        """
+        others = team(self.settings.device)
+        if min(self.settings.batch_size, len(self.task.train)) < others.size:
+            raise ConfigError(f"Batches of {self.settings.batch_size} images are too few for {others.size} processes.")
+        others.lead()
+        if not others.is_first:
+            self._follow()
+            raise SystemExit
+
+    def _follow(self) -> None:
+        others = team(self.settings.device)
+        while (order := others.take()) is not None:
+            configuration = Configuration.from_dict(order.configuration)
+            trainer = self.trainer(configuration, *order.seed[1:])
+            trainer.obey(order)
+
 
 class Trainer:
     """One configuration under training.
@@ -179,15 +206,21 @@ class Trainer:
             raise ConfigError("`augmentation` is above 0 but there are no edited images; give `edits=` or fix it at 0.")
         self.task, self.configuration, self.space = task, configuration, space
         self.settings = settings or TrainSettings()
-        self.device = self.settings.resolved_device()
+        self.team = team(self.settings.device)
+        self.device = self.team.device or self.settings.resolved_device()
         self.max_epochs, self.warmup_epochs, self.seed = max_epochs, warmup_epochs, seed
         self.epoch = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(*seed))
             self.model: nn.Module = Embedder(configuration, space, task.image_size)
             self.head: Head = make_head(configuration.head, space.embedding_size, len(task.classes))
-        self.model.to(self.device)
-        self.head.to(self.device)
+            labels, groups = task.codes(task.table[(task.table["split"] == "train") & ~task.table["edited"]])
+            num_groups, name = len(task.groups), configuration.mitigation
+            self.mitigation = make_mitigation(
+                name, space.embedding_size, labels=labels, groups=groups, num_groups=num_groups
+            )
+        for part in (self.model, self.head, self.mitigation):
+            part.to(self.device)
         self.optimizer = self._make_optimizer()
 
     def advance(self, to_epoch: int, on_epoch: Callable[[Trainer, float], None] | None = None) -> None:
@@ -196,8 +229,23 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite.
         """
+        if self.team.size > 1:
+            states = packed({name: part.state_dict() for name, part in self._parts.items()})
+            self.team.give(Order(self.configuration.to_dict(), self.seed, (self.epoch, to_epoch), states))
+        self._train(to_epoch, on_epoch)
+
+    def obey(self, order: Order) -> None:
+        """Train along with the process that ordered it; whatever goes wrong there as well is told there."""
+        for name, state in unpacked(order.state).items():
+            self._parts[name].load_state_dict(state)
+        self.epoch = order.epochs[0]
+        with suppress(TrainingError):
+            self._train(order.epochs[1])
+
+    def _train(self, to_epoch: int, on_epoch: Callable[[Trainer, float], None] | None = None) -> None:
+        step = self.team.wrapped(_Step(self.model, self.head, self.mitigation))
         while self.epoch < to_epoch:
-            loss = self._one_epoch()
+            loss = self._one_epoch(step)
             self.epoch += 1
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -233,45 +281,58 @@ class Trainer:
         self.epoch = int(counters["epoch"])
 
     def _state(self, path: Path) -> TrainingState:
+        return TrainingState(path, {"configuration": self.configuration.to_dict()}, self._parts)
+
+    @property
+    def _parts(self) -> dict[str, Resumable]:
+        """What has a state."""
         parts: dict[str, Resumable] = {"model": self.model, "head": self.head, "optimizer": self.optimizer}
-        return TrainingState(path, {"configuration": self.configuration.to_dict()}, parts)
+        is_mitigated = self.configuration.mitigation != NO_MITIGATION
+        return parts | {"mitigation": self.mitigation} if is_mitigated else parts
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        parameters = [*self.model.parameters(), *self.head.parameters()]
         rate, decay = self.configuration.learning_rate, self.settings.weight_decay
+        parameters: list[dict[str, Any]] = [{"params": [*self.model.parameters(), *self.head.parameters()]}]
+        if own := list(self.mitigation.parameters()):
+            parameters.append({"params": own, "rate": self.mitigation.rate(self.configuration.optimizer, rate)})
         if self.configuration.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=rate, momentum=self.settings.momentum, weight_decay=decay)
         kind = torch.optim.AdamW if self.configuration.optimizer == "adamw" else torch.optim.Adam
         return kind(parameters, lr=rate, weight_decay=decay)
 
-    def _one_epoch(self) -> float:
+    def _one_epoch(self, step: nn.Module) -> float:
         generator = np.random.default_rng((_mix(*self.seed), self.epoch))
         order, from_edits = self._draw(generator)
         parts = [self.task.train, self.task.edited] if from_edits.any() else [self.task.train]
-        labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
+        labels, groups = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "groups"))
         numbers = order + len(parts[0]) * from_edits
         # The last batch may hold one image, and batch norm needs two: it joins the batch before it.
         num_steps = max(1, len(order) // self.settings.batch_size)
         chunks = np.array_split(numbers, num_steps)
-        loaded = batches([part.images for part in parts], chunks, self.settings.num_workers)
-        self.model.train()
-        self.head.train()
+        own = [self.team.part(chunk) for chunk in chunks]
+        loaded = batches([part.images for part in parts], own, self.settings.num_workers)
+        step.train()
         total = 0.0
-        for step, (chosen, images) in enumerate(zip(chunks, loaded, strict=True)):
-            self._set_rate(self.epoch + step / num_steps)
+        for i, (chosen, images) in enumerate(zip(chunks, loaded, strict=True)):
+            done = self.epoch + i / num_steps
+            self._set_rate(done)
+            wanted = self.mitigation.changed_labels(labels[chosen], groups[chosen], generator)
+            mine = self.team.part(np.arange(len(chosen)))
             x = to_float(images.to(self.device))
             if self.settings.flip:
-                mirrored = torch.from_numpy(generator.random(len(x)) < 0.5).to(self.device)
+                mirrored = torch.from_numpy(generator.random(len(chosen))[mine] < 0.5).to(self.device)
                 x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+            y, group = (torch.from_numpy(codes[mine]).to(self.device) for codes in (wanted, groups[chosen]))
             self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.amp):
-                z = self.model(x)
-            loss = self.head(z.float(), labels[torch.from_numpy(chosen)].to(self.device))
-            loss.backward()
+            with self.team.whole_batches():
+                loss = step(x, y, group, done / self.max_epochs, self.settings.amp)
+            # A process's gradient counts by its images; gradients are averaged.
+            (loss * (self.team.size * len(mine) / len(chosen)) if self.team.size > 1 else loss).backward()
             self.optimizer.step()
-            total += float(loss.detach())
+            total += float(self.team.add_up(loss.detach() * (len(mine) / len(chosen))))
             if not math.isfinite(total):
                 return float("nan")
+        self.mitigation.end_epoch(self.team.add_up)
         return total / num_steps
 
     def _draw(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -294,9 +355,23 @@ class Trainer:
         set_learning_rate(self.optimizer, self.configuration.learning_rate, share, warmup=warmup, floor=0.01)
 
 
+class _Step(nn.Module):
+    """All that learns, as one module: images => loss of a step."""
+
+    def __init__(self, model: nn.Module, head: Head, mitigation: Mitigation):
+        super().__init__()
+        self.model, self.head, self.mitigation = model, head, mitigation
+
+    def forward(self, x: Tensor, labels: Tensor, groups: Tensor, share: float, amp: bool) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=amp):
+            z = self.model(x)
+        loss: Tensor = self.mitigation(self.head, z.float(), labels, groups, share)
+        return loss
+
+
 def evaluate_model(
     model: nn.Module,
-    head: Head,
+    head: Head | None,
     task: Task,
     sample: Sample,
     device: torch.device | None = None,
@@ -311,6 +386,7 @@ def evaluate_model(
         ranks = identification_ranks(z, sample.persons, sample.groups)
         outcome = np.stack([ranks.by_id, ranks.by_image])
         return task.evaluation(sample, outcome, float(z.std(dim=0).mean()), ranks.impostors)
+    assert head is not None
     predicted = _predict(model, head, sample.images, device, num_workers)
     return task.evaluation(sample, np.stack([sample.labels, predicted]), float(len(np.unique(predicted))))
 
