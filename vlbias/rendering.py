@@ -241,6 +241,15 @@ class Renderer(Backend):
             lambda z, x: self.diffae.decode(z, x, num_steps=steps, solver=self.settings.solver), z_sem, x_T
         )
 
+    def draw(self, z_sem: torch.Tensor, x_T: torch.Tensor, *, num_steps: int) -> tuple[torch.Tensor, Traced]:
+        """See :meth:`vlbias.types.Backend.draw`; fewer than 4 steps have no way between their ends."""
+        if not self.adds_difference or num_steps < 4:
+            return super().draw(z_sem, x_T, num_steps=num_steps)
+        self.evaluations += num_steps * len(z_sem)
+        parts = self._batches(partial(self.diffae.draw, num_steps=num_steps, order=self._order), z_sem, x_T)
+        x_0, traced = zip(*parts, strict=True)
+        return torch.cat(x_0), Traced(*map(torch.cat, zip(*traced, strict=True)))
+
     def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
         """z_sem => codes of mean 0 and deviation 1 in each dimension."""
         return self.diffae.normalize(z_sem.to(self.device))

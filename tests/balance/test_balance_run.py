@@ -191,21 +191,23 @@ def test_prior_mode_decodes_little_that_is_not_kept(editor, faces, tmp_path):
     assert alone.report["unet_evaluations_per_kept_image"] < 15 and not (tmp_path / "alone" / "donors").exists()
 
 
-def test_a_sampled_donor_is_decoded_only_once_its_edit_has_passed(editor, faces, tmp_path):
+def test_a_sampled_donor_is_decoded_once_for_all_its_walks(editor, faces, tmp_path):
     result = balance(editor, faces, tmp_path / "out", source="prior", checks=Checks(identity=2.0))
     edits = result.report["edits"]
     assert edits["kept"] == 0 and edits["unfilled"] == 29 and edits["by_reason"]["identity_lost"] > 29
     decoded = result.rejected["identity"].notna().sum()
-    assert result.unet_evaluations == 6 * decoded
+    assert result.unet_evaluations == 4 * (1 + 5) * decoded
+    alone = {"checks": Checks(identity=2.0), "keep_pairs": False}
+    result = balance(editor, faces, tmp_path / "alone", source="prior", **alone)
+    assert result.unet_evaluations == 4 * result.rejected["identity"].notna().sum()  # nobody sees the donors
 
 
 def test_a_sampled_donor_must_look_like_its_code(editor, faces, tmp_path):
-    """Every edit that passes has its donor decoded, and here no donor is good enough."""
+    """A donor is looked at before it is edited, and here none is good enough."""
     result = balance(editor, faces, tmp_path / "out", source="prior", checks=Checks(sampled=1e6, retries=0))
     reasons = result.report["edits"]["by_reason"]
     assert result.report["edits"]["kept"] == 0 and reasons["donor_unclear"] > 29
-    failed_edits = result.rejected["identity"].notna().sum()
-    assert result.unet_evaluations == 12 * reasons["donor_unclear"] + 6 * failed_edits
+    assert result.unet_evaluations == 4 * reasons["donor_unclear"] and result.rejected["identity"].isna().all()
 
 
 def test_a_donor_that_decodes_to_nan_is_turned_down(editor, faces, tmp_path):
@@ -227,8 +229,8 @@ def test_a_donor_that_decodes_to_nan_is_turned_down(editor, faces, tmp_path):
 def test_calibrating_on_sampled_faces_is_counted(editor, tmp_path):
     balancer = Balancer(editor, target="smile", protected="skin", source="prior", chunk_size=8)
     result = balancer.run(None, balancer.plan(None, num_images=16), tmp_path / "new", show_progress=False)
-    assert result.report["calibration_evaluations"] == 192  # 32 faces of 6 evaluations
-    assert result.unet_evaluations >= 192 + 12 * result.report["edits"]["kept"]
+    assert result.report["calibration_evaluations"] == 128  # 32 faces of 4 evaluations
+    assert result.unet_evaluations >= 128 + 8 * result.report["edits"]["kept"]
 
 
 def test_a_new_dataset_from_the_prior_alone(editor, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from diffusers import DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler
 
 from vlbias.diffae.betas import Process, betas
-from vlbias.diffae.multistep import retrace, solve, trace
+from vlbias.diffae.multistep import draw, retrace, solve, trace
 
 T = 1000
 
@@ -99,6 +99,25 @@ def test_an_edit_spends_no_evaluation_at_either_end():
 
     retrace(watched, Process(T, "linear"), *trace(watched, Process(T, "linear"), torch.zeros(1, 3, 4, 4), 3))
     assert seen[:3] == seen[:2:-1] == sorted(seen[:3]) and seen[0] > 0 and seen[2] < T - 1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("num_steps", [4, 5, 7])
+def test_a_drawn_picture_is_edited_along_its_own_way(num_steps, order):
+    x_T = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    process, calls = Process(T, "linear", "v_prediction"), []
+
+    def counted(x, t):
+        calls.append(len(x))
+        return network(x, t)
+
+    x_0, traced = draw(counted, process, x_T, num_steps, order=order)
+    assert sum(calls) == num_steps * len(x_T)
+    if order == 2:
+        assert torch.equal(x_0, solve(network, process, x_T, num_steps, to_noise=False).clamp(-1, 1))
+    torch.testing.assert_close(retrace(counted, process, *traced, order=order), x_0, rtol=0, atol=1e-4)
+    assert sum(calls) == (2 * num_steps - 2) * len(x_T)
+    assert (retrace(conditioned(0.1), process, *traced, order=order) != x_0).any()
 
 
 def test_an_edit_tends_to_that_of_a_fine_inversion():

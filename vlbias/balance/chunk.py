@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
-from vlbias.balance.donors import Donors, Passed, PriorDonors, RealDonors
+from vlbias.balance.donors import Donors, PriorDonors, RealDonors
 from vlbias.balance.pictures import see_donors, write_edits
 from vlbias.balance.scoring import Margins, Seen
 from vlbias.balance.strength import sequential_strengths
@@ -66,13 +66,13 @@ def _edit(job: Job, attempts: list[Attempt], donors: Donors, result: ChunkResult
     attempts = donors.prepare(attempts) if attempts else []
     if attempts:
         _read_donors(job, attempts)
-    passed: list[Passed] = []
+    filled: set[int] = set()
     for retry in range(job.checks.retries + 1):
         if not attempts:
             break
         _render(job, attempts, donors)
         written, seen = write_edits(job, attempts, torch.stack([_amplified(a) for a in attempts]))
-        assert seen.x_0 is not None and seen.z_sem is not None  # an edit that was written can be read
+        assert seen.z_sem is not None  # an edit that was written can be read
         scores = _scores(job, attempts, seen)
         corrections = _corrections(job, attempts, seen.z_sem) if retry < job.checks.retries else None
         again = []
@@ -83,7 +83,8 @@ def _edit(job: Job, attempts: list[Attempt], donors: Donors, result: ChunkResult
                 reason = verdict(score, attempt.target_before, job.checks, attempt.floors)
             can_go_on = retry < job.checks.retries and reason is not None and donors.may_walk_again(reason)
             if reason is None:
-                passed.append(Passed(attempt, written.files[index], seen.x_0[index], seen.z_sem[index], score))
+                result.keep(attempt, written.files[index], score.rounded())
+                filled.add(attempt.slot)
             elif can_go_on and _adjust(job, attempt, reason, score, corrections is not None):
                 if attempt.rendered is None and corrections is not None:
                     change = corrections[index]
@@ -92,10 +93,7 @@ def _edit(job: Job, attempts: list[Attempt], donors: Donors, result: ChunkResult
             else:
                 result.reject(attempt, reason, scores=score)
         attempts = again
-    passed = donors.confirm(passed) if passed else []
-    for item in passed:
-        result.keep(item.attempt, item.file, item.scores.rounded())
-    return {item.attempt.slot for item in passed}
+    return filled
 
 
 # -- aiming: how far each face walks, found in the codes --------------------------------------------------------------

@@ -44,8 +44,10 @@ def estimate(
     if plan.settings["source"] == "real":
         evaluations = len(plan) * (backend.evaluations_to_open + EXPECTED_TRIES * backend.evaluations_to_render)
     else:
-        donors = 1 if pairs or images > len(plan) else 0
-        evaluations = len(plan) * prior_steps * (EXPECTED_TRIES + donors)
+        seen = pairs or images > len(plan)
+        # the edit of a donor that is decoded spends nothing at the ends of its way
+        a_try = prior_steps - 2 if seen and backend.adds_difference and prior_steps > 3 else prior_steps
+        evaluations = len(plan) * ((prior_steps if seen else 0) + EXPECTED_TRIES * a_try)
         if faces is None:
             evaluations += SAMPLED_FACES * prior_steps
     evaluations += evaluations_of(trips, backend)

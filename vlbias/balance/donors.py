@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -19,31 +19,19 @@ from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
 from vlbias.balance.pictures import see_donors, write_donors
 from vlbias.balance.plan import RESERVES_PER_EDIT, item_seed
 from vlbias.balance.scoring import AttributeScorer, Seen, read
-from vlbias.balance.verification import Reason, Scores
+from vlbias.balance.verification import Reason
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name
-from vlbias.originals import Encoded
 from vlbias.types import Traced
 
-__all__ = ["Donors", "Passed", "PriorDonors", "RealDonors", "open_donors"]
+__all__ = ["Donors", "PriorDonors", "RealDonors", "open_donors"]
 
 # Latent margin in its cell from which a sampled face is taken as a donor.
 DONOR_MARGIN = 0.7
 # Draws from the prior for one chunk: enough for a cell that holds one face in a hundred.
 MIN_DRAWS, DRAWS_PER_EDIT = 4096, 256
 DRAWN_TOGETHER = 256
-
-
-@dataclass
-class Passed:
-    """An edit that passed, before its donor was confirmed."""
-
-    attempt: Attempt
-    file: Encoded
-    x_edit: torch.Tensor
-    z_found: torch.Tensor
-    scores: Scores
 
 
 class Donors(Protocol):
@@ -67,10 +55,6 @@ class Donors(Protocol):
 
     def may_walk_again(self, reason: Reason) -> bool:
         """Whether another walk is tried before the next donor."""
-        ...
-
-    def confirm(self, passed: list[Passed]) -> list[Passed]:
-        """The edits whose donors, too, are what they should be."""
         ...
 
 
@@ -135,25 +119,29 @@ class RealDonors:
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
         """Trace the faces that an edit can reach, for all their walks."""
-        traced = self.job.backend.trace(stack(attempts, "x_0"), stack(attempts, "z_sem"))
-        for index, attempt in enumerate(attempts):
-            attempt.x_T = traced.x_T[index]
-            attempt.residuals = None if traced.residuals is None else traced.residuals[index]
+        _traced(attempts, self.job.backend.trace(stack(attempts, "x_0"), stack(attempts, "z_sem")))
         return attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
         """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1], from the stochastic codes of their donors."""
-        residuals = None if attempts[0].residuals is None else stack(attempts, "residuals")
-        traced = Traced(stack(attempts, "x_T"), residuals)
-        return self.job.backend.render(stack(attempts, "x_0"), stack(attempts, "z_sem"), z_edit, traced)
+        return _rendered(self.job, attempts, z_edit)
 
     def may_walk_again(self, reason: Reason) -> bool:
         """The trace is paid for: another walk costs less than another donor."""
         return True
 
-    def confirm(self, passed: list[Passed]) -> list[Passed]:
-        """All: a real donor was looked at before its edit."""
-        return passed
+
+def _traced(attempts: Sequence[Attempt], traced: Traced) -> None:
+    """Note what faces are edited along."""
+    for index, attempt in enumerate(attempts):
+        attempt.x_T = traced.x_T[index]
+        attempt.residuals = None if traced.residuals is None else traced.residuals[index]
+
+
+def _rendered(job: Job, attempts: Sequence[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
+    residuals = None if attempts[0].residuals is None else stack(attempts, "residuals")
+    traced = Traced(stack(attempts, "x_T"), residuals)
+    return job.backend.render(stack(attempts, "x_0"), stack(attempts, "z_sem"), z_edit, traced)
 
 
 class PriorDonors:
@@ -181,6 +169,8 @@ class PriorDonors:
                     "Use source='real'."
                 )
         self.job, self.result = job, result
+        # a plan keeps the donors of all its edits, or of none
+        self.sees_donors = job.identity_sees_pictures or job.keep_pairs or bool(rows[0]["keep_donor"])
         # as many tries as a real donor with its reserves: a path that fails must not drain the prior
         self.tries_left = (1 + RESERVES_PER_EDIT) * len(rows) - len(tried)
         self.used = {record["seed"] for record in tried}
@@ -231,45 +221,26 @@ class PriorDonors:
         return attempts
 
     def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Draw x_T; donors are decoded now only where identity is read from pictures, else once their edit passes."""
+        """Draw x_T, and decode the donors that are kept or looked at; their edits then go along the same way."""
         for attempt, code in zip(attempts, self.job.backend.noise([a.seed for a in attempts]), strict=True):
             attempt.x_T = code
-        return self._decode_donors(attempts) if self.job.identity_sees_pictures else attempts
+        return self._decode_donors(attempts) if self.sees_donors else attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
         """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1]."""
+        if attempts[0].residuals is not None:
+            return _rendered(self.job, attempts, z_edit)
         return self.job.backend.decode(z_edit, stack(attempts, "x_T"), num_steps=self.job.prior_steps)
 
     def may_walk_again(self, reason: Reason) -> bool:
-        """Another face costs as much as another walk, and is more likely to pass than one whose target moved."""
-        return reason is Reason.PROTECTED_NOT_REACHED
-
-    def confirm(self, passed: list[Passed]) -> list[Passed]:
-        """Decode the donors of edits that passed, and turn down pairs that show two people."""
-        # a plan keeps the donors of all its edits, or of none
-        wanted = self.job.keep_pairs or passed[0].attempt.row["keep_donor"]
-        if self.job.identity_sees_pictures or not wanted:
-            return passed
-        clear = {id(attempt) for attempt in self._decode_donors([item.attempt for item in passed])}
-        passed = [item for item in passed if id(item.attempt) in clear]
-        if not passed:
-            return []
-        x_0 = stack([item.attempt for item in passed], "x_0")
-        x_edit, z_found = (torch.stack([getattr(item, name) for item in passed]) for name in ("x_edit", "z_found"))
-        # both through the encoder, so that what decoding loses does not count as a change of person
-        identity = self.job.identity(self.job.backend.encode(x_0), x_0, z_found, x_edit)
-        kept = []
-        for item, value in zip(passed, identity.tolist(), strict=True):
-            item.scores = replace(item.scores, identity=value)
-            if value >= self.job.checks.identity:
-                kept.append(item)
-            else:
-                self.result.reject(item.attempt, Reason.IDENTITY_LOST, scores=item.scores)
-        return kept
+        """Another face that nobody sees costs as much as another walk, and passes sooner if its target moved."""
+        return self.sees_donors or reason is Reason.PROTECTED_NOT_REACHED
 
     def _decode_donors(self, attempts: list[Attempt]) -> list[Attempt]:
         """Decode donors; those that look like the cell their code was sorted into."""
-        decoded = self.render(attempts, stack(attempts, "z_sem"))
+        z_sem, x_T = stack(attempts, "z_sem"), stack(attempts, "x_T")
+        decoded, traced = self.job.backend.draw(z_sem, x_T, num_steps=self.job.prior_steps)
+        _traced(attempts, traced)
         files, x_0, finite = write_donors(self.job, attempts, decoded)
         whole = []
         for attempt, file, x, sound in zip(attempts, files, x_0, finite, strict=True):

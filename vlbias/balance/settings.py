@@ -36,7 +36,8 @@ class BalanceSettings(Settings):
             or a ``FaceNetwork``), or a callable, see :data:`vlbias.balance.identity.Identity`.
         scorers: column -> who reads it from pictures in CLIP's place: a classifier's file or folder, a ``Classifier``,
             a ``ClassifierLabeller``, or a ``FaceNetwork`` around any function.
-        prior_steps: network evaluations of a decode in prior mode, >= 1.
+        prior_steps: network evaluations of a decode in prior mode, >= 1. An edit of a donor that was decoded goes along
+            its way and takes two less.
         keep_pairs: in prior mode, also decode the donors of edits into ``OUT/donors`` so that pairs can be seen.
         chunk_size: edits that are committed, and walked, together, >= 1.
         quality: of the edits of real donors: ``draft`` for a look at what comes of it, ``standard``, or ``exact``; see
@@ -70,7 +71,7 @@ class BalanceSettings(Settings):
     checks: Checks = field(default_factory=Checks)
     identity: str | PathLike[str] | FaceNetwork | Identity = "latent"
     scorers: Mapping[str, OwnScorer] | None = None
-    prior_steps: int = number(6, 1)
+    prior_steps: int = number(4, 1)
     keep_pairs: bool = True
     chunk_size: int = number(32, 1)
     quality: Quality = "standard"

@@ -13,7 +13,7 @@ from vlbias import checkpoints
 from vlbias.diffae.betas import Process, alphas_cumprod
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.encoder import SemanticEncoder
-from vlbias.diffae.multistep import retrace, trace
+from vlbias.diffae.multistep import draw, retrace, trace
 from vlbias.diffae.prior import LatentPrior
 from vlbias.diffae.published import PublishedCheckpoint
 from vlbias.diffae.sampling import noise_to_sample, sample_to_noise
@@ -160,6 +160,15 @@ class DiffAE(nn.Module):
         self._check_image("x_0", x_0)
         self._check_code(z_sem, x_0.shape[0])
         return trace(partial(self, z_sem=z_sem), self.process, x_0, num_steps, order=order)
+
+    @torch.no_grad()
+    def draw(
+        self, z_sem: Tensor, x_T: Tensor, num_steps: int = 4, *, order: int = 2
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """:meth:`decode` and, at no further cost, :meth:`trace`; see :func:`vlbias.diffae.multistep.draw`."""
+        self._check_image("x_T", x_T)
+        self._check_code(z_sem, x_T.shape[0])
+        return draw(partial(self, z_sem=z_sem), self.process, x_T, num_steps, order=order)
 
     @torch.no_grad()
     def retrace(self, z_sem: Tensor, x_T: Tensor, residuals: Tensor, *, order: int = 2) -> Tensor:

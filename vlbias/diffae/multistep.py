@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vlbias.diffae.betas import Process, betas
 
-__all__ = ["Network", "retrace", "solve", "trace"]
+__all__ = ["Network", "draw", "retrace", "solve", "trace"]
 
 #: A network: (x_t (b, ...), integer t (b,)) => prediction like x_t.
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -81,12 +81,42 @@ def trace(network: Network, process: Process, x_0: Tensor, num_steps: int, *, or
             before = predicted[1] if order == 2 and 1 < i < num_steps - 1 else None
             up = sigmas[i - 1 : i + 2].flip(0)
             on_the_way.insert(0, _step(on_the_way[0], predicted[0], before, up))
-    sigmas = torch.cat([sigmas, torch.zeros(1)])
-    residuals = []
-    for i, wanted in enumerate([*on_the_way[1:], x_0]):
+    return on_the_way[0], _residuals([*on_the_way, x_0], predicted, sigmas, order)
+
+
+def draw(
+    network: Network, process: Process, x_T: Tensor, num_steps: int, *, order: int = 2
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Integrate from noise to a picture, and note on the way what :func:`trace` would find.
+
+    Args:
+        network, process: the network and what it was trained on.
+        x_T: noise (b, ...).
+        num_steps: network evaluations, >= 4; :func:`retrace` makes two less.
+        order: 2, or 1 for the steps of DDIM.
+
+    Returns:
+        Pictures (b, ...) in [-1, 1], and what :func:`trace` gives of them.
+    """
+    timesteps, sigmas = _grid(process, num_steps)
+    on_the_way, predicted = [x_T], list[Tensor]()
+    ends = torch.cat([sigmas, torch.zeros(1)])
+    for i, t in enumerate(timesteps):
+        predicted.append(_predicted_x_0(network, process, on_the_way[i], t, sigmas[i]))
+        before = predicted[i - 1] if order == 2 and 0 < i < num_steps - 1 else None
+        on_the_way.append(_step(on_the_way[i], predicted[i], before, ends[max(i - 1, 0) : i + 2]))
+    x_0 = on_the_way[-1].clamp(-1, 1)
+    # edits go by the levels between both ends
+    return x_0, (on_the_way[1], _residuals([*on_the_way[1:-2], x_0], predicted[1:-1], sigmas[1:-1], order))
+
+
+def _residuals(on_the_way: list[Tensor], predicted: list[Tensor], sigmas: Tensor, order: int) -> Tensor:
+    """What each step from the noisiest picture to the last one lacks, (b, n, ...); n + 1 pictures, n predictions."""
+    sigmas, num_steps, residuals = torch.cat([sigmas, torch.zeros(1)]), len(predicted), []
+    for i, wanted in enumerate(on_the_way[1:]):
         before = predicted[i - 1] if order == 2 and 0 < i < num_steps - 1 else None
         residuals.append(wanted - _step(on_the_way[i], predicted[i], before, sigmas[max(i - 1, 0) : i + 2]))
-    return on_the_way[0], torch.stack(residuals, dim=1)
+    return torch.stack(residuals, dim=1)
 
 
 def retrace(network: Network, process: Process, x_T: Tensor, residuals: Tensor, *, order: int = 2) -> Tensor:
@@ -125,7 +155,10 @@ def _grid(process: Process, num_points: int) -> tuple[Tensor, Tensor]:
 
 
 def _between(process: Process, num_points: int) -> tuple[Tensor, Tensor]:
-    """The levels between both ends of a grid with two points more."""
+    """The levels between both ends of a grid with two points more; one alone does most a little above the middle."""
+    if num_points == 1:
+        timesteps, sigmas = _grid(process, 9)
+        return timesteps[3:4], sigmas[3:4]
     timesteps, sigmas = _grid(process, num_points + 2)
     return timesteps[1:-1], sigmas[1:-1]
 
