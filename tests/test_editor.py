@@ -139,7 +139,7 @@ def test_a_quality_says_how_many_evaluations_an_edit_takes(editor, x):
     assert qualities[0] < qualities[1] < qualities[2] and qualities[1] == 2 * (editor.renderer.settings.edit_steps - 2)
     draft, exact = (editor.edit(x, age=0.5, quality=name) for name in ("draft", "exact"))
     assert torch.equal(editor.edit(x, age=0.5, quality="standard"), editor.edit(x, age=0.5))
-    steps = {f"{name}_steps": 48 for name in ("edit", "invert", "decode")}
+    steps = {"edit_steps": 50, "invert_steps": 48, "decode_steps": 48}
     assert torch.equal(exact, editor.with_settings(**steps).edit(x, age=0.5))
     assert torch.equal(draft, editor.at_quality("draft").edit(x, age=0.5))
     with pytest.raises(ConfigError, match="`quality` of Editor.edit must be one of draft, standard, exact; got 'best'"):
@@ -157,7 +157,7 @@ def test_an_editor_says_in_its_config_what_its_qualities_are(editor, tmp_path):
     Editor(editor.renderer.diffae, paths=editor.renderer.paths, info=info).save_pretrained(tmp_path / "tiny")
     again = Editor.from_pretrained(tmp_path / "tiny", device="cpu")
     assert again.at_quality("draft").renderer.settings.edit_steps == 3
-    assert again.at_quality("exact").renderer.settings.edit_steps == 48
+    assert again.at_quality("exact").renderer.settings.edit_steps == 50
     config = json.loads((tmp_path / "tiny" / "config.json").read_text())
     for wrong in ({"sketch": {}}, {"draft": {"edit_steps": 0}}, {"draft": {"steps": 2}}, {"exact": 7}, 5):
         (tmp_path / "tiny" / "config.json").write_text(json.dumps(config | {"qualities": wrong}))

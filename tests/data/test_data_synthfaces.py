@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from vlbias import world
 from vlbias.data import align, drawn_dataset, hash_split, join, load_dataset, open_dataset
 from vlbias.errors import ConfigError, UnknownNameError
-from vlbias.images import to_tensor
+from vlbias.images import to_pil, to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +124,25 @@ def test_a_drawn_face_is_found_and_aligned():
     # in every crop of this kind the eyes stand level, at three eighths and five eighths of the width
     landed = aligned.transform.to_crop(aligned.face.landmarks)
     assert landed[:2, 1] == pytest.approx([31, 31], abs=4) and landed[:2, 0] == pytest.approx([24, 40], abs=4)
+
+
+def test_faces_that_are_asked_for_in_turn_are_drawn_together(monkeypatch):
+    from vlbias.data import synthfaces
+
+    sizes = []
+
+    def counted(faces, size):
+        sizes.append(len(faces))
+        return render(faces, size)
+
+    render = synthfaces.render
+    faces = load_dataset("synthfaces", n=40, seed=2, image_size=16)
+    alone = [to_pil(faces.tensor([item], 16))[0].tobytes() for item in faces.ids]
+    monkeypatch.setattr(synthfaces, "render", counted)
+    assert [faces.image(item).tobytes() for item in faces.ids] == alone and sizes == [1, 16, 16, 7]
+    faces.image(faces.ids[3]).paste(0, (0, 0, 16, 16))  # nobody changes what others get
+    assert faces.image(faces.ids[3]).tobytes() == alone[3] and len(sizes) == 4
+    fresh = pickle.loads(pickle.dumps(faces))  # pictures stay here
+    fresh.image(faces.ids[9])
+    fresh.image(faces.ids[30])
+    assert sizes[4:] == [1, 1]

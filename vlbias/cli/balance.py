@@ -172,7 +172,7 @@ def balance(
     ] = Source.real,
     prior_steps: Annotated[
         int, typer.Option(min=1, metavar="N", help="With faces from the prior: network evaluations of each picture.")
-    ] = 6,
+    ] = 4,
     keep_pairs: Annotated[
         bool,
         typer.Option(
