@@ -54,7 +54,7 @@ class SynthFaces(FaceDataset):
         picture = kept.pictures.pop(row, None)
         if picture is None:
             count = DRAWN_TOGETHER if row - 1 == kept.last else 1
-            picture, *others = to_pil(self._draw(self.table.index[row : row + count]))
+            picture, *others = to_pil(self._draw(self.table.index[row : row + count].tolist()))
             kept.pictures.update(zip(range(row + 1, row + count), others, strict=False))  # the table may end there
         kept.pictures[row], kept.last = picture, row  # what was asked for last leaves last
         for oldest in list(kept.pictures)[:-DRAWN_KEPT]:
