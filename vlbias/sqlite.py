@@ -49,6 +49,12 @@ def refuse_programs(database: sqlite3.Connection, path: AnyPath) -> None:
         sqlite3.DatabaseError: it is damaged, or none.
     """
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
-    for kind, sql in database.execute("SELECT type, sql FROM sqlite_master"):
+    try:
+        entries = database.execute("SELECT type, sql FROM sqlite_master").fetchall()
+    except UnicodeDecodeError as error:  # Python makes text of what SQLite says of it
+        damage = sqlite3.DatabaseError("its schema is no text")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
+    for kind, sql in entries:
         if kind not in ("table", "index") or _COMPUTES.search(str(sql)):
             raise OutputError(f"{path} contains a {kind} that would run on its own. Give another database.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 import tiny_editor
@@ -44,6 +45,14 @@ def test_pairs_of_one_cell(desk):
         desk.select(Selection(cell="2 & dark"))
     with pytest.raises(UnknownNameError, match="Unknown score"):
         desk.select(Selection("beauty"))
+
+
+@pytest.mark.parametrize("change", [{"protected": None}, {"protected": []}, {"target": "</p>{{7*7}}"}])
+def test_a_run_of_a_stranger_that_does_not_hold_together_is_a_sentence(desk, change):
+    path = desk.files.out / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DatasetError, match="does not hold together|is not a report|lacks"):
+        open_run("out", checked_roots([desk.files.out.parent]))
 
 
 def test_both_pictures_are_shown(desk):

@@ -25,6 +25,7 @@ from vlbias import Editor, clip
 from vlbias.checkpoints import build_filled, load_tensors, read_foreign_pickle, save_tensors, verify_folder
 from vlbias.classify import Classifier, FitSettings, create_backbone
 from vlbias.data import open_dataset
+from vlbias.data.celeba import parse_identities
 from vlbias.data.landmarks import LandmarkCache
 from vlbias.data.metadata import MAX_COLUMNS, read_metadata
 from vlbias.diffae import DiffAE
@@ -167,6 +168,49 @@ def test_lines_of_json_that_are_refused(tmp_path, line, said):
     (tmp_path / "metadata.jsonl").write_text(line)
     with pytest.raises(DatasetError, match=said):
         read_metadata(tmp_path / "metadata.jsonl")
+
+
+def test_a_table_of_one_long_line_or_of_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "metadata.csv"
+    for text in ("file_name,smile\n0.png," + "a" * 2**22, "file_name," + "," * 2**22):
+        path.write_text(text)
+        with pytest.raises(DatasetError, match=r"metadata\.csv, line [12]: more than 4,194,304 characters"):
+            small(read_metadata, path)
+    for name in ("metadata.csv", "metadata.jsonl"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)  # sparse on the disk
+        with pytest.raises(DatasetError, match=rf"{name} has 1,099,511,627,776 bytes; of a label file"):
+            small(read_metadata, tmp_path / name)
+
+
+def test_a_number_of_thousands_of_digits_is_no_number(tmp_path):
+    people, problems = parse_identities(f"000001.jpg {'9' * 5000}\n000002.jpg 7\n", "identity_CelebA.txt")
+    assert people == {"000002.jpg": "7"} and problems[0].code == "malformed_line"
+    with pytest.raises(ConfigError, match="expected a number of faces behind the colon"):
+        open_dataset("synthfaces:" + "9" * 5000)
+
+
+def test_a_parquet_of_few_rows_and_long_lists_is_not_read(tmp_path):
+    path = tmp_path / "metadata.parquet"
+    lists = pa.ListArray.from_arrays(pa.array([0, 21_000_000], pa.int32()), pa.array(np.zeros(21_000_000, np.int8)))
+    pq.write_table(pa.table({"file_name": ["0.png"], "codes": lists}), path, compression="zstd")
+    with pytest.raises(DatasetError, match=r"metadata\.parquet has 21,000,001 values; at most 20,000,000"):
+        small(read_metadata, path)
+
+
+def test_notes_in_a_parquet_that_are_nested_without_end(tmp_path):
+    path = tmp_path / "train.parquet"
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pictures = pa.array([{"bytes": (tmp_path / "0.png").read_bytes(), "path": None}], kind)
+    for name in ("pandas", "huggingface"):
+        told = pa.table({"image": pictures, "smile": [1]}).replace_schema_metadata({name: "[" * 100_000})
+        pq.write_table(told, path)
+        if name == "pandas":
+            with pytest.raises(DatasetError, match="its notes for pandas are damaged"):
+                open_dataset(path)
+        else:
+            assert open_dataset(path).table["smile"].tolist() == [1]
 
 
 def test_a_plain_table_reads_as_before(tmp_path):
@@ -443,6 +487,16 @@ def test_a_journal_of_a_database_removes_nothing_else(tmp_path):
             opened(path)
         journal.unlink()
     assert mine.read_text() == "years of work"
+
+
+def test_a_database_whose_schema_is_no_text_is_set_aside(tmp_path):
+    path = tmp_path / "landmarks.sqlite"
+    LandmarkCache(path).close()
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE")
+    path.write_bytes(content[:at] + b"CREA\xff\xfe" + content[at + 6 :])
+    with pytest.warns(UserWarning, match="landmarks.sqlite is damaged .* set aside"):
+        LandmarkCache(path).close()
 
 
 def test_what_is_no_database_by_its_name_is_not_set_aside(tmp_path):

@@ -75,11 +75,15 @@ def _escapes(place: Path, trap: Path, mark: Path) -> None:
     table.to_csv(place / "metadata.csv", index=False)
 
 
+def _sound_editor(place: Path) -> None:
+    editor = tiny_editor()
+    editor.renderer.clip = create(CLIP, Preprocess(size=(16, 16)))
+    editor.save_pretrained(place)
+
+
 def _editor(case: str):
     def make(place: Path, trap: Path, mark: Path) -> None:
-        editor = tiny_editor()
-        editor.renderer.clip = create(CLIP, Preprocess(size=(16, 16)))
-        editor.save_pretrained(place)
+        _sound_editor(place)
         EDITORS[case](place, trap, mark)
 
     return make
@@ -165,7 +169,7 @@ def _sound(kind: str, place: Path) -> object:
     if kind == "dataset":
         return people(place)
     if kind == "editor":
-        tiny_editor().save_pretrained(place)
+        _sound_editor(place)
     elif kind == "picture":
         return picture(place.with_suffix(".png"))
     elif kind == "table":
@@ -245,11 +249,11 @@ DOORS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "bench": (
-        "bench none --tasks world-smile-skin-0.9 --budget quick --seeds 1 --no-tune --out {out:out}",
+        "bench erm --tasks world-smile-skin-0.9 --budget quick --seeds 1 --no-tune --out {out:out}",
         {
             "utkface": "--tasks utkface-* --utkface {dataset}",
             "celebahq": "--tasks celebahq-* --celebahq {dataset}",
-            "editor": "--set share=0.1 --editor {editor}",
+            "editor": "--set share=0.1 --editor {editor} edits",
             "json_file": "--json {file}",
         },
     ),
@@ -354,14 +358,18 @@ def page(monkeypatch):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    """`vlbias train` ends when all pictures are read: what follows takes minutes, and sees arrays alone."""
+    """`vlbias train` and `bench` end when all is read: what follows takes minutes, and sees arrays alone."""
     read = vlbias.recipes.training_images
 
     def ends(*arguments, **named):
         read(*arguments, **named)
         raise ConfigError("all pictures are read.")
 
+    def no_arm(*arguments, **named):
+        raise ConfigError("all is read.")
+
     monkeypatch.setattr(vlbias.recipes, "training_images", ends)
+    monkeypatch.setattr("vlbias.bench.run.run_arm", no_arm)
 
 
 @pytest.mark.parametrize(("command", "parameter", "kind", "case"), list(_doors()))
@@ -386,3 +394,25 @@ def test_a_command_does_its_work_or_says_a_sentence(command, parameter, kind, ca
     assert seen.problems == [] and not mark.exists() and tree_hash(trap) == before
     assert "TOP-SECRET" not in told and not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", told.replace("\r", ""))
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "command", ["balance", "audit", "simulate", "search", "reproduce fr-nas", "reproduce fer"]
+)
+def test_no_command_writes_where_on_the_disk_it_was_run(command, tmp_path, monkeypatch, capfd):
+    """Neither in what it hands on nor in its state, though everything was given by its whole path."""
+    home = tmp_path / "home-of-jane"
+    home.mkdir()
+    monkeypatch.setattr(sys, "argv", ["vlbias", *_words(command, "", home, home)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, capfd.readouterr().err
+    written = [path for path in (home / "out").rglob("*") if path.is_file()]
+    assert written
+    told = [
+        path for path in written if any(word in path.read_bytes() for word in (b"home-of-jane", os.fsencode(tmp_path)))
+    ]
+    assert told == []

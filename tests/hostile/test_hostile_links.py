@@ -213,6 +213,21 @@ def test_names_that_a_disk_confuses_or_refuses(tiny_faces, tmp_path):
     assert len(load_dataset("folder", tmp_path / "out")) == len(written)
 
 
+def test_a_name_of_thousands_of_folders_is_looked_up(stages, tmp_path):
+    """In a list of what a run wrote, and in the table of a dataset."""
+    out, deep = tmp_path / "out", "x/" * 3000 + "0.png"
+    shutil.copytree(stages / "done", out)
+    path = out / ".state" / "done.json"
+    done = json.loads(path.read_text())
+    done["files"][deep] = "0" * 64
+    path.write_text(json.dumps(done))
+    assert any(deep in problem for problem in verify_run(out))
+    picture(tmp_path / "set" / "0.png")
+    (tmp_path / "set" / "metadata.csv").write_text(f"file_name,smile\n0.png,1\n{deep},0\n")
+    with pytest.raises(VlbiasError, match="lacks 1 of 2 pictures"):
+        open_dataset(tmp_path / "set")
+
+
 @pytest.mark.parametrize("place", ["balanced", "fits", "balanced/train"])
 def test_a_demo_among_links_is_refused(place, tmp_path, trap):
     out = tmp_path / "out"

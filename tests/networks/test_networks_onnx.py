@@ -254,17 +254,26 @@ def test_weights_beside_the_graph_are_read_and_count_for_its_hash(tmp_path):
     assert load_network(path).digest != network.digest
 
 
-@pytest.mark.parametrize("where", ["above", "absolute", "link"])
+@pytest.mark.parametrize("where", ["above", "absolute", "link", "nul", "long"])
 def test_weights_outside_the_folder_are_refused_before_they_are_read(tmp_path, where):
     values = np.ones((3, 2), dtype=np.float32)
     (tmp_path / "secret.bin").write_bytes(values.tobytes())
     folder = tmp_path / "model"
     folder.mkdir()
-    location = {"above": "../secret.bin", "absolute": str(tmp_path / "secret.bin"), "link": "w.bin"}[where]
+    location = {"above": "../secret.bin", "absolute": str(tmp_path / "secret.bin"), "link": "w.bin"}
+    location = (location | {"nul": "w\0.bin", "long": "w" * 5000})[where]
     if where == "link":
         (folder / "w.bin").symlink_to(tmp_path / "secret.bin")
     path = onnx_files.beside(folder / "face.onnx", location, values)
     with pytest.raises(UnsafeCheckpointError, match="keeps 'w' in .* outside its own folder; it was not read"):
+        load_network(path)
+
+
+def test_a_graph_of_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "face.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # sparse on the disk
+    with pytest.raises(CheckpointError, match=r"face\.onnx is damaged or not an ONNX file \(it has 2 GiB or more"):
         load_network(path)
 
 

@@ -44,6 +44,18 @@ def config(**changes):
     } | changes
 
 
+def test_a_config_of_half_a_network_is_a_sentence(tmp_path, pictures):
+    """timm builds a ResNet of three stages, which it cannot run."""
+    options = {"channels": [8, 8, 8], "stem_width": 8}
+    state = timm.create_model("resnet10t", num_classes=2, **options).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    made = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": "resnet10t", "num_classes": 2, "model_args": options, "pretrained_cfg": made}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"label_names": ["a", "b"]}))
+    with pytest.raises(CheckpointError, match="config of a ResNet describes no whole one: .*layer4"):
+        load_network(tmp_path).outputs(pictures, layout="ffhq")
+
+
 def test_a_folder_of_timm(tmp_path, vit, pictures):
     save_file(vit.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config()))

@@ -76,7 +76,9 @@ class Desk:
     def __init__(self, files: RunFiles):
         self.files = files
         self.decisions_path = files.out / REVIEW_FILE
-        if not self.pairs:
+        with files.of_one_run():
+            has_pairs = bool(self.pairs)
+        if not has_pairs:
             raise DatasetError(f"{files.out} has no edited picture, so there is nothing to review.")
 
     @cached_property

@@ -348,7 +348,7 @@ def _changed(out: Path, done: Mapping[str, object]) -> list[str]:
         else:
             same = _has_digest(path, digest)
         if not same:
-            there = path.exists() or path.is_symlink()
+            there = os.path.lexists(path)  # no where the name is longer than any
             problems.append(f"{name} {'has changed' if there else 'is missing'}")
     return problems
 

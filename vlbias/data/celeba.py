@@ -23,6 +23,7 @@ from vlbias.data.files import (
     drop_missing,
     fields_of,
     is_file,
+    is_number,
     leave_out_links,
     read_text,
     refuse_link,
@@ -53,7 +54,7 @@ def parse_identities(text: str, file: str = f"{IDENTITIES}.txt") -> tuple[dict[s
     people: dict[str, str] = {}
     problems: list[Problem] = []
     for number, fields in fields_of(text):
-        if len(fields) != 2 or not fields[1].isdecimal():
+        if len(fields) != 2 or not is_number(fields[1]):
             detail = f"expected 'name person', got '{' '.join(fields)[:80]}'"
         elif fields[0] in people:
             detail = f"'{fields[0]}' appears twice"

@@ -23,6 +23,7 @@ from vlbias.data.files import (
     drop_missing,
     fields_of,
     is_file,
+    is_number,
     leave_out_links,
     read_text,
     refuse_link,
@@ -83,7 +84,7 @@ def parse_attributes(text: str, file: str = ATTRIBUTE_FILE, *, problems: list[Pr
     lines = fields_of(text)
     first = next(lines, None)
     count = None
-    if first is not None and len(first[1]) == 1 and _is_number(first[1][0]):
+    if first is not None and len(first[1]) == 1 and is_number(first[1][0]):
         count = int(first[1][0])
         first = next(lines, None)
     if first is None:
@@ -145,7 +146,7 @@ def parse_mapping(text: str, file: str = MAPPING_FILE) -> dict[int, str]:
     for position, (number, fields) in enumerate(fields_of(text)):
         if position == 0 and fields[0].lower() == "idx":
             continue
-        if len(fields) != 3 or not _is_number(fields[0]):
+        if len(fields) != 3 or not is_number(fields[0]):
             raise DatasetError(f"{file}, line {number}: expected 'idx orig_idx orig_file', got '{' '.join(fields)}'.")
         if int(fields[0]) in mapping:
             raise DatasetError(f"{file}, line {number}: the index {fields[0]} appears twice.")
@@ -346,7 +347,7 @@ def _celeba_splits(root: Path, names: list[str]) -> list[str]:
     splits = []
     for name in names:
         stem = os.path.splitext(name)[0]
-        original = mapping.get(int(stem)) if _is_number(stem) else None
+        original = mapping.get(int(stem)) if is_number(stem) else None
         if original is None:
             raise DatasetError(f"{root / MAPPING_FILE} has no line for the annotated '{name}'. Use the published file.")
         if original not in partition:
@@ -369,11 +370,6 @@ def _with_fairface(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[
         skin = labels["fairface_race"].map(lambda race: SKIN_OF_RACE.get(race.lower()), na_action="ignore")
         labels["skin"] = pd.array(skin.tolist(), dtype="str")
     return table.join(labels), problems
-
-
-def _is_number(text: str) -> bool:
-    # str.isdigit also takes superscripts, which int() refuses
-    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _age_group(text: object) -> str | None:

@@ -21,6 +21,7 @@ __all__ = [
     "fields_of",
     "inside_root",
     "is_file",
+    "is_number",
     "leave_out_links",
     "linked",
     "list_images",
@@ -28,6 +29,7 @@ __all__ = [
     "read_rows",
     "read_text",
     "refuse_link",
+    "refuse_long",
 ]
 
 #: What `datasets` takes for a picture by its name; not all of these are read.
@@ -41,11 +43,34 @@ PICTURE_SUFFIXES = IMAGE_SUFFIXES | {
 }
 # fmt: on
 
+#: A larger label file is not read.
+MAX_LABEL_BYTES = 2**28
 #: What to do about a link: it can lead anywhere, to pictures that nobody meant to pass on.
 _REMEDY = "If you trust where links of this dataset lead, pass follow_links=True (--follow-links)."
 
 #: Share of pictures that may be missing before a dataset is taken for broken.
 DEFAULT_MAX_MISSING = 0.1
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in plain digits, of a size that files have.
+
+    Example:
+        >>> is_number("007"), is_number("²"), is_number("9" * 5000)
+        (True, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def refuse_long(path: Path) -> None:
+    """Refuse a label file whose text would take gigabytes of memory.
+
+    Raises:
+        DatasetError: it has more than :data:`MAX_LABEL_BYTES`.
+        OSError: it cannot be looked at.
+    """
+    if (size := path.stat().st_size) > MAX_LABEL_BYTES:
+        raise DatasetError(f"{path} has {size:,} bytes; of a label file at most {MAX_LABEL_BYTES:,} are read.")
 
 
 def read_text(path: Path) -> str:
@@ -56,6 +81,7 @@ def read_text(path: Path) -> str:
     """
     try:
         with open_plain(path) as file:
+            refuse_long(path)
             return file.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error
@@ -177,8 +203,11 @@ def linked(root: Path, names: Iterable[str]) -> set[str]:
     known = {"": False, ".": False}
 
     def is_linked(name: str) -> bool:
-        if name not in known:
-            known[name] = is_linked(name.rpartition("/")[0]) or os.path.islink(root / name)
+        way = [name]
+        while way[-1] not in known:
+            way.append(way[-1].rpartition("/")[0])
+        for place, above in zip(way[-2::-1], way[:0:-1], strict=True):
+            known[place] = known[above] or os.path.islink(root / place)
         return known[name]
 
     return {name for name in names if is_linked(name)}

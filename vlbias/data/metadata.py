@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlbias.data.files import read_text
+from vlbias.data.files import read_text, refuse_long
 from vlbias.errors import DatasetError
 from vlbias.files import open_plain, parse_json, read_json
 from vlbias.labels import typed_labels
@@ -48,6 +48,8 @@ __all__ = [
 MAX_COLUMNS, MAX_CELLS = 2000, 20_000_000
 #: Text that a Parquet file may unpack to, all cells together.
 MAX_TEXT_BYTES = 512 * 2**20
+#: Largest line of a CSV file.
+MAX_LINE = 2**22
 #: What the parsers raise for a damaged file.
 _DAMAGE = (ValueError, OSError, OverflowError, csv.Error, pa.ArrowException)
 
@@ -211,14 +213,25 @@ def _kind(column: pd.Series) -> str:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    refuse_long(path)
     with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
-        columns = [name.strip() for name in next(csv.reader(file), [])]
-        refuse_large(path, sum(1 for _ in file), len(columns))
+        lines = _lines(path, file)
+        columns = [name.strip() for name in next(csv.reader(lines), [])]
+        refuse_large(path, sum(1 for _ in lines), len(columns))
     _refuse_twice(path, columns)
     if (path.parent / SCHEMA_FILE).is_file():
         return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
     # Missing values are spelled as for `datasets`, which uses the same parser.
     return parse_csv(path, skipinitialspace=True, dtype_backend="numpy_nullable", low_memory=False)
+
+
+def _lines(path: Path, file: io.TextIOBase) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise DatasetError(f"{path}, line {number}: more than {MAX_LINE:,} characters; it is not read.")
+        yield line
 
 
 def parse_csv(path: Path, **options: Any) -> pd.DataFrame:
@@ -306,6 +319,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     with open_plain(path) as file:
         stored = pq.ParquetFile(file)
         refuse_large(path, stored.metadata.num_rows, stored.metadata.num_columns)
+        _refuse_many_values(path, stored, columns)
         texts = [field.name for field in stored.schema_arrow if pa.types.is_string(field.type)]
         encoded = pq.ParquetFile(file, read_dictionary=texts)
         rows = num_bytes = 0
@@ -320,9 +334,22 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         cells.validate(full=True)  # text is UTF-8; pandas finds out later than it should
         try:
             table = cells.to_pandas(types_mapper=_NULLABLE.get)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{path} cannot be read: its notes for pandas are damaged ({error!r:.100}).") from error
     return table.reset_index() if any(table.index.names) else table  # columns that pandas keeps as an index
+
+
+def _refuse_many_values(path: Path, stored: pq.ParquetFile, columns: Sequence[str] | None) -> None:
+    """A few rows can hold lists of any length."""
+    num_values = 0
+    for group in range(stored.metadata.num_row_groups):
+        about = stored.metadata.row_group(group)
+        for place in range(about.num_columns):
+            column = about.column(place)
+            if columns is None or column.path_in_schema.partition(".")[0] in columns:
+                num_values += column.num_values
+    if num_values > MAX_CELLS:
+        raise DatasetError(f"{path} has {num_values:,} values; at most {MAX_CELLS:,} are read. Leave out long lists.")
 
 
 def _text_bytes(column: pa.Array) -> int:

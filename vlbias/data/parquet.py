@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from vlbias.data.metadata import METADATA_FILES, read_parquet
 from vlbias.data.packed import MAX_PICTURE_BYTES, PackedDataset, shards_of, unpacked
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError, ImageError
-from vlbias.files import open_plain
+from vlbias.files import open_plain, parse_json
 
 __all__ = ["ParquetDataset", "load_parquet"]
 
@@ -167,7 +166,7 @@ def _read_file(number: int, shard: Path) -> tuple[pd.DataFrame, pd.DataFrame] | 
 def _class_names(schema: pa.Schema) -> Mapping[str, list[str]]:
     """Column => the names of its classes, of columns that ``datasets`` keeps as numbers."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         found = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
     except (KeyError, TypeError, ValueError, AttributeError):  # of somebody else
         return {}

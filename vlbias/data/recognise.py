@@ -20,7 +20,7 @@ from vlbias.data.expressions import (
     looks_like_cafe,
 )
 from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
-from vlbias.data.files import list_images, list_pictures, refuse_link
+from vlbias.data.files import is_number, list_images, list_pictures, refuse_link
 from vlbias.data.folder import load_folder
 from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
 from vlbias.data.metadata import METADATA_FILES
@@ -118,7 +118,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
         return load_dataset(word, _inner(Path(count), word, options), **_only(KINDS[word], options))
     if word == "synthfaces" and not Path(text).exists():
         if colon:
-            if not (count.isascii() and count.isdigit() and int(count) > 0):
+            if not (is_number(count) and int(count) > 0):
                 raise ConfigError(f"'{text}': expected a number of faces behind the colon, such as synthfaces:1000.")
             options = options | {"n": int(count)}
         return load_dataset("synthfaces", **_only(load_synthfaces, options))

@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from vlbias.arguments import checked_call
-from vlbias.data.files import fields_of, read_text, refuse_link
+from vlbias.data.files import fields_of, is_number, read_text, refuse_link
 from vlbias.data.people import split_of_person
 from vlbias.data.table import FaceDataset, Problem
 from vlbias.errors import DatasetError, ImageError
@@ -134,7 +134,7 @@ def _read_index(path: Path, num_bytes: int) -> tuple[dict[int, int], list[Proble
     offsets: dict[int, int] = {}
     problems: list[Problem] = []
     for number, fields in fields_of(read_text(path)):
-        if len(fields) != 2 or not all(map(_is_number, fields)):
+        if len(fields) != 2 or not all(map(is_number, fields)):
             detail = f"expected 'key offset', got '{' '.join(fields)[:80]}'"
         elif int(fields[0]) in offsets:
             detail = f"the key {fields[0]} appears twice"
@@ -145,10 +145,6 @@ def _read_index(path: Path, num_bytes: int) -> tuple[dict[int, int], list[Proble
             continue
         problems.append(Problem(f"{path.name}:{number}", "malformed_line", detail))
     return dict(sorted(offsets.items())), problems
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 def _read_record(file: int, offset: int, at_most: int = MAX_RECORD_BYTES) -> _Record:
@@ -229,7 +225,7 @@ def _compare_people(path: Path, num_people: int) -> list[Problem]:
     if not path.is_file():
         return []
     said = read_text(path).strip().split(",")[0]
-    if not _is_number(said):
+    if not is_number(said):
         return [Problem(path.name, "malformed_line", f"expected 'people,height,width', got '{said[:40]}'")]
     if int(said) != num_people:
         return [Problem(path.name, "other_count", f"{num_people:,} people in the records; it says {int(said):,}")]

@@ -21,7 +21,7 @@ from vlbias.data.metadata import MAX_CELLS, MAX_COLUMNS
 from vlbias.data.packed import MAX_PICTURE_BYTES, PackedDataset, shards_of, unpacked
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError, ImageError
-from vlbias.files import open_plain, parse_json
+from vlbias.files import is_text, open_plain, parse_json
 from vlbias.images import IMAGE_SUFFIXES
 
 __all__ = ["WebDataset", "load_webdataset"]
@@ -176,6 +176,8 @@ def _members(file: BinaryIO, shard: Path, problems: list[Problem]) -> Iterator[t
 
 def _problem(file: BinaryIO, member: tarfile.TarInfo) -> tuple[str, str] | None:
     """Why a file of a shard is not used, as (code, detail); ``None`` if it is."""
+    if not is_text(member.name):
+        return "no_file", "its name is no text in UTF-8"
     if member.issym() or member.islnk():
         return "link", "a link inside of a shard; it is not gone along"
     if not member.isreg() or member.issparse():

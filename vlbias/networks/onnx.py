@@ -142,6 +142,8 @@ def _read(path: Path) -> Any:
 
     try:
         with open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size >= 2**31:
+                raise ValueError("it has 2 GiB or more, which no graph can have")
             graph = onnx.load_model_from_string(file.read())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist. Give a local file; nothing is downloaded.") from error
@@ -224,13 +226,17 @@ def _weight_files(graph: object, path: Path) -> list[Path]:
         location = entries.get("location")
         if location is None:
             continue
-        place = (folder / location).resolve()
-        if Path(location).is_absolute() or not place.is_relative_to(folder):
+        try:
+            place = (folder / location).resolve()
+            is_there, is_inside = place.is_file(), not Path(location).is_absolute() and place.is_relative_to(folder)
+        except (OSError, ValueError):  # too long, or with a null character
+            is_there = is_inside = False
+        if not is_inside:
             raise UnsafeCheckpointError(
-                f"{path} keeps '{tensor.name}' in '{location}', outside its own folder; it was not read. Save the "
+                f"{path} keeps '{tensor.name}' in '{location:.200}', outside its own folder; it was not read. Save the "
                 "graph with its weights inside, or beside it."
             )
-        if not place.is_file():
+        if not is_there:
             raise CheckpointError(f"{path} keeps its weights in '{location}', which is not beside it. Fetch that too.")
         found.append(path.parent / location)
     return found

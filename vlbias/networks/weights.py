@@ -10,6 +10,7 @@ from torch import nn
 
 from vlbias.checkpoints import build_filled, read_weights
 from vlbias.classify import check_options, create_backbone
+from vlbias.errors import CheckpointError
 
 __all__ = ["TorchNetwork", "timm_network"]
 
@@ -27,8 +28,16 @@ class TorchNetwork:
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Pictures (b, 3, h, w), normalised as the module wants them => float32 (b, n) on the CPU."""
-        return self.module(x.to(self.device)).flatten(1).float().cpu()
+        """Pictures (b, 3, h, w), normalised as the module wants them => float32 (b, n) on the CPU.
+
+        Raises:
+            CheckpointError: its config describes no whole network.
+        """
+        try:
+            return self.module(x.to(self.device)).flatten(1).float().cpu()
+        except (AttributeError, IndexError, TypeError) as error:
+            kind = type(self.module).__name__
+            raise CheckpointError(f"The config of a {kind} describes no whole one: {error}.") from error
 
 
 def timm_network(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from vlbias.data.files import inside_root, linked
 from vlbias.data.metadata import parse_csv, read_metadata
 from vlbias.data.packed import PackedDataset
 from vlbias.data.recognise import packed_set
-from vlbias.errors import DatasetError, ImageError
+from vlbias.errors import DatasetError, ImageError, VlbiasError
 from vlbias.files import links_below, read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
@@ -72,6 +73,23 @@ class RunFiles:
         missing = [key for key in _NEEDED if key not in self.report]
         if missing:
             raise DatasetError(f"{self.out / 'report.json'} lacks {', '.join(missing)}. Run `vlbias balance` again.")
+
+    @contextmanager
+    def of_one_run(self) -> Iterator[None]:
+        """What goes wrong inside with tables that somebody else changed is a sentence.
+
+        Raises:
+            DatasetError: the files of the folder are not of one run.
+        """
+        try:
+            yield
+        except VlbiasError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{self.out} does not hold together: its tables and report.json are not of one run "
+                f"({type(error).__name__}: {error!s:.200}). Run `vlbias balance` again."
+            ) from error
 
     @cached_property
     def report(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlbias.audit import AuditResult, Composition
 from vlbias.balance.export import add_to_report
-from vlbias.errors import ConfigError, DatasetError, OutputError
+from vlbias.errors import ConfigError, OutputError
 from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
@@ -56,13 +56,8 @@ def write(
         OutputError: it cannot be written.
     """
     files = RunFiles(Path(out_dir), follow_links=follow_links)
-    try:
+    with files.of_one_run():
         values = run_values(files, title=title, command=command)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # tables that somebody else changed
-        raise DatasetError(
-            f"{files.out} does not hold together: its tables and report.json are not of one run "
-            f"({type(error).__name__}: {error!s:.200}). Run `vlbias balance` again."
-        ) from error
     contents = [("asked", "Asked"), ("counts", "Changed"), ("edits", "Edits"), ("rejected", "Turned down")]
     if audit is not None:
         values["audit"] = audit_values(audit)
