@@ -114,9 +114,9 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     word, colon, count = text.partition(":")
     if word in KINDS and is_url(count):
         return load_dataset(word, count, **_only(KINDS[word], options))
-    if colon and word in KINDS and word != "synthfaces" and not Path(text).exists():
+    if colon and word in KINDS and word != "synthfaces" and not os.path.exists(text):
         return load_dataset(word, _inner(Path(count), word, options), **_only(KINDS[word], options))
-    if word == "synthfaces" and not Path(text).exists():
+    if word == "synthfaces" and not os.path.exists(text):
         if colon:
             if not (is_number(count) and int(count) > 0):
                 raise ConfigError(f"'{text}': expected a number of faces behind the colon, such as synthfaces:1000.")
