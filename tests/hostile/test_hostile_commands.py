@@ -217,7 +217,7 @@ DOORS: dict[str, tuple[str, dict[str, str]]] = {
         "--steps 1 --limit 8",
         {},
     ),
-    "paths": ("paths {editor:editor} --images {images:dataset}", {}),
+    "paths": ("paths {editor:editor} --images {images:dataset}", {"out": "--out {out}"}),
     "audit": (
         "audit {datasets:dataset} --target smile --protected gender --steps 1 --seeds 1 --out {out:out}",
         {
