@@ -6,9 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vlbias import search
 from vlbias.errors import LabelError, ShapeError
+from vlbias.search import inference
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.gallery import balanced_gallery
 from vlbias.search.inference import compare, intervals
@@ -198,3 +200,47 @@ def test_a_group_called_nan_is_a_group_and_a_missing_one_is_not(make_tiny):
     missing = make_tiny(faces.table.assign(gender=faces.table["gender"].where(faces.table["gender"] != "male")))
     with pytest.raises(LabelError, match="`gender` is missing for 48 of 96"):
         search.evaluate(z, missing, "gender")
+
+
+def _seven_groups(sigma=0.1, apart=0.6):
+    """Six groups that are alike, observed as such groups typically are, and one that is harder."""
+    alike = stats.norm.ppf((np.arange(6) + 0.625) / 6.25)  # about the expected places of six normal numbers
+    observed = np.append(sigma * alike, apart)
+    place = np.repeat(observed[:, None], 3, axis=1)
+    noise = sigma * np.random.default_rng(0).normal(size=(2000, 7, 3))
+    scale = inference._Scale(is_identify=True)
+
+    class Like:
+        kind, group_names, mass = "identify", tuple("abcdefg"), np.full(7, 1e6)
+        objectives_of = Evaluation.objectives_of
+
+    return inference._World(Like(), scale.backward(place), place, noise, scale)
+
+
+def test_groups_that_are_alike_do_not_widen_the_gap_of_one_that_is_harder():
+    sigma, apart = 0.1, 0.6
+    world = _seven_groups(sigma, apart)
+    found = np.ptp(world._apart("rank_gap")[:, 1])
+    # The observed gap is too large by 1.27 errors, nearly all of which was left where the groups kept their differences.
+    assert apart < found < apart + 1.1 * sigma
+    low, high = world.interval("rank_gap", 0.95)
+    assert low < np.exp(apart - sigma) - 1 < np.exp(apart + sigma) - 1 < high
+
+
+def test_places_within_a_width_are_the_nearest():
+    generator = np.random.default_rng(1)
+    place, weight = generator.normal(size=(5, 2)), generator.uniform(0.5, 2, (5, 2))
+    widths = np.array([[0.0, 0.0], [0.4, 0.9], [9.0, 9.0]])
+    found = inference._within(place, weight, widths)
+    np.testing.assert_allclose(found[0], np.broadcast_to((weight * place).sum(0) / weight.sum(0), (5, 2)))
+    np.testing.assert_allclose(found[2], place)
+    assert (np.ptp(found, axis=1) <= widths + 1e-9).all()
+
+    def cost(start, column, width):
+        return (weight[:, column] * (np.clip(place[:, column], start, start + width) - place[:, column]) ** 2).sum()
+
+    for column in range(2):
+        starts = np.linspace(-3, 3, 6001)
+        best = min(cost(start, column, widths[1, column]) for start in starts)
+        mine = (weight[:, column] * (found[1, :, column] - place[:, column]) ** 2).sum()
+        assert mine <= best + 1e-9
