@@ -80,6 +80,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF, _OFFSETS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), (273, 324)
 #: Pieces that a file may have: a PNG, a JPEG, of those the notes of a camera, and a TIFF.
 _MAX_CHUNKS, _MAX_SEGMENTS, _MAX_EXIF, _MAX_TILES = 100_000, 10_000, 16, 100_000
+_LARGE_CHUNK = 2**20
 #: Values of one entry of a TIFF, such as the bytes of an XMP packet.
 _MAX_VALUES = 2**25
 #: Largest file of a picture that is held in memory.
@@ -257,13 +258,18 @@ def _count(pieces: Iterator[bytes], most: int, kind: str) -> list[bytes]:
 
 
 def _chunks(source: BinaryIO) -> Iterator[bytes]:
-    """The length and kind of each chunk of a PNG."""
-    place = len(_PNG)
-    source.seek(place)
+    """The length and kind of each chunk of a PNG.
+
+    Raises:
+        ValueError: one is large and not there; who reads it takes memory for all of it first.
+    """
+    size, place = source.seek(0, os.SEEK_END), source.seek(len(_PNG))
     while len(head := source.read(8)) == 8:
         yield head
-        place += 12 + int.from_bytes(head[:4])
-        source.seek(place)
+        length = int.from_bytes(head[:4])
+        if length > _LARGE_CHUNK and place + length > size:
+            raise ValueError(f"a chunk of {length:,} bytes is not there")
+        place = source.seek(place + 12 + length)
 
 
 def _segments(source: BinaryIO) -> Iterator[bytes]:

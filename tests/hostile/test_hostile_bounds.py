@@ -326,6 +326,16 @@ def test_a_png_of_a_million_chunks_is_not_read(tmp_path):
                 read(path)
 
 
+def test_a_png_takes_no_memory_for_a_chunk_that_is_not_there(tmp_path):
+    path = tmp_path / "face.png"
+    Image.new("RGB", (8, 8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-12] + struct.pack(">I4s", 2**31 - 1, b"tEXt") + b"key\0text")
+    for read in (open_image, picture_size, Original.read):
+        with pytest.raises(ImageError, match=r"face\.png is damaged .*a chunk of 2,147,483,647 bytes is not there"):
+            small(read, path)
+
+
 @pytest.mark.parametrize("kind", ["classic", "big"])
 def test_a_tiff_of_a_million_tiles_is_not_read(tmp_path, kind):
     path = tmp_path / "face.tif"
