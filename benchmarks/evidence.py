@@ -65,6 +65,15 @@ TABLES = {
         TWO_PAIRS,
         [{}, {"wrong_labels": 0.1}, {"wrong_labels": 0.3}],
     ),
+    "strength": Table(
+        "Strength as far as needed, and the published random one", ("edits",), TWO_PAIRS, [{}, {"strength": "random"}]
+    ),
+    "variety": Table(
+        "Edits as varied as their group, or all like its typical member",
+        ("edits",),
+        TWO_PAIRS,
+        [{}, {"variety": 0.0}],
+    ),
     "evaluations": Table(
         "Network evaluations of an edit", ("edits",), TWO_PAIRS, [{}, *({"edit_steps": n} for n in (2, 3, 8))]
     ),

@@ -12,7 +12,7 @@ import torch
 from doubles import tiny_editor
 
 from vlbias import audit, classify, load_dataset
-from vlbias.audit.arms import BUILT_IN, find_arm, find_arms
+from vlbias.audit.arms import ARMS, BUILT_IN, find_arm, find_arms
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError, UnknownNameError
 
 TINY = classify.FitSettings(
@@ -160,13 +160,51 @@ def test_learning_rate_decay_and_knob_are_chosen_on_validation_faces_alone(task,
     monkeypatch.setattr(audit.ArmTask, "test_faces", property(lambda self: pytest.fail("looked at the test faces")))
     with pytest.raises(pytest.fail.Exception, match="looked"):
         audit.run_arm("mixup", task, cache=tmp_path)
-    assert len(seen) == 3 + 2 + 3 and {one.seed for one in seen} == {0}  # rates, decays, alphas
-    assert len(list(tmp_path.iterdir())) == 8
+    # Rates and one beyond the lowest, which was the best; decays; mixup's own rates about that; further alphas.
+    assert len(seen) == 3 + 1 + 2 + 3 + 2 and {one.seed for one in seen} == {0}
+    assert len(list(tmp_path.iterdir())) == 11
     monkeypatch.undo()
     run = audit.run_arm("mixup", task, seed=2, cache=tmp_path)
     assert (run.chosen["learning_rate"], run.chosen["weight_decay"]) == (1e-3, pytest.approx(0.2))
     assert run.chosen["alpha"] == 0.2 and len(run.codes) == 24
-    assert len(list(tmp_path.iterdir())) == 9  # one fit more
+    assert len(list(tmp_path.iterdir())) == 12  # one fit more
+
+
+@pytest.mark.parametrize(
+    ("arm", "best", "chosen"),
+    [
+        ("erm", 16e-3, 16e-3),  # twice beyond the highest of the first three
+        ("erm", 0.5e-3, 0.5e-3),
+        ("erm", 1.0, 64e-3),  # not without end
+        ("oversample", 1e-3, 8e-3),  # the loss of plain training, and so its rate
+        ("reweight", 1e-3, 1e-3),  # from 8e-3 down, over 4 and 2
+        ("group-dro", 32e-3, 32e-3),
+        ("just-train-twice", 2e-3, 2e-3),
+    ],
+)
+def test_learning_rates_are_looked_for_beyond_the_first_ones(task, monkeypatch, arm, best, chosen):
+    """Validation accuracy falls with the distance to the best rate: 8e-3 for plain training, ``best`` for the arm."""
+    rates = []
+    name = []
+    real_build = find_arm(arm).build
+
+    def validated(classifier, shown, num_groups):
+        rates.append(classifier.settings.learning_rate)
+        peak = best if name or arm == "erm" else 8e-3
+        return -abs(float(np.log2(rates[-1] / peak))), 0.0
+
+    def build(task, trial):
+        name.append(arm)
+        return real_build(task, trial)
+
+    monkeypatch.setattr("vlbias.audit.arms.fitting.validate", validated)
+    monkeypatch.setitem(ARMS, arm, replace(ARMS[arm], build=build))
+    assert audit.run_arm(arm, task).chosen["learning_rate"] == pytest.approx(chosen)
+
+
+def test_an_arm_with_its_own_loss_says_so():
+    own = {name for name in BUILT_IN if ARMS[name].own_loss}
+    assert own == {"reweight", "mixup", "group-dro", "just-train-twice", "edits+group-dro"}
 
 
 def test_fits_are_named_by_settings_that_decide_them():
@@ -197,9 +235,10 @@ def test_nothing_is_tuned_twice(task, monkeypatch):
         return real_fit(*arguments, settings=replace(settings, num_steps=1), **options)
 
     monkeypatch.setattr("vlbias.audit.arms.fitting.fit", counted)
+    monkeypatch.setattr("vlbias.audit.arms.fitting.FURTHER_RATES", 0)
     fresh = replace(task)
-    audit.compare_arms(fresh, ["erm", "reweight"], seeds=[0, 4], show_progress=False)
-    # Five fits to tune plain training; the best of them, reweight, and both once more.
+    audit.compare_arms(fresh, ["erm", "oversample"], seeds=[0, 4], show_progress=False)
+    # Five fits to tune plain training; the best of them, oversample, and both once more.
     assert seeds.count(0) == 5 + 1 and seeds.count(4) == 2
 
 

@@ -1,6 +1,7 @@
 """Experiments: what enters training and test, what is cached, and what follows from the predictions."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -422,6 +423,63 @@ def test_images_of_one_person_are_no_evidence_of_their_own():
         assert ten.get("chance", 0) == pytest.approx(one.get("chance", 0), rel=0.3, nan_ok=True)
     apart = drawn_result(np.random.default_rng(3), [0.9, 0.7], per_cell=200)
     assert apart.chance["only"]["accuracy_gap"] < 0.6 * again.chance["only"]["accuracy_gap"]
+
+
+def weighted(result, weights):
+    return replace(result, weights=np.asarray(weights, dtype=float))
+
+
+def test_metrics_of_weighted_faces_are_those_of_fairlearn_and_scikit_learn():
+    import fairlearn.metrics as theirs
+    import sklearn.metrics as sk
+
+    result = drawn_result(np.random.default_rng(5), [0.9, 0.6, 0.7], wobble=0.1, bootstrap=0)
+    weights = np.random.default_rng(6).uniform(0, 3, len(result.y_true))
+    found = weighted(result, weights).per_seed["only"]
+    for seed, codes in enumerate(result.predictions["only"]):
+        y = result.y_true, codes
+        by_group = {"sensitive_features": result.group, "sample_weight": weights}
+        assert found["accuracy"][seed] == pytest.approx(sk.accuracy_score(*y, sample_weight=weights))
+        assert found["macro_f1"][seed] == pytest.approx(sk.f1_score(*y, average="macro", sample_weight=weights))
+        for name in ("equalized_odds_difference", "demographic_parity_difference"):
+            assert found[name][seed] == pytest.approx(getattr(theirs, name)(*y, **by_group)), name
+    assert weighted(result, weights).cells["num_test"].tolist() == [15] * 6  # items are counted, not weighed
+
+
+def test_a_weight_of_two_is_the_same_face_twice():
+    result = drawn_result(np.random.default_rng(7), [0.9, 0.7], bootstrap=200)
+    times = np.random.default_rng(8).integers(1, 4, len(result.y_true))
+    rows = np.repeat(np.arange(len(times)), times)
+    again = replace(
+        result,
+        y_true=result.y_true[rows],
+        group=result.group[rows],
+        predictions={"only": result.predictions["only"][:, rows]},
+        persons=rows,
+    )
+    by_weight = weighted(result, times)
+    for metric in ("accuracy", "accuracy_gap", "equalized_odds_difference", "worst_cell_accuracy"):
+        one, many = by_weight.summary["only"][metric], again.summary["only"][metric]
+        assert one["mean"] == pytest.approx(many["mean"]), metric
+        assert (one["low"], one["high"]) == pytest.approx((many["low"], many["high"]), abs=0.03), metric
+        assert one["chance"] == pytest.approx(many["chance"], rel=0.25, nan_ok=True), metric
+    level = weighted(result, np.ones(len(times)))
+    assert level.per_seed["only"]["accuracy_gap"] == pytest.approx(result.per_seed["only"]["accuracy_gap"])
+
+
+def test_weights_are_a_column_of_the_test_set(sets):
+    counted = sets["test"].with_column("survey", [1.0 + row % 3 for row in range(16)])
+    result = compare(sets | {"test": counted}, weight="survey")
+    assert result.weights.tolist() == [1.0 + row % 3 for row in range(16)] and result.to_dict()["audit"]["weighted"]
+    assert compare(sets).weights is None and "weighted" not in compare(sets).to_dict()["audit"]
+    with pytest.raises(UnknownNameError, match="Unknown attribute 'survy'"):
+        compare(sets | {"test": counted}, weight="survy")
+    for wrong in ("", -1, "many", float("inf")):
+        broken = counted.with_column("survey", [1.0] * 15 + [wrong])
+        with pytest.raises(LabelError, match="must hold finite numbers >= 0"):
+            compare(sets | {"test": broken}, weight="survey")
+    with pytest.raises(LabelError, match="are 0; one at least must count"):
+        compare(sets | {"test": counted.with_column("survey", [0] * 16)}, weight="survey")
 
 
 def test_people_are_found_in_the_test_set(sets):

@@ -11,6 +11,8 @@ from doubles import tiny_editor
 
 from vlbias import audit, classify, load_dataset
 from vlbias.errors import ConfigError, DatasetError, LabelError, ShapeError
+from vlbias.images import to_tensor
+from vlbias.report import write_flips
 
 
 def brightness(x):
@@ -34,6 +36,30 @@ def edited(faces, ids=None):
     donors = faces.select([item.split("~")[0] for item in table.index])
     world = donors.faces.replace(skin=table["skin"].tolist())
     return replace(faces, table=table.assign(origin="edited"), faces=world)
+
+
+def test_faces_whose_answers_change_are_shown(faces, tmp_path):
+    report = audit.flips(brightness, faces, protected="skin")
+    assert 0 < len(report.examples) <= 12
+    flipped = report.pairs[report.pairs["flipped"]].set_index("donor")
+    for one in report.examples:
+        assert (one.group, one.to, one.before, one.after) == tuple(
+            flipped.loc[one.donor, ["from", "to", "before", "after"]]
+        )
+        before, after = (to_tensor(picture, 32) for picture in one.pictures)
+        assert torch.equal(before, to_tensor(faces.image(one.donor), 32))
+        assert str(int(brightness(before))) == one.before and str(int(brightness(after))) == one.after
+    made = edited(faces)
+    given = audit.flips(brightness, faces, made, protected="skin")
+    assert [one.donor for one in given.examples] and {one.group for one in given.examples} <= {"dark", "light"}
+    page = write_flips(tmp_path, report, command="vlbias audit")
+    text = page.read_text()
+    assert text.count('<figure class="pair">') == len(report.examples) and "data:image/png" in text
+    whole = report.table.loc["all"]
+    assert f"{100 * whole['low']:.1f}" in text and "by true counterfactuals" in text
+    assert json.loads((tmp_path / "flips.json").read_text()) == report.to_dict()
+    none = audit.flips(lambda x: torch.zeros(len(x)), faces, made, protected="skin")
+    assert none.examples == () and "There is none" in write_flips(tmp_path / "none", none).read_text()
 
 
 def test_rates_by_hand(faces, tmp_path):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlbias.balance.attempt import Attempt
-from vlbias.balance.chunk import _further
+from vlbias.balance.chunk import _further, _goals, aim_at
+from vlbias.balance.scoring import AttributeScorer, Reading
 from vlbias.balance.strength import find_strength, sequential_strengths
-from vlbias.balance.verification import Scores
+from vlbias.balance.verification import Checks, Scores
 
 
 def line(slope, offset):
@@ -64,11 +67,57 @@ def test_several_paths_one_after_the_other():
         walk,
         lambda name, codes: codes[:, "ab".index(name)],
         [("a", torch.tensor([1.0, 0.0]).double()), ("b", torch.tensor([1.0, 1.0]).double())],
-        goal=1.0,
+        goals=dict.fromkeys("ab", torch.ones(2).double()),
         max_strength=3.0,
     )
     assert found["a"].strength.tolist() == pytest.approx([1.0, 0.0], abs=0.01)  # 0: this face stays on that path
     assert found["b"].strength.tolist() == pytest.approx([0.5, 1.0], abs=0.01)
+
+
+def test_faces_may_have_goals_of_their_own():
+    start = torch.tensor([1.0, 1.0, -1.0])
+    goals = torch.tensor([0.5, 1.5, 1.0]).double()
+    search = find_strength(line([1.0, 1.0, -1.0], [0.0] * 3), start, goal=goals, max_strength=3.0)
+    assert search.strength.tolist() == pytest.approx([0.5, 1.5, -1.0], abs=0.02)
+
+
+def job_for(checks, members=()):
+    """What aiming asks of a job, for one protected attribute of two groups."""
+    latent = Reading("dipole", "skin_tone", ("light", "dark"), (-1.0, 1.0), slope=10.0, members=members)
+    return SimpleNamespace(
+        checks=checks,
+        groups={"light": ("light",), "dark": ("dark",)},
+        protected=[AttributeScorer("skin", latent, None)],
+        usual_walk=lambda attempt: {"skin_tone": 1.0},
+    )
+
+
+def attempts_to(group, count=400):
+    return [Attempt({"to": group, "slot": seed}, "a", "dark", seed) for seed in range(count)]
+
+
+def test_walks_stop_where_members_of_the_group_stand():
+    members = (tuple(0.2 + 0.16 * step for step in range(10)), ())  # light faces stand 0.2 to 1.64 inside
+    job = job_for(Checks(), members)
+    goals = _goals(job, attempts_to("light"), 0, 1.0)
+    assert float(goals.median()) == pytest.approx(0.92, abs=0.08)
+    assert float(goals.max()) == pytest.approx(1.64, abs=0.01)
+    assert float(goals.min()) == pytest.approx(0.25 + 0.2)  # what is enough, and a little more
+    assert float(goals.std()) > 0.35
+    assert torch.equal(goals, _goals(job, attempts_to("light"), 0, 1.0))  # by the seeds alone
+    assert set(_goals(job, attempts_to("dark"), 0, 1.0).tolist()) == {1.0}  # nobody was measured there
+    assert set(_goals(job_for(Checks(variety=0), members), attempts_to("light"), 0, 1.0).tolist()) == {1.0}
+    half = _goals(job_for(Checks(variety=0.5), members), attempts_to("light"), 0, 1.0)
+    assert float(half.std()) == pytest.approx(0.5 * float(goals.std()), rel=0.15)
+    assert set(_goals(job, attempts_to("light"), 0, 0.0).tolist()) == {0.25}  # the nearest that is enough
+
+
+def test_strengths_may_be_drawn_without_looking_at_faces():
+    attempts = attempts_to("light")
+    assert aim_at(job_for(Checks(random_strength=0.5)), attempts) == [None] * 400
+    strengths = torch.tensor([attempt.strengths["skin_tone"] for attempt in attempts])
+    assert 0.5 <= strengths.min() < 0.52 and 1.48 < strengths.max() <= 1.5
+    assert float(strengths.mean()) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vlbias.balance import Checks, Poles, Reason
-from vlbias.balance.fitting import _measured, calibrate, fit_reading, uncalibrated
+from vlbias.balance.fitting import _measured, calibrate, fit_reading, uncalibrated, with_members
 from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_scorer, resolve_identity
-from vlbias.balance.scoring import AttributeScorer, Reading
+from vlbias.balance.scoring import AttributeScorer, Reading, read
 from vlbias.balance.verification import Scores, enough, verdict
 from vlbias.errors import ConfigError
 
@@ -151,6 +151,45 @@ def test_how_far_is_enough_follows_from_how_well_the_originals_are_told_apart(sp
     assert reading.sure_margin(0.9) >= found and enough(reading, Checks(reached=0.3)) == 0.3
     assert enough(reading, Checks(sure=0.8)) == found and enough(None, Checks()) == 0.4
     assert Reading.from_dict(reading.to_dict()) == reading
+
+
+def test_members_of_a_group_say_how_far_inside_faces_stand():
+    raw = torch.cat([torch.linspace(-3, -1, 101), torch.linspace(0.5, 1.5, 101)]).double()
+    labels = ["young"] * 101 + ["old"] * 101
+    reading = _measured(Reading("dipole", "age", ("young", "old"), (-2.0, 1.0)), raw, labels)
+    # the border is at -0.5: the young stand 0.33 to 1.67 inside, the old 0.67 to 1.33
+    young = [reading.member_margin("young", share) for share in (0.05, 0.5, 0.95)]
+    old = [reading.member_margin("old", share) for share in (0.0, 0.3, 1.0)]
+    assert young == pytest.approx([0.4, 1, 1.6], abs=1e-3) and old == pytest.approx([0.7, 0.867, 1.3], abs=1e-3)
+    few = with_members(reading, raw[-5:], labels[-5:])
+    assert few.members == ((), ()) and few.member_margin("old", 0.1) == 1.0
+    assert Reading("dipole", "age", ("young", "old"), (-2.0, 1.0)).member_margin("old", 0.9) == 1.0
+    stored = reading.to_dict()
+    assert Reading.from_dict(stored) == reading
+    del stored["members"]  # written before they were noted
+    assert Reading.from_dict(stored).members == ()
+    for damaged in ([[1.0]], [[1.0] * 10], [["far"] * 10] * 2, 7):
+        with pytest.raises((TypeError, ValueError)):  # named by the run folder
+            Reading.from_dict(stored | {"members": damaged})
+
+
+def test_a_group_between_two_others_is_entered_to_its_middle():
+    raw = torch.linspace(-3, 3, 300).double()
+    labels = ["young"] * 100 + ["middle"] * 100 + ["old"] * 100
+    reading = _measured(Reading("dipole", "age", ("young", "middle", "old"), (-2.0, 0.0, 2.0)), raw, labels)
+    assert [bool(margins) for margins in reading.members] == [True, False, True]
+    assert reading.member_margin("middle", 0.9) == 1.0
+
+
+def test_readings_far_inside_a_group_are_told_apart():
+    class Sure:
+        def probe(self, z_sem, name):
+            return z_sem[:, 0].sigmoid()
+
+    reading = Reading("dipole", "skin", ("light", "dark"), (-11.0, 9.0))
+    logits = torch.tensor([-16.0, -15.0, -14.0, 14.0, 15.0, 16.0])
+    found = read(Sure(), reading, "latent", logits[:, None])
+    assert found.tolist() == pytest.approx(logits.tolist(), abs=0.2)
 
 
 def test_what_the_attribute_does_to_a_code_is_no_change_of_person():

@@ -257,6 +257,26 @@ def test_audit_passes_arms_and_their_sets_on(monkeypatch):
         assert result.exit_code == 2 and reason in " ".join(result.output.split())
 
 
+def test_paths_are_read_by_labels(folder, tmp_path, monkeypatch):
+    """Readers are stubs here: each says the first of its labels."""
+
+    class First:
+        def __init__(self, labels):
+            self.label = sorted(set(labels))[0]
+
+        def predict(self, x):
+            return [self.label] * len(x)
+
+    monkeypatch.setattr("vlbias.audit.path_drift.fit", lambda images, labels, settings: First(labels))
+    said = run_command("paths", folder, "--images", "synthfaces:140", "--labels", "--out", tmp_path / "out")
+    assert "edit_evaluations" in said and "report.html" in said
+    walks = json.loads((tmp_path / "out" / "paths.json").read_text())["walks"]
+    assert {row["walk"] for row in walks} >= {"skin: light → dark", "age_group: old → young"}
+    assert {row["strength"] for row in walks} == {0.5, 1.0, 1.5}
+    assert "Who reads" in (tmp_path / "out" / "report.html").read_text()
+    assert "goes with --out" in run_command("paths", folder, "--compare", code=2)
+
+
 def test_audit_measures_flips(tmp_path):
     from vlbias import classify, load_dataset
 
@@ -265,5 +285,6 @@ def test_audit_measures_flips(tmp_path):
     classify.fit(faces, "skin", settings=settings).save_pretrained(tmp_path / "classifier")
     words = ["synthfaces:20", "--target", "skin", "--protected", "skin", "--flips", tmp_path / "classifier"]
     assert "true_rate" in run_command("audit", *words, "--out", tmp_path / "out")
+    assert "Answers that change with skin" in (tmp_path / "out" / "report.html").read_text()
     written = json.loads((tmp_path / "out" / "flips.json").read_text())
     assert set(written["groups"]) == {"dark", "light", "all"} and written["groups"]["all"]["num_pairs"] == 20

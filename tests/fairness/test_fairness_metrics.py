@@ -428,6 +428,28 @@ def test_weights_are_those_of_scikit_learn_and_fairlearn(noisy):
             fairness.evaluate(y_true, y_pred, groups=groups, weights=wrong)
 
 
+def test_weights_stay_with_their_items_where_groups_are_permuted(noisy):
+    import fairlearn.metrics as theirs
+
+    y_true, y_pred, groups = noisy
+    weights = np.random.default_rng(2).uniform(0, 3, len(y_true))
+    how = {"groups": groups, "num_permutations": 400}
+    found = fairness.permutation_test(y_true, y_pred, weights=weights, **how)
+    expected = theirs.equalized_odds_difference(y_true, y_pred, sensitive_features=groups, sample_weight=weights)
+    assert found.value == pytest.approx(expected)
+    # Items that count for nothing are as if they were not there, up to which of them the others are dealt with.
+    kept = np.arange(len(y_true)) % 2 == 0
+    halved = fairness.permutation_test(y_true, y_pred, weights=kept.astype(float), **how)
+    alone = fairness.permutation_test(y_true[kept], y_pred[kept], groups=groups[kept], num_permutations=400)
+    assert halved.value == pytest.approx(alone.value) and halved.null_mean == pytest.approx(alone.null_mean, rel=0.3)
+    # Weights of one size say nothing, and unequal ones leave less evidence than equal ones.
+    people = fairness.permutation_test(y_true, y_pred, persons=np.arange(len(y_true)), **how)
+    assert fairness.permutation_test(y_true, y_pred, weights=np.full(len(y_true), 7.0), **how) == people
+    assert found.null_mean > people.null_mean
+    with pytest.raises(ShapeError, match="`weights` must be"):
+        fairness.permutation_test(y_true, y_pred, weights=[1.0], **how)
+
+
 def test_report_is_json_and_a_table():
     y_true, y_pred, groups = expand(PAPER)
     report = fairness.evaluate(y_true, y_pred, groups=groups, bootstrap=20)

@@ -15,9 +15,11 @@ from vlbias.errors import (
     TrainingError,
     UnknownNameError,
 )
+from vlbias.images import to_float
 from vlbias.paths import (
     BackboneConstraint,
     ClipConstraint,
+    Dipole,
     EncoderConstraint,
     FeatureConstraint,
     LpipsConstraint,
@@ -199,12 +201,12 @@ def real():
 
 
 def trainer_of(real, **settings):
-    from vlbias.paths import Dipole
-
     diffae, clip, images = real
     dipoles = {"age": Dipole("old", "young"), "tone": Dipole("dark", "light")}
     faces = _Faces.read(diffae, clip, images, dipoles)
     options = PathTrainingSettings(batch_size=6, walk_steps=2, **settings)
+    if options.space == "raw":
+        faces.z = faces.z_sem
     paths = _new_paths(diffae, dipoles, options)
     probes = fit_probes(clip, diffae, images, dipoles)
     distances = _start(paths, faces, probes, list(dipoles), options)
@@ -231,6 +233,31 @@ def test_micro_batches_and_checkpointing_give_the_same_gradients(real):
         assert other_terms == pytest.approx(terms, rel=0.02, abs=1e-4)
         for a, b in zip(plain, grads, strict=True):
             assert float(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)) > 0.99
+
+
+def test_the_published_training_goes_through_the_last_steps_of_a_whole_decode(real):
+    """In raw space; gradients of 20 steps and of the last five both move the field, and differ."""
+    published = PathTrainingSettings.as_published()
+    assert (published.space, published.decode_steps, published.guard, published.project) == ("raw", 20, 0.0, False)
+    assert PathTrainingSettings(steps=10, batch_size=4).evaluations == 80
+    assert dataclasses.replace(published, steps=10, batch_size=4).evaluations == 1600
+    few = {"space": "raw", "start": "extremes", "decode_steps": 4, "guard": 0.0, "overlap": 0.0}
+    found = {}
+    for last in (1, 4):
+        trainer = trainer_of(real, grad_steps=last, **few)
+        trainer.paths.requires_grad_(True)
+        terms, found[last] = gradients(trainer)
+        assert set(terms) == {"contrast", "identity", "perceptual"}
+        assert all(float(g.abs().sum()) > 0 for g in found[last])
+    assert not torch.allclose(found[1][0], found[4][0])
+    diffae, clip, images = real
+    dipoles = {"age": Dipole("old", "young")}
+    settings = PathTrainingSettings.as_published(steps=1, batch_size=4, decode_steps=2, grad_steps=1, perceptual=0.0)
+    paths = train_paths(diffae, clip, dipoles, images, settings=settings)
+    z_sem = diffae.encode(to_float(images[:2]))
+    assert paths.space == "raw" and not torch.equal(paths.walk(z_sem, {"age": 1.0}), z_sem)
+    with pytest.raises(ConfigError, match="`grad_steps` <= `decode_steps`"):
+        PathTrainingSettings(grad_steps=2)
 
 
 def test_weights_of_the_models_are_not_touched(real):

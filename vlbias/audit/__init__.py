@@ -22,7 +22,8 @@ from vlbias.audit.artefacts import artefacts
 from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
-from vlbias.audit.flips import FlipReport, flips
+from vlbias.audit.flips import FlipExample, FlipReport, flips
+from vlbias.audit.path_drift import DriftReport, DriftSettings, Walks, drift, path_variants
 from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
 
 __all__ = [
@@ -34,17 +35,23 @@ __all__ = [
     "ArmTask",
     "AuditResult",
     "Composition",
+    "DriftReport",
+    "DriftSettings",
+    "FlipExample",
     "FlipReport",
     "LabelledFaces",
     "Recipe",
     "TrainingSummary",
     "Trial",
+    "Walks",
     "artefacts",
     "compare",
     "compare_arms",
     "composition",
+    "drift",
     "flips",
     "measure",
+    "path_variants",
     "register_arm",
     "run_arm",
 ]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlbias.arguments import checked_call
 from vlbias.audit.arms import Arm, ArmRun, ArmTask, find_arm, find_arms, run_arm
-from vlbias.audit.composition import labels_of, people_of
+from vlbias.audit.composition import labels_of, people_of, weights_of
 from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
 from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.fairness import EvaluationSettings
@@ -58,6 +58,7 @@ def compare_arms(
     groups = in_order(set(labels["g"]))
     check_cells(count(labels["y"], labels["y"], labels["g"], task.classes, groups), evaluation.min_cell)
     code = evaluation.for_counts(task.classes)["positive"]
+    weights_of(task.test, task.settings.weight)  # refused before anything is trained
     runs: dict[str, list[ArmRun]] = {arm.name: [] for arm in found}
     with ExitStack() as stack, track(len(found) * len(seeds), "comparing arms", "fits", show=show_progress) as bar:
         num_gpus = gpus_here(task.settings.fit.device)
@@ -87,6 +88,7 @@ def compare_arms(
         evaluation=replace(evaluation, positive=None if code is None else task.classes[code]),
         num_test_missing=len(task.test) - len(tested),
         persons=None if people.is_unique else np.asarray(pd.factorize(people)[0]),
+        weights=weights_of(task.test.select(tested.ids), task.settings.weight),
         arms={arm.name: ArmSummary(arm.summary, _chosen(runs[arm.name])) for arm in found},
         validation_counts=pd.DataFrame(task.counts(task.validation_faces), index=task.classes, columns=task.groups),
     )

@@ -12,7 +12,7 @@ from scipy.stats.contingency import association
 
 from vlbias.arguments import checked_call
 from vlbias.data import FaceDataset
-from vlbias.errors import ConfigError
+from vlbias.errors import ConfigError, LabelError
 from vlbias.labels import group_texts, in_order, label_texts
 from vlbias.shown import Glance, Shown
 
@@ -123,6 +123,28 @@ def persons_of(dataset: FaceDataset, column: str | None = None) -> np.ndarray | 
     """Codes (n,) of who is in each face, ``None`` where everybody is shown once; as :func:`people_of`."""
     people = people_of(dataset, column)
     return None if people.is_unique else np.asarray(pd.factorize(people)[0])
+
+
+def weights_of(dataset: FaceDataset, column: str | None) -> np.ndarray | None:
+    """How much each face counts (n,), as a survey's weights say; ``None`` where no column is named.
+
+    Raises:
+        UnknownNameError: no such column.
+        LabelError: a weight is missing, negative or no number, or all are 0.
+    """
+    if column is None:
+        return None
+    weights = pd.to_numeric(dataset.column(column), errors="coerce").astype(float)
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        item = weights.index[wrong][0]
+        raise LabelError(
+            f"the weight of '{item}' in '{dataset.name}' is {dataset.column(column)[item]!r}; '{column}' must hold "
+            "finite numbers >= 0. Leave such faces out first."
+        )
+    if not weights.any():
+        raise LabelError(f"all weights in '{column}' of '{dataset.name}' are 0; one at least must count.")
+    return weights.to_numpy()
 
 
 def protected_columns(target: str, protected: str | Sequence[str]) -> list[str]:

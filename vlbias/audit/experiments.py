@@ -17,7 +17,7 @@ from vlbias import classify
 from vlbias.arguments import checked_call
 from vlbias.audit.arms import ArmSettings, ArmTask
 from vlbias.audit.comparison import compare_arms
-from vlbias.audit.composition import labels_of, persons_of, protected_columns
+from vlbias.audit.composition import labels_of, persons_of, protected_columns, weights_of
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
 from vlbias.engine import Engine, checked_engine, gpus_here, run_pieces
@@ -163,8 +163,9 @@ def measure(
         show_progress: whether a line on stderr tells how far it is.
         changes: single settings of the classifiers, such as ``backbone="resnet18"`` or ``loss="focal"``, and of the
             evaluation (``vlbias.fairness.EvaluationSettings``), such as ``positive="smile"`` or ``min_cell=10``. Their
-            intervals cover test items and seeds. ``person`` names the column that says who is shown, as for
-            ``ArmSettings``, and ``engine`` a :class:`vlbias.engine.Engine` whose workers fit the classifiers.
+            intervals cover test items and seeds. ``person`` names the column that says who is shown, and ``weight``
+            that which says how much each test item counts, as for ``ArmSettings``; ``engine`` is a
+            :class:`vlbias.engine.Engine` whose workers fit the classifiers.
 
     Raises:
         DatasetError: a training set without split "train", no test set, or test images that were edited or trained on.
@@ -174,11 +175,13 @@ def measure(
     if not isinstance(training_sets, Mapping) or not training_sets:
         raise ConfigError(f"`training_sets` must be a mapping name -> dataset; got {training_sets!r:.60}.")
     columns = protected_columns(target, protected)
-    person, engine = changes.pop("person", None), checked_engine(changes.pop("engine", None))
+    person, weight = changes.pop("person", None), changes.pop("weight", None)
+    engine = checked_engine(changes.pop("engine", None))
     evaluation, settings = _split_settings(settings, changes)
     numbers = _seeds(seeds)
     opened = {name: _open(value, name) for name, value in training_sets.items()}
     tested, num_test_missing = _test_set(test, opened, target, columns)
+    weights = weights_of(tested, weight)
     y_text, g_text = labels_of(tested, target, columns)
     classes, groups = in_order(y_text), in_order(g_text)
     counts = count(y_text, y_text, g_text, classes, groups)
@@ -215,6 +218,7 @@ def measure(
         evaluation=replace(evaluation, positive=None if code is None else classes[code]),
         num_test_missing=num_test_missing,
         persons=persons_of(tested, person),
+        weights=weights,
     )
 
 
@@ -250,7 +254,8 @@ def _split_settings(
     known = ours | {field.name for field in fields(classify.FitSettings)}
     for name in changes:
         if name not in known:
-            raise ConfigError(str(unknown("setting", name, known | {"cache", "person", "test"}, where="an audit")))
+            further = {"cache", "person", "test", "weight"}
+            raise ConfigError(str(unknown("setting", name, known | further, where="an audit")))
     evaluation = EvaluationSettings(**{name: value for name, value in changes.items() if name in ours})
     others = {name: value for name, value in changes.items() if name not in ours}
     return evaluation, with_changes(classify.FitSettings, settings, others)

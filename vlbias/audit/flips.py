@@ -7,14 +7,16 @@ the same faces are shown with the attribute truly changed, which tells how much 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from scipy.stats import norm
 
 from vlbias.arguments import checked_call
@@ -24,24 +26,49 @@ from vlbias.classify import Classifier
 from vlbias.data import FaceDataset, open_dataset
 from vlbias.data.files import read_rows
 from vlbias.editor import Editor
-from vlbias.errors import ConfigError, DatasetError, LabelError, ShapeError
+from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, ShapeError
 from vlbias.files import json_value
-from vlbias.images import load_pixels, to_float, to_uint8
+from vlbias.images import load_pixels, to_float, to_pil, to_uint8
 from vlbias.labels import label_text, label_texts
 from vlbias.networks import FaceNetwork, load_network, of_classifier
 from vlbias.settings import checked_number
 from vlbias.shown import Glance, Shown
 
-__all__ = ["FlipReport", "flips"]
+__all__ = ["FlipExample", "FlipReport", "flips", "share_interval"]
 
 #: Edge in pixels at which a function of one's own sees faces, unless asked otherwise.
 DEFAULT_SIZE = 64
 _BATCH = 64
+#: Faces of each group whose answers changed that are shown.
+NUM_EXAMPLES = 6
 #: The row of all groups together.
 ALL = "all"
 
 #: Ids of a dataset => answers (n,) as text.
 _Ask = Callable[[FaceDataset, Sequence[str]], np.ndarray]
+
+
+#: Rows of the pairs => their edits.
+_Show = Callable[[pd.DataFrame], Sequence[Image.Image]]
+
+
+@dataclass(frozen=True)
+class FlipExample:
+    """A face whose answer changed.
+
+    Attributes:
+        donor: its id.
+        group, to: the group that it is in, and that it was edited to.
+        before, after: the answers.
+        pictures: as it is, and edited.
+    """
+
+    donor: str
+    group: str
+    to: str
+    before: str
+    after: str
+    pictures: tuple[Image.Image, Image.Image]
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,12 +82,14 @@ class FlipReport(Shown):
             ``difference``, rate less true rate, with ``difference_low`` and ``difference_high``, paired.
         pairs: a row for each pair: ``donor``, ``from``, ``to``, ``before``, ``after``, ``flipped``, ``true_flipped``.
         level: coverage of the intervals; images of one person are no evidence of their own.
+        examples: some faces of each group whose answers changed; none whose pictures cannot be read.
     """
 
     protected: str
     table: pd.DataFrame
     pairs: pd.DataFrame
     level: float
+    examples: tuple[FlipExample, ...] = ()
 
     def _glance(self) -> Glance:
         row = self.table.to_dict("index")[ALL]
@@ -123,18 +152,23 @@ def flips(
     pairs["before"] = [before[donor] for donor in pairs["donor"]]
     has_truth = hasattr(shown, "counterfactual") and not _is_csv(classifier)
     truth = _true_answers(ask, shown, pairs, protected) if has_truth else None
+    show: _Show
     if made is not None:
         pairs["after"] = ask(made, list(pairs.index))
+        show = partial(_pictures, made)
     elif editor is not None:
-        pairs["after"] = _answers_to_edits(classifier, shown, pairs, protected, editor, size)
+        answer, edits = _answering(classifier), _edits(shown, pairs, protected=protected, editor=editor)
+        pairs["after"] = np.concatenate([answer(to_uint8(part)) for part in edits])
+        show = partial(_edited_pictures, shown, protected=protected, editor=editor)
     elif truth is not None:
         pairs["after"] = truth
+        show = partial(_counterfactual_pictures, shown, protected=protected)
     else:
         raise ConfigError("there are no edits: give `edited`, a dataset with source_id, or an `editor`.")
     pairs["flipped"] = pairs["after"] != pairs["before"]
     pairs["true_flipped"] = truth != pairs["before"] if truth is not None else pd.NA
     people = people_of(shown)[pairs["donor"]].to_numpy()
-    return FlipReport(protected, _table(pairs, people, level), pairs, level)
+    return FlipReport(protected, _table(pairs, people, level), pairs, level, _examples(shown, pairs, show))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -178,23 +212,51 @@ def _true_answers(ask: _Ask, faces: FaceDataset, pairs: pd.DataFrame, protected:
     return answers
 
 
-def _answers_to_edits(
-    classifier: Any, faces: FaceDataset, pairs: pd.DataFrame, protected: str, editor: Editor, size: int
-) -> np.ndarray:
-    """Answers to edits that are made here, by the calibrated strength from group to group."""
+def _edits(faces: FaceDataset, pairs: pd.DataFrame, *, protected: str, editor: Editor) -> Iterator[torch.Tensor]:
+    """Edits (b, 3, h, w) that are made here, batch by batch, by the calibrated strength from group to group."""
     renderer = editor.renderer
     poles = resolve_poles(protected, sorted({*pairs["from"], *pairs["to"]}), renderer.dipoles)
     if poles is None or poles.name not in renderer.attributes:
         raise ConfigError(f"the editor '{renderer.name}' has no path for '{protected}'; give edits as `edited`.")
     strength = torch.tensor([poles.strength(one, other) for one, other in zip(pairs["from"], pairs["to"], strict=True)])
-    answer = _answering(classifier)
-    found = []
     for start in range(0, len(pairs), _BATCH):
         part = slice(start, start + _BATCH)
         x_0 = faces.tensor(list(pairs["donor"].iloc[part]), renderer.image_size).to(renderer.device)
-        edits = renderer.edit(x_0, renderer.encode(x_0), {poles.name: strength[part].float()})
-        found.append(answer(to_uint8(edits)))
-    return np.concatenate(found)
+        yield renderer.edit(x_0, renderer.encode(x_0), {poles.name: strength[part].float()})
+
+
+def _edited_pictures(faces: FaceDataset, pairs: pd.DataFrame, *, protected: str, editor: Editor) -> list[Image.Image]:
+    return [one for part in _edits(faces, pairs, protected=protected, editor=editor) for one in to_pil(part)]
+
+
+def _pictures(edited: FaceDataset, pairs: pd.DataFrame) -> list[Image.Image]:
+    return [edited.image(item) for item in pairs.index]
+
+
+def _counterfactual_pictures(faces: FaceDataset, pairs: pd.DataFrame, *, protected: str) -> list[Image.Image]:
+    values = {label_text(value): value for value in faces.values(protected)}
+    changed = [
+        faces.counterfactual([donor], **{protected: values.get(to, to)})  # type: ignore[attr-defined]
+        for donor, to in zip(pairs["donor"], pairs["to"], strict=True)
+    ]
+    return [one.image(one.ids[0]) for one in changed]
+
+
+def _examples(faces: FaceDataset, pairs: pd.DataFrame, show: _Show) -> tuple[FlipExample, ...]:
+    """The first faces of each group whose answers changed, each face once."""
+    flipped = pairs[pairs["flipped"].astype(bool)].drop_duplicates("donor")
+    chosen = flipped.groupby("from", sort=True).head(NUM_EXAMPLES).sort_values("from", kind="stable")
+    found = []
+    for place in range(len(chosen)):
+        part = chosen.iloc[place : place + 1]
+        row = part.iloc[0]
+        try:
+            pictures = faces.image(row["donor"]), show(part)[0]
+        except ImageError:  # answers in a CSV need no pictures
+            continue
+        donor, group, to, before, after = (str(row[name]) for name in ("donor", "from", "to", "before", "after"))
+        found.append(FlipExample(donor, group, to, before, after, pictures))
+    return tuple(found)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -280,22 +342,31 @@ def _table(pairs: pd.DataFrame, people: np.ndarray, level: float) -> pd.DataFram
         mine = np.ones(len(pairs), dtype=bool) if group == ALL else (pairs["from"] == group).to_numpy()
         flipped, who = pairs["flipped"].to_numpy(bool)[mine], people[mine]
         row = {"num_pairs": int(mine.sum())} | dict(
-            zip(("rate", "low", "high"), _rate(flipped, who, level), strict=True)
+            zip(("rate", "low", "high"), share_interval(flipped, who, level), strict=True)
         )
         row |= dict.fromkeys(
             ("true_rate", "true_low", "true_high", "difference", "difference_low", "difference_high"), float("nan")
         )
         if pairs["true_flipped"].notna().all():
             true = pairs["true_flipped"].to_numpy(bool)[mine]
-            row |= dict(zip(("true_rate", "true_low", "true_high"), _rate(true, who, level), strict=True))
+            row |= dict(zip(("true_rate", "true_low", "true_high"), share_interval(true, who, level), strict=True))
             change = _mean(flipped.astype(float) - true, who, level)
             row |= dict(zip(("difference", "difference_low", "difference_high"), change, strict=True))
         rows[group] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _rate(flipped: np.ndarray, people: np.ndarray, level: float) -> tuple[float, float, float]:
-    """A share with Wilson's interval, of as many items as are worth as much as these."""
+def share_interval(flipped: np.ndarray, people: np.ndarray, level: float) -> tuple[float, float, float]:
+    """A share with Wilson's interval, of as many items as are worth as much as these.
+
+    Args:
+        flipped: bool (n,).
+        people: who is in each, any labels (n,); items of one person are no evidence of their own.
+        level: coverage.
+
+    Returns:
+        The share, and both ends of its interval.
+    """
     p, n = float(flipped.mean()), len(flipped)
     num_people = len(np.unique(people))
     variance = _variance(flipped.astype(float), people)

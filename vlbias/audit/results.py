@@ -88,6 +88,8 @@ class AuditResult(Shown):
         num_test_missing: test items left out because a label is missing.
         persons: who is in each test item, codes (n,): people are resampled and permuted as a whole. ``None`` where each
             item is another person.
+        weights: how much each test item counts in every metric (n,), as a survey's weights say; ``None`` for all alike.
+            Counts of items, and ``min_cell``, are not weighted.
         arms: training set -> how it was made, where the sets are arms of a comparison.
         validation_counts: faces that arms were chosen by, classes x groups; ``None`` without arms.
     """
@@ -105,6 +107,7 @@ class AuditResult(Shown):
     evaluation: EvaluationSettings
     num_test_missing: int
     persons: np.ndarray | None = None
+    weights: np.ndarray | None = None
     arms: Mapping[str, ArmSummary] = field(default_factory=dict)
     validation_counts: pd.DataFrame | None = None
 
@@ -122,11 +125,17 @@ class AuditResult(Shown):
         return partial(tally, num_groups=len(self.groups), num_classes=len(self.classes))
 
     def _counts(self, predictions: np.ndarray) -> np.ndarray:
-        """Class codes (seeds, n) => counts (seeds, groups, classes, classes)."""
-        return self._tally(self.group, self.y_true, predictions)
+        """Class codes (seeds, n) => counts (seeds, groups, classes, classes), weighted where items are."""
+        return self._tally(self.group, self.y_true, predictions, weights=self.weights)
+
+    @property
+    def _sizes(self) -> np.ndarray:
+        """How many items there are (groups, classes, classes), as if all were classified correctly."""
+        return self._tally(self.group, self.y_true, self.y_true)
 
     def _metrics(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        values = metrics_from_counts(counts, **self.evaluation.for_counts(self.classes))
+        observed = None if self.weights is None else self._sizes
+        values = metrics_from_counts(counts, **self.evaluation.for_counts(self.classes), observed=observed)
         cells = share(np.einsum("...gcc->...gc", counts), counts.sum(-1))
         return {name: values[name] for name in METRICS} | {"cells": cells}
 
@@ -142,7 +151,8 @@ class AuditResult(Shown):
         Both are the same for all training sets, so that differences are paired.
         """
         persons = np.arange(len(self.y_true)) if self.persons is None else self.persons
-        once, how = np.ones(len(persons)), self.evaluation
+        each = np.ones(len(persons)) if self.weights is None else self.weights
+        how = self.evaluation
         found = {}
         for name, predictions in self.predictions.items():
             n = self._counts(predictions)
@@ -150,7 +160,7 @@ class AuditResult(Shown):
                 resampled_items(
                     Counts(one, self.classes, self.groups, (self.group, self.y_true, codes)),
                     persons,
-                    once,
+                    each,
                     how.bootstrap,
                     how.seed,
                 )
@@ -180,7 +190,7 @@ class AuditResult(Shown):
     def _intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """Training set -> metric -> interval of its mean over seeds; those of gaps hold for any number of groups."""
         how, level = self.evaluation.for_counts(self.classes), self.evaluation.level
-        return {name: intervals(fits, sizes=fits.n[0], level=level, how=how) for name, fits in self._fits.items()}
+        return {name: intervals(fits, sizes=self._sizes, level=level, how=how) for name, fits in self._fits.items()}
 
     @property
     def has_intervals(self) -> bool:
@@ -232,16 +242,17 @@ class AuditResult(Shown):
 
     def _permuted(self, codes: np.ndarray, seed: int) -> np.ndarray:
         """Counts (permutations, g, y, p) with the groups of people permuted, or of items where each is a person."""
-        if self.persons is None:
+        if self.persons is None and self.weights is None:
             return permuted_counts(self._counts(codes[None])[0], NUM_PERMUTATIONS, seed)
-        dealt = permuted_groups(self.group, self.y_true, self.persons, NUM_PERMUTATIONS, seed)
-        return self._tally(dealt, self.y_true, codes)
+        persons = np.arange(len(codes)) if self.persons is None else self.persons
+        dealt = permuted_groups(self.group, self.y_true, persons, NUM_PERMUTATIONS, seed)
+        return self._tally(dealt, self.y_true, codes, weights=self.weights)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """One row a training set and cell: accuracy (mean over seeds), interval, test and training counts."""
         rows = []
-        support = self._counts(self.y_true[None])[0].sum(-1)
+        support = self._sizes.sum(-1)
         for name, metrics in self.per_seed.items():
             counts = self.training[name].counts
             for g, group in enumerate(self.groups):
@@ -344,6 +355,7 @@ class AuditResult(Shown):
             "bootstrap": self.evaluation.bootstrap,
             "num_test": len(self.y_true),
             "num_test_missing": self.num_test_missing,
+            **({} if self.weights is None else {"weighted": True}),
             "settings": {key: value for key, value in asdict(self.settings).items() if key not in ("seed", "device")},
         }
         if {"baseline", "balanced", "oracle"} <= set(self.predictions):

@@ -17,6 +17,7 @@ from vlbias.balance.fitting import (
     through_faces,
     through_tensor,
     uncalibrated,
+    with_members,
 )
 from vlbias.balance.identity import IdentityScale, LatentIdentity, fit_scale
 from vlbias.balance.plan import item_seed
@@ -99,7 +100,10 @@ def _sampled(task: Task) -> Scorers:
         raw = read(backend, plain.latent, "latent", z_sem)
         # the border of the latent reading stays at even odds: how the prior is mixed says nothing about it
         half = (raw[raw > 0].median() - raw[raw < 0].median()) / 2 if 0 < int((raw > 0).sum()) < len(raw) else None
-        latent = plain.latent if half is None else _laid_out(plain.latent, pole, 0.0, float(half))
+        latent = plain.latent
+        if half is not None:
+            sides = [pole.ordered[-1 if value > 0 else 0] for value in raw.tolist()]
+            latent = with_members(_laid_out(latent, pole, 0.0, float(half)), raw, sides)
         seen = raw[: len(x_0)]
         image = _sampled_clip(backend, plain.image, pole, x_0, seen) if backend.can_read_pictures else None
         scorer = AttributeScorer(pole.column, latent, image)

@@ -15,6 +15,7 @@ import torch
 from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
 from vlbias.balance.donors import Donors, PriorDonors, RealDonors
 from vlbias.balance.pictures import see_donors, write_edits
+from vlbias.balance.plan import item_seed
 from vlbias.balance.scoring import Margins, Seen
 from vlbias.balance.strength import sequential_strengths
 from vlbias.balance.verification import Reason, Scores, enough, verdict
@@ -102,16 +103,14 @@ def _edit(job: Job, attempts: list[Attempt], donors: Donors, result: ChunkResult
 def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt]:
     """Find each face's strengths in the latent space; turn down the faces no walk carries there.
 
-    Where the target does not survive the walk to the typical member, a nearer goal may do.
+    Where the target does not survive the walk, a nearer goal may do.
     """
-    goal = job.checks.goal
-    reached = max(enough(scorer.latent, job.checks) for scorer in job.protected)
     lost: dict[int, Reason] = {}
     waiting = list(attempts)
-    for nearer in (goal, (goal + reached) / 2, reached):
+    for far in (1.0, 0.5, 0.0):
         if not waiting:
             break
-        for attempt, reason in zip(waiting, aim_at(job, waiting, nearer), strict=True):
+        for attempt, reason in zip(waiting, aim_at(job, waiting, far), strict=True):
             lost.pop(attempt.slot, None)
             if reason is not None:
                 lost[attempt.slot] = reason
@@ -122,13 +121,21 @@ def _aim(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt
     return [attempt for attempt in attempts if attempt.slot not in lost]
 
 
-def aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None]:
-    """Set the strengths that carry each face to ``goal``; ``None`` where they do, else why they do not."""
+def aim_at(job: Job, attempts: list[Attempt], far: float = 1.0) -> list[Reason | None]:
+    """Set the strengths that carry each face to its goal; ``None`` where they do, else why they do not.
+
+    Args:
+        job, attempts: whose.
+        far: 1 for the goal itself, 0 for the nearest margin that is enough, or a number between the two.
+    """
+    if job.checks.random_strength:
+        return _draw_strengths(job, attempts)
     z_sem = stack(attempts, "z_sem")
     plans = [job.usual_walk(attempt) for attempt in attempts]
     names = [pole.name for pole in job.poles if any(pole.name in plan for plan in plans)]
     starts = [(name, torch.tensor([plan.get(name, 0.0) for plan in plans], dtype=torch.float64)) for name in names]
     scorers = {pole.name: scorer for pole, scorer in zip(job.poles, job.protected, strict=True)}
+    goals = {pole.name: _goals(job, attempts, place, far) for place, pole in enumerate(job.poles)}
     wanted = {
         pole.name: [job.groups[attempt.wanted][place] for attempt in attempts] for place, pole in enumerate(job.poles)
     }
@@ -141,7 +148,7 @@ def aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None
         assert margins is not None  # the run does not start without a latent reading of the protected attributes
         return margins
 
-    found = sequential_strengths(walk, margin, starts, goal=goal, max_strength=job.checks.max_strength)
+    found = sequential_strengths(walk, margin, starts, goals=goals, max_strength=job.checks.max_strength)
     codes = walk({name: search.strength for name, search in found.items()})
     target = job.target_margins(attempts, Seen(job.backend, codes)).latent
     reasons: list[Reason | None] = []
@@ -158,6 +165,34 @@ def aim_at(job: Job, attempts: list[Attempt], goal: float) -> list[Reason | None
         else:
             reasons.append(None)
     return reasons
+
+
+def _draw_strengths(job: Job, attempts: list[Attempt]) -> list[Reason | None]:
+    """Set strengths that look at no face, as the published code walks."""
+    for attempt in attempts:
+        share = item_seed(attempt.seed, "strength") / 2**52
+        factor = 1 + job.checks.random_strength * (2 * share - 1)
+        attempt.strengths = {name: factor * value for name, value in job.usual_walk(attempt).items()}
+    return [None] * len(attempts)
+
+
+def _goals(job: Job, attempts: list[Attempt], place: int, far: float) -> torch.Tensor:
+    """Latent margins (b,) at which walks along one attribute stop: those of members of the group, drawn by the seeds.
+
+    Edits that all stopped where the typical member stands would leave the group's ends to the originals, and what is
+    tied to the group would stay tied to these.
+    """
+    scorer, checks = job.protected[place], job.checks
+    nearest = enough(scorer.latent, checks)
+    goals = []
+    for attempt in attempts:
+        share = item_seed(attempt.seed, "goal", scorer.column) / 2**52
+        drawn = scorer.latent.member_margin(job.groups[attempt.wanted][place], share) if scorer.latent else 1.0
+        goal = checks.goal * (1 + checks.variety * (drawn - 1))
+        # readings of a picture fall short of those of its walked code
+        goal = max(goal, min(checks.goal, nearest + BEYOND))
+        goals.append(nearest + far * (goal - nearest))
+    return torch.tensor(goals, dtype=torch.float64)
 
 
 # -- rendering --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
 from vlbias.balance.poles import Poles
-from vlbias.balance.scoring import AttributeScorer, Reading, features_of, network_raw, read
+from vlbias.balance.scoring import MEMBER_SHARES, AttributeScorer, Reading, features_of, network_raw, read
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, PlanError, UnknownNameError
 from vlbias.images import to_tensor
@@ -29,10 +29,13 @@ __all__ = [
     "through_faces",
     "through_tensor",
     "uncalibrated",
+    "with_members",
 ]
 
 # Log-odds that a dipole's poles stand at where no labelled original is there to calibrate on (probability .88).
 DEFAULT_ANCHOR = 2.0
+# Fewer members of a group than this do not say how far inside of it faces stand.
+LEAST_MEMBERS = 10
 
 #: (edge in pixels or ``None`` for the editor's, function of pictures) => its answers for all faces at hand, (n, ...).
 Through = Callable[[int | None, Callable[[torch.Tensor], torch.Tensor]], torch.Tensor]
@@ -224,7 +227,28 @@ def _measured(reading: Reading, raw: torch.Tensor, labels: Sequence[str]) -> Rea
     names = sorted(set(labels))
     rates = [float(inside[[i for i, label in enumerate(labels) if label == name]].double().mean()) for name in names]
     slope = _slope(reading, raw, labels)
-    return replace(reading, accuracy=round(sum(rates) / len(rates), 4), slope=slope)
+    return replace(with_members(reading, raw, labels), accuracy=round(sum(rates) / len(rates), 4), slope=slope)
+
+
+def with_members(reading: Reading, raw: torch.Tensor, labels: Sequence[str]) -> Reading:
+    """The reading with how far inside their groups faces stand.
+
+    A group between two others on a scale has no such members: a walk enters it from one side, and stops in its middle.
+
+    Args:
+        reading: with its anchors.
+        raw: what it reads of n faces.
+        labels: their groups (n,).
+    """
+    shares = torch.tensor(MEMBER_SHARES, dtype=torch.float64)
+    members: list[tuple[float, ...]] = []
+    for place, label in enumerate(reading.labels):
+        own = torch.tensor([one == label for one in labels])
+        between = bool(reading.anchors) and 0 < place < len(reading.labels) - 1
+        known = not between and int(own.sum()) >= LEAST_MEMBERS
+        margins = reading.margin(raw[own], [label] * int(own.sum())) if known else None
+        members.append(() if margins is None else tuple(round(float(one), 4) for one in margins.quantile(shares)))
+    return replace(reading, members=tuple(members))
 
 
 def _slope(reading: Reading, raw: torch.Tensor, labels: Sequence[str]) -> float:

@@ -110,7 +110,7 @@ def _passed(job: Job, attempts: list[Attempt]) -> torch.Tensor:
     backend, x_0, z_sem = job.backend, stack(attempts, "x_0"), stack(attempts, "z_sem")
     if not backend.adds_difference:
         return backend.decode(z_sem, backend.trace(x_0, z_sem).x_T)
-    aim_at(job, attempts, job.checks.goal)
+    aim_at(job, attempts)
     for attempt in attempts:
         # a face that reads as the other group already would not move at all
         usual = job.usual_walk(attempt)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from vlbias.networks import FaceNetwork
@@ -30,7 +31,10 @@ __all__ = [
     "read",
 ]
 
-MAX_LOG_ODDS = 14.0
+# As far as probabilities in float32 tell them apart, on both sides.
+MAX_LOG_ODDS, LEAST_PROBABILITY = 16.5, 2.0**-24
+#: Shares of a group's members at which it is noted how far inside they stand.
+MEMBER_SHARES = tuple(share / 100 for share in range(5, 100, 10))
 
 
 #: Edge in pixels => the faces at hand at that size, (b, 3, size, size) in [-1, 1].
@@ -82,6 +86,7 @@ class Reading:
         accuracy: balanced accuracy on labelled originals that were not fitted; ``None`` if there were none.
         slope: log-odds that a labelled original with a margin of 1 belongs to the group, all groups alike; ``None``
             where there were no labels.
+        members: for each label the margins of its originals at :data:`MEMBER_SHARES`; empty where too few are known.
     """
 
     kind: str
@@ -93,6 +98,15 @@ class Reading:
     unit: float = 1.0
     accuracy: float | None = None
     slope: float | None = None
+    members: tuple[tuple[float, ...], ...] = ()
+
+    def member_margin(self, label: str, share: float) -> float:
+        """How far inside its group that member stands which is further inside than a ``share`` (0..1) of the others.
+
+        1, the typical member's, where nobody was measured.
+        """
+        margins = self.members[self.labels.index(label)] if self.members else ()
+        return float(np.interp(share, MEMBER_SHARES, margins)) if margins else 1.0
 
     def sure_margin(self, share: float) -> float | None:
         """The margin from which on such a share of the originals that read so belong to the group.
@@ -152,6 +166,10 @@ class Reading:
         for name in ("labels", "anchors", "bias"):
             values[name] = tuple(values[name])
         values["weight"] = tuple(tuple(row) for row in values["weight"])
+        members = tuple(tuple(map(float, row)) for row in values.get("members", ()))
+        if len(members) not in (0, len(values["labels"])) or {len(row) for row in members} - {0, len(MEMBER_SHARES)}:
+            raise ValueError(f"`members` must hold {len(MEMBER_SHARES)} numbers or none for each label.")
+        values["members"] = members
         return cls(**values)
 
 
@@ -243,7 +261,7 @@ def read(
         return network_raw(network, tensor, backend.layout)
     if reading.kind == "dipole":
         probability = backend.probe(tensor, reading.name) if where == "latent" else backend.score(tensor, reading.name)
-        return torch.logit(probability.double().cpu(), eps=1e-6).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
+        return torch.logit(probability.double().cpu(), eps=LEAST_PROBABILITY)
     features = features_of(backend, where, tensor)
     weight = torch.tensor(reading.weight, dtype=torch.float64)
     return features @ weight.T + torch.tensor(reading.bias, dtype=torch.float64)

@@ -7,7 +7,7 @@ far inside the wanted group as asked, bisection sharpens it. Whole batches are w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,7 @@ def find_strength(
     margin_at: Callable[[torch.Tensor], torch.Tensor],
     start: torch.Tensor,
     *,
-    goal: float,
+    goal: float | torch.Tensor,
     max_strength: float,
     scan_step: float = 0.25,
     bisections: int = 5,
@@ -44,7 +44,7 @@ def find_strength(
     Args:
         margin_at: strengths (b,) => margins (b,) inside the wanted group; pure.
         start: (b,) signed strength of a median face; its sign is the direction, its size the scale of the scan.
-        goal: margin that is enough.
+        goal: margin that is enough, one for all or (b,).
         max_strength: longest walk, > 0.
         scan_step: step of the scan, as a part of ``start``.
         bisections: halvings of the bracket that the scan found.
@@ -89,7 +89,7 @@ def sequential_strengths(
     margin: Callable[[str, torch.Tensor], torch.Tensor],
     starts: Sequence[tuple[str, torch.Tensor]],
     *,
-    goal: float,
+    goals: Mapping[str, torch.Tensor],
     max_strength: float,
 ) -> dict[str, Search]:
     """Find the strengths of several paths, one after the other, each with the earlier ones already walked.
@@ -98,7 +98,8 @@ def sequential_strengths(
         walk: {path: strengths (b,)} => codes (b, d), all paths composed.
         margin: (path, codes (b, d)) => margins (b,).
         starts: (path, start strengths (b,)); a start of 0 leaves a face alone on that path.
-        goal, max_strength: see :func:`find_strength`.
+        goals: {path: margins (b,) that are enough}.
+        max_strength: see :func:`find_strength`.
     """
     found: dict[str, Search] = {}
     fixed: dict[str, torch.Tensor] = {}
@@ -110,7 +111,7 @@ def sequential_strengths(
         moving = start != 0
         # faces that stay still on this path scan along with the others and are put back afterwards
         search = find_strength(
-            margin_at, torch.where(moving, start, torch.ones_like(start)), goal=goal, max_strength=max_strength
+            margin_at, torch.where(moving, start, torch.ones_like(start)), goal=goals[name], max_strength=max_strength
         )
         zero = torch.zeros_like(search.strength)
         fixed[name] = torch.where(moving, search.strength, zero)

@@ -39,7 +39,9 @@ class Checks(Settings):
     """What an edit must pass. Margins are in units of :class:`Reading`: 0 = border, 1 = typical member of the group.
 
     Attributes:
-        goal: latent margin at which a walk stops, > 0; 1 walks as far as the typical member stands.
+        goal: latent margin at which a walk stops, > 0; 1 walks as far as members of the group stand.
+        variety: how much walks differ in where they stop, 0..1: 1 as much as members of the group do, each edit like
+            one drawn among them; 0 not at all, all like the typical one.
         sure: both scorers must see the edit so far inside the protected group that this share of the originals which
             read so belong to it, 0.5..1 (see ``Reading.sure_margin``).
         reached: a margin that both must see instead, the same for all; ``None`` leaves it to ``sure``.
@@ -51,10 +53,13 @@ class Checks(Settings):
         identity: least similarity, 1 = the same face, 0 = as unlike as two faces drawn at random.
         retries: further walks (shorter or longer) before the next donor is taken.
         max_strength: longest walk, in calibrated strength.
+        random_strength: 0 lets each face walk as far as its scorers ask for. Otherwise strengths are drawn evenly about
+            the calibrated one, by this share of it at most: 0.5 draws from 0.5 to 1.5. Nothing is searched for then.
         min_skill: a scorer that reads a dataset's own labels worse than this is not used (1 = never wrong, 0 = chance).
     """
 
     goal: float = number(1.0, above=0)
+    variety: float = number(1.0, 0, 1)
     sure: float = number(0.8, above=0.5, below=1)
     reached: float | None = None
     donor: float = 0.5
@@ -64,6 +69,7 @@ class Checks(Settings):
     identity: float = 0.4
     retries: int = number(4, 0)
     max_strength: float = number(2.5, above=0)
+    random_strength: float = number(0.0, 0, 1)
     min_skill: float = 0.3
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from vlbias.runstore import RunStore
 __all__ = ["Entry", "Result", "key_of", "open_store"]
 
 #: Raised when the protocol changes, so that older results are not mixed with newer ones.
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 @dataclass(frozen=True)

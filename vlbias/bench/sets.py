@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,6 +31,10 @@ Faces = TypeVar("Faces", bound=FaceDataset)
 UNCHECKED = Checks(reached=-1e9, donor=1e9, sampled=-1e9, target=-1e9, target_slack=1e9, identity=-1e9, retries=0)
 
 
+#: Strengths that are drawn lie so far about the calibrated one, as a share of it.
+RANDOM = 0.5
+
+
 @dataclass(frozen=True)
 class Variant(Settings):
     """How a task's balanced set is made, where that is not as usual: one question of a user each.
@@ -43,6 +47,9 @@ class Variant(Settings):
         verified: whether edits that do not pass are walked again or turned down.
         wrong_labels: share of the training faces whose protected label is another one than the truth.
         edit_steps: network evaluations of an edit, there and as many back; ``None`` for the editor's own.
+        strength: ``closed-loop`` walks each face as far as its scorers ask for; ``random`` draws the strength, as the
+            published code does, and turns down what does not pass.
+        variety: how much edits differ in how far they go, see ``vlbias.balance.Checks``.
         seed: of the edits.
     """
 
@@ -52,6 +59,8 @@ class Variant(Settings):
     verified: bool = True
     wrong_labels: float = number(0.0, 0, 0.5)
     edit_steps: int | None = number(None, 1, 1000)
+    strength: Literal["closed-loop", "random"] = "closed-loop"
+    variety: float = number(1.0, 0, 1)
     seed: int = number(0, 0)
 
     def changes(self) -> dict[str, Any]:
@@ -116,8 +125,15 @@ def balanced_set(
 
 
 def _digest(task: Task, training: FaceDataset, recipe: Variant) -> str:
-    parts = [training.table.to_csv(), editor_digest(task.editor), task.target, task.protected, recipe.changes()]
+    checks = asdict(_checks(recipe))
+    parts = [training.table.to_csv(), editor_digest(task.editor), task.target, task.protected, recipe.changes(), checks]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _checks(recipe: Variant) -> Checks:
+    checks = Checks() if recipe.verified else UNCHECKED
+    checks = replace(checks, variety=recipe.variety)
+    return replace(checks, random_strength=RANDOM, retries=0) if recipe.strength == "random" else checks
 
 
 def _made(task: Task, training: FaceDataset, recipe: Variant, out: Path, show_progress: bool) -> FaceDataset:
@@ -134,7 +150,7 @@ def _made(task: Task, training: FaceDataset, recipe: Variant, out: Path, show_pr
             source=recipe.source,
             seed=recipe.seed,
             keep_pairs=False,
-            checks=Checks() if recipe.verified else UNCHECKED,
+            checks=_checks(recipe),
         )
         balancer.run(training, balancer.plan(training), out, originals="omit", show_progress=show_progress)
     return load_folder(out)

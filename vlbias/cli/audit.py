@@ -82,6 +82,12 @@ def audit(
             "--editor, or, of drawn faces, true counterfactuals.",
         ),
     ] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column of the test set that says how much each face counts, such as survey weights."
+        ),
+    ] = None,
     backbone: Annotated[str | None, typer.Option(metavar="NAME", help="A timm architecture.")] = None,
     pretrained: Annotated[
         str | None, typer.Option(metavar="FILE", help="Local timm weights that the backbone starts from.")
@@ -105,7 +111,7 @@ def audit(
     columns, machines = columns_of(protected), engine_of(engine, workers, cores, address)
     if flips is not None:
         faces = [open_faces(spec, seed, follow_links=follow_links) for spec in datasets]
-        return _measure_flips(flips, faces, columns, editor, out)
+        return _measure_flips(flips, faces, columns, editor, out, overwrite)
     names = None if arms is None else names_of(arms, "--arms")
     further = _sets(sets or [], names, len(datasets))
     opened = {}
@@ -117,6 +123,7 @@ def audit(
     changes |= {} if steps is None else {"num_steps": steps}
     changes |= {} if pretrained is None else {"pretrained_file": pretrained}
     changes |= {"amp": True} if amp else {}
+    changes |= {} if weight is None else {"weight": weight}
     how = {"arms": arms, "sets": sets, "editor": editor, "protocol": protocol, "tune": tune} if names else {}
     if out is not None:
         job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
@@ -150,11 +157,16 @@ def audit(
 
 
 def _measure_flips(
-    classifier: str, faces: list[FaceDataset], protected: str | list[str], editor: str | None, out: Path | None
+    classifier: str,
+    faces: list[FaceDataset],
+    protected: str | list[str],
+    editor: str | None,
+    out: Path | None,
+    overwrite: bool,
 ) -> None:
-    """``--flips``: the table on stdout, and ``flips.json``."""
+    """``--flips``: the table on stdout, and a page with ``flips.json``."""
     from vlbias import audit as audits
-    from vlbias.files import write_json
+    from vlbias import report as reports
 
     if len(faces) > 2 or not isinstance(protected, str):
         raise typer.BadParameter("takes one or two DATASETs and one protected attribute", param_hint="--flips")
@@ -162,11 +174,11 @@ def _measure_flips(
     opened = None if editor is None or edited is not None else open_editor(editor, clip=False)
     if out is not None:
         job = {"flips": classifier, "faces": [one.name for one in faces], "protected": protected, "editor": editor}
-        claim_folder(out, "audit", job, ("flips.json",))
+        claim_folder(out, "audit", job, ("report.html", "flips.json"), overwrite=overwrite)
     report = audits.flips(classifier, faces[0], edited, protected=protected, editor=opened)
     typer.echo(report.table.round(3).dropna(axis="columns", how="all").to_string())
     if out is not None:
-        write_json(out / "flips.json", report.to_dict())
+        typer.echo(f"Open {reports.write_flips(out, report, command=typed_command())}")
 
 
 def _ranked(result: AuditResult) -> str:

@@ -37,7 +37,8 @@ def bench(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="How the balanced set is made: share, source, mode, verified, wrong_labels, edit_steps. Repeatable.",
+            help="How the balanced set is made: share, source, mode, verified, wrong_labels, edit_steps, "
+            "strength (closed-loop or random), variety. Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     utkface: Annotated[str | None, typer.Option(metavar="FOLDER", help="Photographs of its tasks.")] = None,

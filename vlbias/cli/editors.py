@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,13 @@ from vlbias.cli.options import (
 )
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlbias.data import FaceDataset
+    from vlbias.editor import Editor
+
+#: Faces of the split "train" that paths are learned on where several are compared.
+MAX_LEARNED = 1000
 
 
 @app.command(
@@ -65,27 +72,54 @@ def learn(
 def paths(
     editor: Annotated[str, typer.Argument(metavar="EDITOR", help="Editor checkpoint.")] = DEFAULT_EDITOR,
     images: Annotated[
-        str, typer.Option("--images", metavar="DATASET", help="Unseen faces to measure on.")
-    ] = "synthfaces:60",
+        str | None,
+        typer.Option(
+            "--images", metavar="DATASET", help="Unseen faces: synthfaces:60, with --labels synthfaces:1500."
+        ),
+    ] = None,
     strength: Annotated[float, typer.Option(metavar="S", help="Strength of the walks.")] = 1.0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Write report.html and report.json.")
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels",
+            help="With --out: read by classifiers of the dataset's labels in CLIP's place, at several strengths and, "
+            "of drawn faces, beside the truth; writes paths.json.",
+        ),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="As --labels, beside paths learned anew: RBF, linear, logistic regression, as published."
+        ),
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Optimisation steps of paths that --compare learns.")
     ] = None,
     seed: SeedOption = 4242,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """What each path does to decoded faces, read by CLIP: success, identity kept, drift of every other reading."""
+    """What each path does to faces: success, identity kept, drift of every other reading, by CLIP or by labels."""
     from vlbias.paths import measure_paths
 
     if out is not None:
-        job = {"editor": editor, "images": images, "strength": strength, "seed": seed}
+        job: dict[str, Any] = {"editor": editor, "images": images, "strength": strength, "seed": seed}
+        if labels or compare:
+            job |= {"labels": True, "compare": compare, "steps": steps}
+            claim_folder(out, "paths", job, ("report.html", "paths.json"), overwrite=overwrite)
+            faces = open_faces(images or "synthfaces:1500", seed, follow_links=follow_links)
+            return _write_drift(out, open_editor(editor), faces, compare=compare, steps=steps)
         claim_folder(out, "paths", job, ("report.html", "report.json"), overwrite=overwrite)
+    elif labels or compare:
+        raise typer.BadParameter("goes with --out FOLDER", param_hint="--compare" if compare else "--labels")
     model = open_editor(editor)
     parts = model.renderer
     if parts.paths is None or parts.clip is None:
         raise ConfigError(f"'{model.name}' has no paths or no CLIP to measure them with.")
-    faces = open_faces(images, seed, follow_links=follow_links)
+    faces = open_faces(images or "synthfaces:60", seed, follow_links=follow_links)
     x = faces.tensor(faces.ids, model.image_size)
     report = measure_paths(parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength)
     for title, table in (
@@ -104,3 +138,22 @@ def paths(
         ]
         page = write_paths(out, model, report, strips=strips, strength=strength, command=typed_command())
         typer.echo(f"Open {page}")
+
+
+def _write_drift(out: Path, editor: Editor, faces: FaceDataset, *, compare: bool, steps: int | None) -> None:
+    """``--labels``: the page, and a table of the variants."""
+    from vlbias import audit, report
+    from vlbias.paths import PathTrainingSettings
+
+    renderer = editor.renderer
+    if renderer.paths is None:
+        raise ConfigError(f"'{editor.name}' has no paths to measure.")
+    paths: dict[str, audit.Walks] = {"as it is": audit.Walks(renderer)}
+    if compare:
+        changes: dict[str, Any] = {} if steps is None else {"steps": steps}
+        taught = list(faces.table.index[faces.table["split"] == "train"][:MAX_LEARNED]) or faces.ids[:MAX_LEARNED]
+        x_0 = faces.tensor(taught, renderer.image_size)
+        paths = audit.path_variants(renderer, x_0, settings=PathTrainingSettings.from_dict(changes))
+    measured = audit.drift(paths, faces)
+    typer.echo(measured.summary().join(measured.costs).round(3).to_string())
+    typer.echo(f"Open {report.write_drift(out, measured, command=typed_command())}")

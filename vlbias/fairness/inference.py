@@ -138,6 +138,7 @@ def permutation_test(
     groups: object,
     metric: str = "equalized_odds_difference",
     persons: object = None,
+    weights: object = None,
     num_permutations: int = 1000,
     settings: EvaluationSettings | None = None,
     **changes: object,
@@ -153,6 +154,7 @@ def permutation_test(
         metric: a name in ``METRICS`` that compares groups.
         persons: who is in each item (n,), any labels; people are then permuted, see :func:`permuted_groups`. ``None``
             where each item is another person.
+        weights: how often each item counts, as for :func:`evaluate`; an item keeps its weight in every arrangement.
         num_permutations: arrangements drawn, >= 1.
         settings, changes: as for :func:`evaluate`; ``seed`` is that of the drawing.
 
@@ -161,7 +163,7 @@ def permutation_test(
 
     Raises:
         UnknownNameError: no such metric; else as :func:`evaluate`.
-        ShapeError, LabelError: ``persons`` of another length, or a name is missing.
+        ShapeError, LabelError: ``persons`` or ``weights`` of another length, a name is missing, or no weights.
         ConfigError: a metric that does not compare groups, or a setting out of range.
     """
     if metric not in METRICS:
@@ -174,14 +176,18 @@ def permutation_test(
     counts = count(y_true, y_pred, groups, settings.classes, settings.group_names)
     how = settings.for_counts(counts.classes)
     check_cells(counts, settings.min_cell)
-    value = float(metrics_from_counts(counts.n, **how)[metric])
-    if persons is None:
+    n, each = counts.n, None
+    if weights is not None:
+        n, each = counts.weighted(weights), np.asarray(weights, dtype=float)
+    value = float(metrics_from_counts(n, **how, observed=counts.n)[metric])
+    if persons is None and each is None:
         null = permuted_counts(counts.n, num_permutations, settings.seed)
     else:
-        people = person_codes(persons, len(counts.items[0]))
         group, true, predicted = counts.items
+        people = np.arange(len(group)) if persons is None else person_codes(persons, len(group))
         dealt = permuted_groups(group, true, people, num_permutations, settings.seed)
-        null = tally(dealt, true, predicted, num_groups=len(counts.groups), num_classes=len(counts.classes))
+        size = {"num_groups": len(counts.groups), "num_classes": len(counts.classes)}
+        null = tally(dealt, true, predicted, **size, weights=each)
     draws = metrics_from_counts(null, **how, observed=counts.n)[metric]
     known = draws[~np.isnan(draws)]
     if np.isnan(value) or len(known) < (1 - MAX_UNDEFINED) * num_permutations:

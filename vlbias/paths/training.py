@@ -38,7 +38,11 @@ class PathTrainingSettings(Settings):
 
     Args:
         network: "rbf" (the paper's) or "linear".
-        steps, batch_size: optimiser steps and faces in each; two network evaluations for each face and step.
+        space: "normalized", or "raw" as published, see ``PathSet``.
+        steps, batch_size: optimiser steps and faces in each; two decodes for each face and step.
+        decode_steps: network evaluations of a decode: 1 predicts the face from a noised one, 2..1000 decode fresh
+            noise, as published (20).
+        grad_steps: with more than one, gradients pass through so many of the last of them: truncated back-propagation.
         learning_rate: of Adam, cosine decay to zero.
         t_min, t_max: time steps (of T = 1000, scaled to other T) at which the face is noised for the one-step decode.
         shortest, longest: arc lengths drawn uniformly between these, in units of the distance between the two poles.
@@ -62,6 +66,9 @@ class PathTrainingSettings(Settings):
     """
 
     network: Literal["rbf", "linear"] = "rbf"
+    space: Literal["normalized", "raw"] = "normalized"
+    decode_steps: int = number(1, 1, 1000)
+    grad_steps: int = number(1, 1, 1000)
     steps: int = number(300, 0)
     batch_size: int = number(20, 1)
     learning_rate: float = number(0.002, above=0)
@@ -90,6 +97,20 @@ class PathTrainingSettings(Settings):
             raise ConfigError(f"`t_min` <= `t_max` must hold; got {self.t_min} and {self.t_max}.")
         if self.shortest > self.longest:
             raise ConfigError(f"`shortest` <= `longest` must hold; got {self.shortest} and {self.longest}.")
+        if self.grad_steps > self.decode_steps:
+            found = f"got {self.grad_steps} and {self.decode_steps}"
+            raise ConfigError(f"`grad_steps` <= `decode_steps` must hold; {found}.")
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of the whole training, gradients' own passes not counted."""
+        return 2 * self.steps * self.batch_size * self.decode_steps
+
+    @classmethod
+    def as_published(cls, **changes: object) -> PathTrainingSettings:
+        """What the published code does: raw codes, 20 steps of which the last give gradients, its start and weights."""
+        values = {"space": "raw", "start": "extremes", "decode_steps": 20, "grad_steps": 5, "project": False}
+        return cls.from_dict({**values, "guard": 0.0, "overlap": 0.0, **changes})
 
 
 def fit_probes(
@@ -141,7 +162,7 @@ def train_paths(
         preserve: what must stay; ``None`` for the defaults.
 
     Returns:
-        A calibrated set in normalised space, frozen.
+        A calibrated set, frozen.
 
     Raises:
         ShapeError: fewer than 16 images, or images of another kind.
@@ -158,6 +179,8 @@ def train_paths(
     faces = _Faces.read(diffae, clip, images, everything)
     probes = _complete(probes, faces, everything, settings.seed)
     paths = _new_paths(diffae, learned, settings)
+    if settings.space == "raw":
+        faces = replace(faces, z=faces.z_sem)
     distances = _start(paths, faces, probes, list(everything), settings)
     if settings.project:
         paths.guard_basis = _guard_basis(paths, probes, list(everything))
@@ -216,7 +239,7 @@ class _Faces:
 
     images: torch.Tensor  # as given, (n, 3, h, w)
     z_sem: torch.Tensor
-    z: torch.Tensor  # normalised
+    z: torch.Tensor  # normalised, or raw for paths in raw space
     features: torch.Tensor | None
     log_odds: torch.Tensor | None
 
@@ -268,7 +291,8 @@ def _complete(probes: Probes | None, faces: _Faces, dipoles: Mapping[str, Dipole
 
 def _new_paths(diffae: DiffAE, dipoles: Mapping[str, Dipole], settings: PathTrainingSettings) -> PathSet:
     dim = diffae.z_mean.shape[-1]
-    return PathSet(dipoles, dim, network=settings.network, mean=diffae.z_mean, std=diffae.z_std)
+    space = settings.space
+    return PathSet(dipoles, dim, network=settings.network, space=space, mean=diffae.z_mean, std=diffae.z_std)
 
 
 def _start(
@@ -377,10 +401,10 @@ class _Trainer:
             walked = walked + (arc / settings.walk_steps).unsqueeze(1) * self.paths.direction(walked, k)
         x_0 = to_float(self.faces.images[index.to(self.faces.images.device)]).to(z.device)
         with torch.no_grad():
-            x_t = self.diffae.add_noise(x_0, batch["eps"], batch["t"])
-            before = self.decode(x_t, batch["t"], self.diffae.denormalize(z))
+            x_t = self.diffae.add_noise(x_0, batch["eps"], batch["t"]) if settings.decode_steps == 1 else batch["eps"]
+            before = self.decode(x_t, batch["t"], self.paths.from_own_space(z))
             feature_before = self.clip.encode_image(before)
-        after = self.decode(x_t, batch["t"], self.diffae.denormalize(walked))
+        after = self.decode(x_t, batch["t"], self.paths.from_own_space(walked))
         feature_after = self.clip.encode_image(after)
         terms = {
             "contrast": text_dipole_loss(feature_before, feature_after, self.directions, k, sign, settings.temperature)
@@ -409,10 +433,13 @@ class _Trainer:
         return torch.stack(losses).sum() / len(k)
 
     def decode(self, x_t: torch.Tensor, t: torch.Tensor, z_sem: torch.Tensor) -> torch.Tensor:
-        """One-step x_0 prediction, float32."""
-        device = x_t.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.settings.bf16 and _has_bf16(device)):
-            if self.settings.checkpointing and torch.is_grad_enabled():
+        """One-step x_0 prediction from a noised face, or several steps from noise; float32."""
+        device, settings = x_t.device.type, self.settings
+        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16 and _has_bf16(device)):
+            if settings.decode_steps > 1:
+                steps, last = settings.decode_steps, settings.grad_steps
+                return self.diffae.decode(z_sem, x_t, num_steps=steps, grad_steps=last).float()
+            if settings.checkpointing and torch.is_grad_enabled():
                 return checkpoint(self.diffae.predict_x0, x_t, t, z_sem, use_reentrant=False).float()
             return self.diffae.predict_x0(x_t, t, z_sem).float()
 

@@ -7,6 +7,14 @@ light or dark scheme, prints, and every figure has a table with the same numbers
 
 from __future__ import annotations
 
-from vlbias.report.write import write, write_audit, write_paths, write_search, write_simulation
+from vlbias.report.write import (
+    write,
+    write_audit,
+    write_drift,
+    write_flips,
+    write_paths,
+    write_search,
+    write_simulation,
+)
 
-__all__ = ["write", "write_audit", "write_paths", "write_search", "write_simulation"]
+__all__ = ["write", "write_audit", "write_drift", "write_flips", "write_paths", "write_search", "write_simulation"]

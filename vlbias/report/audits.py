@@ -336,6 +336,7 @@ def _method(audit: AuditResult) -> str:
         else f"Rates of all classes are taken one against the rest; the {audit.evaluation.over_classes} is shown."
     )
     drawn = "test images" if audit.persons is None else "people"
+    weighted = "" if audit.weights is None else " Each test image counts by its weight in every metric."
     intervals = (
         f" Intervals: {audit.evaluation.bootstrap:,} bootstrap resamples of {drawn} within each group and of seeds; "
         "changes are paired, so both sides meet the same test images."
@@ -349,7 +350,7 @@ def _method(audit: AuditResult) -> str:
     overlap = f" {shared} test images are also in a training set, pixel by pixel." if shared else ""
     return (
         f"Loss: {settings.loss.replace('_', '-')}; {settings.batch_size} images of {settings.image_size} px a step; "
-        f"every training set gets the same number of steps. {classes}{intervals}{missing}{overlap}"
+        f"every training set gets the same number of steps. {classes}{weighted}{intervals}{missing}{overlap}"
     )
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vlbias.audit import AuditResult, Composition
+from vlbias.audit import AuditResult, Composition, DriftReport, FlipReport
 from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, OutputError
 from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_file, write_json
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
+from vlbias.report.measured import drift_values, flip_values
 from vlbias.report.page import plural, render
 from vlbias.report.paths_page import path_values
 from vlbias.report.run_page import run_values, versions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from vlbias.search import Front, Study  # needs the extra "search"
     from vlbias.simulate import SimulationResult
 
-__all__ = ["write", "write_audit", "write_paths", "write_search", "write_simulation"]
+__all__ = ["write", "write_audit", "write_drift", "write_flips", "write_paths", "write_search", "write_simulation"]
 
 
 def write(
@@ -135,6 +136,65 @@ def write_audit(
     page = _write_page(out, "audit.html.j2", values)
     numbers: dict[str, Any] = {"datasets": [item.to_dict() for item in compositions]}
     write_json(out / "report.json", numbers | (audit.to_dict() if audit is not None else {}))
+    return page
+
+
+def write_flips(
+    out_dir: AnyPath, flips: FlipReport, *, title: str | None = None, command: str | None = None
+) -> Path:
+    """Write ``report.html`` and ``flips.json``: how often a classifier's answer changes, and of which faces.
+
+    Args:
+        out_dir: folder, made if need be.
+        flips: what was measured.
+        title: heading; ``None`` makes one.
+        command: what to type to make it again, or ``None``.
+
+    Raises:
+        OutputError: the folder cannot be written, or its files are links.
+    """
+    values = {
+        "title": title or f"Answers that change with {flips.protected}",
+        "eyebrow": "vlbias flip report",
+        **flip_values(flips),
+    }
+    return _write_measured(out_dir, values, "flips.json", flips.to_dict(), command)
+
+
+def write_drift(
+    out_dir: AnyPath, drift: DriftReport, *, title: str | None = None, command: str | None = None
+) -> Path:
+    """Write ``report.html`` and ``paths.json``: what the paths of an editor do, and what they leave alone.
+
+    Args:
+        out_dir: folder, made if need be.
+        drift: what was measured.
+        title: heading; ``None`` makes one.
+        command: what to type to make it again, or ``None``.
+
+    Raises:
+        OutputError: the folder cannot be written, or its files are links.
+    """
+    values = {"title": title or "What edits do", "eyebrow": "vlbias path report", **drift_values(drift)}
+    return _write_measured(out_dir, values, "paths.json", drift.to_dict(), command)
+
+
+def _write_measured(
+    out_dir: AnyPath, values: Mapping[str, Any], name: str, numbers: Mapping[str, Any], command: str | None
+) -> Path:
+    """A page of sections, and its numbers in a file of that name."""
+    out = make_folder(out_dir)
+    refuse_links(out / name, out / "report.html")
+    contents = [(section["anchor"], section["title"]) for section in values["sections"]]
+    common = {
+        "tiles": [],
+        "contents": [*contents, ("limits", "Distrust")],
+        "facts": versions(),
+        "command": command,
+        "files": [(name, "the numbers of this page")],
+    }
+    page = _write_page(out, "measured.html.j2", {**common, **values})
+    write_json(out / name, dict(numbers))
     return page
 
 

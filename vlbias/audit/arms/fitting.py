@@ -26,6 +26,8 @@ __all__ = ["ArmRun", "run_arm"]
 FORMAT = 1
 #: Of the published protocol: how much of the learning rate and of the steps is left for going on from plain training.
 FINE_TUNE_RATE, FINE_TUNE_STEPS = 0.1, 0.5
+#: Learning rates beyond the first ones that are tried at most, one after the other.
+FURTHER_RATES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +79,10 @@ def run_arm(
 ) -> ArmRun:
     """Tune an arm on validation faces, fit it with a seed, and predict the test faces.
 
-    Learning rate and weight decay are those that plain training ("erm") does best with; the arm's own knob is tried
-    with them. All of it is chosen with the seed of ``task.settings.fit``, by the mean over cells of the accuracy on
-    validation faces, and where that is equal, of the loss. No test face is read before.
+    Learning rate and weight decay are those that plain training ("erm") does best with; an arm with a loss of its own
+    looks for its own learning rate from there. The arm's own knob is tried with them. All of it is chosen with the seed
+    of ``task.settings.fit``, by the mean over cells of the accuracy on validation faces, and where that is equal, of
+    the loss. No test face is read before.
 
     Args:
         arm: its name, or the arm itself.
@@ -131,12 +134,29 @@ class _Bench:
         if not self.settings.tune:
             return plain, None
         if arm.name == "erm":
-            rates = [replace(plain, learning_rate=fits.learning_rate * one) for one in self.settings.rate_factors]
-            best, kept = self._best(arm, rates)
+            best, kept = self._best_rate(arm, plain)
             decays = [replace(best, weight_decay=fits.weight_decay * one) for one in self.settings.decay_factors]
             return self._best(arm, decays, (best, kept) if best in decays else None)
-        base, _ = self.choose(find_arm("erm"))
-        return self._best(arm, [replace(base, value=value) for value in arm.values or (None,)])
+        base = replace(self.choose(find_arm("erm"))[0], value=plain.value)
+        done = self._best_rate(arm, base) if arm.own_loss else (base, None)
+        return self._best(arm, [replace(done[0], value=value) for value in arm.values or (None,)], done)
+
+    def _best_rate(self, arm: Arm, about: _Choice) -> tuple[_Choice, _Fitted | None]:
+        """The best learning rate, and beyond those that are tried first as long as it lies at an end of them."""
+        choices = [replace(about, learning_rate=about.learning_rate * one) for one in self.settings.rate_factors]
+        rates = sorted({choice.learning_rate for choice in choices})
+        best = self._best(arm, choices)
+        for _ in range(FURTHER_RATES if len(rates) > 1 else 0):
+            if best[0].learning_rate == rates[-1]:
+                rates.append(rates[-1] ** 2 / rates[-2])
+                further = rates[-1]
+            elif best[0].learning_rate == rates[0]:
+                rates.insert(0, rates[0] ** 2 / rates[1])
+                further = rates[0]
+            else:
+                break
+            best = self._best(arm, [best[0], replace(about, learning_rate=further)], best)
+        return best
 
     def _best(
         self, arm: Arm, choices: list[_Choice], done: tuple[_Choice, _Fitted | None] | None = None

@@ -43,11 +43,15 @@ class ArmSettings(Settings):
             on for half as many steps at a tenth of the learning rate.
         tune: whether anything is chosen on validation faces; ``False`` takes the settings as they are and the first
             value of each knob.
-        rate_factors: learning rates that plain training tries, as multiples of that of ``fit``.
+        rate_factors: learning rates that plain training tries, as multiples of that of ``fit``; arms with a loss of
+            their own try such multiples of the rate that plain training chose. Where the best is the highest or the
+            lowest, the next one beyond it is tried as well, see ``fitting.FURTHER_RATES``.
         decay_factors: weight decays that it then tries, likewise.
         validation_share: of each cell of the training faces, held out where no validation set is given.
         person: column that says who is shown: people are held out as a whole, and resampled and permuted as a whole.
             ``None`` takes "identity" or "person" where there is one.
+        weight: column that says how much each test face counts in metrics, as survey weights do; ``None`` for all
+            alike.
 
     Raises:
         ConfigError: a value out of range.
@@ -60,6 +64,7 @@ class ArmSettings(Settings):
     decay_factors: tuple[float, ...] = number((1.0, 0.1, 4.0), 0)
     validation_share: float = number(0.2, 0.01, 0.5)
     person: str | None = None
+    weight: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +73,9 @@ class ArmSettings(Settings):
 
     def of_result(self) -> dict[str, Any]:
         """What results depend on, as plain values that name them; see ``FitSettings.of_result``."""
-        return self.to_dict() | {"fit": self.fit.of_result() | {"device": None}}
+        values = self.to_dict() | {"fit": self.fit.of_result() | {"device": None}}
+        del values["weight"]  # it decides how predictions count, not which they are
+        return values
 
 
 @dataclass(frozen=True, eq=False)
