@@ -416,3 +416,22 @@ def test_no_command_writes_where_on_the_disk_it_was_run(command, tmp_path, monke
         path for path in written if any(word in path.read_bytes() for word in (b"home-of-jane", os.fsencode(tmp_path)))
     ]
     assert told == []
+
+
+def test_the_workers_of_a_run_touch_nothing_elsewhere(tmp_path, trap, monkeypatch, capfd):
+    """The kernel tells what other processes open, too."""
+    home, hostile, mark = tmp_path / "home", tmp_path / "given", tmp_path / "mark"
+    home.mkdir()
+    HOSTILE["dataset"]["links"](hostile, trap, mark)
+    (hostile / "metadata.schema.json").unlink()  # with it, nothing is begun
+    before = tree_hash(trap)
+    words = [*_words("balance", "dataset", hostile, home), "--workers", "2", "--chunk-size", "1"]
+    monkeypatch.setattr(sys, "argv", ["vlbias", *words])
+    with watched(home, traps=(trap,)) as seen, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, capfd.readouterr().err
+    assert (home / "out" / "report.json").is_file() and not mark.exists() and tree_hash(trap) == before
+    assert [text for text in seen.problems if "Popen" not in text] == []
