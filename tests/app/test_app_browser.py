@@ -8,9 +8,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import tiny_editor
 from doubles import CHROMIUM
-from finished_run import write_run
 
+from vlbias.balance import Balancer
 from vlbias.provenance import examine_provenance
 
 pytest.importorskip("gradio", reason="the page needs gradio: make app")
@@ -26,8 +27,22 @@ PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("work") / "out")
+def made(tmp_path_factory):
+    """Balances drawn faces, and again with what people decided; the table of the balanced set."""
+    work = tmp_path_factory.mktemp("work")
+    faces = tiny_editor.make_faces(work / "faces", tiny_editor.CELLS)
+
+    def again(review=None):
+        balancer = Balancer(tiny_editor.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=7, seed=3)
+        plan = balancer.plan(faces, limit=12)
+        return balancer.run(faces, plan, work / "out", review=review, show_progress=False)
+
+    return again
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    return made().out_dir
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +139,14 @@ def test_a_path_is_learned(page, face):
     assert "'hat' is learned" in page.inner_text("#learned")
 
 
-def test_two_edits_are_rejected_by_key(page, run):
+def edits(result):
+    """(picture, donor) of each edit, in the order of the plan."""
+    table = result.table[result.table["origin"] == "edited"].sort_values("file_name")
+    return list(zip(table["file_name"], table["source_id"], strict=True))
+
+
+def test_two_edits_are_rejected_by_key_and_leave_the_set(page, run, made):
+    before = edits(made())
     page.get_by_role("tab", name="Review a run").click()
     page.get_by_role("button", name="Open the run").click()
     page.wait_for_selector(".pair img")
@@ -134,18 +156,19 @@ def test_two_edits_are_rejected_by_key(page, run):
     page.locator("#highest input").focus()
     page.locator("#highest input").blur()
     for place in (1, 2):
-        page.wait_for_function(f"document.querySelector('#pair').innerText.startsWith('{place} of 58')")
+        page.wait_for_function(f"document.querySelector('#pair').innerText.startsWith('{place} of {len(before)}')")
         page.keyboard.press("r")
-    page.wait_for_function("document.querySelector('#pair').innerText.startsWith('3 of 58')")
+    page.wait_for_function(f"document.querySelector('#pair').innerText.startsWith('3 of {len(before)}')")
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector(".pair.reject img")
-    assert "rejected 2; 56 are left" in page.inner_text("#tally")
+    assert f"rejected 2; {len(before) - 2} are left" in page.inner_text("#tally")
     with (run / "review.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["picture"], row["decision"], row["reviewer"]) for row in rows] == [
-        ("train/edit-000000.png", "reject", "anna"),
-        ("train/edit-000001.png", "reject", "anna"),
+        (picture, "reject", "anna") for picture, _ in before[:2]
     ]
+    after = edits(made(review=run / "review.csv"))
+    assert not set(after) & set(before[:2]) and set(before[2:]) <= set(after)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
