@@ -117,9 +117,25 @@ def test_what_is_searched_is_chosen_on_the_command_line(tmp_path, capsys):
         (("--rungs", "1,2.5"), "whole epochs"),
         (("--learning-rate", "sgd=fast"), "OPTIMIZER=LOW:HIGH"),
         (("--pretrained", "resnet10t"), "BACKBONE=FILE"),
+        (("--study-name", "second"), "needs a database's URL"),
+        (("--baselines", "all", "--refit", "0"), "--refit 1 or more"),
     ],
 )
 def test_wrong_words(tmp_path, arguments, message):
     real = people(tmp_path / "real")
     result = CliRunner().invoke(app, ["search", str(real), str(tmp_path / "out"), "--protected", "gender", *arguments])
     assert result.exit_code == 2 and message in result.output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--baselines", "resnet51-cosface-sgd"), "Unknown baseline 'resnet51-cosface-sgd'"),
+        (("--mitigation", "none,flip"), "Unknown mitigation 'flip'"),
+        (("--mitigation", "angular", "--heads", "softmax"), "Leave one of them out"),
+    ],
+)
+def test_names_that_are_none_are_refused_before_the_search(tmp_path, monkeypatch, capsys, arguments, message):
+    real = people(tmp_path / "real")
+    told = failing(monkeypatch, capsys, "search", real, tmp_path / "out", "--protected", "gender", *arguments)
+    assert message in told and not (tmp_path / "out").exists()

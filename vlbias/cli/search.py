@@ -190,6 +190,7 @@ def search(
     """Search architectures and hyperparameters for the error/gap front; the same command elsewhere joins the study."""
     from vlbias import report
     from vlbias import search as searches
+    from vlbias.search.baselines import baseline_names
     from vlbias.search.team import team
 
     machines = engine_of(engine, workers, cores, address)
@@ -207,6 +208,11 @@ def search(
     )  # fmt: skip
     space = replace(space, mitigations=tuple(names_of(mitigation, "--mitigation")))
     place = named_storage(storage, study_name)
+    beside = [] if baselines is None else baseline_names(names_of(baselines, "--baselines"))
+    if beside and refit == 0:
+        raise typer.BadParameter(
+            "are trained for the comparison; that needs --refit 1 or more", param_hint="--baselines"
+        )
     # More trials, or more refits of the candidates, are the same search carried on.
     job: dict[str, Any] = {
         "dataset": dataset,
@@ -243,8 +249,7 @@ def search(
         seed=seed,
         engine=machines,
     )
-    named = () if baselines is None else names_of(baselines, "--baselines")
-    front = study.front(refit=refit, baselines=named, engine=machines)
+    front = study.front(refit=refit, baselines=beside, engine=machines)
     study.write(out, front)
     best = study.best()
     study.save(best, out / "best", front)
