@@ -1,6 +1,6 @@
 """Give wrong values to public names and to every option of every command, and count what ends in a raw traceback.
 
-    python benchmarks/bad_inputs.py [--only WORD] [--seconds 10]
+    python benchmarks/bad_inputs.py [--only WORD] [--seconds 10] [--taken]
 
 A call may succeed, raise a ``VlbiasError``, or, on the command line, end with exit status 0, 1 or 2. Anything else is
 raw; each is printed, and the exit status is 1. A call that is still at work after some seconds has taken its value.
@@ -37,14 +37,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from doubles import people, tiny_editor  # noqa: E402  (of the tests)
+from jobs import make_inputs, quickly, small_jobs  # noqa: E402
 
 from vlbias import Balancer, cli, load_dataset  # noqa: E402
 from vlbias.errors import VlbiasError  # noqa: E402
 from vlbias.settings import Settings  # noqa: E402
 
 #: Rooms whose public functions and classes are called.
-ROOMS = ("alignment", "audit", "balance", "classify", "data", "editor", "fairness", "images", "labelling", "leak",
-         "paths", "search", "simulate")  # fmt: skip
+ROOMS = ("alignment", "attributes", "audit", "balance", "bench", "checkpoints", "classify", "clip", "data", "diffae",
+         "editor", "engine", "fairness", "images", "labelling", "labels", "leak", "networks", "optim", "paths",
+         "provenance", "recipes", "rendering", "report", "search", "simulate", "types", "world")  # fmt: skip
 
 
 class TookTooLong(BaseException):
@@ -56,10 +58,12 @@ class Tally:
 
     Args:
         seconds: longest time of a call, >= 1.
+        show_taken: also print what took its value.
     """
 
-    def __init__(self, seconds: int):
-        self.seconds, self.counts, self.raw = seconds, Counter[str](), list[str]()
+    def __init__(self, seconds: int, show_taken: bool = False):
+        self.seconds, self.show_taken = seconds, show_taken
+        self.counts, self.raw = Counter[str](), list[str]()
 
     def call(self, what: str, function: Callable[[], Any]) -> None:
         """Note what becomes of one call."""
@@ -80,6 +84,8 @@ class Tally:
             self.raw.append(f"{what}: {type(error).__name__}: {str(error)[:120]!r}")
             print(self.raw[-1], flush=True)
         self.counts[outcome] += 1
+        if self.show_taken and outcome in ("taken", "at work"):
+            print(f"{outcome}: {what}", flush=True)
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
@@ -102,7 +108,8 @@ def wrong_values(work: Path) -> dict[str, Any]:
         "half": 0.5, "empty text": "", "text": "nosuch", "bytes": b"x", "list": [], "list of None": [None], "dict": {},
         "set": {1}, "object": object(), "no folder": work / "plain.txt" / "place", "folder": work / "folder",
         "file": work / "plain.txt", "array": np.full((2, 2), np.nan), "tensor": torch.zeros(2, 2),
-        "table": pd.DataFrame(), "type": int,
+        "table": pd.DataFrame(), "type": int, "complex": 1j, "digit": "١", "half a character": "\udcff",
+        "nested": [[["a"]]], "function": len, "date": pd.Timestamp("2020-01-01"), "NUL": "a\0b", "missing": pd.NA,
     }  # fmt: skip
 
 
@@ -110,7 +117,9 @@ def wrong_words(work: Path) -> tuple[str, ...]:
     """What no option means; all paths lie in ``work``, or below its working directory."""
     plain = work / "plain.txt"
     return ("", " ", "nan", "-1", "0", "1e400", "²", "nosuch", "x" * 3000, str(work / "folder"), str(plain / "place"),
-            str(plain), "a=b", "a=b,a=b", "1/0", ",", '"', "\x1b[31m", "🙂", "--", "synthfaces:999999999")  # fmt: skip
+            str(plain), "a=b", "a=b,a=b", "1/0", ",", '"', "\x1b[31m", "🙂", "--", "synthfaces:999999999", "\udcff",
+            "a\0b", "None", "1e5", "0.5", "١", "http://localhost:9/x", "s3://nosuch/x", "~nosuch/x", "/dev/null",
+            "..", "a\nb", "99999999999999999999")  # fmt: skip
 
 
 def good_values(work: Path) -> dict[str, Any]:
@@ -119,13 +128,20 @@ def good_values(work: Path) -> dict[str, Any]:
     (work / "plain.txt").write_text("plain")
     faces = load_dataset("folder", people(work / "people"))
     picture = Image.linear_gradient("L").convert("RGB").resize((16, 16))
+    editor, pixels = tiny_editor(), torch.zeros(1, 3, 16, 16)
+    parts = editor.renderer
     return {
         "faces": faces, "dataset": faces, "baseline": faces, "balanced": faces, "datasets": [faces], "photo": picture,
         "training_sets": {"a": faces}, "target": "smile", "protected": "gender", "image": picture, "images": [picture],
-        "editor": tiny_editor(), "y_true": [0, 1, 0, 1], "y_pred": [0, 1, 1, 1], "groups": list("aabb"),
+        "editor": editor, "y_true": [0, 1, 0, 1], "y_pred": [0, 1, 1, 1], "groups": list("aabb"),
         "path": work / "people" / "00.png", "root": work / "people", "spec": work / "people", "folder": work / "out",
         "out_dir": work / "out", "kind": "folder", "column": "smile", "name": "age", "text": "ita:28",
-        "which": faces.ids[:2],
+        "which": faces.ids[:2], "item": faces.ids[0], "items": faces.ids[:2], "size": 16, "x": pixels, "x_0": pixels,
+        "x_T": pixels, "z_sem": torch.zeros(1, 16), "model": parts.diffae,
+        "diffae": parts.diffae, "dipoles": editor.dipoles, "paths": parts.paths, "codes": torch.zeros(8, 16), "n": 2,
+        "out": work / "out", "table": faces.table, "columns": ("smile",), "counts": np.ones((2, 2, 2), int), "seed": 0,
+        "checkpoint": work / "people", "place": work / "people", "name_or_path": work / "tiny", "strength": 1.0,
+        "num_steps": 1, "steps": 1, "results": [], "texts": ["a"], "positive": "a", "negative": "b",
     }  # fmt: skip
 
 
@@ -176,43 +192,31 @@ def _try_all(
     tally.call(f"{what}(nosuch=1)", lambda: function(**given, nosuch=1))
 
 
-def commands(work: Path) -> dict[str, list[str]]:
-    """A small job of each command."""
-    faces, picture, editor = str(work / "people"), str(work / "people" / "00.png"), str(work / "tiny")
-    about = ["--target", "smile", "--protected", "gender"]
-    train = [faces, "--out", str(work / "cli")]
-    return {
-        "edit": [picture, str(work / "cli"), "--editor", editor],
-        "strip": [picture, str(work / "cli" / "a.png"), "--path", "age", "--editor", editor],
-        "balance": [faces, str(work / "cli"), *about, "--editor", editor, "--dry-run"],
-        "audit": [faces, *about, "--seeds", "1", "--steps", "1"],
-        "simulate": [faces, str(work / "cli"), *about, "--steps", "1", "--image-size", "16", "--repeats", "1"],
-        "search": [faces, str(work / "cli"), "--protected", "gender", "--epochs", "1", "--trials", "1",
-                   "--image-size", "16", "--refit", "0"],
-        "learn": ["beard", "--positive", "a", "--negative", "b", "--images", faces, "--out", str(work / "cli"),
-                  "--editor", editor],
-        "paths": [editor], "convert": [picture, str(work / "cli")], "provenance": [picture], "doctor": [],
-        "demo": [str(work / "cli")], "train clip": train, "train diffae": train,
-        "train prior": [*train, "--diffae", str(work / "tiny" / "diffae")],
-        "train editor": [faces, str(work / "cli")],
-    }  # fmt: skip
-
-
 def try_commands(tally: Tally, work: Path, only: str) -> None:
     """Every option of every command, and its first arguments."""
     root: Any = get_command(cli.app)
-    for name, words in commands(work).items():
-        command = root
-        for part in name.split():
-            command = command.commands[part]
+    for name, job in small_jobs(work / "inputs", work / "cli").items():
+        command, name_left = root, name
+        while name_left:
+            part = name_left if name_left in command.commands else name_left.split()[0]
+            command, name_left = command.commands[part], name_left.removeprefix(part).strip()
         if only not in f"vlbias {name}":
             continue
-        options = [item.opts[0] for item in command.params if item.opts[0].startswith("--")]
-        for word in wrong_words(work):
-            for option in options:
-                _try_command(tally, [*name.split(), *words, option, word])
-            for place in range(min(2, len(words))):
+        words = job[len(name.split()) :]
+        for item in command.params:
+            if item.opts[0].startswith("--"):
+                for word in _words_for(item, wrong_words(work)):
+                    _try_command(tally, [*job, item.opts[0], word])
+        for place in range(min(2, len(words))):
+            for word in wrong_words(work):
                 _try_command(tally, [*name.split(), *words[:place], word, *words[place + 1 :]])
+
+
+def _words_for(option: Any, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Words that the command itself must judge: Typer takes numbers alone for a number, and nothing for a flag."""
+    if option.type.name in ("integer", "float", "integer range", "float range"):
+        return ("-1", "0", "1000000000", "99999999999999999999", "nan", "1e400", "")
+    return words[:1] if option.is_flag or option.type.name == "choice" else words
 
 
 def _try_command(tally: Tally, argv: list[str]) -> None:
@@ -228,17 +232,22 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of the name of what is tried, such as audit or 'vlbias edit'")
     parser.add_argument("--seconds", type=int, default=10, help="longest time of one call")
+    parser.add_argument("--taken", action="store_true", help="also print the calls that took their value")
     options = parser.parse_args(argv)
     importlib.import_module("torch._dynamo")  # a call that is cut off must not cut this import
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        work = Path(place)
+        work = Path(place) / "a" / "b"  # a word of two dots stays within
+        work.mkdir(parents=True)
         os.environ.update(HOME=place, VLBIAS_CACHE=str(work / "cache"))
         good = good_values(work)
         good["editor"].save_pretrained(work / "tiny")
         os.chdir(work)
-        tally = Tally(options.seconds)
+        tally = Tally(options.seconds, options.taken)
         try_python(tally, work, good, options.only)
-        try_commands(tally, work, options.only)
+        if not options.only or options.only.startswith("vlbias"):
+            make_inputs(work / "inputs")
+            with quickly():
+                try_commands(tally, work, options.only)
         os.chdir(REPOSITORY)
     print(f"{sum(tally.counts.values())} calls: {', '.join(f'{n} {word}' for word, n in tally.counts.most_common())}")
     return 1 if tally.raw else 0

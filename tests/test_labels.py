@@ -35,6 +35,11 @@ def test_a_list_is_no_label(value):
         label_texts(pd.Series(["a", value], dtype=object))
 
 
+def test_half_a_character_is_no_label():
+    with pytest.raises(LabelError, match=r"'caf\\udce9' has half a character"):
+        label_texts(["caf\udce9", "tea"])
+
+
 def test_values_keep_their_type():
     values = [label_value(value) for value in (True, 1, 1.0, " 1", np.int8(3), np.bool_(False))]
     assert values == [True, 1, 1.0, "1", 3, False]

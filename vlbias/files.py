@@ -41,6 +41,7 @@ __all__ = [
     "read_object",
     "refuse_links",
     "sha256_file",
+    "sha256_json",
     "write_file",
     "write_json",
     "writing",
@@ -440,3 +441,15 @@ def sha256_file(path: AnyPath) -> str:
     """
     with open_plain(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """SHA-256 of a value as JSON, as hexadecimal digits: equal values have one, whatever the order of their keys.
+
+    What JSON has no form for counts by its text.
+
+    Example:
+        >>> sha256_json({"a": 1, "b": (2,)}) == sha256_json({"b": [2], "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

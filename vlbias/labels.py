@@ -26,7 +26,7 @@ def label_value(value: object) -> bool | int | float | str | None:
     """A label as a plain value of its own type; missing => ``None``.
 
     Raises:
-        LabelError: a list, a mapping or an array: a label is one value.
+        LabelError: a list, a mapping or an array: a label is one value; or text with half a character.
 
     Example:
         >>> label_value(np.float32("nan")), label_value("light "), label_value(np.bool_(True)), label_value("None")
@@ -42,7 +42,7 @@ def label_value(value: object) -> bool | int | float | str | None:
     if isinstance(value, bytes):
         value = value.decode(errors="backslashreplace")  # text as HDF5 and TFRecord files hold it
     if isinstance(value, str):
-        return unicodedata.normalize("NFC", value).strip() or None
+        return unicodedata.normalize("NFC", _whole_text(value)).strip() or None
     if isinstance(value, bool | int):
         return value
     if isinstance(value, float | Decimal):
@@ -50,6 +50,15 @@ def label_value(value: object) -> bool | int | float | str | None:
     if isinstance(value, list | tuple | set | frozenset | Mapping | np.ndarray):
         raise LabelError(f"a label is one value, text or a number; got {type(value).__name__} {value!r:.60}.")
     return str(value)
+
+
+def _whole_text(text: str) -> str:
+    """Text that every file can have; a name in another encoding reads as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LabelError(f"a label is text in UTF-8; {text!r:.60} has half a character.") from error
+    return text
 
 
 def label_text(value: object) -> str | None:

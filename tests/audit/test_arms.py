@@ -221,9 +221,13 @@ def test_a_finished_fit_is_not_done_again(task, tmp_path, monkeypatch):
     with pytest.raises(pytest.fail.Exception):
         audit.run_arm("oversample", task, seed=2, cache=tmp_path)
     tested = [path for path in tmp_path.iterdir() if "codes" in json.loads(path.read_text())]
-    tested[0].write_text('{"codes": [7], "counts": [], "validation_accuracy": 1}')
-    with pytest.raises(CheckpointError, match="not a finished fit"):
-        audit.run_arm("oversample", task, seed=1, cache=tmp_path)
+    whole = json.loads(tested[0].read_text())
+    wrong = [[], {"codes": [7]}, {"codes": None}, {"codes": {}}, {"codes": [9] * len(first.codes)}, {"counts": []}]
+    wrong += [{"counts": [[1], 2]}, {"validation_accuracy": "1"}, {"validation_loss": None}, {"num_made": -1}, {"x": 1}]
+    for change in wrong:
+        tested[0].write_text(json.dumps(change if isinstance(change, list) else whole | change))
+        with pytest.raises(CheckpointError, match=rf"{tested[0].name} is not a finished fit.*delete it"):
+            audit.run_arm("oversample", task, seed=1, cache=tmp_path)
 
 
 def test_nothing_is_tuned_twice(task, monkeypatch):

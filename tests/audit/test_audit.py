@@ -111,9 +111,15 @@ def test_finished_fits_are_not_done_again(sets, tmp_path, monkeypatch):
     with pytest.raises(pytest.fail.Exception):  # another setting is another fit
         compare(sets, cache=tmp_path / "fits", learning_rate=0.01)
     one = next((tmp_path / "fits").iterdir())
-    one.write_text('{"codes": [1, 2]}')
-    with pytest.raises(CheckpointError, match="not a finished fit"):
-        compare(sets, cache=tmp_path / "fits")
+    codes = json.loads(one.read_text())["codes"]
+    for wrong in ([1, 2], {}, None, [[1], 2], "01", [True] + codes[1:], [0.5] + codes[1:], ["a"] + codes[1:]):
+        one.write_text(json.dumps({"codes": wrong}))
+        with pytest.raises(CheckpointError, match=rf"{one.name} is not a finished fit.*delete it"):
+            compare(sets, cache=tmp_path / "fits")
+    for damaged in (b"", b"[]", b"null", b'{"codes": [1,', b"\xff\x00"):
+        one.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=one.name):
+            compare(sets, cache=tmp_path / "fits")
 
 
 def test_only_the_train_split_is_learned_from_and_a_test_split_is_found(sets):

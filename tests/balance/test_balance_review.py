@@ -266,6 +266,7 @@ def test_decisions_are_added_in_their_order_and_never_through_a_link(tmp_path):
     first = Decision("train/edit-000001.png", "7", "reject", "anna", 'two ears,\n "one" too many')
     add_decisions(path, [first])
     add_decisions(path, [Decision("train/edit-000001.png", "7", "accept", "anna")])
+    add_decisions(path, [Decision("train/edit-000001.png", "7", "accept", "anna")])  # the same command again
     assert [one.decision for one in decisions_of(path)] == ["reject", "accept"]
     assert decisions_of(path)[0].reason == 'two ears, "one" too many'
     with pytest.raises(DatasetError, match="Spell each alike"):

@@ -101,6 +101,11 @@ def test_command(out, tmp_path, monkeypatch):
         assert result.exit_code == 0, result.output
         assert "first-half" in result.stdout and "equalised odds difference" in result.stdout
         assert '"first-half"' in (tmp_path / "table.json").read_text()
+        for other in ("mine", '{"my": 1}'):
+            (tmp_path / "mine.json").write_text(other)
+            refused = CliRunner().invoke(app, ["bench", "own_arms:arm", *arguments[:-1], "mine.json"])
+            assert "no table of the benchmark" in str(refused.exception)
+            assert (tmp_path / "mine.json").read_text() == other
     finally:
         ARMS.pop("first-half", None)
         sys.modules.pop("own_arms", None)

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from doubles import failing, people, run_command, tiny_editor, tree_hash
+from doubles import failing, run_command, tiny_editor, tree_hash
+from jobs import ONCE, SILENT, TIMES, make_inputs, quickly, run_job, small_jobs
 from PIL import Image
+from typer.main import get_command
 
-from vlbias import audit
+from vlbias.cli import app
 from vlbias.cli.outputs import claim_folder
 from vlbias.errors import OutputError
 
-SEARCH = ("--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--max-error", 1)
-SIMULATE = ("--target", "smile", "--protected", "gender", "--steps", 1, "--image-size", 16)
+#: Commands that replace a file of somebody else only where they are told to, and a file that each writes.
+CAREFUL = {
+    "edit": "face.png",
+    "strip": "age.png",
+    "simulate": "plan.json",
+    "search": "front.csv",
+    "audit": "report.json",
+    "train clip": "config.json",
+    "train prior": "config.json",
+    "reproduce fer": "comparison.csv",
+}
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("made") / "inputs")
 
 
 @pytest.fixture(scope="module")
@@ -25,57 +43,77 @@ def editor(tmp_path_factory):
 
 
 @pytest.fixture
-def inputs(tmp_path, editor):
-    """A folder of all that commands read: a picture, a dataset, an editor."""
+def inputs(tmp_path):
+    """A folder with a picture, which is written to as well."""
     folder = tmp_path / "inputs"
     folder.mkdir()
     Image.linear_gradient("L").convert("RGB").resize((40, 36)).save(folder / "face.png")
-    people(folder / "people")
     return folder
 
 
-def commands(inputs, editor, out):
-    """A small job of every command that reads files and writes results."""
-    faces = inputs / "people"
-    return {
-        "edit": ("edit", inputs / "face.png", out, "--age", "1", "--editor", editor),
-        "strip": ("strip", inputs / "face.png", out / "age.png", "--path", "age", "--steps", "2", "--editor", editor),
-        "simulate": ("simulate", faces, out, *SIMULATE, "--shares", "0,0.5", "--repeats", "1"),
-        "search": ("search", faces, out, *SEARCH, "--trials", "1"),
-        "audit": ("audit", faces, "--target", "smile", "--protected", "gender", "--seeds", "1", "--out", out),
-    }
+def registered(command, words=()):
+    """The names of all commands of a family."""
+    if not hasattr(command, "commands"):
+        return [" ".join(words)]
+    return [name for word, inner in command.commands.items() for name in registered(inner, (*words, word))]
 
 
-@pytest.mark.parametrize("name", ["edit", "strip", "simulate", "search", "audit"])
-def test_inputs_stay_and_results_of_others_are_not_replaced(name, inputs, editor, tmp_path, monkeypatch, capsys):
-    measure = audit.measure
-    quick = {"num_steps": 1, "image_size": 16, "min_cell": 1}
-    monkeypatch.setattr(audit, "measure", lambda sets, **options: measure(sets, **{**options, **quick}))
-    out = tmp_path / "out"
-    words = commands(inputs, editor, out)[name]
-    before = tree_hash(inputs, editor)
-    run_command(*words)
-    assert tree_hash(inputs, editor) == before
-    said = [path for path in out.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
-    assert said == []  # where on this disk something lay is nobody's business
-    written = [path for path in out.iterdir() if path.is_file() and not path.name.startswith(".")]
-    assert written and not [path for path in out.rglob("*") if path.name.endswith(".draft")]
-    run_command(*words)  # the same job again is its own
+def test_every_command_is_tried():
+    assert sorted(small_jobs(Path("in"), Path("out"))) == sorted(registered(get_command(app)))
 
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", small_jobs(Path("in"), Path("out")))
+def test_nothing_outside_of_the_results_changes(name, made, tmp_path, monkeypatch):
+    home, here, out = tmp_path / "home", tmp_path / "here", tmp_path / "out"
+    for folder in (home, here):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("VLBIAS_CACHE", str(home))
+    monkeypatch.chdir(here)
+    before = tree_hash(made, home, here, CHECKPOINTS)
+    run_job(name, made, out)
+    assert tree_hash(made, home, here, CHECKPOINTS) == before
+    if name in SILENT:
+        assert not out.exists()
+        return
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if path.name.endswith(".draft")]
+    # where on this disk something lies is nobody's business
+    assert [path for path in files if str(tmp_path).encode() in path.read_bytes()] == []
+    if name not in ONCE:
+        written = tree_hash(out)
+        run_job(name, made, out)  # the same job again is its own
+        changed = {path for path, digest in tree_hash(out).items() if written.get(path) != digest}
+        assert {Path(path).name for path in changed} <= set(TIMES)
+    assert tree_hash(made, home, here, CHECKPOINTS) == before
+
+
+@pytest.mark.parametrize("name", CAREFUL)
+def test_results_of_others_are_not_replaced(name, made, tmp_path, monkeypatch, capsys):
     other = tmp_path / "other"
-    words = commands(inputs, editor, other)[name]
     other.mkdir()
-    mine = other / min(path.name for path in written if path.suffix in (".png", ".csv", ".html"))
+    mine = other / CAREFUL[name]
     mine.write_text("mine")
-    before = tree_hash(other, inputs)
-    assert "--overwrite" in failing(monkeypatch, capsys, *words)
-    assert tree_hash(other, inputs) == before
-    run_command(*words, "--overwrite")
-    assert mine.read_bytes() != b"mine"
+    before = tree_hash(other, made)
+    words = small_jobs(made, other)[name]
+    with quickly():
+        assert "--overwrite" in failing(monkeypatch, capsys, *words)
+        assert tree_hash(other, made) == before
+        if name in ("edit", "strip"):
+            run_command(*words, "--overwrite")
+            assert mine.read_bytes() != b"mine"
+
+
+def test_a_table_of_somebody_else_is_not_replaced(made, tmp_path, monkeypatch, capsys):
+    for name, file in (("bench", "table.json"), ("search evaluate", "pairs.csv")):
+        (tmp_path / file).write_text("mine")
+        assert f"{file} is there already" in failing(monkeypatch, capsys, *small_jobs(made, tmp_path)[name])
+        assert (tmp_path / file).read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["edit", "strip", "simulate", "search", "audit"])
-def test_links_among_the_results_are_refused(name, inputs, editor, tmp_path, monkeypatch, capsys):
+def test_links_among_the_results_are_refused(name, made, tmp_path, monkeypatch, capsys):
     out, mine = tmp_path / "out", tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
@@ -85,7 +123,7 @@ def test_links_among_the_results_are_refused(name, inputs, editor, tmp_path, mon
     (out / place).symlink_to(mine if place in ("sim.log.files", "fits") else mine / "thesis.tex")
     before = tree_hash(mine, out)
     for words in ((), ("--overwrite",)):
-        assert "is a link to" in failing(monkeypatch, capsys, *commands(inputs, editor, out)[name], *words)
+        assert "is a link to" in failing(monkeypatch, capsys, *small_jobs(made, out)[name], *words)
         assert {path: hash for path, hash in tree_hash(mine, out).items() if ".vlbias" not in path} == before
 
 

@@ -145,12 +145,39 @@ def test_missing_pictures_are_reported_up_to_a_share(photos):
         ("file_name,smile\n0.png,1,3\n1.png,0,3\n", "line 2: more values than the 2 columns of line 1"),
         ("file_name,smile\n0.png,1\n,0\n", "row 2: no file name in column 'file_name'"),
         ("file_name,smile\n0.png,1\n1.png,1,2,3\n", "cannot be read: .*line 3"),
+        ("file_name;smile\n0.png;1\n", "Separate its cells by commas, not by semicolons"),
+        ("file_name\tsmile\n0.png\t1\n", "Separate its cells by commas, not by tabs"),
+        ("file_name,caf\u00e9,cafe\u0301\n0.png,1,2\n", "has a column twice: caf\u00e9"),
     ],
 )
 def test_damaged_metadata(photos, text, message):
     write_csv(photos, text)
     with pytest.raises(DatasetError, match=message):
         load_dataset("folder", photos)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_metadata_in_another_encoding(photos, encoding):
+    (photos / "metadata.csv").write_bytes("file_name,café\n0.png,1\n".encode(encoding))
+    with pytest.raises(DatasetError, match="is not text in UTF-8 .*Save it as CSV in UTF-8"):
+        load_dataset("folder", photos)
+
+
+def test_columns_without_a_name_are_no_labels(photos):
+    """What pandas writes before the first column, and what a comma too many makes."""
+    write_csv(photos, ",file_name,smile,\n0,0.png,1,\n1,1.png,0,\n")
+    faces = load_dataset("folder", photos)
+    assert faces.attributes == ["smile"] and faces.table["Unnamed: 0"].tolist() == [0, 1]
+    found = [problem.detail for problem in faces.problems if problem.code == "no_label_column"]
+    assert len(found) == 2 and all("has no name of its own" in detail for detail in found)
+
+
+@pytest.mark.parametrize(("cells", "said"), [(("007", "7"), "007"), (('"+01"', " 2"), "+01"), (("70", "0.5"), None)])
+def test_a_number_that_is_written_like_a_name_is_told(photos, cells, said):
+    write_csv(photos, f"file_name,code\n0.png,{cells[0]}\n1.png,{cells[1]}\n")
+    found = [problem.detail for problem in load_dataset("folder", photos).problems if problem.code == "padded_number"]
+    sentence = f"{said} in 'code' reads as a number, as for `datasets`; JSON can hold such text"
+    assert found == ([sentence] if said else [])
 
 
 @pytest.mark.parametrize("text", ["0.png,1,3\n1.png,0,3\n", "0.png,1,\n", "0.png,1" + ",0" * 100_000 + "\n"])

@@ -398,11 +398,11 @@ def test_the_command(tmp_path, tiny, small_space):
     write_bin(tmp_path / "lfw.bin")
     (tmp_path / "groups.csv").write_text("group\n" + "\n".join("ab"[i // 2 % 2] for i in range(40)))
     arguments = ["search", "evaluate", str(tmp_path / "model"), "--pairs", str(tmp_path / "lfw.bin")]
-    arguments += ["--groups", str(tmp_path / "groups.csv"), "--out", str(tmp_path / "table.csv")]
+    arguments += ["--groups", str(tmp_path / "groups.csv"), "--out", str(tmp_path / "new" / "table.csv")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert re.search(r"accuracy_gap: 0\.\d+", result.output) and "10 folds as independent" in result.output
-    assert pd.read_csv(tmp_path / "table.csv")["group"].tolist() == ["a", "b"]
+    assert pd.read_csv(tmp_path / "new" / "table.csv")["group"].tolist() == ["a", "b"]
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 1 and "is there already" in str(again.exception)
 

@@ -16,12 +16,13 @@ import torch
 from vlbias import classify
 from vlbias.arguments import checked_call
 from vlbias.audit.arms import ArmSettings, ArmTask
+from vlbias.audit.arms.fitting import checked_codes
 from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import labels_of, persons_of, protected_columns, weights_of
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
 from vlbias.engine import Engine, checked_engine, gpus_here, run_pieces
-from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError, unknown
+from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
 from vlbias.fairness import EvaluationSettings
 from vlbias.fairness.counts import check_cells, count
 from vlbias.files import make_folder, read_json, write_json
@@ -403,7 +404,5 @@ def _read_fit(place: Path | None, num_items: int, num_classes: int) -> np.ndarra
     if place is None or not place.is_file():
         return None
     stored = read_json(place)
-    codes = np.array(stored.get("codes", []), dtype=np.int64) if isinstance(stored, dict) else np.zeros(0)
-    if codes.shape != (num_items,) or not ((codes >= 0) & (codes < num_classes)).all():
-        raise CheckpointError(f"{place} is not a finished fit of this audit; delete it.")
-    return codes
+    codes = stored.get("codes") if isinstance(stored, dict) else None
+    return checked_codes(place, codes, num_items, num_classes)

@@ -7,8 +7,6 @@ the same to the byte, and so do those of an earlier review when a later one refu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from vlbias.balance.review import Review
 from vlbias.balance.run_folder import RunFolder, donors_of
 from vlbias.balance.verification import SCORES, Reason
 from vlbias.errors import DatasetError
+from vlbias.files import sha256_json
 from vlbias.settings import Settings
 
 __all__ = ["REJECTED_COLUMNS", "AskedReview", "FinishedChunk", "Refusal", "after_review", "locate"]
@@ -184,7 +183,7 @@ def after_review(
         if refusal is None:
             return chunk
         done.append((refusal.slot, refusal.donor))
-        key = f"{number:04d}-{hashlib.sha256(json.dumps(done).encode()).hexdigest()[:16]}"
+        key = f"{number:04d}-{sha256_json(done)[:16]}"
         if not run.has_chunk(key, rows):
             if make is None:
                 return None

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import io
-import json
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -24,7 +22,7 @@ from typing import Literal
 
 from vlbias.data.metadata import read_metadata
 from vlbias.errors import DatasetError, unknown
-from vlbias.files import AnyPath, open_plain, refuse_links, write_file, writing
+from vlbias.files import AnyPath, open_plain, refuse_links, sha256_json, write_file, writing
 from vlbias.locks import FileLock
 from vlbias.settings import Settings
 
@@ -119,8 +117,7 @@ class Review(Settings):
     @property
     def digest(self) -> str:
         """A hash of all decisions and the rule."""
-        text = json.dumps([self.rule, *(list(vars(decision).values()) for decision in self.decisions)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_json([self.rule, *(list(vars(decision).values()) for decision in self.decisions)])
 
 
 def _rejects(votes: Iterable[Decision]) -> list[Decision]:
@@ -216,6 +213,8 @@ def decide(
 def add_decisions(path: AnyPath, decisions: Sequence[Decision]) -> None:
     """Add rows to a ``review.csv``, which is made if it is not there; several people may do so at once.
 
+    What a person said last of an edit is not added again, so a command may be repeated.
+
     Args:
         path: the file, ``OUT/review.csv`` of a run.
         decisions: in their order.
@@ -229,7 +228,9 @@ def add_decisions(path: AnyPath, decisions: Sequence[Decision]) -> None:
     with writing(path), FileLock(path.with_name(f".{path.name}.lock")):
         earlier = decisions_of(path) if os.path.lexists(path) else []
         _refuse_alike(path, [*earlier, *decisions])
+        last = {(said.picture, said.donor, said.reviewer): said for said in earlier}
+        new = [said for said in decisions if last.get((said.picture, said.donor, said.reviewer)) != said]
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerows([_NAMES, *(vars(decision).values() for decision in [*earlier, *decisions])])
+        table.writerows([_NAMES, *(vars(decision).values() for decision in [*earlier, *new])])
         write_file(path, text.getvalue())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from vlbias.audit.arms import Arm, ArmSettings
 from vlbias.bench.sets import Variant, editor_digest
 from vlbias.bench.tasks import Task, TaskFaces
 from vlbias.errors import CheckpointError
-from vlbias.files import AnyPath
+from vlbias.files import AnyPath, sha256_json
 from vlbias.runstore import RunStore
 
 __all__ = ["Entry", "Result", "key_of", "open_store"]
@@ -103,7 +101,7 @@ def key_of(task: Task, faces: TaskFaces, entry: Entry, settings: ArmSettings, se
         "settings": settings.of_result(),
         "seed": seed,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return sha256_json(parts)[:32]
 
 
 def open_store(path: AnyPath) -> RunStore:

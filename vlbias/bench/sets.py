@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -19,7 +17,7 @@ from vlbias.data import FaceDataset, join
 from vlbias.data.folder import load_folder
 from vlbias.editor import Editor
 from vlbias.errors import DatasetError
-from vlbias.files import AnyPath
+from vlbias.files import AnyPath, sha256_json
 from vlbias.locks import FileLock
 from vlbias.settings import Settings, number
 
@@ -94,8 +92,7 @@ def open_editor(name: str) -> Editor:
 @lru_cache
 def editor_digest(name: str) -> str:
     """A hash of an editor's weights and settings."""
-    text = json.dumps(open_editor(name).renderer.fingerprint(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_json(open_editor(name).renderer.fingerprint())
 
 
 def balanced_set(
@@ -127,7 +124,7 @@ def balanced_set(
 def _digest(task: Task, training: FaceDataset, recipe: Variant) -> str:
     checks = asdict(_checks(recipe))
     parts = [training.table.to_csv(), editor_digest(task.editor), task.target, task.protected, recipe.changes(), checks]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return sha256_json(parts)
 
 
 def _checks(recipe: Variant) -> Checks:

@@ -12,6 +12,8 @@ import typer
 
 from vlbias.cli.application import app
 from vlbias.cli.parsing import names_of
+from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError
+from vlbias.files import make_folder, read_object, refuse_links, write_json
 
 if TYPE_CHECKING:
     from vlbias.audit.arms import Arm
@@ -56,13 +58,14 @@ def bench(
 ) -> None:
     """Enter methods into the benchmark and print one row for each; what was measured before is not measured again."""
     from vlbias import bench as benches
-    from vlbias.files import write_json
 
     roots = {kind: folder for kind, folder in (("utkface", utkface), ("celebahq", celebahq)) if folder is not None}
     settings: dict[str, Any] = {"num_seeds": seeds, "budget": budget, "tune": tune, "roots": roots, "editor": editor}
     variant = benches.Variant.from_dict(dict(_setting(text) for text in change))
     entered = ["all"] if methods == ["all"] else [_method(word) for word in methods]
     patterns = names_of(tasks, "--tasks")
+    if json_file is not None:
+        _refuse_other(json_file)
 
     def table(classifier: str) -> benches.BenchTable:
         return benches.bench(entered, out, tasks=patterns, variant=variant, classifier=classifier, **settings)
@@ -79,6 +82,20 @@ def bench(
             f"ranks by the small and the standard classifier: correlation {same.mean:.2f} on a task, "
             f"{same.overall:.2f} over all, {same.num_methods} methods on {same.num_tasks} tasks"
         )
+
+
+def _refuse_other(path: Path) -> None:
+    """Before the work: a file that is no table of the benchmark is not replaced by one."""
+    make_folder(path.parent)
+    refuse_links(path)
+    try:
+        found = set(read_object(path))
+    except CheckpointNotFoundError:
+        return
+    except CheckpointError:
+        found = set()
+    if found != {"methods", "tasks", "notes"}:
+        raise OutputError(f"{path} is there already and is no table of the benchmark. Give another file.")
 
 
 def _method(word: str) -> str | Arm:

@@ -59,11 +59,13 @@ def evaluate(
     """Accuracy in ten folds and true accepts at few false ones, by group, with intervals."""
     from vlbias.data.pairs import load_pairs
     from vlbias.errors import OutputError
-    from vlbias.files import write_file
+    from vlbias.files import make_folder, write_file
     from vlbias.search.verification import verify
 
     if out is not None and out.exists() and not overwrite:
         raise OutputError(f"{out} is there already. Give another file, or add --overwrite.")
+    if out is not None:
+        make_folder(out.parent)  # known to be writable before the work
     found = load_pairs(pairs, images=images, groups=groups, follow_links=follow_links)
     tell_problems(found.problems)
     table = verify(_open_model(model), found, threshold=threshold, layout=layout, num_impostors=impostors)  # type: ignore[arg-type]  # checked there

@@ -26,8 +26,8 @@ from vlbias.data.files import (
     list_pictures,
     refuse_link,
 )
-from vlbias.data.metadata import METADATA_FILES, SCHEMA_FILE, is_label_column, missing_words, read_metadata
-from vlbias.data.table import FaceDataset, Problem, hash_split, label_columns
+from vlbias.data.metadata import METADATA_FILES, SCHEMA_FILE, is_label_column, misread_words, read_metadata
+from vlbias.data.table import FaceDataset, Problem, hash_split, is_nameless, label_columns
 from vlbias.data.twins import same_bytes
 from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
 from vlbias.images import IMAGE_SUFFIXES
@@ -43,6 +43,9 @@ SPLIT_WORDS = {
 }
 # `datasets` also finds a word at the beginning or the end of a name, or between two of these signs: "my-test_2".
 _IN_NAME = re.compile(rf"(?:.*[-._ 0-9])?({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(?:[-._ 0-9].*)?")
+
+#: What spreadsheets put between cells in the place of commas.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @checked_call
@@ -100,9 +103,9 @@ def load_folder(
     found = [column for column in label_columns(table) if is_label_column(table[column])]
     labels = found if attributes is None else list(attributes)
     problems += [
-        Problem(metadata[0].name, "no_label_column", f"'{column}' has lists or objects; it is kept, but is no label")
-        for column in label_columns(table)
-        if column not in found and metadata
+        Problem(metadata[0].name, "no_label_column", f"'{column}' {why}; it is kept, but is no label")
+        for column in [*label_columns(table), *filter(is_nameless, map(str, table.columns))]
+        if metadata and (why := _why_no_label(table[column]))
     ]
     return FaceDataset(root.resolve().name, table, root=root, attributes=labels, problems=problems)
 
@@ -141,9 +144,7 @@ def _read_labelled(
     for path in metadata:
         part = read_metadata(path)
         place = path.relative_to(root).as_posix()
-        for column, words in missing_words(path, part).items():
-            detail = f"{', '.join(words)} in '{column}' reads as missing, as for `datasets`; JSON can hold such a class"
-            problems.append(Problem(place, "missing_word", detail))
+        problems += [Problem(place, code, detail) for code, detail in misread_words(path, part)]
         part["file_name"] = found = _file_names(path, part, PurePosixPath(place).parent, on_disk)
         # A file further up speaks first: what stands in the folder of a split may repeat it for `datasets`.
         new = [name not in described for name in found]
@@ -198,7 +199,15 @@ def _file_column(path: Path, table: pd.DataFrame) -> str:
     if len(others) == 1:
         return others[0]
     columns = ", ".join(map(str, table.columns)) or "none"
-    raise DatasetError(f"{path} lacks the column 'file_name'; its columns are: {columns}.")
+    sign = next((name for char, name in _SEPARATORS.items() if len(table.columns) == 1 and char in columns), None)
+    remedy = f" Separate its cells by commas, not by {sign}." if sign else ""
+    raise DatasetError(f"{path} lacks the column 'file_name'; its columns are: {columns}.{remedy}")
+
+
+def _why_no_label(column: pd.Series) -> str | None:
+    if is_nameless(str(column.name)):
+        return "has no name of its own"
+    return None if is_label_column(column) else "has lists or objects"
 
 
 def _read_class_folders(pictures: list[str]) -> tuple[pd.DataFrame, list[Problem]]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ __all__ = [
     "csv_text",
     "is_label_column",
     "metadata_files",
-    "missing_words",
+    "misread_words",
     "parse_csv",
     "read_metadata",
     "read_parquet",
@@ -54,6 +56,8 @@ MAX_LINE = 2**22
 _DAMAGE = (ValueError, OSError, OverflowError, csv.Error, pa.ArrowException)
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+#: A cell of a CSV file such as 007.
+_LEADING_ZERO = re.compile(rb'(?:^|[,\n\r])[ "]*[+-]?0\d+[ "]*(?:[,\n\r]|$)')
 #: Beside a ``metadata.csv`` that vlbias wrote: column => type. Only an empty cell is missing there.
 SCHEMA_FILE = "metadata.schema.json"
 
@@ -161,11 +165,19 @@ def read_metadata(path: Path) -> pd.DataFrame:
         raise
     except pd.errors.EmptyDataError as error:
         raise DatasetError(f"{path} is empty.") from error
+    except UnicodeDecodeError as error:
+        said = f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
+        raise DatasetError(f"{said}. Save it as CSV in UTF-8.") from error
     except _DAMAGE as error:
         raise DatasetError(f"{path} cannot be read: {str(error).strip():.300}") from error
-    table.columns = pd.Index([str(column).strip() for column in table.columns])
+    table.columns = _clean_names(table.columns)
     _refuse_twice(path, list(table.columns))
     return typed_table(table)
+
+
+def _clean_names(columns: Iterable[object]) -> pd.Index:
+    """Names of columns without spaces around them, accents composed as in labels."""
+    return pd.Index([unicodedata.normalize("NFC", str(name)).strip() for name in columns])
 
 
 def typed_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,18 +193,37 @@ def is_label_column(column: pd.Series) -> bool:
     return not any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in column)
 
 
-def missing_words(path: Path, table: pd.DataFrame) -> dict[str, list[str]]:
-    """Words that a CSV file without types has in cells that read as missing ("NA", "None"), by column.
+def misread_words(path: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
+    """What cells of a CSV file without types say and what they read as: for each column a fixed word and a sentence.
 
-    ``datasets`` takes them for missing as well. Somebody may mean a class, so they are worth a word.
+    Words such as "NA" and "None" read as missing, and "007" as the number 7. ``datasets`` takes them so as well; but
+    somebody may mean a class or a name, so they are worth a word.
     """
-    columns = [name for name in table.columns if table[name].isna().any()]
-    if path.suffix != ".csv" or (path.parent / SCHEMA_FILE).is_file() or not columns:
-        return {}
+    if path.suffix != ".csv" or (path.parent / SCHEMA_FILE).is_file():
+        return []
+    empty = [name for name in table.columns if table[name].isna().any()]
+    whole = [name for name in table.columns if pd.api.types.is_integer_dtype(table[name].dtype)]
+    with open_plain(path) as file:
+        whole = whole if _LEADING_ZERO.search(file.read()) else []
+    if not (empty or whole):
+        return []
     raw = parse_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    raw.columns = pd.Index([str(column).strip() for column in raw.columns])
-    words = {name: sorted(set(raw[name][table[name].isna().to_numpy()].str.strip()) - {""}) for name in columns}
-    return {name: found for name, found in words.items() if found}
+    raw.columns = _clean_names(raw.columns)
+    missing = {name: set(raw[name][table[name].isna().to_numpy()].str.strip()) - {""} for name in empty}
+    padded = {name: set(raw[name][raw[name].str.fullmatch(r"\s*[+-]?0\d+\s*")].str.strip()) for name in whole}
+    return [
+        (code, f"{_few(words)} in '{name}' reads as {what}, as for `datasets`; JSON can hold such {kind}")
+        for found, code, what, kind in (
+            (missing, "missing_word", "missing", "a class"),
+            (padded, "padded_number", "a number", "text"),
+        )
+        for name, words in found.items()
+        if words
+    ]
+
+
+def _few(words: set[str]) -> str:
+    return ", ".join(sorted(words)[:5])
 
 
 def _as_json(value: object) -> str | None:
@@ -216,7 +247,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     refuse_long(path)
     with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
         lines = _lines(path, file)
-        columns = [name.strip() for name in next(csv.reader(lines), [])]
+        columns = list(_clean_names(next(csv.reader(lines), [])))
         refuse_large(path, sum(1 for _ in lines), len(columns))
     _refuse_twice(path, columns)
     if (path.parent / SCHEMA_FILE).is_file():

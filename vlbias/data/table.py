@@ -7,6 +7,7 @@ folder of 100,000 photographs costs a listing and a label file.
 from __future__ import annotations
 
 import difflib
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -444,7 +445,12 @@ def label_columns(table: pd.DataFrame) -> list[str]:
     # "path" or "seed" may be anybody's label; only beside an "origin" of the pipeline's are they its own
     is_ours = "origin" in names and table["origin"].isin(ORIGINS).any()
     hidden = {"file_name", "split"} | (PROVENANCE if is_ours else frozenset())
-    return [name for name in names if name not in hidden and not name.startswith("score_")]
+    return [name for name in names if not (name in hidden or name.startswith("score_") or is_nameless(name))]
+
+
+def is_nameless(column: str) -> bool:
+    """Whether pandas made up the name of a column: a CSV file's row numbers, or a comma too many."""
+    return re.fullmatch(r"Unnamed: \d+|", column) is not None
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -7,7 +7,6 @@ How pictures are cut and what outputs mean stands in a JSON beside the file, ``f
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -19,7 +18,7 @@ import torch
 from vlbias.checkpoints import stays_inside
 from vlbias.classify import Classifier
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, UnknownNameError
-from vlbias.files import read_json, sha256_file
+from vlbias.files import read_json, sha256_file, sha256_json
 from vlbias.networks.inputs import FaceInput
 from vlbias.networks.network import FaceNetwork
 from vlbias.networks.onnx import OnnxNetwork
@@ -182,8 +181,8 @@ def _network(name: str, run: Any, stated: Mapping[str, Any], files: Iterable[Pat
                 '"arcface" (or null: as they are).'
             )
         cut["layout"] = "arcface"
-    decided = json.dumps([stated, [sha256_file(file) for file in files]], sort_keys=True)
-    return FaceNetwork(name, run, FaceInput(**cut), reading, hashlib.sha256(decided.encode()).hexdigest())
+    decided = sha256_json([stated, [sha256_file(file) for file in files]])
+    return FaceNetwork(name, run, FaceInput(**cut), reading, decided)
 
 
 def _other_kind(network: FaceNetwork, sidecar: Path, needs: Sequence[str]) -> ConfigError:

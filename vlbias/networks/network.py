@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vlbias.errors import ConfigError, ShapeError
+from vlbias.files import sha256_json
 from vlbias.networks.inputs import FaceInput
 from vlbias.networks.outputs import FaceOutput
 
@@ -91,5 +90,5 @@ class FaceNetwork:
     @property
     def fingerprint(self) -> str:
         """Its name with a short hash of all that decides its readings: files, preprocessing, meaning of the outputs."""
-        decided = json.dumps([self.digest, asdict(self.input), asdict(self.output)], sort_keys=True)
-        return f"{self.name} ({hashlib.sha256(decided.encode()).hexdigest()[:16]})"
+        decided = sha256_json([self.digest, asdict(self.input), asdict(self.output)])
+        return f"{self.name} ({decided[:16]})"

@@ -8,9 +8,7 @@ luck with the draw.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
 import zlib
 from collections import Counter
@@ -28,7 +26,7 @@ from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, PlanError, unknown
-from vlbias.files import read_object, write_json
+from vlbias.files import read_object, sha256_json, write_json
 from vlbias.labels import group_name, group_texts, label_texts
 from vlbias.settings import Settings, number, with_changes
 from vlbias.shown import Glance, Shown, printable
@@ -195,14 +193,12 @@ class SimulationPlan(Shown):
 
     def digest(self) -> str:
         """A hash of all lists: equal for equal plans."""
-        text = json.dumps([[key, self.files(key)] for key in sorted(self.quotas)] + [list(self.test)])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return sha256_json([[key, self.files(key)] for key in sorted(self.quotas)] + [list(self.test)])[:16]
 
     def design(self) -> str:
         """A hash that does not depend on how many repeats there are: plans that differ in that alone share runs."""
         first = [[key, self.files(key)] for key in sorted(self.quotas) if self.repeat_of(key) == 0]
-        text = json.dumps([first, list(self.test), self.settings.seed, self.settings.nested])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return sha256_json([first, list(self.test), self.settings.seed, self.settings.nested])[:16]
 
     def describe(self) -> str:
         """The plan in a few lines."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from vlbias.audit.arms.registry import Arm, Recipe, Trial, find_arm
 from vlbias.audit.arms.task import ArmTask, LabelledFaces
 from vlbias.classify import Classifier, FitSettings, fit
 from vlbias.errors import CheckpointError, ConfigError
-from vlbias.files import AnyPath, make_folder, read_json, write_json
+from vlbias.files import AnyPath, make_folder, read_json, sha256_json, write_json
 from vlbias.progress import Progress
-from vlbias.settings import checked_number
+from vlbias.settings import Settings, checked_number, number
 
-__all__ = ["ArmRun", "run_arm"]
+__all__ = ["ArmRun", "checked_codes", "run_arm"]
 
 FORMAT = 1
 #: Of the published protocol: how much of the learning rate and of the steps is left for going on from plain training.
@@ -181,7 +181,7 @@ class _Bench:
         if key in memory:
             return memory[key], None
         place = self._place(arm, choice, self.settings.fit.seed, tested=False)
-        record, fitted = _read(place, ("validation_accuracy", "validation_loss")), None
+        record, fitted = self._read(place), None
         if record is None:
             fitted = self._fit(arm, choice, self.settings.fit.seed)
             record = fitted.record
@@ -194,15 +194,13 @@ class _Bench:
     def test(self, arm: Arm, choice: _Choice, seed: int, kept: _Fitted | None) -> ArmRun:
         """The fit with a seed, and what it predicts of the test faces."""
         place = self._place(arm, choice, seed, tested=True)
-        record = _read(place, ("codes", "counts", "validation_accuracy"))
+        record = self._read(place, len(self.task.test_faces))
         if record is None:
             fitted = kept if kept is not None and seed == self.settings.fit.seed else self._fit(arm, choice, seed)
             probabilities = fitted.classifier.predict_proba(self.task.test_faces.images)
             record = fitted.record | {"codes": probabilities.argmax(1).tolist()}
             _write(place, record)
         codes = np.array(record["codes"], dtype=np.int64)
-        if not ((codes >= 0) & (codes < len(self.task.classes))).all():
-            raise CheckpointError(f"{place} is not a finished fit of this task; delete it.")
         counts = pd.DataFrame(record["counts"], index=self.task.classes, columns=self.task.groups)
         named = {arm.knob: choice.value} if arm.knob is not None and choice.value is not None else {}
         chosen = {"learning_rate": choice.learning_rate, "weight_decay": choice.weight_decay, **named}
@@ -268,8 +266,47 @@ class _Bench:
             "orders": hashlib.sha256(task.orders.to_numpy(np.int64).tobytes()).hexdigest(),
             "test": task.test_faces.digest if tested else None,
         }
-        text = json.dumps(decides, sort_keys=True, default=str)
-        return self.cache / f"arm-{arm.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+        return self.cache / f"arm-{arm.name}-{sha256_json(decides)[:24]}.json"
+
+    def _read(self, place: Path | None, num_tested: int = 0) -> dict[str, Any] | None:
+        """A finished fit; what was cut short or changed by hand is none."""
+        if place is None or not place.is_file():
+            return None
+        try:
+            record = _Record.from_dict(read_json(place)).to_dict()
+            is_whole = np.shape(record["counts"]) == (len(self.task.classes), len(self.task.groups))
+        except (ConfigError, ValueError) as error:
+            raise CheckpointError(f"{place} is not a finished fit of this task ({error}); delete it.") from error
+        if not is_whole:
+            raise CheckpointError(f"{place} is not a finished fit of this task; delete it.")
+        if num_tested:
+            checked_codes(place, record["codes"], num_tested, len(self.task.classes))
+        return record
+
+
+@dataclass(frozen=True)
+class _Record(Settings):
+    """What is kept of a fit."""
+
+    arm: str
+    seed: int
+    validation_accuracy: float = number(low=0, high=1)
+    validation_loss: float = number(low=0)
+    counts: Sequence[Sequence[int]] = number(low=0)
+    num_made: int = number(low=0)
+    codes: Sequence[int] | None = None
+
+
+def checked_codes(place: Path, codes: object, num_items: int, num_classes: int) -> np.ndarray:
+    """Predicted class codes (n,) as a file of a finished fit has them.
+
+    Raises:
+        CheckpointError: they are not one code an item; the message names the file.
+    """
+    good = isinstance(codes, Sequence) and len(codes) == num_items
+    if not good or not all(type(code) is int and 0 <= code < num_classes for code in codes):  # type: ignore[attr-defined]
+        raise CheckpointError(f"{place} is not a finished fit of this task; delete it.")
+    return np.array(codes, dtype=np.int64)
 
 
 def replace_settings(task: ArmTask, **changes: Any) -> ArmTask:
@@ -305,15 +342,6 @@ def _set_digest(task: ArmTask, need: str) -> str | None:
         else:
             memory[need] = task.added(need).digest if need in task.sets else None
     return memory[need]
-
-
-def _read(place: Path | None, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    if place is None or not place.is_file():
-        return None
-    record = read_json(place)
-    if not isinstance(record, dict) or not all(key in record for key in keys):
-        raise CheckpointError(f"{place} is not a finished fit of this task; delete it.")
-    return record
 
 
 def _write(place: Path | None, record: Mapping[str, Any]) -> None:
