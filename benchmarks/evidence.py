@@ -68,11 +68,11 @@ TABLES = {
     "strength": Table(
         "Strength as far as needed, and the published random one", ("edits",), TWO_PAIRS, [{}, {"strength": "random"}]
     ),
-    "variety": Table(
+    "varied": Table(
         "Edits as varied as their group, or all like its typical member",
         ("edits",),
         TWO_PAIRS,
-        [{}, {"variety": 0.0}],
+        [{}, {"varied": 0.0}],
     ),
     "evaluations": Table(
         "Network evaluations of an edit", ("edits",), TWO_PAIRS, [{}, *({"edit_steps": n} for n in (2, 3, 8))]

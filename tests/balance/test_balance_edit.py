@@ -106,8 +106,8 @@ def test_walks_stop_where_members_of_the_group_stand():
     assert float(goals.std()) > 0.35
     assert torch.equal(goals, _goals(job, attempts_to("light"), 0, 1.0))  # by the seeds alone
     assert set(_goals(job, attempts_to("dark"), 0, 1.0).tolist()) == {1.0}  # nobody was measured there
-    assert set(_goals(job_for(Checks(variety=0), members), attempts_to("light"), 0, 1.0).tolist()) == {1.0}
-    half = _goals(job_for(Checks(variety=0.5), members), attempts_to("light"), 0, 1.0)
+    assert set(_goals(job_for(Checks(varied=0), members), attempts_to("light"), 0, 1.0).tolist()) == {1.0}
+    half = _goals(job_for(Checks(varied=0.5), members), attempts_to("light"), 0, 1.0)
     assert float(half.std()) == pytest.approx(0.5 * float(goals.std()), rel=0.15)
     assert set(_goals(job, attempts_to("light"), 0, 0.0).tolist()) == {0.25}  # the nearest that is enough
 

@@ -40,7 +40,7 @@ class Checks(Settings):
 
     Attributes:
         goal: latent margin at which a walk stops, > 0; 1 walks as far as members of the group stand.
-        variety: how much walks differ in where they stop, 0..1: 1 as much as members of the group do, each edit like
+        varied: how much walks differ in where they stop, 0..1: 1 as much as members of the group do, each edit like
             one drawn among them; 0 not at all, all like the typical one.
         sure: both scorers must see the edit so far inside the protected group that this share of the originals which
             read so belong to it, 0.5..1 (see ``Reading.sure_margin``).
@@ -59,7 +59,7 @@ class Checks(Settings):
     """
 
     goal: float = number(1.0, above=0)
-    variety: float = number(1.0, 0, 1)
+    varied: float = number(1.0, 0, 1)
     sure: float = number(0.8, above=0.5, below=1)
     reached: float | None = None
     donor: float = 0.5

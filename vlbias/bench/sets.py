@@ -47,7 +47,7 @@ class Variant(Settings):
         edit_steps: network evaluations of an edit, there and as many back; ``None`` for the editor's own.
         strength: ``closed-loop`` walks each face as far as its scorers ask for; ``random`` draws the strength, as the
             published code does, and turns down what does not pass.
-        variety: how much edits differ in how far they go, see ``vlbias.balance.Checks``.
+        varied: how much edits differ in how far they go, see ``vlbias.balance.Checks``.
         seed: of the edits.
     """
 
@@ -58,7 +58,7 @@ class Variant(Settings):
     wrong_labels: float = number(0.0, 0, 0.5)
     edit_steps: int | None = number(None, 1, 1000)
     strength: Literal["closed-loop", "random"] = "closed-loop"
-    variety: float = number(1.0, 0, 1)
+    varied: float = number(1.0, 0, 1)
     seed: int = number(0, 0)
 
     def changes(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _digest(task: Task, training: FaceDataset, recipe: Variant) -> str:
 
 def _checks(recipe: Variant) -> Checks:
     checks = Checks() if recipe.verified else UNCHECKED
-    checks = replace(checks, variety=recipe.variety)
+    checks = replace(checks, varied=recipe.varied)
     return replace(checks, random_strength=RANDOM, retries=0) if recipe.strength == "random" else checks
 
 

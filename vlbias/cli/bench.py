@@ -40,7 +40,7 @@ def bench(
             "--set",
             metavar="NAME=VALUE",
             help="How the balanced set is made: share, source, mode, verified, wrong_labels, edit_steps, "
-            "strength (closed-loop or random), variety. Repeatable.",
+            "strength (closed-loop or random), varied. Repeatable.",
         ),
     ] = [],  # noqa: B006  (Typer reads it, nobody changes it)
     utkface: Annotated[str | None, typer.Option(metavar="FOLDER", help="Photographs of its tasks.")] = None,
