@@ -34,6 +34,8 @@ QUICK_DIFFAE = DiffAEConfig(
 
 #: Commands that write nothing.
 SILENT = ("app", "doctor", "paths", "provenance")
+#: Commands without a job here; tests of their own room run them.
+ELSEWHERE = ("search transfer",)
 #: Commands that want another word the second time, --resume or --overwrite.
 ONCE = ("train diffae", "search evaluate")
 #: Files that tell how long something took, and journals, which grow in the order in which workers come.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from doubles import failing, run_command, tiny_editor, tree_hash
-from jobs import ONCE, SILENT, TIMES, make_inputs, quickly, run_job, small_jobs
+from jobs import ELSEWHERE, ONCE, SILENT, TIMES, make_inputs, quickly, run_job, small_jobs
 from PIL import Image
 from typer.main import get_command
 
@@ -59,7 +59,7 @@ def registered(command, words=()):
 
 
 def test_every_command_is_tried():
-    assert sorted(small_jobs(Path("in"), Path("out"))) == sorted(registered(get_command(app)))
+    assert sorted([*small_jobs(Path("in"), Path("out")), *ELSEWHERE]) == sorted(registered(get_command(app)))
 
 
 @pytest.mark.filterwarnings("ignore")
