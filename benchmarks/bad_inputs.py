@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import enum
 import importlib
 import inspect
 import io
@@ -25,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import numpy as np
 import pandas as pd
@@ -214,9 +215,14 @@ def try_commands(tally: Tally, work: Path, only: str) -> None:
 
 def _words_for(option: Any, words: tuple[str, ...]) -> tuple[str, ...]:
     """Words that the command itself must judge: Typer takes numbers alone for a number, and nothing for a flag."""
-    if option.type.name in ("integer", "float", "integer range", "float range"):
+    kind = option.type_descriptor.annotation
+    if kind in (int, float):
         return ("-1", "0", "1000000000", "99999999999999999999", "nan", "1e400", "")
-    return words[:1] if option.is_flag or option.type.name == "choice" else words
+    return words[:1] if option.is_flag or _is_choice(kind) else words
+
+
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum))
 
 
 def _try_command(tally: Tally, argv: list[str]) -> None:

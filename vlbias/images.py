@@ -266,6 +266,8 @@ def _chunks(source: BinaryIO) -> Iterator[bytes]:
     size, place = source.seek(0, os.SEEK_END), source.seek(len(_PNG))
     while len(head := source.read(8)) == 8:
         yield head
+        if head[4:] == b"IEND":
+            return  # what follows is no chunk
         length = int.from_bytes(head[:4])
         if length > _LARGE_CHUNK and place + length > size:
             raise ValueError(f"a chunk of {length:,} bytes is not there")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
-from conftest import TinyFaces, tiny_space, tiny_table
+from tiny_faces import TinyFaces, tiny_space, tiny_table
 
 from vlbias import search
 from vlbias.search.halving import HalvingSettings, make_sampler, work

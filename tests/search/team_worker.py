@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 import torch  # noqa: E402
-from conftest import TinyFaces, tiny_space, tiny_table  # noqa: E402
+from tiny_faces import TinyFaces, tiny_space, tiny_table  # noqa: E402
 
 from vlbias.search.study import run  # noqa: E402
 from vlbias.search.trainer import TrainSettings  # noqa: E402

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,12 +19,13 @@ from vlbias.search.study import run
 from vlbias.search.task import make_task
 from vlbias.search.trainer import TrainSettings, evaluate_model
 
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_faces import TinyFaces, tiny_space, tiny_table
+
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
     """Three finished trials on gender; the same people have a skin column."""
-    from tests.search.conftest import TinyFaces, tiny_space, tiny_table
-
     table = tiny_table()
     faces = TinyFaces(table.assign(skin=np.where(table["identity"] // 5 % 2, "dark", "light")))
     path = tmp_path_factory.mktemp("study") / "study.log"

@@ -57,7 +57,7 @@ def whole_folder(folder: AnyPath) -> Path:
     except CheckpointError:
         info = {}
     if info.get("kind") == "editor":
-        verify_folder(editor, str(info.get("name", "")), part=folder.name)
+        verify_folder(stays_inside(editor), str(info.get("name", "")), part=folder.name)
     return folder
 
 
