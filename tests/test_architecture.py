@@ -21,7 +21,8 @@ PACKAGE = Path(vlbias.__file__).parent
 ROWS = [
     ["processors", "shown", "version"],
     ["errors"],
-    ["arguments", "attributes", "labels", "settings", "privacy"],
+    ["arguments"],
+    ["attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints"],
     ["hub", "images", "remote", "optim", "runstore", "sqlite", "iresnet", "engine"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,3 +111,14 @@ def test_front_doors_say_which_names_there_are(call):
     extra = {"kind": "folder", "root": "/nosuch"} if call is vlbias.load_dataset else {}
     with pytest.raises(ConfigError, match="nosuch"):
         call(*([SimpleNamespace()] if "self" in names else []), **given, **extra, nosuch=1)
+
+
+def test_a_path_has_no_nul_and_a_number_64_bits():
+    @checked_call
+    def keep(place: str | os.PathLike[str], *, count: int = 1) -> None: ...
+
+    for place in ("a\0b", Path("a\0b")):
+        with pytest.raises(ConfigError, match="`place` of .*keep holds a sign that no path has"):
+            keep(place)
+    with pytest.raises(ConfigError, match="`count` of .*keep must be a whole number; got 1000"):
+        keep("a", count=10**30)

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "bad_inputs.py"
 
 
-@pytest.mark.parametrize("part", ["audit.composition", "vlbias provenance"])
+@pytest.mark.parametrize("part", ["audit.composition", "checkpoints.", "vlbias provenance"])
 def test_wrong_values_end_in_sentences(part, tmp_path):
     words = [sys.executable, str(SCRIPT), "--only", part, "--seconds", "5"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)

@@ -320,6 +320,7 @@ def _transform(landmarks: np.ndarray, layout: str, size: int | None) -> Similari
     return layout_transform(landmarks, size, layout)
 
 
+@checked_call
 def align(
     photo: Photo,
     *,

@@ -75,6 +75,8 @@ def checked_call(function: Function) -> Function:
             if name in given and not _fits(given[name], hint):
                 words = _words(hint)
                 raise ConfigError(f"`{name}` of {_name(function)} must be {words}; got {_shown(given[name])}.")
+            if _is_for_paths(hint) and _has_nul(given.get(name)):
+                raise ConfigError(f"`{name}` of {_name(function)} holds a sign that no path has; got {given[name]!r}.")
         return function(*args, **kwargs)
 
     return typing.cast(Function, call)
@@ -160,7 +162,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value is None
     if origin in (int, float):
         kind = numbers.Integral if origin is int else numbers.Real
-        return isinstance(value, kind) and not isinstance(value, bool)
+        good = isinstance(value, kind) and not isinstance(value, bool)
+        return good and (origin is float or -(2**63) <= value < 2**63)
     if origin is Callable:
         return callable(value)
     if origin in (Sequence, Iterable, list, tuple):
@@ -174,6 +177,17 @@ def _fits(value: Any, hint: Any) -> bool:
         is_function = callable(value) and not isinstance(value, type) and "__call__" in vars(origin)
         return is_function or home not in _FOREIGN
     return isinstance(value, origin) or home not in (*_FOREIGN, "vlbias")
+
+
+@functools.cache
+def _is_for_paths(hint: Any) -> bool:
+    """Whether an annotation takes paths."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return any((typing.get_origin(part) or part) in (Path, os.PathLike) for part in parts)
+
+
+def _has_nul(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and "\0" in str(value)
 
 
 def _fits_many(value: Any, origin: Any, parts: tuple[Any, ...]) -> bool:

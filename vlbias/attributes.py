@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError
 
 __all__ = [
@@ -187,6 +188,7 @@ for _attribute in (
     register(_attribute)
 
 
+@checked_call
 def of_column(column: str) -> Attribute | None:
     """The attribute that a label column speaks of; ``None`` if it is not a known one.
 
@@ -197,6 +199,7 @@ def of_column(column: str) -> Attribute | None:
     return next((attribute for attribute in ATTRIBUTES.values() if column in attribute.columns), None)
 
 
+@checked_call
 def followers(paths: Iterable[str]) -> set[str]:
     """Columns that an edit along these paths makes untrue, those of the attribute itself among them.
 
@@ -207,6 +210,7 @@ def followers(paths: Iterable[str]) -> set[str]:
     return {column for attribute in edited for column in (*attribute.columns, *attribute.followers)}
 
 
+@checked_call
 def name_in_words(positive: Iterable[str], negative: Iterable[str]) -> str | None:
     """The known attribute that two poles speak of, by the words in which they differ; ``None`` if there is none.
 

@@ -159,6 +159,7 @@ class FitHooks:
 NARROW_RESNET: dict[str, Any] = {"channels": [32, 48, 96, 128], "stem_width": 16}
 
 
+@checked_call
 def create_backbone(
     name: str,
     num_classes: int,
@@ -333,6 +334,7 @@ class Classifier:
         """The likeliest label of each image."""
         return [self.classes[code] for code in self.predict_proba(x, batch_size).argmax(1).tolist()]
 
+    @checked_call
     def save_pretrained(self, folder: AnyPath) -> None:
         """Write ``classifier.safetensors`` and ``classifier.json`` into a folder, which is made if need be.
 
@@ -350,6 +352,7 @@ class Classifier:
             write_manifest(draft)
 
     @classmethod
+    @checked_call
     def from_pretrained(cls, folder: AnyPath, device: str | None = None) -> Classifier:
         """Read what :meth:`save_pretrained` wrote.
 

@@ -129,6 +129,7 @@ def decode_stored(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Im
         return _decode(io.BytesIO(data), name, max_pixels)
 
 
+@checked_call
 def read_picture(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a picture's file, once its header was found to be one; nothing is decoded.
 
@@ -371,6 +372,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return out
 
 
+@checked_call
 def with_alpha(image: Image.Image) -> str | None:
     """The mode that holds a picture's transparency pixel by pixel, in its own colours; ``None`` if it has none."""
     if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
@@ -527,6 +529,7 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
 
 
+@checked_call
 def to_uint8(x: torch.Tensor) -> torch.Tensor:
     """Image tensor (b, 3, h, w) in [-1, 1] => uint8 of the same shape; values outside are clipped.
 
@@ -546,6 +549,7 @@ def to_pil(x: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(pixels) for pixels in rearrange(to_uint8(x), "b c h w -> b h w c").contiguous().numpy()]
 
 
+@checked_call
 def to_pixels(x: torch.Tensor) -> np.ndarray:
     """Image tensor (b, 3, h, w) in [-1, 1] => float32 (b, h, w, 3) in 0..255, not rounded."""
     return rearrange(x.detach().float().cpu(), "b c h w -> b h w c").add(1).mul(127.5).numpy()

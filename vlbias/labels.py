@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.errors import LabelError
 
 __all__ = ["group_name", "group_texts", "in_order", "label_text", "label_texts", "label_value", "typed_labels"]
@@ -155,6 +156,7 @@ def group_name(parts: Sequence[str]) -> str:
     return " & ".join(quoted)
 
 
+@checked_call
 def group_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """The group of each row by the values of one or several columns; ``None`` where one of them is missing."""
     parts = [label_texts(table[column]) for column in columns]
@@ -167,6 +169,7 @@ def group_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     return pd.Series([names[row] for row in rows], index=table.index, dtype=object)
 
 
+@checked_call
 def in_order(texts: Iterable[str]) -> list[str]:
     """Different labels in the order people count and spell: numbers by size, then words.
 

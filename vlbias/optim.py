@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import read_foreign_pickle
 from vlbias.errors import CheckpointError, ConfigError, TrainingError, VlbiasError
 from vlbias.files import AnyPath, new_file
@@ -39,6 +40,7 @@ _DAMAGE = (
 Module = TypeVar("Module", bound=nn.Module)
 
 
+@checked_call
 def device_of(name: str | torch.device | None) -> torch.device:
     """Where networks live.
 

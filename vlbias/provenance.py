@@ -20,6 +20,7 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, ImageError, MissingDependencyError
 from vlbias.files import AnyPath, open_plain, parse_json, write_file
 from vlbias.images import DECODERS, load_stored
@@ -123,6 +124,7 @@ def _png_texts(said: Mapping[str, str], packet: bytes) -> PngImagePlugin.PngInfo
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+@checked_call
 def read_provenance(path: AnyPath) -> dict[str, str]:
     """The texts in a file about how it was made; empty where it says nothing.
 
@@ -190,6 +192,7 @@ class Provenance:
         }
 
 
+@checked_call
 def examine_provenance(path: AnyPath) -> Provenance:
     """Read all that a file says of how it was made, and what it should say but does not.
 
@@ -251,6 +254,7 @@ def _manifest_state(path: Path) -> str:
         return "Invalid"
 
 
+@checked_call
 def sign_picture(path: AnyPath, certificate: AnyPath, key: AnyPath, *, algorithm: str = "es256") -> Provenance:
     """Put a signed C2PA manifest into a picture that says it is synthetic; nothing is asked of the network.
 

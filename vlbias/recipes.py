@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vlbias.arguments import checked_call
 from vlbias.attributes import ATTRIBUTES
 from vlbias.balance import column_labels, resolve_poles
 from vlbias.clip import (
@@ -198,6 +199,7 @@ def build_editor(
     return editor
 
 
+@checked_call
 def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None, at_least: int = 16) -> torch.Tensor:
     """The pictures of a dataset in memory, in the order of its table: uint8 (n, 3, size, size).
 
@@ -213,6 +215,7 @@ def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None
     return load_pixels(dataset, ids, size, title="reading")
 
 
+@checked_call
 def held_out_images(dataset: FaceDataset, size: int, *, limit: int = 32) -> torch.Tensor | None:
     """Pictures of the split "val" to look at while training, uint8 (<= limit, 3, size, size); ``None`` without one."""
     if "val" not in set(dataset.table["split"]):
@@ -220,6 +223,7 @@ def held_out_images(dataset: FaceDataset, size: int, *, limit: int = 32) -> torc
     return training_images(dataset.split("val"), size, limit=limit, at_least=1)
 
 
+@checked_call
 def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
     """Sentences about the faces of a dataset, from phrases for its labels: the world's own, or those for photographs.
 
@@ -242,6 +246,7 @@ def caption_source(dataset: FaceDataset, *, seed: int = 0) -> TableCaptions:
     return TableCaptions(photograph_templates(present), dataset.table, seed=seed)
 
 
+@checked_call
 def dipoles_of(dataset: FaceDataset) -> dict[str, Dipole]:
     """The dipoles that a CLIP trained on this dataset's captions can read."""
     if not isinstance(dataset, SynthFaces):
@@ -259,6 +264,7 @@ def _no_dipole(path: str, dipoles: Mapping[str, Dipole], dataset: FaceDataset) -
     )
 
 
+@checked_call
 def label_features(table: pd.DataFrame, columns: Sequence[str]) -> torch.Tensor:
     """Columns as features of mean 0 and deviation 1, float32 (n, f); words become one indicator each, missing is 0.
 
@@ -342,6 +348,7 @@ def build_diffae(
     return model
 
 
+@checked_call
 def build_prior(
     model: DiffAE, images: torch.Tensor, *, num_steps: int = 4000, seed: int = 0, engine: Engine | None = None
 ) -> DiffAE:
@@ -376,6 +383,7 @@ def _encoded(model: DiffAE, parts: Sequence[torch.Tensor], engine: Engine | None
     return [torch.from_numpy(answers[place]).to(model.device) for place in range(len(parts))]
 
 
+@checked_call
 def pole_labels(dataset: FaceDataset, dipoles: Mapping[str, Dipole]) -> dict[str, torch.Tensor]:
     """For each dipole that a column of the table speaks of: 1 at the positive pole, 0 at the negative one, NaN where
     the label is missing, float32 (n,). Dipoles without a column are left out.
@@ -432,6 +440,7 @@ def build_paths(
     return paths, probes
 
 
+@checked_call
 def photograph_templates(columns: Collection[str] = ("age", "gender", "race", "skin")) -> CaptionTemplates:
     """Captions for face photographs with columns age (years), gender, race and skin ("light", "dark", or missing).
 

@@ -10,6 +10,7 @@ import difflib
 import os
 from pathlib import Path
 
+from vlbias.arguments import checked_call
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError
 from vlbias.files import AnyPath, links_below
 
@@ -61,6 +62,7 @@ def list_checkpoints() -> list[str]:
     return sorted(names)
 
 
+@checked_call
 def find_checkpoint(name_or_path: AnyPath) -> Path:
     """Find a checkpoint by its name in :func:`checkpoint_folders`, or by its path.
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints.tensors import aligned, check_finite, fill, load_tensors
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
 from vlbias.files import AnyPath
@@ -98,6 +99,7 @@ class _Refused(Exception):
     """Raised by the machine; turned into UnsafeCheckpointError with the file's name."""
 
 
+@checked_call
 def read_foreign_pickle(path: AnyPath) -> Any:
     """Read a ``torch.save`` file (PyTorch >= 1.6) without importing or calling anything that it names.
 
@@ -128,6 +130,7 @@ def read_foreign_pickle(path: AnyPath) -> Any:
         return _Machine(storages).run(storages.read(pickles[0], MAX_PROGRAM_BYTES))
 
 
+@checked_call
 def read_plain_pickle(path: AnyPath) -> Any:
     """Read a pickle of lists, tuples, dictionaries, numbers, texts, bytes and arrays; nothing that it names is called.
 
@@ -147,6 +150,7 @@ def read_plain_pickle(path: AnyPath) -> Any:
         return _Machine(None).run(path.read_bytes())
 
 
+@checked_call
 def load_weights(model: nn.Module, path: Path, name: str) -> None:
     """Fill a module from a file of tensors; entries of the file that the module lacks (a head) are passed over.
 
@@ -163,6 +167,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     fill(model, {key: tensors[key] for key in model.state_dict() if key in tensors}, f"{path} as {name}")
 
 
+@checked_call
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file of weights; what else stands in it is passed over. See :func:`load_weights`."""
     state = load_tensors(path) if path.suffix == ".safetensors" else read_foreign_pickle(path)

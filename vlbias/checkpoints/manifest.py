@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints.find import stays_inside
 from vlbias.errors import CheckpointError
 from vlbias.files import AnyPath, read_object, sha256_file, write_file
@@ -21,6 +22,7 @@ MANIFEST_FILE = "manifest.json"
 _SHIPPED = Path(__file__).with_name("shipped.json")
 
 
+@checked_call
 def write_manifest(folder: AnyPath, names: Iterable[str] | None = None) -> None:
     """Write the hashes of files of a folder beside them.
 
@@ -61,6 +63,7 @@ def whole_folder(folder: AnyPath) -> Path:
     return folder
 
 
+@checked_call
 def verify_folder(folder: AnyPath, name: str, *, part: str = "") -> None:
     """Compare every file of a checkpoint's folder with its manifest.
 

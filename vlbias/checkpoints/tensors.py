@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from vlbias.arguments import checked_call
 from vlbias.errors import CheckpointError
 from vlbias.files import AnyPath, open_plain, write_file
 
@@ -33,6 +34,7 @@ Built = TypeVar("Built", bound=nn.Module)
 ALIGNMENT = 64
 
 
+@checked_call
 def save_tensors(path: AnyPath, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
     """Write tensors as safetensors.
 
@@ -70,6 +72,7 @@ def aligned(tensor: Tensor) -> Tensor:
 MAX_HEADER_BYTES = 4 * 2**20
 
 
+@checked_call
 def load_tensors(path: AnyPath) -> dict[str, Tensor]:
     """Read a safetensors file; numbers of any floating type become float32.
 

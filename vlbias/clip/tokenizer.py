@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlbias.arguments import checked_call
 from vlbias.errors import CheckpointError
 from vlbias.files import open_plain, write_file
 
@@ -29,6 +30,7 @@ MAX_MERGES_BYTES = 10 * 2**20
 Pair = tuple[str, str]
 
 
+@checked_call
 def learn_merges(texts: Iterable[str], max_merges: int = 2000) -> list[Pair]:
     """Byte-pair encoding (Sennrich et al. 2016, Algorithm 1) of the words of ``texts``.
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vlbias.arguments import checked_call
 from vlbias.clip.augment import STRONG, Augmentation
 from vlbias.clip.learner import Learner, LearningSettings
 from vlbias.clip.small import ClipConfig, resized, small_preprocess
@@ -110,6 +111,7 @@ class LabelTargets:
         return (soft * torch.tensor(known)[:, None]).float()
 
 
+@checked_call
 def train_tower(
     images: torch.Tensor,
     table: pd.DataFrame,

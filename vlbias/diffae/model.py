@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlbias import checkpoints
+from vlbias.arguments import checked_call
 from vlbias.diffae.betas import Process, alphas_cumprod
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.encoder import SemanticEncoder
@@ -196,6 +197,7 @@ class DiffAE(nn.Module):
         self.z_std.copy_(std.clamp_min(1e-6))
 
     # -- files ----------------------------------------------------------------------------------------------------
+    @checked_call
     def save_pretrained(self, folder: AnyPath, dtype: torch.dtype | None = torch.float16) -> None:
         """Write ``config.json``, ``model.safetensors`` and, with a prior, ``prior.safetensors`` into ``folder``.
 
@@ -216,6 +218,7 @@ class DiffAE(nn.Module):
             checkpoints.write_manifest(draft)
 
     @classmethod
+    @checked_call
     def from_pretrained(cls, folder: AnyPath, device: torch.device | str | None = None) -> DiffAE:
         """Load a folder written by :meth:`save_pretrained`; the model is in eval mode with frozen weights.
 
@@ -255,6 +258,7 @@ class DiffAE(nn.Module):
         return model.to(device) if device is not None else model
 
     @classmethod
+    @checked_call
     def from_published(cls, path: AnyPath | PublishedCheckpoint, device: torch.device | str | None = None) -> DiffAE:
         """Load a ``last.ckpt`` that the authors of DiffAE distribute; see :mod:`vlbias.diffae.published`.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlbias.arguments import checked_call
 from vlbias.diffae.betas import alphas_cumprod
 from vlbias.diffae.config import PriorConfig
 from vlbias.diffae.model import DiffAE, with_prior
@@ -40,6 +41,7 @@ class PriorTrainingSettings(Settings):
     seed: int = 0
 
 
+@checked_call
 def train_prior(
     model: DiffAE, z_sem: Tensor, config: PriorTrainingSettings | None = None, prior: PriorConfig | None = None
 ) -> DiffAE:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from vlbias.arguments import checked_call
 from vlbias.checkpoints import stays_inside
 from vlbias.classify import Classifier
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, ConfigError, UnknownNameError
@@ -37,6 +38,7 @@ MAX_OUTPUTS = 1_000_000
 ARCFACE_PX = 112
 
 
+@checked_call
 def load_network(
     path: str | os.PathLike[str], *, needs: Sequence[str] = (), device: torch.device | str | None = None
 ) -> FaceNetwork:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vlbias.arguments import checked_call
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.errors import ConfigError, ShapeError
@@ -71,6 +72,7 @@ class Sight:
 
 
 @torch.no_grad()
+@checked_call
 def calibrate(
     paths: PathSet,
     z_sem: torch.Tensor,

@@ -127,6 +127,7 @@ class PathSet(nn.Module):
         """Of the paths, in order."""
         return tuple(self.dipoles)
 
+    @checked_call
     def index(self, name: str) -> int:
         """Number of a path.
 
@@ -273,6 +274,7 @@ class PathSet(nn.Module):
 
     # -- putting sets together ----------------------------------------------------------------------------------------
 
+    @checked_call
     def join(self, other: PathSet) -> PathSet:
         """A new set with the paths of both.
 
@@ -310,6 +312,7 @@ class PathSet(nn.Module):
 
     # -- files --------------------------------------------------------------------------------------------------------
 
+    @checked_call
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``paths.safetensors`` (float32: the fields are small and steep).
 
@@ -360,6 +363,7 @@ class PathSet(nn.Module):
             return push_folder(folder, name, kind="model", private=private)
 
     @classmethod
+    @checked_call
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> PathSet:
         """Load a set written by :meth:`save_pretrained`, or sent to the hub by :meth:`push_to_hub`.
 
@@ -413,6 +417,7 @@ class PathSet(nn.Module):
             )
 
     @classmethod
+    @checked_call
     def from_published(cls, folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> PathSet:
         """Read a folder of the published path training.
 

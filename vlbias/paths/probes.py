@@ -193,6 +193,7 @@ class Probes(nn.Module):
         """
         return self.logits(z_sem)[:, self.index(name)].sigmoid()
 
+    @checked_call
     def index(self, name: str) -> int:
         """Column of a probe.
 
@@ -240,6 +241,7 @@ class Probes(nn.Module):
         joined.effects.copy_(torch.cat([self.effects[rows], effects]))
         return joined
 
+    @checked_call
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``probes.json`` and ``probes.safetensors`` into a folder.
 
@@ -259,6 +261,7 @@ class Probes(nn.Module):
         write_manifest(folder, [CONFIG_FILE, TENSORS_FILE])
 
     @classmethod
+    @checked_call
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Probes:
         """Read what :meth:`save_pretrained` wrote.
 

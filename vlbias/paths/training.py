@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from vlbias.arguments import checked_call
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.errors import ConfigError, ShapeError, TrainingError
@@ -113,6 +114,7 @@ class PathTrainingSettings(Settings):
         return cls.from_dict({**values, "guard": 0.0, "overlap": 0.0, **changes})
 
 
+@checked_call
 def fit_probes(
     clip: Clip | None,
     diffae: DiffAE,
@@ -136,6 +138,7 @@ def fit_probes(
     return _probes(faces, dipoles, labels or {}, seed)
 
 
+@checked_call
 def train_paths(
     diffae: DiffAE,
     clip: Clip,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from vlbias.arguments import checked_call
 from vlbias.audit import AuditResult, Composition, DriftReport, FlipReport
 from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, OutputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["write", "write_audit", "write_drift", "write_flips", "write_paths", "write_search", "write_simulation"]
 
 
+@checked_call
 def write(
     out_dir: str | os.PathLike[str],
     audit: AuditResult | None = None,
@@ -80,6 +82,7 @@ def write(
     return page
 
 
+@checked_call
 def write_audit(
     out_dir: str | os.PathLike[str],
     audit: AuditResult | None = None,
