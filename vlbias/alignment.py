@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -322,7 +322,7 @@ def _transform(landmarks: np.ndarray, layout: str, size: int | None) -> Similari
 
 @checked_call
 def align(
-    photo: Photo,
+    photo: Annotated[Photo, "told by align itself"],
     *,
     size: int | None,
     detector: FaceDetector | None = None,
@@ -363,6 +363,8 @@ def align(
         transform = _transform(chosen.landmarks, layout, size)
     else:
         found = (detector or default_detector())(upright)
+        if not isinstance(found, Sequence) or not all(isinstance(one, DetectedFace) for one in found):
+            raise ConfigError(f"a `detector` must answer with a list of DetectedFace; got {type(found).__name__}.")
         chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
         transform = face_transform(chosen, layout, photo_size=upright.size, size=size, name=name)
     others = tuple(other for other in found if other is not chosen)

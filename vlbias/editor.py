@@ -46,6 +46,7 @@ class Editor(Shown):
         CheckpointError: paths for codes of another size.
     """
 
+    @checked_call
     def __init__(
         self,
         diffae: DiffAE,

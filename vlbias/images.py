@@ -513,8 +513,10 @@ def load_pixels(
         chunk: pictures that are held as floats at a time.
 
     Raises:
+        ConfigError: ``size`` out of range.
         ImageError: a picture cannot be read.
     """
+    size = checked_number("size", size, int, low=1, high=2**14)
     out = torch.empty(len(ids), 3, size, size, dtype=torch.uint8)
     with track(len(ids), title or "reading", "pictures", show=title is not None) as progress:
         for start in range(0, len(ids), chunk):
@@ -551,7 +553,13 @@ def to_pil(x: torch.Tensor) -> list[Image.Image]:
 
 @checked_call
 def to_pixels(x: torch.Tensor) -> np.ndarray:
-    """Image tensor (b, 3, h, w) in [-1, 1] => float32 (b, h, w, 3) in 0..255, not rounded."""
+    """Image tensor (b, 3, h, w) in [-1, 1] => float32 (b, h, w, 3) in 0..255, not rounded.
+
+    Raises:
+        ShapeError: another shape.
+    """
+    if x.ndim != 4:
+        raise ShapeError(f"an image tensor must be (b, 3, h, w); got {tuple(x.shape)}.")
     return rearrange(x.detach().float().cpu(), "b c h w -> b h w c").add(1).mul(127.5).numpy()
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.errors import LabelError
+from vlbias.errors import ConfigError, LabelError, unknown
 
 __all__ = ["group_name", "group_texts", "in_order", "label_text", "label_texts", "label_value", "typed_labels"]
 
@@ -158,7 +158,17 @@ def group_name(parts: Sequence[str]) -> str:
 
 @checked_call
 def group_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """The group of each row by the values of one or several columns; ``None`` where one of them is missing."""
+    """The group of each row by the values of one or several columns; ``None`` where one of them is missing.
+
+    Raises:
+        ConfigError: no column.
+        UnknownNameError: a column that the table lacks.
+    """
+    if not columns:
+        raise ConfigError("no column is named that makes groups.")
+    for column in columns:
+        if column not in table:
+            raise unknown("column", column, table.columns)
     parts = [label_texts(table[column]) for column in columns]
     if len(parts) == 1:
         return parts[0]

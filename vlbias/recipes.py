@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +139,7 @@ class BuildSettings(Settings):
             raise ConfigError("`paths` is empty; an editor needs at least one path.")
 
 
+@checked_call
 def build_editor(
     dataset: FaceDataset,
     out: AnyPath,
@@ -269,8 +270,11 @@ def label_features(table: pd.DataFrame, columns: Sequence[str]) -> torch.Tensor:
     """Columns as features of mean 0 and deviation 1, float32 (n, f); words become one indicator each, missing is 0.
 
     Raises:
+        ConfigError: no column.
         UnknownNameError: no such column.
     """
+    if not columns:
+        raise ConfigError("`columns` is empty; features need a column.")
     parts = []
     for column in columns:
         if column not in table:
@@ -441,7 +445,7 @@ def build_paths(
 
 
 @checked_call
-def photograph_templates(columns: Collection[str] = ("age", "gender", "race", "skin")) -> CaptionTemplates:
+def photograph_templates(columns: Iterable[str] = ("age", "gender", "race", "skin")) -> CaptionTemplates:
     """Captions for face photographs with columns age (years), gender, race and skin ("light", "dark", or missing).
 
     Race words and skin words stand in different sentences' places and are drawn independently: a caption may name
@@ -469,7 +473,7 @@ def photograph_templates(columns: Collection[str] = ("age", "gender", "race", "s
         nouns=("gender", {"male": ("man", "male person"), "female": ("woman", "female person")}),
         mention={"age": 0.65, "age_group": 0.65, "race": 0.25, "skin": 0.5, "gender": 0.6},
     )
-    return everything.only(columns)
+    return everything.only(frozenset(columns))
 
 
 def synthfaces_templates() -> CaptionTemplates:

@@ -126,6 +126,7 @@ class Renderer(Backend):
         ConfigError: ``info`` has qualities that are none.
     """
 
+    @checked_call
     def __init__(
         self,
         diffae: DiffAE,

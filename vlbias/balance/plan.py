@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from vlbias.arguments import checked_call
 from vlbias.balance.poles import Poles, column_labels, spelled
 from vlbias.errors import PlanError
 from vlbias.labels import group_name
@@ -173,6 +174,7 @@ def count_cells(targets: Sequence[str], groups: Sequence[str], all_groups: Seque
     return counts
 
 
+@checked_call
 def wanted_counts(counts: Mapping[str, int], *, to: Level = "max", mode: str = "reduce") -> dict[str, int]:
     """How many faces each group of one class is to have.
 

@@ -96,6 +96,7 @@ def find_checkpoint(name_or_path: AnyPath) -> Path:
 _ENDINGS = {".json", ".safetensors", ".pt", ".ckpt", ".onnx", ".bin"}
 
 
+@checked_call
 def stays_inside(folder: AnyPath) -> Path:
     """A checkpoint's folder, none of whose links leads out of it; it may be a link itself.
 

@@ -40,6 +40,7 @@ def write_manifest(folder: AnyPath, names: Iterable[str] | None = None) -> None:
     write_file(folder / MANIFEST_FILE, _text(dict(sorted(files.items()))))
 
 
+@checked_call
 def whole_folder(folder: AnyPath) -> Path:
     """The folder of a checkpoint that is not an editor, or of an editor's part, once its files are as they were saved.
 

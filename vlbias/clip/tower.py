@@ -69,6 +69,7 @@ class LabelTargets:
         ConfigError: no column, or one with a single value.
     """
 
+    @checked_call
     def __init__(self, table: pd.DataFrame, columns: Sequence[str], *, num_bins: int = 26, softness: float = 1.25):
         if not columns:
             raise ConfigError("`columns` is empty; an image tower needs a label to learn.")

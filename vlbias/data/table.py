@@ -109,7 +109,7 @@ def hash_split(name: str) -> str:
         >>> [hash_split(f"{i}.jpg") for i in (29, 9, 4)]
         ['test', 'train', 'val']
     """
-    return {0: "test", 1: "val"}.get(zlib.crc32(name.encode()) % 10, "train")
+    return {0: "test", 1: "val"}.get(zlib.crc32(name.encode(errors="surrogatepass")) % 10, "train")
 
 
 @dataclass(frozen=True, repr=False, eq=False)

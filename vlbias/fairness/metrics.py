@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from einops import einsum, reduce
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError, ShapeError
 
 __all__ = [
@@ -89,6 +90,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
+@checked_call
 def metrics_from_counts(
     n: np.ndarray,
     *,
@@ -117,8 +119,8 @@ def metrics_from_counts(
         ConfigError: an option out of range.
     """
     n = np.asarray(n)
-    if n.ndim < 3 or n.shape[-1] != n.shape[-2] or 0 in n.shape[-3:]:
-        raise ShapeError(f"`n` must be (..., groups, classes, classes); got {n.shape}.")
+    if n.ndim < 3 or n.shape[-1] != n.shape[-2] or 0 in n.shape[-3:] or n.dtype.kind not in "biuf":
+        raise ShapeError(f"`n` must be counts (..., groups, classes, classes); got {n.dtype} {n.shape}.")
     if over_classes not in OVER_CLASSES:
         raise ConfigError(f"`over_classes` must be 'worst' or 'mean'; got {over_classes!r}.")
     rate = rates(n, min_cell if observed is None else 0)

@@ -19,7 +19,7 @@ import torch
 
 from vlbias.arguments import checked_call
 from vlbias.classify import FitSettings
-from vlbias.errors import ConfigError
+from vlbias.errors import ConfigError, unknown
 from vlbias.images import picture_size, to_tensor, to_uint8, to_upright_rgb
 from vlbias.labels import group_texts, label_texts
 from vlbias.leak.network import FOLDS, network_pairs
@@ -284,7 +284,10 @@ def measure_leak(
 
 def _rows(table: pd.DataFrame, target: str, protected: Sequence[str], splits: Sequence[str]) -> pd.DataFrame:
     """The labelled rows of some splits with ``target``, ``group`` and ``is_edit``."""
-    labels, groups = label_texts(table[target]), group_texts(table, protected)
+    groups = group_texts(table, protected)
+    if target not in table:
+        raise unknown("column", target, table.columns)
+    labels = label_texts(table[target])
     known = table["split"].isin(list(splits)) & labels.notna() & groups.notna()
     rows = table.loc[known].reindex(columns=["file_name", "source_id", "origin", "face_box"])
     rows = rows.astype(object).reset_index(drop=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlbias.arguments import checked_call
 from vlbias.classify import create_backbone
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
 from vlbias.images import to_float
@@ -27,7 +28,7 @@ from vlbias.search.spaces import DPN_CELL, Configuration, Space
 from vlbias.search.streaming import Images, batches
 from vlbias.search.task import Sample, Task
 from vlbias.search.team import Order, packed, team, unpacked
-from vlbias.settings import Settings, number
+from vlbias.settings import Settings, checked_number, number
 
 __all__ = ["Embedder", "Recipe", "TrainSettings", "Trainer", "embed"]
 
@@ -101,6 +102,7 @@ class Embedder(nn.Module):
 
 
 @torch.no_grad()
+@checked_call
 def embed(
     model: nn.Module,
     images: Images,
@@ -109,7 +111,14 @@ def embed(
     device: torch.device | None = None,
     num_workers: int | None = None,
 ) -> Tensor:
-    """uint8 (n, 3, h, w) => unit vectors (n, d): the sum of both mirror images, normalised (as published)."""
+    """uint8 (n, 3, h, w) => unit vectors (n, d): the sum of both mirror images, normalised (as published).
+
+    Raises:
+        ConfigError: ``batch_size`` or ``num_workers`` out of range, or no images.
+    """
+    checked_number("batch_size", batch_size, low=1)
+    checked_number("num_workers", num_workers or 0, low=0)
+    checked_number("number of images", len(images), low=1)
     was_training = model.training
     model.eval()
     parts = []
