@@ -144,7 +144,7 @@ def _described(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[st
             continue
         try:
             hints[name] = eval(item.annotation, function.__globals__)
-        except NameError:
+        except (NameError, TypeError):  # not loaded here, or replaced by something that is no type
             continue
     return signature, hints
 
