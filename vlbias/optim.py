@@ -14,7 +14,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vlbias.arguments import checked_call
 from vlbias.checkpoints import read_foreign_pickle
 from vlbias.errors import CheckpointError, ConfigError, TrainingError, VlbiasError
 from vlbias.files import AnyPath, new_file
@@ -40,7 +39,6 @@ _DAMAGE = (
 Module = TypeVar("Module", bound=nn.Module)
 
 
-@checked_call
 def device_of(name: str | torch.device | None) -> torch.device:
     """Where networks live.
 
@@ -52,8 +50,8 @@ def device_of(name: str | torch.device | None) -> torch.device:
     """
     has_cuda = torch.cuda.is_available()
     try:
-        device = torch.device(name or ("cuda" if has_cuda else "cpu"))
-    except (RuntimeError, TypeError) as error:
+        device = torch.device(("cuda" if has_cuda else "cpu") if name is None else name)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"`device` must be 'cpu', 'cuda', 'cuda:1' or the like; got {name!r:.60}.") from error
     if device.type == "cuda" and not has_cuda:
         raise ConfigError(f"`device` is '{device}', but PyTorch finds no graphics card here. Use 'cpu'.")

@@ -16,7 +16,7 @@ from vlbias.data.files import inside_root, linked
 from vlbias.data.metadata import parse_csv, read_metadata
 from vlbias.data.packed import PackedDataset
 from vlbias.data.recognise import packed_set
-from vlbias.errors import DatasetError, ImageError, VlbiasError
+from vlbias.errors import ConfigError, DatasetError, ImageError, VlbiasError
 from vlbias.files import links_below, read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
@@ -83,13 +83,18 @@ class RunFiles:
         """
         try:
             yield
+        except ConfigError as error:  # what the files say was given as an argument
+            raise self._torn(error) from error
         except VlbiasError:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{self.out} does not hold together: its tables and report.json are not of one run "
-                f"({type(error).__name__}: {error!s:.200}). Run `vlbias balance` again."
-            ) from error
+            raise self._torn(error) from error
+
+    def _torn(self, error: Exception) -> DatasetError:
+        return DatasetError(
+            f"{self.out} does not hold together: its tables and report.json are not of one run "
+            f"({type(error).__name__}: {error!s:.200}). Run `vlbias balance` again."
+        )
 
     @cached_property
     def report(self) -> dict[str, Any]:
