@@ -72,7 +72,7 @@ TABLES = {
         "Edits as varied as their group, or all like its typical member",
         ("edits",),
         TWO_PAIRS,
-        [{}, {"varied": 0.0}],
+        [{}, {"varied": 1.0}],
     ),
     "evaluations": Table(
         "Network evaluations of an edit", ("edits",), TWO_PAIRS, [{}, *({"edit_steps": n} for n in (2, 3, 8))]

@@ -98,7 +98,7 @@ def attempts_to(group, count=400):
 
 def test_walks_stop_where_members_of_the_group_stand():
     members = (tuple(0.2 + 0.16 * step for step in range(10)), ())  # light faces stand 0.2 to 1.64 inside
-    job = job_for(Checks(), members)
+    job = job_for(Checks(varied=1), members)
     goals = _goals(job, attempts_to("light"), 0, 1.0)
     assert float(goals.median()) == pytest.approx(0.92, abs=0.08)
     assert float(goals.max()) == pytest.approx(1.64, abs=0.01)
@@ -106,7 +106,7 @@ def test_walks_stop_where_members_of_the_group_stand():
     assert float(goals.std()) > 0.35
     assert torch.equal(goals, _goals(job, attempts_to("light"), 0, 1.0))  # by the seeds alone
     assert set(_goals(job, attempts_to("dark"), 0, 1.0).tolist()) == {1.0}  # nobody was measured there
-    assert set(_goals(job_for(Checks(varied=0), members), attempts_to("light"), 0, 1.0).tolist()) == {1.0}
+    assert set(_goals(job_for(Checks(), members), attempts_to("light"), 0, 1.0).tolist()) == {1.0}
     half = _goals(job_for(Checks(varied=0.5), members), attempts_to("light"), 0, 1.0)
     assert float(half.std()) == pytest.approx(0.5 * float(goals.std()), rel=0.15)
     assert set(_goals(job, attempts_to("light"), 0, 0.0).tolist()) == {0.25}  # the nearest that is enough

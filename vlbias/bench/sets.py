@@ -58,7 +58,7 @@ class Variant(Settings):
     wrong_labels: float = number(0.0, 0, 0.5)
     edit_steps: int | None = number(None, 1, 1000)
     strength: Literal["closed-loop", "random"] = "closed-loop"
-    varied: float = number(1.0, 0, 1)
+    varied: float = number(0.0, 0, 1)
     seed: int = number(0, 0)
 
     def changes(self) -> dict[str, Any]:

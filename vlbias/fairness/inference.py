@@ -80,6 +80,7 @@ def permuted_groups(
     """
     rng = np.random.default_rng(seed)
     pairs, person = np.unique(np.stack([persons, groups]), axis=1, return_inverse=True)
+    person = person.ravel()  # NumPy 2.0 gives it an axis more
     images = np.zeros((pairs.shape[1], int(y_true.max()) + 1))
     np.add.at(images, (person, y_true), 1)
     commonest = images.argmax(1)
