@@ -153,6 +153,12 @@ def test_a_turned_phone_photo_is_set_upright(tmp_path):
         assert align(opened, size=64, landmarks=UPRIGHT + 60).photo.size == picture.size
 
 
+@pytest.mark.parametrize("detector", [len, lambda photo: photo.nosuch, lambda _: {}["faces"]])
+def test_a_detector_that_fails_is_named(detector):
+    with pytest.raises(ConfigError, match="the `detector` failed on the photo .* a list of DetectedFace"):
+        align(photo(), size=64, detector=detector)
+
+
 def test_none_several_and_tiny_faces_get_a_clear_answer():
     left, right = face(UPRIGHT, 60), face(UPRIGHT + np.array((150, 0)), 110)
     with pytest.raises(ImageError, match="no face was found in the photo. Use a frontal picture"):

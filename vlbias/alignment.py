@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vlbias.arguments import checked_call
-from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, unknown
+from vlbias.errors import ConfigError, FaceError, ImageError, MissingDependencyError, ShapeError, VlbiasError, unknown
 from vlbias.images import open_image, to_upright_rgb
 
 __all__ = [
@@ -362,13 +362,26 @@ def align(
         chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
         transform = _transform(chosen.landmarks, layout, size)
     else:
-        found = (detector or default_detector())(upright)
-        if not isinstance(found, Sequence) or not all(isinstance(one, DetectedFace) for one in found):
-            raise ConfigError(f"a `detector` must answer with a list of DetectedFace; got {type(found).__name__}.")
+        found = _detected(detector or default_detector(), upright, name)
         chosen = choose_face(found, face, name=name, min_face_px=min_face_px)
         transform = face_transform(chosen, layout, photo_size=upright.size, size=size, name=name)
     others = tuple(other for other in found if other is not chosen)
     return Aligned(cut(upright, transform), upright, transform, chosen, others)
+
+
+def _detected(detector: FaceDetector, photo: Image.Image, name: str) -> Sequence[DetectedFace]:
+    try:
+        found = detector(photo)
+    except VlbiasError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the `detector` failed on {name} ({type(error).__name__}: {error}). It is called with a PIL picture in "
+            "RGB and must answer with a list of DetectedFace."
+        ) from error
+    if not isinstance(found, Sequence) or not all(isinstance(one, DetectedFace) for one in found):
+        raise ConfigError(f"a `detector` must answer with a list of DetectedFace; got {type(found).__name__}.")
+    return found
 
 
 def _upright(photo: Photo) -> Image.Image:

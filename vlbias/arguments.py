@@ -7,6 +7,7 @@ column that must exist) is checked where it is known.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import itertools
 import keyword
@@ -142,8 +143,11 @@ def _described(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[st
     for name, item in signature.parameters.items():
         if item.annotation is item.empty or item.kind in (item.VAR_KEYWORD, item.VAR_POSITIONAL):
             continue
+        known = function.__globals__
+        if "pd." in item.annotation and "pd" not in known:  # what is given a table works with pandas anyway
+            known = {**known, "pd": importlib.import_module("pandas")}
         try:
-            hints[name] = eval(item.annotation, function.__globals__)
+            hints[name] = eval(item.annotation, known)
         except (NameError, TypeError):  # not loaded here, or replaced by something that is no type
             continue
     return signature, hints

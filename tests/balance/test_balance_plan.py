@@ -155,6 +155,8 @@ def test_wanted_distributions():
         wanted_counts(counts, to={"light": 1, "dark": 0})
     with pytest.raises(PlanError, match="positive sum"):
         wanted_counts(counts, to={"light": -1, "dark": 1})
+    with pytest.raises(PlanError, match="`counts` is empty"):
+        wanted_counts({})
 
 
 def test_limit_is_spread_over_the_cells():

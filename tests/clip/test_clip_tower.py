@@ -92,6 +92,8 @@ def test_targets_are_soft_for_ages_and_silent_where_a_label_is_missing():
     assert near > 10 * far
     flat = targets.loss(torch.zeros(4, 12), torch.arange(4))
     assert float(flat) == pytest.approx(torch.log(torch.tensor(10.0)).item() + torch.log(torch.tensor(2.0)).item())
+    with pytest.raises(ConfigError, match="`table` of LabelTargets must be a DataFrame; got"):
+        LabelTargets([{"skin": "light"}], ["skin"])
     # rows without a label count for nothing
     assert float(LabelTargets(table, ["skin"]).loss(torch.tensor([[9.0, -9.0]]), torch.tensor([1]))) == 0
 

@@ -192,6 +192,8 @@ def wanted_counts(counts: Mapping[str, int], *, to: Level = "max", mode: str = "
             groups.
     """
     _check_level(to, mode)
+    if not counts:
+        raise PlanError("`counts` is empty; give the faces of each group of the class.")
     total, largest = sum(counts.values()), max(counts.values())
     if mode == "amplify":
         leaders = [group for group, n in counts.items() if n == largest]
