@@ -100,6 +100,7 @@ class Tally:
         finally:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
+            torch.set_grad_enabled(True)  # a call may be cut off where it is not
 
 
 def wrong_values(work: Path) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def try_commands(tally: Tally, work: Path, only: str) -> None:
         while name_left:
             part = name_left if name_left in command.commands else name_left.split()[0]
             command, name_left = command.commands[part], name_left.removeprefix(part).strip()
-        if only not in f"vlbias {name}":
+        if not any(part in f"vlbias {name}" for part in only.split(",")):
             continue
         words = job[len(name.split()) :]
         for item in command.params:
@@ -236,7 +237,7 @@ def _try_command(tally: Tally, argv: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Try everything; the number of raw tracebacks decides the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="part of the name of what is tried, such as audit or 'vlbias edit'")
+    parser.add_argument("--only", default="", help="part of a name, such as audit or 'vlbias edit,vlbias strip'")
     parser.add_argument("--seconds", type=int, default=10, help="longest time of one call")
     parser.add_argument("--taken", action="store_true", help="also print the calls that took their value")
     options = parser.parse_args(argv)

@@ -34,8 +34,6 @@ QUICK_DIFFAE = DiffAEConfig(
 
 #: Commands that write nothing.
 SILENT = ("app", "doctor", "paths", "provenance")
-#: Commands without a job here; tests of their own room run them.
-ELSEWHERE = ("search transfer",)
 #: Commands that want another word the second time, --resume or --overwrite.
 ONCE = ("train diffae", "search evaluate")
 #: Files that tell how long something took, and journals, which grow in the order in which workers come.
@@ -97,6 +95,7 @@ def small_jobs(inputs: Path, out: Path) -> dict[str, list[str]]:
         "search": [faces, out, "--protected", "gender", "--epochs", 1, "--refit", 0, "--image-size", 16, "--max-error",
                    1, "--trials", 1],
         "search evaluate": [inputs / "study" / "best", "--pairs", inputs / "pairs.bin", "--out", out / "pairs.csv"],
+        "search transfer": [inputs / "study", "--data", faces, "--protected", "smile", "--refit", 1, "--out", out],
         "bench": ["edits", "--tasks", "world-smile-skin-0.7", "--budget", "quick", "--seeds", 1, "--out", out,
                   "--json", out / "table.json"],
         "reproduce fr-nas": [out, "--budget", "tiny", "--refit", 0, "--trials", 1, "--device", "cpu"],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -134,10 +135,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(tmp_path / "a" / "b").is_dir()
 
 
+@pytest.mark.parametrize("place", ["~/balanced", "~nosuch/x", "s3://bucket/x", "http://localhost:9/x"])
+def test_a_home_or_a_url_is_no_folder_here(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="Write the home folder out" if place[0] == "~" else "is a URL"):
+        make_folder(Path(place))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be allowed everything
     with pytest.raises(OutputError, match="No permission to write there: change it or choose another folder"):
         make_folder(tmp_path)
+
+
+def test_half_a_character_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(OutputError, match=r"a.txt cannot be written: half a character stands in 'old \\udcff'"):
+        write_file(tmp_path / "a.txt", "old \udcff")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_is_told_once_with_its_place_and_remedy():

@@ -55,6 +55,9 @@ MAX_JSON_BYTES = 64 * 2**20
 #: Lists and objects inside each other, and digits of a whole number; no file of ours comes near.
 MAX_JSON_DEPTH, MAX_JSON_DIGITS = 64, 100
 
+#: The first part of a path that somebody meant for a URL; a drive has one letter.
+_URL_PART = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
 _REMEDIES = {
     errno.ENOSPC: "The disk is full: free some space",
     errno.EDQUOT: "The disk quota is used up: free some space",
@@ -87,9 +90,15 @@ def make_folder(folder: AnyPath) -> Path:
     """Make a folder and its parents if they are not there, for files to be written into.
 
     Raises:
-        OutputError: a file is in its place, or the folder cannot be made or written.
+        OutputError: a file is in its place, the folder cannot be made or written, or it is a URL or begins with ``~``,
+            which only a shell reads as somebody's home.
     """
     folder = Path(folder)
+    if folder.parts[:1] and not folder.is_dir():
+        if folder.parts[0].startswith("~"):
+            raise OutputError(f"{folder} would be a folder named '{folder.parts[0]}' here. Write the home folder out.")
+        if _URL_PART.fullmatch(folder.parts[0]):
+            raise OutputError(f"{folder} is a URL, not a folder of this disk. Give a folder for the results.")
     if folder.is_file():
         raise OutputError(f"{folder} is a file. Give a folder for the results.")
     with writing(folder):
@@ -198,10 +207,15 @@ def write_file(path: AnyPath, data: bytes | str) -> None:
     """Write a file (text as UTF-8) so that it appears whole or not at all, also when the process is killed.
 
     Raises:
-        OutputError: the folder is missing, read-only or full.
+        OutputError: the folder is missing, read-only or full, or the text holds half a character.
     """
+    try:
+        content = data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as error:
+        near = ascii(error.object[max(error.start - 20, 0) : error.start + 20])
+        raise OutputError(f"{path} cannot be written: half a character stands in {near}. Names must be UTF-8.") from error
     with new_file(path) as handle:
-        handle.write(data.encode() if isinstance(data, str) else data)
+        handle.write(content)
 
 
 def write_json(path: AnyPath, value: object) -> None:

@@ -139,6 +139,12 @@ def test_wrong_usage_exits_with_2(folder, picture, tmp_path, monkeypatch, capsys
     assert "I must lie in 1..N" in error
 
 
+@pytest.mark.parametrize("words", [("edit", "face.png", "", "--age", "1"), ("strip", "a.png", "b.png", "--path= ")])
+def test_a_variable_of_the_shell_that_is_not_set_is_no_folder(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "an argument is empty" in failing(monkeypatch, capsys, *words, code=2)
+
+
 def test_clear_errors_exit_with_1_and_no_traceback(folder, picture, tmp_path, monkeypatch, capsys):
     error = failing(monkeypatch, capsys, "edit", picture, tmp_path / "o", "--aeg", "1", "--editor", folder)
     assert error.startswith("vlbias: Unknown attribute 'aeg' for tiny. Did you mean 'age'?")

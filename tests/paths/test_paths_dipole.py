@@ -43,6 +43,8 @@ def test_bad_dipoles(dipoles):
         Dipole("a", [])
     with pytest.raises(ConfigError, match="The positive pole"):
         Dipole(" ", "b")
+    with pytest.raises(ConfigError, match="holds half a character"):
+        Dipole("a \udcff", "b")
     with pytest.raises(ConfigError, match="poles of a dipole must differ"):
         Dipole("a", ["a"])
     with pytest.raises(ConfigError, match=r"must be a pair \[positive, negative\]; got 'old'"):

@@ -36,6 +36,11 @@ class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Options whose value may be left out (their metavar is in brackets) get an empty one there."""
         bare = {name for parameter in self.params if str(parameter.metavar)[0] == "[" for name in parameter.opts}
+        for word in args:
+            option, is_set, value = word.partition("=") if word.startswith("--") else ("", "=", word)
+            if is_set and not value.strip() and option not in bare:
+                # mostly a variable of the shell that is not set; as a path it would be the folder one is in
+                raise typer.BadParameter("an argument is empty", param_hint=option or None)
         following = [*args[1:], "--"]
         pairs = zip(args, following, strict=False)
         return super().parse_args(ctx, [f"{a}=" if a in bare and b[:1] == "-" else a for a, b in pairs])

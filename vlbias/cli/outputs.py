@@ -64,6 +64,7 @@ def _without_place(value: object) -> Any:
         return [_without_place(item) for item in value]
     if not isinstance(value, str):
         return value
+    value = value.encode(errors="backslashreplace").decode()  # names of files may be in another encoding
     kind, colon, place = value.rpartition(":")  # such as folder:/home/...
     if not (os.path.isabs(place) or place.startswith(("~", ".."))):
         return value

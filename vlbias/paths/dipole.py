@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from vlbias.attributes import name_in_words
 from vlbias.clip import Clip
 from vlbias.errors import ConfigError
+from vlbias.files import is_text
 
 __all__ = ["Dipole", "read_dipoles", "text_directions"]
 
@@ -42,6 +43,8 @@ class Dipole:
             prompts = (pole,) if isinstance(pole, str) or not isinstance(pole, Iterable) else tuple(pole)
             if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
                 raise ConfigError(f"The {name} pole of a dipole must be one or more texts; got {pole!r}.")
+            if not all(map(is_text, prompts)):
+                raise ConfigError(f"The {name} pole of a dipole holds half a character; got {pole!r}. Type it in UTF-8.")
             object.__setattr__(self, name, prompts)
         if set(self.positive) == set(self.negative):
             raise ConfigError(f"The poles of a dipole must differ; both say {self.positive[0]!r}.")
