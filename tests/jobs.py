@@ -36,8 +36,8 @@ QUICK_DIFFAE = DiffAEConfig(
 SILENT = ("app", "doctor", "paths", "provenance")
 #: Commands that want another word the second time, --resume or --overwrite.
 ONCE = ("train diffae", "search evaluate")
-#: Files that tell how long something took, and journals, which grow in the order in which workers come.
-TIMES = ("timing.csv", "log.jsonl", "times.json", "study.log", "sim.log")
+#: Files that tell how long something took, and the journal of a search, which has the dates of all that was tried.
+TIMES = ("timing.csv", "times.jsonl", "study.log")
 
 
 def make_inputs(folder: Path) -> Path:

@@ -26,6 +26,23 @@ def test_records_come_back_to_every_worker(store):
     assert store.folder == files_beside(store.path) and store.folder.is_dir()
 
 
+def test_seconds_stand_in_a_file_of_their_own(store, tmp_path):
+    slow = RunStore(tmp_path / "slow.log", "bake", JOB)
+    store.add("one", {"loss": 0.5}, seconds=0.25)
+    slow.add("one", {"loss": 0.5}, seconds=9.0)
+    assert store.path.read_bytes() == slow.path.read_bytes()
+    with (files_beside(slow.path) / "times.jsonl").open("ab") as file:
+        file.write(b'{"run": "two", "sec')  # by a killed worker
+    slow.add("two", {"loss": 1}, seconds=2)
+    slow.add("three", {"loss": 1})
+    assert RunStore(slow.path, "bake", JOB).times() == slow.times() == {"one": 9.0, "two": 2.0}
+    (files_beside(slow.path) / "times.jsonl").write_bytes(b'null\n{"run": "two", "seconds": "x"}\n\xff\n')
+    assert RunStore(slow.path, "bake", JOB).times() == {}
+    memory = RunStore(None, "bake", JOB)
+    memory.add("one", {}, seconds=1.5)
+    assert memory.times() == {"one": 1.5}
+
+
 @pytest.mark.parametrize("torn", [b'{"run": "three", "lo', b"\0" * 32, b"{", b"\xff\xfe"])
 def test_a_torn_last_line_counts_as_not_written(store, torn):
     store.add("one", {"loss": 0.5})

@@ -185,16 +185,17 @@ class PostgresStore:
             with self._asking():
                 self._connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [name])
 
-    def add(self, key: str, record: Mapping[str, object]) -> None:
-        """Store what became of a key, as plain values.
+    def add(self, key: str, record: Mapping[str, object], *, seconds: float | None = None) -> None:
+        """Store what became of a key, as plain values, and how long it took.
 
         Raises:
             OutputError: the server went away.
         """
+        timed = {} if seconds is None else {"seconds": seconds}
         with self._asking():
             self._connection.execute(
                 "INSERT INTO vlbias_runs VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                [self._kind, key, json.dumps(dict(record))],
+                [self._kind, key, json.dumps({**record, **timed})],
             )
 
     def read(self) -> dict[str, dict[str, Any]]:
@@ -204,6 +205,10 @@ class PostgresStore:
                 "SELECT run, record FROM vlbias_runs WHERE kind = %s ORDER BY run", [self._kind]
             ).fetchall()
         return {key: self._decode(json.loads(record)) for key, record in rows}
+
+    def times(self) -> dict[str, float]:
+        """Seconds by key, of those for which they are known."""
+        return {key: record["seconds"] for key, record in self.read().items() if "seconds" in record}
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

@@ -22,6 +22,8 @@ __all__ = ["RunStore", "cut_torn_line", "differences", "files_beside"]
 
 #: Version of the header; a file of another version is refused.
 FORMAT = 1
+#: In the folder beside a store, so that the records of a run that was interrupted are those of one that was not.
+TIMES_FILE = "times.jsonl"
 
 
 def files_beside(path: AnyPath) -> Path:
@@ -95,6 +97,7 @@ class RunStore:
         self.path = Path(path) if path is not None else None
         self._decode = decode
         self._found: dict[str, dict[str, Any]] = {}
+        self._times: dict[str, float] = {}
         # How far the file was read, and which file that was: records are only appended.
         self._read_to, self._inode = 0, -1
         if self.path is None:
@@ -131,22 +134,36 @@ class RunStore:
             return None
         return lock
 
-    def add(self, key: str, record: Mapping[str, object]) -> None:
+    def add(self, key: str, record: Mapping[str, object], *, seconds: float | None = None) -> None:
         """Store what became of a key, as plain values; on return it is on the disk.
+
+        Args:
+            key: what was done.
+            record: what became of it, the same whoever did it and when.
+            seconds: how long it took, kept in a file of its own, see :meth:`times`.
 
         Raises:
             OutputError: the disk is full, or the file cannot be written.
         """
+        if seconds is not None:
+            self._times[key] = seconds
         if self.path is None:
             self._found[key] = self._decode(dict(record))
             return
         with FileLock(self._lock("file")), writing(self.path):
-            # What a killed writer left of its line must not swallow this one.
-            cut_torn_line(self.path)
-            with self.path.open("ab") as file:
-                file.write(_line({"run": key, **record}))
-                file.flush()
-                os.fsync(file.fileno())
+            if seconds is not None:
+                _append(files_beside(self.path) / TIMES_FILE, {"run": key, "seconds": seconds})
+            _append(self.path, {"run": key, **record})
+
+    def times(self) -> dict[str, float]:
+        """Seconds by key, of those for which they are known; lines that cannot be read are left out."""
+        with suppress(OSError):
+            lines = (files_beside(self.path) / TIMES_FILE).read_bytes().split(b"\n") if self.path else []
+            for line in lines:
+                with suppress(ValueError, KeyError, TypeError, AttributeError):
+                    record = parse_json(line)
+                    self._times[str(record["run"])] = float(record["seconds"])
+        return dict(self._times)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Records by key; lines that are not whole are left out."""
@@ -174,6 +191,15 @@ class RunStore:
     def _lock(self, name: str) -> Path:
         assert self.path is not None
         return files_beside(self.path) / "locks" / f"{name}.lock"
+
+
+def _append(path: Path, values: Mapping[str, object]) -> None:
+    path.touch()
+    cut_torn_line(path)  # what a killed writer left of its line must not swallow this one
+    with path.open("ab") as file:
+        file.write(_line(values))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _line(values: Mapping[str, object]) -> bytes:

@@ -104,8 +104,9 @@ def run(
             if not took:
                 time.sleep(_POLL_S)
                 done = set(store.read()) & set(jobs)
-    finished_runs = store.read()
-    records = {name: finished_runs[name] for name in jobs}  # in the order of the plan, whoever was first
+    finished_runs, seconds = store.read(), store.times()
+    # in the order of the plan, whoever was first
+    records = {name: {**finished_runs[name], "seconds": seconds.get(name, float("nan"))} for name in jobs}
     return SimulationResult(plan, records, list(fills))
 
 
@@ -151,7 +152,7 @@ class _Runs:
             started = time.monotonic()
             predicted = _encode(_predict(training, self.model, self.options, self.plan))
             seconds = round(time.monotonic() - started, 3)
-            store.add(name, {"predicted": predicted, "seconds": seconds, "n": len(training.ids)})
+            store.add(name, {"predicted": predicted, "n": len(training.ids)}, seconds=seconds)
         return True
 
 
