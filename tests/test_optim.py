@@ -109,6 +109,16 @@ def test_a_damaged_state_is_named(tmp_path, damage):
         run(path, 2)
 
 
+@pytest.mark.parametrize("counters", [{}, {"step": "3", "seconds": 1.0}, {"step": 3, "seconds": None}, {"step": 3}])
+def test_damaged_counters_of_a_state_are_named(counters, tmp_path):
+    state = TrainingState(tmp_path / "state", {}, {})
+    state.save(**counters)
+    with pytest.raises(CheckpointError, match=r"state is damaged \(.*Delete it to start anew"):
+        state.load(step=int, seconds=float)
+    state.save(step=3, seconds=1)
+    assert state.load(step=int, seconds=float) == {"step": 3, "seconds": 1}
+
+
 def test_states_are_saved_when_due(tmp_path, monkeypatch):
     state = TrainingState(tmp_path / "state", {}, {})
     state.save_when_due(step=1)

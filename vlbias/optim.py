@@ -174,8 +174,11 @@ class TrainingState:
         if time.monotonic() - self._last_save > SAVE_INTERVAL_S:
             self.save(**counters)
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self, **kinds: type) -> dict[str, Any] | None:
         """Put every part into its saved state and return the counters; ``None`` if there is no file.
+
+        Args:
+            kinds: counters that there must be, and of which kind; ``float`` takes whole numbers too.
 
         Raises:
             CheckpointError: the file is damaged, or no state of training.
@@ -194,7 +197,11 @@ class TrainingState:
                 )
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])
-            return dict(state["counters"])
+            counters = dict(state["counters"])
+            for name, kind in kinds.items():
+                if not isinstance(counters[name], (int, float) if kind is float else kind):
+                    raise ValueError(f"`{name}` is {counters[name]!r:.40}")
+            return counters
         except VlbiasError:
             raise
         except _DAMAGE as error:

@@ -98,6 +98,19 @@ def test_a_damaged_state_is_named(tiny, faces, begun, name, text):
         balance(tiny, faces, begun)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", None])
+def test_a_damaged_report_is_named_and_made_again(tiny, faces, whole, tmp_path, text):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    report = out / "report.json"
+    report.unlink() if text is None else report.write_text(text)
+    with pytest.raises(OutputError, match=r"report.json .*Remove it and .*done.json"):
+        balance(tiny, faces, out)
+    report.unlink(missing_ok=True)
+    (out / ".state" / "done.json").unlink()
+    assert balance(tiny, faces, out).complete and contents(out) == contents(whole)
+
+
 def test_links_in_the_output_are_refused(tiny, faces, tmp_path, begun):
     mine = tmp_path / "mine"
     mine.mkdir()

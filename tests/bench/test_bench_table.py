@@ -137,6 +137,18 @@ def test_results_come_back_from_the_file(tmp_path):
     assert back.codes.tolist() == result("edits", (1, 0, 2, 0)).codes.tolist() and back.label == "edits"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"classes": ["0"]}, {"groups": ["a"]}, {"classes": "01"}, {"seed": "0"}, {"task": None}, {"chosen": []},
+     {"counts": [1]}, {"counts": [[1], [2, 3]]}, {"codes": "eJwDAAAAAAE="}, {"codes": 3}],
+)  # fmt: skip
+def test_a_damaged_result_counts_as_not_written(damage, tmp_path):
+    store = open_store(tmp_path / "results.jsonl")
+    store.add("key", result("edits", (1, 0, 2, 0)).to_dict())
+    store.add("damaged", {**result("edits", (1, 0, 2, 0)).to_dict(), **damage})
+    assert list(open_store(tmp_path / "results.jsonl").read()) == ["key"]
+
+
 def test_a_key_changes_with_all_that_decides_a_result():
     task = WorldTask("smile", "skin", num_training=40, num_validation=40, num_test=40)
     faces, settings = task.faces(), ArmSettings()

@@ -28,7 +28,7 @@ from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES, Reason
 from vlbias.data import FaceDataset
 from vlbias.data.metadata import csv_text, metadata_files, typed_table
-from vlbias.files import read_json, write_file, writing
+from vlbias.files import read_object, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
 
@@ -183,7 +183,7 @@ def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, object
     """
     path = Path(out_dir) / "report.json"
     with writing(path):
-        write_file(path, _json(read_json(path) | dict(measured)))
+        write_file(path, _json(read_object(path) | dict(measured)))
 
 
 def _counts_after(

@@ -39,7 +39,7 @@ from vlbias.data import FaceDataset
 from vlbias.data.metadata import csv_text, read_metadata
 from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, OutputError, PlanError
-from vlbias.files import read_json, sha256_file, writing
+from vlbias.files import sha256_file, writing
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
@@ -369,7 +369,7 @@ class Run:
 
     def _measure_again(self) -> None:
         """Measure a finished run in another way than it was."""
-        report = read_json(self.folder.out / "report.json")
+        report = self.folder.read_report()
         if needs_measuring(report, self.task.leak):
             write_report(self.folder, report | self._measure(self._finished().table), self.plan)
 
@@ -379,7 +379,7 @@ class Run:
         text: dict[str, Any] = {"donor": str, "path": str, "strength": str, "seed": "Int64"}
         table = read_metadata(run.out / "metadata.csv")
         rejected = pd.read_csv(run.out / "rejected.csv", dtype=text)
-        return Result(run.out, True, table, rejected, read_json(run.out / "report.json"))
+        return Result(run.out, True, table, rejected, run.read_report())
 
     def _details(self, job: Job, chunks: Sequence[FinishedChunk]) -> dict[str, Any]:
         faces = self.task.faces

@@ -283,6 +283,18 @@ class RunFolder:
                 f"{self.state / 'done.json'} and the changed files to have them made again."
             )
 
+    def read_report(self) -> dict[str, Any]:
+        """What a finished run says of itself.
+
+        Raises:
+            OutputError: its ``report.json`` is missing or damaged; says what to remove.
+        """
+        try:
+            return read_object(self.out / "report.json")
+        except CheckpointError as error:
+            what = f"Remove it and {self.state / 'done.json'}, and run the same command again to have it made again"
+            raise OutputError(f"{str(error).rstrip('.')}. {what}.") from error
+
     def clean(self) -> None:
         """Remove what killed runs left half done, and nothing else."""
         for entry in (self.state / "tmp").glob(f"{_DRAFT}*"):

@@ -21,6 +21,8 @@ __all__ = ["Entry", "Result", "key_of", "open_store"]
 
 #: Raised when the protocol changes, so that older results are not mixed with newer ones.
 PROTOCOL = 2
+#: Most test faces of a line that is read from a file.
+MAX_FACES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,24 @@ class Result:
         try:
             arrays = {name: _unpacked(values[name]) for name in ("y", "group", "codes")}
             result = cls(**{**values, **arrays})
+            result._check()
         except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise CheckpointError(f"a line of the results cannot be read: {error}.") from error
-        if not len(result.y) == len(result.group) == len(result.codes):
-            raise CheckpointError("a line of the results has predictions of other faces than its labels.")
         return result
+
+    def _check(self) -> None:
+        if not len(self.y) == len(self.group) == len(self.codes):
+            raise ValueError("it has predictions of other faces than its labels")
+        for codes, names in ((self.y, self.classes), (self.codes, self.classes), (self.group, self.groups)):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"`classes` and `groups` are texts; got {names!r:.60}")
+            if codes.max(initial=-1) >= len(names):
+                raise ValueError(f"it has the code {codes.max()} for one of {len(names)}")
+        if np.asarray(self.counts, dtype=np.int64).ndim != 2:
+            raise ValueError(f"`counts` are {self.counts!r:.60}, no table")
+        kinds = {"task": str, "label": str, "seed": int, "chosen": Mapping}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]:
+            raise ValueError(f"`{wrong[0]}` is {getattr(self, wrong[0])!r:.60}")
 
 
 def _packed(codes: np.ndarray) -> str:
@@ -87,7 +102,10 @@ def _packed(codes: np.ndarray) -> str:
 
 
 def _unpacked(text: str) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8).astype(np.int64)
+    unpacked = zlib.decompressobj().decompress(base64.b64decode(text), MAX_FACES + 1)
+    if len(unpacked) > MAX_FACES:
+        raise ValueError(f"it has predictions of more than {MAX_FACES:,} faces")
+    return np.frombuffer(unpacked, dtype=np.uint8).astype(np.int64)
 
 
 def key_of(task: Task, faces: TaskFaces, entry: Entry, settings: ArmSettings, seed: int) -> str:

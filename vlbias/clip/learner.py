@@ -88,7 +88,7 @@ class Learner:
         told = {key: value for key, value in settings.to_dict().items() if key != "device"}
         parts: dict[str, Resumable] = {"model": model, "average": self.average, "optimizer": self.optimizer}
         self._state = TrainingState(state_path, {"images": len(images), "settings": told, **identity}, parts)
-        if counters := self._state.load():
+        if counters := self._state.load(seen=int, step=int, seconds=float):
             self.seen, self.step, self._seconds_before = (counters[name] for name in ("seen", "step", "seconds"))
 
     def share(self) -> float:

@@ -309,7 +309,7 @@ class _Trainer:
             raise ConfigError(f"{self.out_dir} has the state of a run. Resume it, or choose another folder.")
         sums: dict[str, float] = {}
         counted = 0
-        if counters := self.state.load():
+        if counters := self.state.load(step=int, seconds=float, sums=dict, counted=int):
             self.step, self.seconds, sums, counted = (counters[k] for k in ("step", "seconds", "sums", "counted"))
         for name in (LOG_FILE, TIMES_FILE):
             _cut_log(self.out_dir / name, self.step)

@@ -284,10 +284,10 @@ class Trainer:
             CheckpointError: the file is missing or damaged.
             TrainingError: it is of another configuration.
         """
-        counters = self._state(path).load()
+        counters = self._state(path).load(epoch=int)
         if counters is None:
             raise CheckpointError(f"{path} does not exist; it should continue {self.configuration.label()}.")
-        self.epoch = int(counters["epoch"])
+        self.epoch = counters["epoch"]
 
     def _state(self, path: Path) -> TrainingState:
         return TrainingState(path, {"configuration": self.configuration.to_dict()}, self._parts)
