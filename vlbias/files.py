@@ -213,7 +213,8 @@ def write_file(path: AnyPath, data: bytes | str) -> None:
         content = data.encode() if isinstance(data, str) else data
     except UnicodeEncodeError as error:
         near = ascii(error.object[max(error.start - 20, 0) : error.start + 20])
-        raise OutputError(f"{path} cannot be written: half a character stands in {near}. Names must be UTF-8.") from error
+        text = f"{path} cannot be written: half a character stands in {near}. Names must be UTF-8."
+        raise OutputError(text) from error
     with new_file(path) as handle:
         handle.write(content)
 

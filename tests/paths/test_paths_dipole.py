@@ -43,7 +43,7 @@ def test_bad_dipoles(dipoles):
         Dipole("a", [])
     with pytest.raises(ConfigError, match="The positive pole"):
         Dipole(" ", "b")
-    with pytest.raises(ConfigError, match="holds half a character"):
+    with pytest.raises(ConfigError, match="has half a character"):
         Dipole("a \udcff", "b")
     with pytest.raises(ConfigError, match="poles of a dipole must differ"):
         Dipole("a", ["a"])

@@ -44,7 +44,7 @@ class Dipole:
             if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
                 raise ConfigError(f"The {name} pole of a dipole must be one or more texts; got {pole!r}.")
             if not all(map(is_text, prompts)):
-                raise ConfigError(f"The {name} pole of a dipole holds half a character; got {pole!r}. Type it in UTF-8.")
+                raise ConfigError(f"The {name} pole of a dipole has half a character; got {pole!r}. Type it in UTF-8.")
             object.__setattr__(self, name, prompts)
         if set(self.positive) == set(self.negative):
             raise ConfigError(f"The poles of a dipole must differ; both say {self.positive[0]!r}.")
