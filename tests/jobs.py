@@ -34,8 +34,8 @@ QUICK_DIFFAE = DiffAEConfig(
 
 #: Commands that write nothing.
 SILENT = ("app", "doctor", "paths", "provenance")
-#: Commands that want another word the second time, --resume or --overwrite.
-ONCE = ("train diffae", "search evaluate")
+#: Commands that want another word the second time.
+ONCE = {"train diffae": "--resume", "search evaluate": "--overwrite"}
 #: Files that tell how long something took, and the journal of a search, which has the dates of all that was tried.
 TIMES = ("timing.csv", "times.jsonl", "study.log")
 
@@ -66,11 +66,12 @@ def prepare(name: str, inputs: Path, out: Path) -> None:
         shutil.copytree(inputs / "finished", out)
 
 
-def run_job(name: str, inputs: Path, out: Path) -> str:
-    """Run a job in this process; what it said."""
+def run_job(name: str, inputs: Path, out: Path, *, again: bool = False) -> str:
+    """Run a job in this process; what it said. ``again`` with the word that it wants the second time."""
     prepare(name, inputs, out)
+    words = [ONCE[name]] if again and name in ONCE else []
     with quickly():
-        return run_command(*small_jobs(inputs, out)[name])
+        return run_command(*small_jobs(inputs, out)[name], *words)
 
 
 def small_jobs(inputs: Path, out: Path) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from doubles import failing, run_command, tiny_editor, tree_hash
+from doubles import failing, people, run_command, tiny_editor, tree_hash
 from jobs import ONCE, SILENT, TIMES, make_inputs, quickly, run_job, small_jobs
 from PIL import Image
 from typer.main import get_command
@@ -125,6 +125,27 @@ def test_links_among_the_results_are_refused(name, made, tmp_path, monkeypatch, 
     for words in ((), ("--overwrite",)):
         assert "is a link to" in failing(monkeypatch, capsys, *small_jobs(made, out)[name], *words)
         assert {path: hash for path, hash in tree_hash(mine, out).items() if ".vlbias" not in path} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["audit", "simulate", "search", "train prior", "train clip", "learn", "search transfer"]
+)
+def test_results_in_what_is_read_are_refused(name, tmp_path, monkeypatch, capsys):
+    read, editor = people(tmp_path / "read"), tmp_path / "editor"
+    (read / "a").mkdir()
+    tiny_editor().save_pretrained(editor)
+    tiny_editor().renderer.diffae.save_pretrained(tmp_path / "diffae")
+    before = tree_hash(tmp_path)
+    words = small_jobs(tmp_path, read / "a" / "out")[name]
+    words = [str(read) if word in ("synthfaces:64", "synthfaces:16", str(tmp_path / "people"))
+             else str(editor) if word == str(tmp_path / "mine") else word for word in words]  # fmt: skip
+    monkeypatch.setattr("vlbias.search.open_study", lambda *_, **__: None)
+    said = failing(monkeypatch, capsys, *words)
+    assert "which is read" in said
+    if name == "learn":
+        words[words.index("--images") + 1 : words.index("--out") + 2] = ["synthfaces:16", "--out", str(editor / "new")]
+        assert f"lies in {editor}, which is read" in failing(monkeypatch, capsys, *words)
+    assert tree_hash(tmp_path) == before
 
 
 def test_another_edit_of_the_same_name_is_not_replaced(inputs, editor, tmp_path, monkeypatch, capsys):

@@ -24,7 +24,7 @@ from vlbias.cli.options import (
     open_editor,
     open_faces,
 )
-from vlbias.cli.outputs import OverwriteOption, claim_folder
+from vlbias.cli.outputs import OverwriteOption, claim_folder, refuse_inside
 from vlbias.cli.parsing import columns_of, names_of
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def audit(
 
     columns, machines = columns_of(protected), engine_of(engine, workers, cores, address)
     if flips is not None:
+        if out is not None:
+            refuse_inside(out, *datasets)
         faces = [open_faces(spec, seed, follow_links=follow_links) for spec in datasets]
         return _measure_flips(flips, faces, columns, editor, out, overwrite)
     names = None if arms is None else names_of(arms, "--arms")
@@ -126,6 +128,7 @@ def audit(
     changes |= {} if weight is None else {"weight": weight}
     how = {"arms": arms, "sets": sets, "editor": editor, "protocol": protocol, "tune": tune} if names else {}
     if out is not None:
+        refuse_inside(out, *further.values())
         job = {"datasets": datasets, "target": target, "protected": columns, "test": test, "seeds": seeds}
         claim_folder(out, "audit", {**job, **changes, **how, "seed": seed}, FILES, overwrite=overwrite)
     common: dict[str, Any] = {

@@ -14,7 +14,10 @@ from vlbias.errors import CheckpointError, ImageError, OutputError
 from vlbias.files import make_folder, read_object, refuse_links, write_json
 from vlbias.runstore import differences
 
-__all__ = ["OverwriteOption", "claim_folder", "claim_pictures"]
+__all__ = ["OverwriteOption", "claim_folder", "claim_pictures", "refuse_inside"]
+
+#: Names in a job of the datasets and editors that are read.
+_DATASETS, _EDITORS = ("dataset", "datasets", "test", "images", "data", "edits"), ("editor", "diffae")
 
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there already and are not this job's own.")
@@ -37,8 +40,13 @@ def claim_folder(
         overwrite: replace them whoever wrote them.
 
     Raises:
-        OutputError: something else is there, or a link, or the folder cannot be written.
+        OutputError: something else is there, or a link, or the folder cannot be written, or it lies in a dataset or an
+            editor that is read.
     """
+    for name in _DATASETS:
+        value = job.get(name)
+        refuse_inside(out, *(value if isinstance(value, list | tuple) else [value]))
+    refuse_inside(out, *(job[name] for name in _EDITORS if "/" in str(job.get(name))), or_itself=False)
     make_folder(out)
     refuse_links(out)
     job = {name: _without_place(value) for name, value in job.items()}
@@ -56,6 +64,24 @@ def claim_folder(
             whose = f"of a job that {record.name} does not tell any more: it is damaged"
         raise OutputError(f"{out} contains {listed} {whose}. Give another folder, or add --overwrite.")
     write_json(record, {"vlbias": command, "job": dict(job)})
+
+
+def refuse_inside(out: Path, *sources: object, or_itself: bool = True) -> None:
+    """Refuse results in a folder that is read: its next reader would take their pictures for its own.
+
+    Args:
+        out: the folder for results.
+        sources: datasets and editors as they are typed; what is no folder passes.
+        or_itself: whether the folder that is read is refused too.
+
+    Raises:
+        OutputError: names the folder that is read.
+    """
+    place = out.resolve()
+    for source in (str(source) for source in sources if isinstance(source, str | Path)):
+        for root in (Path(source), Path(source.partition(":")[2])):
+            if root.parts and root.is_dir() and root.resolve() in (*([place] if or_itself else []), *place.parents):
+                raise OutputError(f"{out} lies in {root}, which is read. Give a folder outside it.")
 
 
 def _without_place(value: object) -> Any:

@@ -28,7 +28,7 @@ from vlbias.cli.options import (
     open_faces,
     or_drawn,
 )
-from vlbias.cli.outputs import OverwriteOption, claim_folder
+from vlbias.cli.outputs import OverwriteOption, claim_folder, refuse_inside
 from vlbias.cli.parsing import columns_of, names_of, numbers_of, poles_of
 
 #: What ``SimulationResult.write`` writes.
@@ -131,6 +131,7 @@ def simulate(
             Editor.from_pretrained(editor), target=target, protected=columns, poles=places, seed=seed
         )
     job = {"plan": plan.design(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
+    refuse_inside(out, dataset)
     claim_folder(out, "simulate", job, FILES, overwrite=overwrite)
     typer.echo(str(plan), err=True)
     shared = out / "sim.files" if stored and "://" in stored else None

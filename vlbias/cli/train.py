@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,10 @@ from vlbias.cli.options import (
 from vlbias.cli.outputs import OverwriteOption, claim_folder
 from vlbias.cli.parsing import names_of
 from vlbias.errors import ConfigError
-from vlbias.files import make_folder
+from vlbias.files import make_folder, read_object
+
+if TYPE_CHECKING:
+    from vlbias.diffae import DiffAEConfig
 
 #: Of photographs, the image tower sees so many times as many images before the CLIP does, to learn the labels.
 TOWER_SHARE = 5
@@ -124,8 +127,6 @@ def train_diffae_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """A diffusion autoencoder; FOLDER/model is loadable at any time, FOLDER/samples shows how far it is."""
-    from vlbias.diffae import DiffAEConfig
-    from vlbias.files import read_json
     from vlbias.recipes import (
         SMALL_DIFFAE,
         BuildSettings,
@@ -137,7 +138,7 @@ def train_diffae_command(
 
     if (out / "state.pt").exists() and not resume:
         raise ConfigError(f"{out} has the state of a run. Add --resume to go on, or choose another folder.")
-    architecture = SMALL_DIFFAE if config is None else DiffAEConfig.from_dict(read_json(config))
+    architecture = SMALL_DIFFAE if config is None else _described(config)
     columns = _columns(aux)
     faces = open_faces(dataset, seed, follow_links=follow_links)
     # Another budget of images is the same run carried on.
@@ -150,6 +151,15 @@ def train_diffae_command(
     pictures = training_images(train, architecture.image_size)
     build_diffae(pictures, settings, out, held_out=held_out, aux=features, seed=seed)
     typer.echo(out / "model")
+
+
+def _described(config: Path) -> DiffAEConfig:
+    from vlbias.diffae import DiffAEConfig
+
+    try:
+        return DiffAEConfig.from_dict(read_object(config))
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}") from error
 
 
 @train_app.command("prior", epilog="Example: vlbias train prior synthfaces:5000 --diffae diffae/model --out with-prior")

@@ -33,7 +33,7 @@ MAX_UNDEFINED = 0.05
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of resampled values (b,); NaN where more than 5 % of them are undefined.
+    """The percentile interval of resampled values (b,); NaN of fewer than two, or where more than 5 % are undefined.
 
     Example:
         >>> interval(np.arange(101.0), 0.5), interval(np.array([1.0, np.nan]))
@@ -45,7 +45,7 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     except (TypeError, ValueError) as error:
         raise ShapeError(f"`draws` must be numbers (b,); got {draws!r:.60}.") from error
     known = draws[~np.isnan(draws)]
-    if not len(known) or len(known) < (1 - MAX_UNDEFINED) * len(draws):
+    if len(known) < max(2, (1 - MAX_UNDEFINED) * len(draws)):  # one draw says nothing of how they differ
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
