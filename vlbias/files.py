@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError, VlbiasError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 try:
     import fcntl
@@ -31,6 +34,7 @@ __all__ = [
     "AnyPath",
     "draft_folder",
     "is_text",
+    "json_records",
     "json_value",
     "links_below",
     "make_folder",
@@ -240,6 +244,11 @@ def json_value(value: Any, digits: int | None = None) -> Any:
     if not isinstance(value, float):
         return value
     return None if not math.isfinite(value) else value if digits is None else round(value, digits)
+
+
+def json_records(table: pd.DataFrame, digits: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a table as JSON has them, column => value; see :func:`json_value`."""
+    return [{str(key): json_value(value, digits) for key, value in row.items()} for row in table.to_dict("records")]
 
 
 @contextmanager

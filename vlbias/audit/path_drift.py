@@ -23,7 +23,7 @@ from vlbias.balance.poles import Poles, resolve_poles
 from vlbias.classify import Classifier, FitSettings, fit
 from vlbias.data import FaceDataset
 from vlbias.errors import ConfigError, DatasetError
-from vlbias.files import json_value
+from vlbias.files import json_records
 from vlbias.images import load_pixels
 from vlbias.labels import label_text, label_texts
 from vlbias.paths import EncoderConstraint, PathSet, PathTrainingSettings, calibrate, train_paths
@@ -120,11 +120,7 @@ class DriftReport(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is ``None``."""
         tables = {"walks": self.table, "readers": self.readers.reset_index(), "costs": self.costs.reset_index()}
-        return {"level": self.level} | {name: _records(table) for name, table in tables.items()}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): json_value(value, 6) for key, value in row.items()} for row in table.to_dict("records")]
+        return {"level": self.level} | {name: json_records(table, 6) for name, table in tables.items()}
 
 
 @checked_call

@@ -24,7 +24,7 @@ from vlbias.fairness import (
 from vlbias.fairness.counts import Counts
 from vlbias.fairness.intervals import Fits, intervals, resampled_items
 from vlbias.fairness.metrics import share
-from vlbias.files import json_value
+from vlbias.files import json_records, json_value
 from vlbias.shown import Glance, Shown
 
 __all__ = ["CHANCE_GAPS", "ArmSummary", "AuditResult", "TrainingSummary"]
@@ -331,7 +331,7 @@ class AuditResult(Shown):
                 entry["change"] = {m: [json_value(rows[m][key], 6) for key in keys] for m in METRICS}
             entry["chance"] = {gap: json_value(value, 6) for gap, value in self.chance[name].items()}
             cells = self.cells[self.cells["training_set"] == name].drop(columns="training_set")
-            entry["cells"] = [{str(k): json_value(v, 6) for k, v in row.items()} for row in cells.to_dict("records")]
+            entry["cells"] = json_records(cells, 6)
             entry["training_set"] = {
                 "num_images": training.num_images,
                 "num_missing": training.num_missing,

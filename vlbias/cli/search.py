@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 #: What ``Study.write`` and ``Study.save`` write.
 FILES = ("trials.csv", "timing.csv", "trials.png", "front.csv", "groups.csv", "dominance.csv", "front.png", "best")
-PAGE = "report.html"
+#: What ``report.write_search`` writes.
+PAGES = ("report.html", "report.json")
 
 
 def _faces_asked_for(spec: str, default: int) -> int:
@@ -226,7 +227,7 @@ def search(
     job |= {"balance_gallery": balance_gallery, "min_cell": min_cell, "rungs": budgets, "space": space.to_dict()}
     job |= {"batch_size": batch_size, "amp": amp}
     if team(device).is_first:
-        claim_folder(out, "search", job, (*FILES, PAGE), overwrite=overwrite)
+        claim_folder(out, "search", job, (*FILES, *PAGES), overwrite=overwrite)
     study = searches.run(
         faces,
         protected=columns,

@@ -31,8 +31,9 @@ from vlbias.cli.options import (
 from vlbias.cli.outputs import OverwriteOption, claim_folder, refuse_inside
 from vlbias.cli.parsing import columns_of, names_of, numbers_of, poles_of
 
-#: What ``SimulationResult.write`` writes.
-FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "curves.png", "report.html")
+#: What ``SimulationResult.write`` writes, and ``report.write_simulation``.
+FILES = ("plan.json", "runs.csv", "timing.csv", "summary.csv", "verdicts.txt", "curves.png")
+PAGES = ("report.html", "report.json")
 
 
 @app.command(
@@ -132,7 +133,7 @@ def simulate(
         )
     job = {"plan": plan.design(), "model": model, "steps": steps, "image_size": image_size, "fill": list(fill)}
     refuse_inside(out, dataset)
-    claim_folder(out, "simulate", job, FILES, overwrite=overwrite)
+    claim_folder(out, "simulate", job, (*FILES, *PAGES), overwrite=overwrite)
     typer.echo(str(plan), err=True)
     shared = out / "sim.files" if stored and "://" in stored else None
     changes: dict[str, Any] = {"num_steps": steps, "image_size": image_size, "device": device}

@@ -16,7 +16,7 @@ from vlbias.fairness.inference import person_codes
 from vlbias.fairness.intervals import Fits, intervals, resampled_items, resampled_table
 from vlbias.fairness.metrics import METRICS, f1_by_class, mean_known, metrics_from_counts, rates, share
 from vlbias.fairness.settings import EvaluationSettings
-from vlbias.files import json_value
+from vlbias.files import json_records, json_value
 from vlbias.settings import with_changes
 from vlbias.shown import printable
 
@@ -98,8 +98,8 @@ class FairnessReport(Mapping[str, float]):
         return {
             **{name: json_value(value) for name, value in self.items()},
             "intervals": {name: [json_value(low), json_value(high)] for name, (low, high) in self.intervals.items()},
-            "groups": _records(self.groups.reset_index()),
-            "cells": _records(self.cells.reset_index()),
+            "groups": json_records(self.groups.reset_index()),
+            "cells": json_records(self.cells.reset_index()),
             "settings": {key: json_value(value) for key, value in asdict(self.settings).items()},
             "num_dropped_cells": self.num_dropped_cells,
         }
@@ -268,7 +268,3 @@ def demographic_parity_difference(y_true: object, y_pred: object, *, groups: obj
 def demographic_parity_ratio(y_true: object, y_pred: object, *, groups: object, **changes: object) -> float:
     """Smallest divided by largest share predicted positive. Settings as for :func:`evaluate`."""
     return _one("demographic_parity_ratio", y_true, y_pred, groups, **changes)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): json_value(value) for key, value in row.items()} for row in table.to_dict("records")]

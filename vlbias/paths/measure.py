@@ -11,6 +11,7 @@ import torch
 from vlbias.clip import Clip
 from vlbias.diffae import DiffAE
 from vlbias.errors import ShapeError
+from vlbias.files import json_value
 from vlbias.paths.dipole import Dipole
 from vlbias.paths.pathset import PathSet
 from vlbias.paths.preservation import EncoderConstraint, FeatureConstraint
@@ -43,9 +44,15 @@ class PathReport:
     changed: pd.DataFrame
     moved: pd.DataFrame
 
-    def to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Table => walk => column => figure, as plain values."""
-        return {name: getattr(self, name).to_dict(orient="index") for name in ("summary", "changed", "moved")}
+    def to_dict(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Table => walk => column => figure, as plain values; what is not known is ``None``."""
+        return {
+            name: {
+                walk: {column: json_value(value) for column, value in row.items()}
+                for walk, row in getattr(self, name).to_dict(orient="index").items()
+            }
+            for name in ("summary", "changed", "moved")
+        }
 
 
 def drift_matrix(paths: PathSet, probes: Probes, z_sem: torch.Tensor, strength: float = 1.0) -> PathReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,13 +91,17 @@ def _taken_along(measured: PathReport) -> str:
     return f"Other readings that changed sides in more than {percent(MOVED)} of the faces: {worst}."
 
 
+def _heat(value: float) -> int:
+    return round(min(abs(value), 1) * 60) if math.isfinite(value) else 0
+
+
 def _cells(table: pd.DataFrame, shown: Any) -> list[dict[str, Any]]:
     """Rows whose cells know whether they are of the path itself, and how dark their ground is."""
     return [
         {
             "walk": walk,
             "cells": [
-                {"text": shown(float(value)), "own": name == _own(str(walk)), "heat": round(min(abs(value), 1) * 60)}
+                {"text": shown(float(value)), "own": name == _own(str(walk)), "heat": _heat(value)}
                 for name, value in row.items()
             ],
         }

@@ -81,7 +81,7 @@ def run_values(files: RunFiles, *, title: str | None, command: str | None) -> di
             ("plan.csv", "every edit that was planned"),
             ("rejected.csv", "every try that was turned down, with its reason"),
             ("report.json", "the numbers of this page"),
-            ("README.md", "dataset card; the folder loads with Hugging Face `datasets`"),
+            ("README.md", "dataset card; Hugging Face datasets reads the folder"),
         ],
     }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from vlbias.files import json_records, json_value
 from vlbias.report.page import number, plural, signed
 from vlbias.report.plots import Estimate, Line, Panel, Spot, color_of, curves_plot, front_plot
 from vlbias.simulate.statistics import PARITY, contrast
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from vlbias.search import Front, Study  # needs the extra "search"
     from vlbias.simulate import SimulationResult
 
-__all__ = ["search_values", "simulation_values"]
+__all__ = ["search_numbers", "search_values", "simulation_numbers", "simulation_values"]
 
 #: Drawn for each focal group: F1 of the group itself, and a parity measure of everybody.
 _PARITY = "equalized_odds_excess"
@@ -55,6 +56,25 @@ def simulation_values(result: SimulationResult) -> dict[str, Any]:
         "findings": [_finding(row) for row in _records(result.summary())] if focal else [],
         "compositions": [] if focal else _compositions(result),
         "limits": _simulation_limits(result, bool(focal)),
+    }
+
+
+def simulation_numbers(result: SimulationResult) -> dict[str, Any]:
+    """What ``report.json`` of a simulation holds: its slopes, where a share moved, and every run."""
+    plan = result.plan
+    has_curves = any(plan.runs["focal"])
+    return {
+        "target": plan.target,
+        "protected": plan.protected,
+        "classes": list(plan.classes),
+        "groups": list(plan.groups),
+        "modes": list(plan.settings.modes),
+        "fills": list(result.fills),
+        "repeats": plan.settings.repeats,
+        "num_test": len(plan.test),
+        "level": result.level,
+        "slopes": json_records(result.summary(), 6) if has_curves else [],
+        "runs": json_records(result.table().drop(columns="seconds"), 6),
     }
 
 
@@ -168,13 +188,30 @@ def search_values(study: Study, front: Front) -> dict[str, Any]:
     return {
         "lede": [front.verdict()],
         "asked": f"{plural(int(states.sum()), 'trial')} ({', '.join(f'{n} {state}' for state, n in states.items())}); "
-        f"those on the validation front were trained again and tested on {front.split}.",
+        f"those on the validation front were trained again and tested on the split “{front.split}”.",
         "plot": front_plot(spots, f"{words[0]} (lower is better)", f"{words[1]} (lower is better)", title),
         "objectives": words,
         "level": front.level,
         "rows": [_candidate(row, front, plain) for row in _records(table)],
         "groups": _groups(front.groups),
         "limits": _search_limits(front),
+    }
+
+
+def search_numbers(study: Study, front: Front) -> dict[str, Any]:
+    """What ``report.json`` of a search holds: its candidates on held-out data, all of them and group by group."""
+    return {
+        "objectives": list(front.objectives),
+        "split": front.split,
+        "refits": front.refits,
+        "level": front.level,
+        "look": front.look,
+        "verdict": front.verdict(),
+        "withheld": front.withheld,
+        "trials": {str(state): int(num) for state, num in study.table()["state"].value_counts().items()},
+        "flattered": {str(name): json_value(value, 6) for name, value in front.winners_curse().items()},
+        "front": json_records(front.table.reset_index(), 6),
+        "groups": json_records(front.groups.reset_index(), 6),
     }
 
 

@@ -20,7 +20,7 @@ from vlbias.report.measured import drift_values, flip_values
 from vlbias.report.page import plural, render
 from vlbias.report.paths_page import path_values
 from vlbias.report.run_page import run_values, versions
-from vlbias.report.studies import search_values, simulation_values
+from vlbias.report.studies import search_numbers, search_values, simulation_numbers, simulation_values
 from vlbias.version import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from vlbias.simulate import SimulationResult
 
 __all__ = ["write", "write_audit", "write_drift", "write_flips", "write_paths", "write_search", "write_simulation"]
+
+_NUMBERS = [("report.json", "the numbers of this page")]
 
 
 @checked_call
@@ -134,12 +136,10 @@ def write_audit(
         "limits": limits,
         "facts": versions(),
         "command": command,
-        "files": [("report.json", "the numbers of this page")],
+        "files": _NUMBERS,
     }
-    page = _write_page(out, "audit.html.j2", values)
     numbers: dict[str, Any] = {"datasets": [item.to_dict() for item in compositions]}
-    write_json(out / "report.json", numbers | (audit.to_dict() if audit is not None else {}))
-    return page
+    return _write_both(out, "audit.html.j2", values, numbers | (audit.to_dict() if audit is not None else {}))
 
 
 def write_flips(
@@ -186,8 +186,6 @@ def _write_measured(
     out_dir: AnyPath, values: Mapping[str, Any], name: str, numbers: Mapping[str, Any], command: str | None
 ) -> Path:
     """A page of sections, and its numbers in a file of that name."""
-    out = make_folder(out_dir)
-    refuse_links(out / name, out / "report.html")
     contents = [(section["anchor"], section["title"]) for section in values["sections"]]
     common = {
         "tiles": [],
@@ -196,15 +194,13 @@ def _write_measured(
         "command": command,
         "files": [(name, "the numbers of this page")],
     }
-    page = _write_page(out, "measured.html.j2", {**common, **values})
-    write_json(out / name, dict(numbers))
-    return page
+    return _write_both(out_dir, "measured.html.j2", {**common, **values}, numbers, name)
 
 
 def write_simulation(
     out_dir: AnyPath, result: SimulationResult, *, title: str | None = None, command: str | None = None
 ) -> Path:
-    """Write ``report.html`` of a simulation beside its tables (:meth:`vlbias.simulate.SimulationResult.write`).
+    """Write ``report.html`` and ``report.json`` of a simulation beside its tables (``SimulationResult.write``).
 
     Args:
         out_dir: folder, made if need be.
@@ -225,15 +221,17 @@ def write_simulation(
         "contents": contents if any(plan.runs["focal"]) else contents[2:],
         "facts": versions(),
         "command": command,
-        "files": [("runs.csv", "every run"), ("summary.csv", "the slopes"), ("plan.json", "every training list")],
+        "files": [
+            *_NUMBERS, ("runs.csv", "every run"), ("summary.csv", "the slopes"), ("plan.json", "every training list"),
+        ],
     }
-    return _write_page(make_folder(out_dir), "simulation.html.j2", values | simulation_values(result))
+    return _write_both(out_dir, "simulation.html.j2", values | simulation_values(result), simulation_numbers(result))
 
 
 def write_search(
     out_dir: AnyPath, study: Study, front: Front, *, title: str | None = None, command: str | None = None
 ) -> Path:
-    """Write ``report.html`` of an architecture search beside its tables (:meth:`vlbias.search.Study.write`).
+    """Write ``report.html`` and ``report.json`` of an architecture search beside its tables (``Study.write``).
 
     Args:
         out_dir: folder, made if need be.
@@ -253,9 +251,11 @@ def write_search(
         "contents": [("front", "Front"), ("groups", "Groups"), ("limits", "Limits")],
         "facts": versions(),
         "command": command,
-        "files": [("front.csv", "this front"), ("trials.csv", "every trial"), ("groups.csv", "group by group")],
+        "files": [
+            *_NUMBERS, ("front.csv", "this front"), ("trials.csv", "every trial"), ("groups.csv", "group by group"),
+        ],
     }
-    return _write_page(make_folder(out_dir), "search.html.j2", values | search_values(study, front))
+    return _write_both(out_dir, "search.html.j2", values | search_values(study, front), search_numbers(study, front))
 
 
 def write_paths(
@@ -282,8 +282,6 @@ def write_paths(
     Raises:
         OutputError: the folder cannot be written.
     """
-    out = make_folder(out_dir)
-    refuse_links(out / "report.json", out / "report.html")
     walks, paths = plural(len(measured.summary), "walk"), ", ".join(editor.attributes)
     contents = [("walks", "Walks"), ("edits", "Looks"), ("drift", "Drift"), ("limits", "Limits")]
     values = {
@@ -295,10 +293,21 @@ def write_paths(
         "contents": [item for item in contents if strips or item[0] != "edits"],
         "facts": [("editor", editor.name), ("licence", editor.renderer.license or "not stated"), *versions()],
         "command": command,
-        "files": [("report.json", "the numbers of this page")],
+        "files": _NUMBERS,
     }
-    page = _write_page(out, "paths.html.j2", values | path_values(measured, editor.dipoles, strips, strength))
-    write_json(out / "report.json", {"editor": editor.name, "strength": strength, **measured.to_dict()})
+    values |= path_values(measured, editor.dipoles, strips, strength)
+    numbers = {"editor": editor.name, "strength": strength, **measured.to_dict()}
+    return _write_both(out_dir, "paths.html.j2", values, numbers)
+
+
+def _write_both(
+    out_dir: AnyPath, template: str, values: Mapping[str, Any], numbers: Mapping[str, Any], name: str = "report.json"
+) -> Path:
+    """A page, and its numbers beside it in a file of that name."""
+    out = make_folder(out_dir)
+    refuse_links(out / name, out / "report.html")
+    page = _write_page(out, template, values)
+    write_json(out / name, dict(numbers))
     return page
 
 
