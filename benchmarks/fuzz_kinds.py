@@ -272,13 +272,21 @@ def _computing_bomb(*nodes: onnx.NodeProto) -> Callable[[Path], None]:
         model = _graph(8)
         model.graph.node.extend([*nodes, helper.make_node("ReduceMean", ["big"], ["little"], keepdims=0)])
         model.graph.node.append(helper.make_node("Add", ["y", "little"], ["z"]))
-        dims = {"dims": np.array([100_000, 100_000]), "one": np.ones((1, 1), "f4"), "count": np.array(10**15)}
+        dims = {"dims": np.array([100_000, 100_000]), "side": np.array([5000, 5000])}
+        dims |= {"one": np.ones((1, 1), "f4"), "count": np.array(10**15)}
         model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in dims.items())
         model.graph.output[0].name = "z"
         (folder / "net.onnx").write_bytes(model.SerializeToString())
         write_json(folder / "net.json", {"layout": None})
 
     return write
+
+
+def _products() -> list[onnx.NodeProto]:
+    """Nodes that work for minutes, each within the memory that a graph may take."""
+    first = helper.make_node("ConstantOfShape", ["side"], ["a0"])
+    more = [helper.make_node("MatMul", [f"a{i}", f"a{i}"], [f"a{i + 1}"]) for i in range(40)]
+    return [first, *more, helper.make_node("Identity", ["a40"], ["big"])]
 
 
 def _loop() -> onnx.NodeProto:
@@ -690,13 +698,14 @@ KINDS = {
             _make_networks,
             _open_network,
             bombs=tuple(
-                _computing_bomb(node)
+                _computing_bomb(*(node if isinstance(node, list) else [node]))
                 for node in (
                     helper.make_node("ConstantOfShape", ["dims"], ["big"]),
                     helper.make_node("Expand", ["one", "dims"], ["big"]),
                     helper.make_node("Tile", ["one", "dims"], ["big"]),
                     helper.make_node("RandomNormal", [], ["big"], shape=[100_000, 100_000]),
                     _loop(),
+                    _products(),
                 )
             ),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 
 import numpy as np
@@ -380,3 +381,57 @@ def test_loops_and_functions_without_end_are_refused(tmp_path):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UnsafeCheckpointError, match="more than 1,000,000 operations"):
         load_network(path)
+
+
+def slow(path, how):
+    """A graph of some kilobytes that works for minutes, each of its products within the memory that it may take."""
+    side, one = 9000, helper.make_node("ConstantOfShape", ["dims"], ["a0"])
+    nodes, more = {
+        "products": (
+            [one, *(helper.make_node("MatMul", [f"a{i}", f"a{i}"], [f"a{i + 1}"]) for i in range(9))],
+            {"dims": [side // 2, side // 2]},
+        ),
+        "one convolution": (
+            [
+                one,
+                helper.make_node("ConstantOfShape", ["dims"], ["k"]),
+                helper.make_node("Conv", ["a0", "k"], ["a9"], pads=[2500] * 4),
+            ],
+            {"dims": [1, 1, 5000, 5000]},
+        ),
+        "many": (
+            [one, *(helper.make_node("Sqrt", [f"a{i}"], [f"a{i + 1}"]) for i in range(3000))],
+            {"dims": [side, side // 2]},
+        ),
+    }[how]
+    return computed(path, [*nodes, helper.make_node("Identity", [nodes[-1].output[0]], ["big"])], **more)
+
+
+@pytest.mark.parametrize("how", ["products", "one convolution", "many"])
+def test_a_graph_that_takes_too_long_is_stopped(tmp_path, how, monkeypatch):
+    monkeypatch.setattr("vlbias.networks.graph_process.SECONDS", 0.5)
+    network = load_network(slow(tmp_path / "slow.onnx", how))
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(2):  # there is a new process for the second
+        with pytest.raises(UnsafeCheckpointError, match=r"slow\.onnx worked for more than 0.5 seconds and was stopped"):
+            network.outputs(colours((9, 9, 9), (8, 8, 8)), layout="ffhq")
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 5
+    assert ended.ru_maxrss < 1.1 * 2**20  # KB
+
+
+def test_a_graph_goes_on_after_a_fork_and_after_an_interruption(tmp_path):
+    network = load_network(sidecar(onnx_files.channel_means(tmp_path / "face.onnx"), **AS_IS))
+    x = colours((1, 2, 3), (4, 5, 6))
+    expected = network.outputs(x, layout="ffhq")
+    process = network.run._process
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(network.outputs(x, layout="ffhq"), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    first = process._child.pid
+    process._end()
+    assert torch.equal(network.outputs(x, layout="ffhq"), expected) and process._child.pid != first
+    os.kill(process._child.pid, 11)
+    with pytest.raises(CheckpointError, match=r"face\.onnx ended the process that ran it \(SIGSEGV\)"):
+        network.outputs(x, layout="ffhq")

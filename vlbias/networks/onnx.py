@@ -1,12 +1,13 @@
 """The one door to ONNX files: read without running anything else, and run on the processor.
 
 A graph may keep its weights in files beside it. Those outside its folder are refused, and all of them count for its
-digest. What a graph computes may be as large as its author likes, so its memory is bounded and its loops are refused.
+digest. What a graph computes may be as large and take as long as its author likes, and no look at the file tells how
+long. So loops are refused, and it runs in a process of its own whose memory and time are bounded (`graph_process.py`).
 """
 
 from __future__ import annotations
 
-import functools
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +18,11 @@ import torch
 
 from vlbias.errors import CheckpointError, MissingDependencyError, ShapeError, UnsafeCheckpointError, unknown
 from vlbias.files import open_plain
+from vlbias.networks.graph_process import MAX_BYTES, GraphProcess
 
 __all__ = ["OnnxNetwork"]
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-#: What all graphs together may hold beside their weights; batches that need more are run in parts.
-_MAX_BYTES = 3 * 2**28
 #: Nodes of a graph when its functions, which may call each other, are written out.
 _MAX_NODES = 1_000_000
 #: Operators that repeat a graph as often as a number in the file says.
@@ -45,26 +45,26 @@ class OnnxNetwork:
     Raises:
         MissingDependencyError: onnxruntime or onnx is not installed.
         CheckpointError: the file is missing, damaged, of an unknown kind, or not a network on pictures.
-        UnsafeCheckpointError: it names a file outside its folder, or how long it works is not known.
+        UnsafeCheckpointError: it names a file outside its folder, contains a loop, or takes too long to load.
         UnknownNameError: no such output.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, output: str | None = None):
         self.path = Path(path)
-        runtime = _runtime()
+        _need_packages()
         graph = _read(self.path)
         _refuse_endless(graph, self.path)
         self.files = sorted({self.path, *_weight_files(graph, self.path)})
         self.normalises = _normalises(graph)
-        self._session = _session(runtime, self.path)
-        inputs = self._session.get_inputs()
-        shape = inputs[0].shape if inputs else []
-        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in _FLOATS or 3 not in (shape[1], shape[3]):
-            described = "; ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "none"
+        self._process = GraphProcess(self.path, sum(file.stat().st_size for file in self.files))
+        inputs = self._process.inputs
+        name, kind, shape = inputs[0] if inputs else ("", "", [])
+        if len(inputs) != 1 or len(shape) != 4 or kind not in _FLOATS or 3 not in (shape[1], shape[3]):
+            described = "; ".join(f"{name} {kind} {shape}" for name, kind, shape in inputs) or "none"
             raise CheckpointError(
                 f"{self.path} must have one input of float pictures, (b, 3, h, w) or (b, h, w, 3); it has {described}."
             )
-        self._name, self._dtype = inputs[0].name, _FLOATS[inputs[0].type]
+        self._name, self._dtype = name, _FLOATS[kind]
         self._channels_last = shape[1] != 3
         sides = [side for side in (shape[1:3] if self._channels_last else shape[2:4]) if isinstance(side, int)]
         if len(set(sides)) > 1:
@@ -77,7 +77,7 @@ class OnnxNetwork:
         )
 
     def _choose(self, output: str | None) -> str:
-        names = [item.name for item in self._session.get_outputs()]
+        names = self._process.outputs
         if output is not None and output not in names:
             raise unknown("output", output, names, where=self.path.name)
         if output is None and len(names) != 1:
@@ -89,11 +89,15 @@ class OnnxNetwork:
 
         Raises:
             ShapeError: the graph refuses the pictures, needs too much memory for one, or gives another number of rows.
+            UnsafeCheckpointError: it takes too long.
+            CheckpointError: it ended the process that ran it.
         """
         pictures = x.detach().cpu().numpy().astype(self._dtype)
         if self._channels_last:
             pictures = np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))
         step = self._batch or max(len(pictures), 1)
+        if self._batch is None and len(pictures) > 1 and not self._process.longest_s:
+            self._process.run(self._name, self._output, pictures[:1])  # how long one takes
         rows = [self._run(pictures[start : start + step], step) for start in range(0, len(pictures), step)]
         return torch.cat(rows) if rows else torch.empty(0, 0)
 
@@ -102,37 +106,32 @@ class OnnxNetwork:
         if self._batch is not None and count < step:
             # a graph of a fixed batch: the last one is filled up, and what came of the filling is dropped
             pictures = np.concatenate([pictures, np.repeat(pictures[-1:], step - count, axis=0)])
-        try:
-            found = self._session.run([self._output], {self._name: pictures})[0]
-        except Exception as error:  # onnxruntime's own classes share no base but this
-            if "llocat" in str(error):
-                return self._run_in_parts(pictures)
-            raise ShapeError(f"{self.path} cannot run on pictures {pictures.shape}: {_first_line(error)}") from error
-        found = np.asarray(found)
-        if found.ndim < 1 or len(found) != len(pictures) or not np.issubdtype(found.dtype, np.floating):
+        said, found = self._process.run(self._name, self._output, pictures)
+        if said.get("memory"):
+            return self._run_in_parts(pictures)
+        if "error" in said:
+            raise ShapeError(f"{self.path} cannot run on pictures {pictures.shape}: {said['error']}")
+        if found is None or found.ndim < 1 or len(found) != len(pictures):
             raise ShapeError(
-                f"{self.path} gave {found.dtype} {found.shape} for {len(pictures)} pictures; expected one row of "
-                "numbers for each."
+                f"{self.path} gave {said['dtype']} {tuple(said['shape'])} for {len(pictures)} pictures; expected one "
+                "row of numbers for each."
             )
         return torch.from_numpy(found.reshape(len(found), -1).astype(np.float32))[:count]
 
     def _run_in_parts(self, pictures: np.ndarray) -> torch.Tensor:
         """The same of pictures that need too much memory together."""
         if self._batch is not None or len(pictures) == 1:
-            needed = f"more than the {_MAX_BYTES / 2**20:.0f} MB that a graph may take"
+            needed = f"more than the {MAX_BYTES / 2**20:.0f} MB that a graph may take"
             raise ShapeError(f"{self.path} cannot run on pictures {pictures.shape}: it needs {needed}.")
         return torch.cat([self._run(part, len(part)) for part in np.array_split(pictures, 2)])
 
 
-def _runtime() -> Any:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"ONNX files need onnxruntime and onnx ({error.name} is missing): pip install 'vlbias[faces]'."
-        ) from error
-    return onnxruntime
+def _need_packages() -> None:
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"ONNX files need onnxruntime and onnx ({package} is missing): pip install 'vlbias[faces]'."
+            )
 
 
 def _read(path: Path) -> Any:
@@ -153,31 +152,6 @@ def _read(path: Path) -> Any:
     if not graph.graph.node:
         raise CheckpointError(f"{path} is damaged or not an ONNX file (no graph in it). Fetch it again.")
     return graph
-
-
-@functools.cache
-def _bound_memory(runtime: Any) -> None:
-    """All graphs of this process share one store of memory, which does not grow beyond a size."""
-    place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
-    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"max_mem": _MAX_BYTES}))
-
-
-def _session(runtime: Any, path: Path) -> Any:
-    _bound_memory(runtime)
-    options = runtime.SessionOptions()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # as large as the file
-    options.log_severity_level = 4  # what goes wrong is raised; notes on stderr would tear the progress line
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        # by path, so that weights beside the file are found; the graph cannot register libraries of operators
-        # constants are not computed in advance: that knows no bound
-        unbounded = ["ConstantFolding"]
-        return runtime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=unbounded
-        )
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be loaded by onnxruntime: {_first_line(error)}") from error
 
 
 def _refuse_endless(model: Any, path: Path) -> None:
