@@ -49,6 +49,7 @@ def change(folder, part, **values):
         ("text_cfg", {"context_length": [3]}, "`context_length` of"),
         ("vision_cfg", {"image_size": 10**9}, "`image_size` of"),
         ("vision_cfg", {"layers": [1, 1]}, "`layers` of"),
+        ("vision_cfg", {"head_width": 1024}, "`head_width` must fit into the width of the tower"),
         (None, {"embed_dim": None}, "`embed_dim` of"),
         (None, {"vision_cfg": None}, "must be an object"),
         (None, {"text_cfg": [1]}, "must be an object"),

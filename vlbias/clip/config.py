@@ -63,6 +63,10 @@ class _VisionConfig(_TowerConfig):
             r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?", self.timm_model_name
         ):
             raise ConfigError(f"`timm_model_name` must be an architecture of timm; got {self.timm_model_name!r:.80}.")
+        width = self.width if isinstance(self.layers, int) else 32 * self.width  # what a ResNet ends in
+        heads = width // self.head_width
+        if self.timm_model_name is None and (not heads or width % heads):
+            raise ConfigError(f"`head_width` must fit into the width of the tower, {width}; got {self.head_width}.")
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,9 @@ class GraphProcess:
         allowed_s = SECONDS * (1 + self._num_bytes // _LOADED_BYTES)
         numbers = (MAX_BYTES, self._num_bytes, torch.get_num_threads(), allowed_s)
         # -P: the modules beside the program are no packages of their own
-        words = [sys.executable, "-P", Path(__file__).with_name("graph_program.py"), self.path.absolute()]
+        words = (sys.executable, "-P", Path(__file__).with_name("graph_program.py"), self.path.absolute(), *numbers)
         self._child = subprocess.Popen(
-            [*words, *map(str, numbers)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [*map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._of = os.getpid()
         self._end = weakref.finalize(self, _end, self._child)
@@ -112,9 +112,9 @@ class GraphProcess:
         said = json.loads(line)
         if not np.issubdtype(said.get("dtype", "O"), np.floating):
             return said, None
-        numbers = np.empty(said["shape"], said["dtype"])
-        wanted = numbers.reshape(-1).view(np.uint8)
-        return (said, numbers) if self._child.stdout.readinto(wanted) == len(wanted) else None
+        count = np.dtype(said["dtype"]).itemsize * int(np.prod(said["shape"]))
+        data = self._child.stdout.read(count)
+        return (said, np.frombuffer(data, said["dtype"]).reshape(said["shape"])) if len(data) == count else None
 
     def _why_it_ended(self, allowed_s: float) -> CheckpointError:
         code = self._child.returncode
