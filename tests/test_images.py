@@ -51,6 +51,19 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert night.mode == "I;16" and to_uint8(to_tensor(night))[0, 0, 0].tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "levels", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), np.nan, np.float32), np.full((4, 4), 70_000, np.int32)]
+)
+def test_numbers_without_a_known_white_are_refused(levels, tmp_path):
+    path = tmp_path / "levels.tiff"
+    Image.fromarray(levels).save(path)
+    with pytest.raises(ImageError, match="levels.tiff: a picture of .* Save it with 8 or 16 bits"):
+        open_image(path)
+    with pytest.raises(ImageError, match="a picture of .* Save it with 8 or 16 bits"):
+        to_tensor(Image.fromarray(levels))
+    assert to_tensor(Image.fromarray(np.full((4, 4), 200, np.float32))).max() > 0.5
+
+
 def test_transparency_is_put_on_white(tmp_path):
     path = tmp_path / "clear.png"
     Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(path)

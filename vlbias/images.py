@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import re
 import struct
@@ -321,8 +322,10 @@ def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """What Pillow and the file system raise about a picture => an :class:`ImageError` that names the file."""
     try:
         yield
-    except VlbiasError:
-        raise
+    except VlbiasError as error:
+        if type(error) is not ImageError or str(path) in str(error):
+            raise
+        raise ImageError(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is not a picture that can be read. Convert it to PNG or JPEG.") from error
     except FileNotFoundError as error:
@@ -433,6 +436,8 @@ def colour_space(icc_profile: object, mode: str) -> ColourSpace | None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        _check_scale(np.asarray(image))
     width, height = image.size
     if width * height <= _LARGE_PIXELS or (image.mode == "RGB" and "transparency" not in image.info):
         return _to_rgb_at_once(image)
@@ -444,6 +449,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         out.paste(strip, box)
     out.info.update(strip.info)
     return out
+
+
+def _check_scale(levels: np.ndarray) -> None:
+    """Refuse numbers in which nobody said what is white: it is 65535 for whole ones, 255 for others."""
+    low, high = float(levels.min()), float(levels.max())
+    if levels.dtype.kind == "i" and not 0 <= low <= high <= 65535:
+        raise ImageError(f"a picture of whole numbers in {low:g}..{high:g} is beyond 16 bits. Save it with 8 or 16 bits.")
+    if levels.dtype.kind == "f" and (not math.isfinite(low + high) or 0 < high <= 1):
+        raise ImageError(f"a picture of numbers in {low:g}..{high:g} has no known white. Save it with 8 or 16 bits.")
 
 
 def _to_rgb_at_once(image: Image.Image) -> Image.Image:
