@@ -455,7 +455,7 @@ def _check_scale(levels: np.ndarray) -> None:
     """Refuse numbers in which nobody said what is white: it is 65535 for whole ones, 255 for others."""
     low, high = float(levels.min()), float(levels.max())
     if levels.dtype.kind == "i" and not 0 <= low <= high <= 65535:
-        raise ImageError(f"a picture of whole numbers in {low:g}..{high:g} is beyond 16 bits. Save it with 8 or 16 bits.")
+        raise ImageError(f"a picture of whole numbers in {low:g}..{high:g} exceeds 16 bits. Save it with 8 or 16 bits.")
     if levels.dtype.kind == "f" and (not math.isfinite(low + high) or 0 < high <= 1):
         raise ImageError(f"a picture of numbers in {low:g}..{high:g} has no known white. Save it with 8 or 16 bits.")
 
