@@ -36,8 +36,9 @@ QUICK_DIFFAE = DiffAEConfig(
 SILENT = ("app", "doctor", "paths", "provenance")
 #: Commands that want another word the second time.
 ONCE = {"train diffae": "--resume", "search evaluate": "--overwrite"}
-#: Files that tell how long something took, and the journal of a search, which has the dates of all that was tried.
-TIMES = ("timing.csv", "times.jsonl", "study.log")
+#: Files that tell how long something took, the state that a training goes on from among them, and the journal of a
+#: search, which has the dates of all that was tried.
+TIMES = ("timing.csv", "times.jsonl", "state.pt", "study.log")
 
 
 def make_inputs(folder: Path) -> Path:

@@ -199,7 +199,7 @@ class _Trainer:
         }
         identity = {"model": model.config.to_dict(), "train": _fixed(config)}
         self.state = TrainingState(out_dir / "state.pt", identity, parts)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.logged = 0, 0.0, 0
         self.last: dict[str, Any] = {}
 
     # -- auxiliary features -----------------------------------------------------------------------------------------
@@ -308,11 +308,13 @@ class _Trainer:
         if (self.out_dir / "state.pt").exists() and not resume:
             raise ConfigError(f"{self.out_dir} has the state of a run. Resume it, or choose another folder.")
         sums: dict[str, float] = {}
-        counted = 0
-        if counters := self.state.load(step=int, seconds=float, sums=dict, counted=int):
-            self.step, self.seconds, sums, counted = (counters[k] for k in ("step", "seconds", "sums", "counted"))
+        counted, done_at = 0, -1
+        kinds = {"step": int, "seconds": float, "sums": dict, "counted": int, "logged": int, "done": bool}
+        if counters := self.state.load(**kinds):
+            self.step, self.seconds, sums, counted, self.logged, done = (counters[name] for name in kinds)
+            done_at = self.step if done else -1
         for name in (LOG_FILE, TIMES_FILE):
-            _cut_log(self.out_dir / name, self.step)
+            _cut_log(self.out_dir / name, self.logged)
         settings = {"model": self.target.config.to_dict(), "train": c.to_dict()}
         files.write_json(self.out_dir / "train.json", settings)
         mark = time.monotonic()
@@ -340,8 +342,8 @@ class _Trainer:
         finished = self._fraction() >= 1
         if finished:
             self.average.module.fit_normalization(self.images)
-            self._evaluate()
-            self._save(sums, counted)
+            self._evaluate(log=self.step != done_at)
+            self._save(sums, counted, done=True)
         self.target.load_state_dict(self.average.module.state_dict(), strict=False)
         return TrainResult(finished, self.step * c.batch_size, self.seconds, self.last)
 
@@ -355,13 +357,14 @@ class _Trainer:
 
     def _log(self, values: dict[str, Any]) -> None:
         place = {"step": self.step, "images": self.step * self.config.batch_size}
-        self.last = {**self.last, **values}
+        self.last |= values
+        self.logged += 1
         # times differ from run to run; in a file of their own they leave the log the same
         for name, more in ((LOG_FILE, values), (TIMES_FILE, {"seconds": round(self.seconds, 1)})):
             with open(self.out_dir / name, "a", encoding="utf-8") as file:
                 file.write(json.dumps(place | more) + "\n")
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, log: bool = True) -> None:
         values: dict[str, float] = {}
         if self.held_out is not None:
             result = reconstruct(self.average.module, self.held_out)
@@ -370,10 +373,14 @@ class _Trainer:
             write_sheet(result, self.out_dir / "samples" / name)
         if self.probe is not None:
             values |= self.probe(self.average.module)
-        self._log(values)
+        if log:
+            self._log(values)
+        else:
+            self.last |= values
 
-    def _save(self, sums: dict[str, float], counted: int) -> None:
-        self.state.save(step=self.step, seconds=self.seconds, sums=sums, counted=counted)
+    def _save(self, sums: dict[str, float], counted: int, *, done: bool = False) -> None:
+        told = {"sums": sums, "counted": counted, "logged": self.logged, "done": done}
+        self.state.save(step=self.step, seconds=self.seconds, **told)
         self.average.module.save_pretrained(self.out_dir / "model")
 
 
@@ -383,15 +390,8 @@ def _fixed(config: DiffAETrainingSettings) -> dict[str, Any]:
     return {k: v for k, v in config.to_dict().items() if k not in free}
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Keep the lines of a log up to a step: what a killed run wrote after its last saved state is written again."""
-
-    def is_kept(line: str) -> bool:
-        try:
-            return line.endswith("\n") and bool(json.loads(line)["step"] <= step)
-        except (ValueError, TypeError, KeyError, RecursionError):  # no line of ours
-            return False
-
+def _cut_log(path: Path, num_lines: int) -> None:
+    """Keep the first lines of a log: what a killed run wrote after its last saved state is written again."""
     if path.is_file():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        files.write_file(path, "".join(filter(is_kept, lines)))
+        files.write_file(path, "".join(lines[:num_lines]))
