@@ -209,6 +209,21 @@ def test_kill_minus_nine_loses_nothing(tmp_path):
     assert disturbed["attempts"].tolist() == [2, 1, 1, 1], "exactly one trial was taken up again"
     columns = [name for name in undisturbed.columns if name not in ("seconds", "attempts")]
     pd.testing.assert_frame_equal(disturbed[columns], undisturbed[columns])
+    assert not list((tmp_path / "killed.log.files" / "workers").iterdir())
+
+
+def test_locks_of_dead_workers_are_cleared_and_those_of_others_kept(tmp_path):
+    dead, living, mine = (Storage(str(tmp_path / "study.log")) for _ in range(3))
+    dead.sign_in()
+    left = dead._lock.path
+    dead._lock.release()  # as the system does it when a process dies
+    living.sign_in()
+    assert not left.exists()
+    mine.sign_in()
+    assert {path.stem for path in left.parent.iterdir()} == {living.worker, mine.worker}
+    mine.sign_out()
+    living.sign_out()
+    assert not list(left.parent.iterdir())
 
 
 def test_a_database_url_works_as_well(tmp_path):

@@ -171,7 +171,11 @@ class Storage:
         """Say that this worker lives, until :meth:`sign_out` or death."""
         if self.path is not None and self.folder is not None:
             self._lock = FileLock(self.folder / "workers" / f"{self.worker}.lock")
-            self._lock.acquire()
+            while self._lock.acquire() and not self._lock.path.exists():
+                self._lock.release()  # somebody took it for that of a dead worker, before it was locked
+            for path in (self.folder / "workers").glob("*.lock"):
+                if path != self._lock.path:
+                    _clear_if_dead(path)
 
     def sign_out(self) -> None:
         """Say that this worker has ended."""
@@ -197,13 +201,7 @@ class Storage:
         if not isinstance(worker, str) or not re.fullmatch(r"[0-9a-f]{12}", worker):
             return True  # the name of no worker, and no part of a path
         path = self.folder / "workers" / f"{worker}.lock"
-        lock = FileLock(path)
-        if not path.exists():
-            return True  # it signed out
-        if lock.acquire(wait=False):
-            lock.release()
-            return True
-        return False
+        return not path.exists() or _clear_if_dead(path)  # without one it signed out
 
     def recover(self, study: optuna.Study) -> list[int]:
         """Queue again what dead workers left behind; returns the numbers of the trials that were lost.
@@ -241,6 +239,16 @@ class Storage:
                 )
             )
         return [trial.number for trial in lost]
+
+
+def _clear_if_dead(path: Path) -> bool:
+    """Whether nobody holds a worker's lock, which is then removed."""
+    lock = FileLock(path)
+    if not lock.acquire(wait=False):
+        return False
+    path.unlink(missing_ok=True)
+    lock.release()
+    return True
 
 
 def _try_fail(study: optuna.Study, trial: FrozenTrial) -> None:
