@@ -18,6 +18,7 @@ import inspect
 import io
 import math
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -241,6 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=10, help="longest time of one call")
     parser.add_argument("--taken", action="store_true", help="also print the calls that took their value")
     options = parser.parse_args(argv)
+    resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30,) * 2)  # a number that is too large ends the call alone
     importlib.import_module("torch._dynamo")  # a call that is cut off must not cut this import
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         work = Path(place) / "a" / "b"  # a word of two dots stays within

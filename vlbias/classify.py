@@ -110,7 +110,7 @@ class FitSettings(Settings):
     weight_decay: float = number(0.05, 0, 10)
     ema_decay: float = number(0.99, 0, 0.99999)
     flip: bool = True
-    shift_px: int = number(4, 0)
+    shift_px: int = number(4, 0, 1024)
     seed: int = 0
     device: str | None = None
     amp: bool = False

@@ -21,8 +21,8 @@ from vlbias.balance import Balancer, Plan
 from vlbias.data import FaceDataset, join, load_dataset
 from vlbias.data.synthfaces import SynthFaces
 from vlbias.editor import Editor
-from vlbias.errors import ConfigError
 from vlbias.files import AnyPath, refuse_links
+from vlbias.settings import MAX_RUNS, checked_number
 
 __all__ = ["GRID", "MIN_GAP", "TIED", "biased_faces", "choose", "oracle_faces", "run_demo", "validation_faces"]
 
@@ -69,10 +69,9 @@ def biased_faces(num_faces: int, *, seed: int, tied: int = TIED) -> SynthFaces:
         tied: of 400 faces, those that are dark and smile; see :data:`GRID`.
 
     Raises:
-        ConfigError: fewer than 100 faces, which would leave a cell nearly empty.
+        ConfigError: fewer than 100 faces, which would leave a cell nearly empty, or more than a million.
     """
-    if num_faces < 100:
-        raise ConfigError(f"the demo needs at least 100 faces; got {num_faces}.")
+    checked_number("num_faces", num_faces, low=100, high=1_000_000)
     of_400 = {
         (1, "light"): SMILING_LIGHT,
         (0, "light"): OTHER_LIGHT,
@@ -124,7 +123,11 @@ def run_demo(
 
     Returns:
         Path of the report.
+
+    Raises:
+        ConfigError: ``num_faces`` or ``num_seeds`` is out of range.
     """
+    checked_number("num_seeds", num_seeds, low=1, high=MAX_RUNS)
     out = Path(out)
     refuse_links(out)
     started = time.monotonic()

@@ -31,9 +31,13 @@ from typing import Any, Literal, Self, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["Settings", "checked_number", "number", "with_changes"]
+__all__ = ["MAX_DRAWS", "MAX_RUNS", "Settings", "checked_number", "number", "with_changes"]
 
 Own = TypeVar("Own", bound="Settings")
+
+#: Most draws of a bootstrap or a permutation test, and most repeats of a training: what is beyond needs a machine's
+#: whole memory before anything is done.
+MAX_DRAWS, MAX_RUNS = 1_000_000, 10_000
 
 
 @dataclass(frozen=True)

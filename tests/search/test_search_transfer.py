@@ -88,7 +88,7 @@ def test_a_space_comes_back_from_its_dictionary(small_space):
 
 def test_what_cannot_be_taken_along_is_said(studied, tmp_path):
     faces, path, study = studied
-    with pytest.raises(ConfigError, match="refit` must be >= 0"):
+    with pytest.raises(ConfigError, match="refit` must be a whole number"):
         transfer(study, faces, protected="skin", refit=-1)
     with pytest.raises(ConfigError, match="does not say how it trains"):
         transfers._told({**study.header, "space": {}})

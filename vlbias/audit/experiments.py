@@ -29,7 +29,7 @@ from vlbias.files import make_folder, read_json, write_json
 from vlbias.images import load_pixels
 from vlbias.labels import in_order
 from vlbias.progress import Progress, track
-from vlbias.settings import checked_number, with_changes
+from vlbias.settings import MAX_RUNS, checked_number, with_changes
 
 __all__ = ["compare", "measure"]
 
@@ -240,7 +240,7 @@ def _read_set(
 def _seeds(given: object) -> list[int]:
     """A number of seeds, or the seeds themselves, as a list."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        return list(range(checked_number("seeds", given, low=1)))
+        return list(range(checked_number("seeds", given, low=1, high=MAX_RUNS)))
     numbers = [checked_number("seeds", seed) for seed in given]
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"`seeds` must be a number >= 1 or different seeds; got {numbers}.")

@@ -62,7 +62,7 @@ class DriftSettings(Settings):
 
     columns: tuple[str, ...] | None = None
     strengths: tuple[float, ...] = number((0.5, 1.0, 1.5), above=0, high=MAX_STRENGTH)
-    num_faces: int = number(60, 1)
+    num_faces: int = number(60, 1, 1_000_000)
     level: float = number(0.95, above=0, below=1)
     fit: FitSettings = field(default_factory=_reader_settings)
 

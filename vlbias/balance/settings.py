@@ -71,7 +71,7 @@ class BalanceSettings(Settings):
     checks: Checks = field(default_factory=Checks)
     identity: str | PathLike[str] | FaceNetwork | Identity = "latent"
     scorers: Mapping[str, OwnScorer] | None = None
-    prior_steps: int = number(4, 1)
+    prior_steps: int = number(4, 1, 1000)
     keep_pairs: bool = True
     chunk_size: int = number(32, 1)
     quality: Quality = "standard"

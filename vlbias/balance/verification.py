@@ -68,7 +68,7 @@ class Checks(Settings):
     target: float = 0.5
     target_slack: float = 0.25
     identity: float = 0.4
-    retries: int = number(4, 0)
+    retries: int = number(4, 0, 1000)
     max_strength: float = number(2.5, above=0)
     random_strength: float = number(0.0, 0, 1)
     min_skill: float = 0.3

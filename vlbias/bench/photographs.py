@@ -71,7 +71,7 @@ class _PhotographTask(Settings):
     target: str
     protected: str
     planted: bool = True
-    num_training: int = number(2000, 40)
+    num_training: int = number(2000, 40, 10_000_000)
     editor: str = "utkface-64"
     seed: int = number(0, 0)
 

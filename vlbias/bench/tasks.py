@@ -99,9 +99,9 @@ class WorldTask(Settings):
     target: str
     protected: str
     strength: float = number(0.9, 0, 1)
-    num_training: int = number(2000, 40)
-    num_validation: int = number(1000, 40)
-    num_test: int = number(4000, 4)
+    num_training: int = number(2000, 40, 10_000_000)
+    num_validation: int = number(1000, 40, 10_000_000)
+    num_test: int = number(4000, 4, 10_000_000)
     editor: str = "synthfaces-64"
 
     pictures = None

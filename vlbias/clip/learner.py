@@ -45,7 +45,7 @@ class LearningSettings(Settings):
 
     num_images: int = number(120_000, 1)
     max_seconds: float | None = number(None, above=0)
-    batch_size: int = number(64, 2)
+    batch_size: int = number(64, 2, 65_536)
     learning_rate: float = number(1.5e-3, above=0)
     weight_decay: float = number(0.05, 0)
     warmup: float = number(0.05, 0, below=1)

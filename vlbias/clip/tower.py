@@ -46,10 +46,10 @@ class TowerTrainingSettings(LearningSettings):
     """
 
     num_images: int = number(180_000, 1)
-    batch_size: int = number(96, 2)
+    batch_size: int = number(96, 2, 65_536)
     ema_decay: float = number(0.998, 0, below=1)
     augmentation: Augmentation = STRONG
-    num_bins: int = number(26, 2)
+    num_bins: int = number(26, 2, 4096)
     softness: float = number(1.25, above=0)
 
 

@@ -48,7 +48,7 @@ class ClipTrainingSettings(LearningSettings):
     temperature: float = number(0.1, 0.01, 1)
     text_steps: int = number(350, 0)
     freeze_text: float = number(0.6, 0, 1)
-    statements: int = number(4, 2)
+    statements: int = number(4, 2, 1024)
     noise_tokens: float = number(0.15, 0, below=1)
     tower_rate: float = number(0.1, 0, 1)
 

@@ -34,7 +34,7 @@ class PriorTrainingSettings(Settings):
     """
 
     num_steps: int = number(4_000, 1)
-    batch_size: int = number(256, 1)
+    batch_size: int = number(256, 1, 65_536)
     learning_rate: float = number(1e-3, above=0)
     weight_decay: float = number(0.01, 0)
     ema_decay: float = number(0.999, 0, 1)

@@ -57,7 +57,7 @@ class DiffAETrainingSettings(Settings):
 
     max_images: int | None = number(None, 1)
     max_minutes: float | None = number(None, above=0)
-    batch_size: int = number(32, 1)
+    batch_size: int = number(32, 1, 65_536)
     learning_rate: float = number(2e-3, above=0)
     warmup_images: int = number(2_000, 0)
     final_rate: float = number(0.01, 0, 1)

@@ -16,7 +16,7 @@ from vlbias.fairness.counts import check_cells, count, tally
 from vlbias.fairness.metrics import METRICS, metrics_from_counts
 from vlbias.fairness.settings import EvaluationSettings
 from vlbias.labels import label_texts
-from vlbias.settings import checked_number, with_changes
+from vlbias.settings import MAX_DRAWS, checked_number, with_changes
 
 __all__ = [
     "Excess",
@@ -53,6 +53,7 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
 def permuted_counts(n: np.ndarray, num_permutations: int, seed: int | Sequence[int]) -> np.ndarray:
     """Counts (num_permutations, g, y, p) with group labels permuted within each true class of ``n`` (g, y, p)."""
+    checked_number("num_permutations", num_permutations, low=0, high=MAX_DRAWS)
     rng = np.random.default_rng(seed)
     null = np.zeros((num_permutations, *n.shape))
     for y in range(n.shape[1]):
@@ -78,6 +79,7 @@ def permuted_groups(
         num_permutations: arrangements drawn.
         seed: of the drawing.
     """
+    checked_number("num_permutations", num_permutations, low=0, high=MAX_DRAWS)
     rng = np.random.default_rng(seed)
     pairs, person = np.unique(np.stack([persons, groups]), axis=1, return_inverse=True)
     person = person.ravel()  # NumPy 2.0 gives it an axis more
@@ -99,6 +101,7 @@ def person_weights(
     Drawing within groups keeps every group's number of people, so no replicate loses a group. A group of one person
     always has the weight 1: it shows nothing of how people differ, and a caller must not take that for certainty.
     """
+    checked_number("num_resamples", num_resamples, low=0, high=MAX_DRAWS)
     generator = np.random.default_rng(seed)
     weights = np.zeros((num_resamples, len(persons)))
     for group in np.unique(groups):
@@ -172,7 +175,7 @@ def permutation_test(
     if not METRICS[metric].compares_groups:
         able = ", ".join(name for name, known in METRICS.items() if known.compares_groups)
         raise ConfigError(f"'{metric}' does not compare groups, so nothing can be permuted. Choose one of: {able}.")
-    num_permutations = checked_number("num_permutations", num_permutations, low=1)
+    num_permutations = checked_number("num_permutations", num_permutations, low=1, high=MAX_DRAWS)
     settings = with_changes(EvaluationSettings, settings, changes)
     counts = count(y_true, y_pred, groups, settings.classes, settings.group_names)
     how = settings.for_counts(counts.classes)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vlbias.errors import unknown
 from vlbias.labels import label_text
-from vlbias.settings import Settings, number
+from vlbias.settings import MAX_DRAWS, Settings, number
 
 __all__ = ["EvaluationSettings"]
 
@@ -38,7 +38,7 @@ class EvaluationSettings(Settings):
     min_cell: int | None = number(None, 1)
     classes: Sequence[Any] | None = None
     group_names: Sequence[Any] | None = None
-    bootstrap: int = number(1000, 0, 1_000_000)
+    bootstrap: int = number(1000, 0, MAX_DRAWS)
     level: float = number(0.95, above=0, below=1)
     seed: int = number(0, 0)
 

@@ -11,10 +11,11 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from vlbias.arguments import checked_call
-from vlbias.errors import ConfigError, LabelError
+from vlbias.errors import LabelError
 from vlbias.files import json_value
 from vlbias.labelling.labels import Labels
 from vlbias.labels import in_order, label_text, label_texts
+from vlbias.settings import MAX_DRAWS, checked_number
 from vlbias.shown import printable
 
 __all__ = ["LabelEvaluation", "Separation", "evaluate", "separation"]
@@ -177,10 +178,9 @@ def separation(
 
     Raises:
         LabelError: a group of fewer than four measured faces.
-        ConfigError: ``num_resamples`` < 1.
+        ConfigError: ``num_resamples`` is out of range.
     """
-    if num_resamples < 1:
-        raise ConfigError(f"`num_resamples` must be >= 1; got {num_resamples}.")
+    checked_number("num_resamples", num_resamples, low=1, high=MAX_DRAWS)
     texts = label_texts(given.reindex(measured.index))
     groups = [measured[texts == label_text(name)].dropna().to_numpy(float) for name in (upper, lower)]
     for name, values in zip((upper, lower), groups, strict=True):

@@ -20,6 +20,7 @@ import numpy as np
 
 from vlbias.errors import ShapeError
 from vlbias.search.evaluation import Evaluation
+from vlbias.settings import MAX_DRAWS, checked_number
 
 __all__ = ["Comparison", "compare", "intervals"]
 
@@ -74,6 +75,7 @@ def compare(
     Raises:
         ShapeError: numbers of refits differ, or the images do.
     """
+    checked_number("num_resamples", num_resamples, low=1, high=MAX_DRAWS)
     k, r = len(evaluations), len(evaluations[0])
     _check_same_images(evaluations)
     worlds = _worlds(evaluations, num_resamples, seed)

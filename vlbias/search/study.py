@@ -41,7 +41,7 @@ from vlbias.search.spaces import Configuration, Space, laptop_space
 from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, attempts_of, roots
 from vlbias.search.task import Task, make_task
 from vlbias.search.trainer import Recipe, Trainer, TrainSettings
-from vlbias.settings import Settings, number, with_changes
+from vlbias.settings import MAX_DRAWS, MAX_RUNS, Settings, checked_number, number, with_changes
 from vlbias.shown import Glance, Shown
 
 __all__ = ["SearchSettings", "Study", "open_study", "run"]
@@ -90,7 +90,7 @@ class SearchSettings(Settings):
     identity: str = "identity"
     image_size: int = number(64, 16, 2048)
     objectives: Sequence[str] | None = None
-    n_trials: int = number(20, 1)
+    n_trials: int = number(20, 1, 1_000_000)
     fidelity: tuple[Literal["epochs"], int, int] = number(("epochs", 1, 9), 1)
     eta: float | None = number(3.0, above=1)
     max_error: float = number(0.5, above=0, high=1)
@@ -295,8 +295,10 @@ class Study(Shown):
         names = baseline_names(baselines)
         if names and refit == 0:
             raise ConfigError("`baselines` are trained for the comparison, so they need `refit` >= 1.")
-        if refit < 0 or not 0 < level < 1:
-            raise ConfigError(f"`refit` must be >= 0 and `level` in (0, 1); got {refit} and {level}.")
+        checked_number("refit", refit, low=0, high=MAX_RUNS)
+        checked_number("num_resamples", num_resamples, low=1, high=MAX_DRAWS)
+        if not 0 < level < 1:
+            raise ConfigError(f"`level` must lie in (0, 1); got {level}.")
         refits = Refits(self._needed_recipe("refit"), refit, split, self.folder)
         unseen = dict.fromkeys(self.settings.objectives, float("nan"))
         added = [Candidate(baseline_number(name), BASELINES[name], unseen, None, name) for name in names]

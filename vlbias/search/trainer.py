@@ -53,14 +53,14 @@ class TrainSettings(Settings):
             a processor, 8 at most; 0 for none.
     """
 
-    batch_size: int = number(64, 2)
+    batch_size: int = number(64, 2, 65_536)
     weight_decay: float = number(1e-4, 0)
     momentum: float = number(0.9, 0, below=1)
     warmup_epochs: float = number(3.0, 0)
     flip: bool = True
     device: str | None = None
     amp: bool = False
-    num_workers: int | None = number(None, 0)
+    num_workers: int | None = number(None, 0, 1024)
 
     def resolved_device(self) -> torch.device:
         """``device``, or CUDA where there is one, else the processor."""

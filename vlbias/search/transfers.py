@@ -23,6 +23,7 @@ from vlbias.search.spaces import Space
 from vlbias.search.study import Study
 from vlbias.search.task import make_task
 from vlbias.search.trainer import Embedder, Recipe, TrainSettings, evaluate_model
+from vlbias.settings import MAX_RUNS, checked_number
 from vlbias.shown import Glance, Shown
 
 __all__ = ["Transfer", "transfer"]
@@ -104,8 +105,7 @@ def transfer(
         TrainingError: the study has no feasible trial.
         LabelError, UnknownNameError: see :func:`vlbias.search.make_task`.
     """
-    if refit < 0:
-        raise ConfigError(f"`refit` must be >= 0; got {refit}.")
+    checked_number("refit", refit, low=0, high=MAX_RUNS)
     (kind, size, own_target), recipe = _told(study.header)
     if refit == 0 and kind != "identify":
         raise ConfigError("A classifier tells its own classes apart. Take `refit` >= 1 for a study of task 'classify'.")

@@ -23,6 +23,7 @@ from vlbias.images import to_float
 from vlbias.networks import FaceNetwork
 from vlbias.search.streaming import batches, hold
 from vlbias.search.trainer import embed
+from vlbias.settings import MAX_DRAWS, checked_number
 
 __all__ = ["fold_thresholds", "tar_at_far", "verify"]
 
@@ -134,6 +135,7 @@ def verify(
     """
     if threshold not in ("group", "common"):
         raise ConfigError(f"`threshold` must be 'group' or 'common'; got {threshold!r}.")
+    checked_number("num_impostors", num_impostors, low=0, high=10 * MAX_DRAWS)
     if not all(0 < number < 1 for number in (*fars, level)):
         raise ConfigError(f"`fars` and `level` must lie in (0, 1); got {list(fars)} and {level}.")
     z = _embeddings(embeddings_or_model, pairs, layout, image_size)

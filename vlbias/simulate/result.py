@@ -15,6 +15,7 @@ import pandas as pd
 from vlbias.errors import PlanError, unknown
 from vlbias.fairness import permuted_groups, person_weights, tally
 from vlbias.files import AnyPath, make_folder, write_file
+from vlbias.settings import MAX_DRAWS, checked_number
 from vlbias.shown import Glance, Shown, printable
 from vlbias.simulate.plans import SimulationPlan
 from vlbias.simulate.plots import Curve, plot_curves
@@ -54,6 +55,8 @@ class SimulationResult(Shown):
         num_resamples: int = 400,
         num_permutations: int = 200,
     ):
+        checked_number("num_resamples", num_resamples, low=1, high=MAX_DRAWS)
+        checked_number("num_permutations", num_permutations, low=1, high=MAX_DRAWS)
         self.plan, self.records, self.fills = plan, dict(records), list(fills)
         self.level, self.num_resamples = level, num_resamples
         self.min_cell, self.num_permutations = plan.settings.min_cell, num_permutations
