@@ -150,7 +150,7 @@ def test_every_class_of_settings_is_checked(kind: Any):
         kind(nosuch=1)
     given: dict[str, dict[str, Any]] = {"HalvingSettings": {"objectives": ("a", "b"), "rungs": (1,)}}
     given["DiffAETrainingSettings"] = {"max_images": 9}
-    given["_ModelConfig"] = {"embed_dim": 8, "vision_cfg": {"width": 8}, "text_cfg": {}}
+    given["_ModelConfig"] = {"embed_dim": 8, "vision_cfg": {"width": 64}, "text_cfg": {}}
     given["Configuration"] = {"backbone": "resnet10t", "head": "arcface", "optimizer": "adam", "learning_rate": 1e-3}
     given["_PathsConfig"] = {"kind": "paths", "network": "rbf", "space": "raw", "dipoles": {}, "calibration": {}}
     given["_PathsConfig"] |= {"dim": 8, "step_size": 0.1}
