@@ -476,6 +476,35 @@ def test_a_database_that_runs_something_is_refused(kind, tmp_path):
         Storage(f"sqlite:///{study}")
 
 
+def test_a_study_that_is_too_large_is_not_read(tmp_path):
+    """Optuna reads all of it, each value as text, and each record one by one."""
+    study = tmp_path / "study.db"
+    Storage(f"sqlite:///{study}").study(2, {})
+    more = "INSERT INTO study_user_attributes (study_id, key, value_json) "
+    for name, what, said in (
+        ("value", "VALUES (1, 'k', zeroblob(17000000))", "string or blob too big"),
+        ("rows", "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 150000) SELECT 1, x, 1 FROM n",
+         "more rows than are read"),
+    ):  # fmt: skip
+        copy = tmp_path / f"{name}.db"
+        copy.write_bytes(study.read_bytes())
+        with closing(sqlite3.connect(copy)) as database:
+            database.execute(more + what)
+            database.commit()
+        with pytest.raises(VlbiasError, match=rf"{name}\.db .*{said}"):
+            Storage(f"sqlite:///{copy}")
+    os.truncate(study, 2**40)  # sparse on the disk
+    with pytest.raises(OutputError, match=r"study\.db has 1,099,511,627,776 bytes; at most"):
+        Storage(f"sqlite:///{study}")
+    journal = tmp_path / "study.log"
+    journal.write_text('{"op_code": 0}\n' * 150_000)
+    with pytest.raises(ConfigError, match=r"study\.log has 2,250,000 bytes in 150001 lines; of a study at most"):
+        Storage(journal)
+    os.truncate(journal, 2**40)
+    with pytest.raises(ConfigError, match=r"study\.log has 1,099,511,627,776 bytes in more lines"):
+        small(Storage, journal)
+
+
 def test_a_journal_of_a_database_removes_nothing_else(tmp_path):
     """SQLite removes the file that a left journal names as the one above it, whatever that is."""
     landmarks, study, mine = tmp_path / "landmarks.sqlite", tmp_path / "study.db", tmp_path / "thesis.tex"

@@ -28,7 +28,7 @@ from vlbias.files import make_folder, open_plain, refuse_links, writing
 from vlbias.locks import FileLock
 from vlbias.postgres import is_url, named_job, shown_error, with_driver, without_password
 from vlbias.runstore import cut_torn_line, differences, files_beside
-from vlbias.sqlite import refuse_programs, refuse_side_files
+from vlbias.sqlite import refuse_large, refuse_programs, refuse_side_files
 
 __all__ = ["CONFIGURATION", "REASON", "SURPLUS", "Storage", "attempts_of", "quiet_optuna", "root_of", "roots"]
 
@@ -42,6 +42,8 @@ REASON, CONFIGURATION, SURPLUS = "reason", "configuration", "surplus"
 _HEARTBEAT_S, _GRACE_S = 30, 120
 #: Workers that start together on an empty database may fail to make its tables, but not for long.
 _TABLE_TRIES = 8
+#: A file that is read as a whole has at most so many bytes, lines or rows: those of some 8,000 trials.
+_MAX_BYTES, _MAX_RECORDS = 2**27, 150_000
 #: A trial that nobody signed for this long lost its worker between two writes.
 _UNSIGNED_S = 60.0
 
@@ -312,6 +314,7 @@ def _check_sqlite(file: Path) -> None:
             open_plain(file).close()
             with closing(sqlite3.connect(file, timeout=60)) as database:
                 refuse_programs(database, file)
+                refuse_large(database, file, _MAX_RECORDS)
         except VlbiasError:
             raise
         except (OSError, sqlite3.DatabaseError) as error:
@@ -373,7 +376,13 @@ def _mend_journal(path: Path) -> None:
         if path.exists():
             raise ConfigError(f"`storage` must be a file or a database URL; {path} is a folder, a pipe or a device.")
         return
-    lines = path.read_bytes().split(b"\n")
+    num_bytes = path.stat().st_size
+    lines = path.read_bytes().split(b"\n") if num_bytes <= _MAX_BYTES else []
+    if not 0 < len(lines) <= _MAX_RECORDS:
+        raise ConfigError(
+            f"{path} has {num_bytes:,} bytes in {len(lines) or 'more'} lines; of a study at most {_MAX_BYTES:,} bytes "
+            f"and {_MAX_RECORDS:,} lines are read. Give another file as `storage`."
+        )
     if lines[0] and not _is_record(lines[0]):
         raise ConfigError(f"{path} is not a study (no Journal file of Optuna). Give another file as `storage`.")
     for number, line in enumerate(lines[:-1], start=1):
