@@ -436,8 +436,7 @@ class Renderer(Backend):
         Raises:
             UnknownNameError: no path of that name.
         """
-        if name not in self.attributes:
-            raise unknown("attribute", name, self.attributes, where=self.name)
+        self._check_name("attribute", name, self.attributes)
 
     def check_strengths(self, strengths: Mapping[str, float]) -> None:
         """Refuse walks that no path makes, or that lead too far.
@@ -590,10 +589,11 @@ class Renderer(Backend):
         Raises:
             UnknownNameError: no probe of that name.
         """
-        if self.probes is None or name not in self.probes.names:
-            raise unknown("probe", name, self.probes.names if self.probes else [], where=self.name)
+        probes = self.probes
+        self._check_name("probe", name, [] if probes is None else probes.names)
+        assert probes is not None  # it has one of that name
         with torch.no_grad():
-            return self.probes.score(z_sem.to(self.device), name)
+            return probes.score(z_sem.to(self.device), name)
 
     def score(self, x_0: torch.Tensor, name: str) -> torch.Tensor:
         """CLIP's probability (b,) that each face (b, 3, h, w) is nearer the positive pole of a dipole.
@@ -602,8 +602,7 @@ class Renderer(Backend):
             UnknownNameError: no dipole of that name.
             CheckpointError: there is no CLIP.
         """
-        if name not in self.dipoles:
-            raise unknown("dipole", name, self.dipoles, where=self.name)
+        self._check_name("dipole", name, self.dipoles)
         clip, poles = self.need_clip(), self.dipoles[name].classes
         return self._batched(lambda x: clip.zero_shot(x, poles)[:, 0], x_0)
 
@@ -615,6 +614,10 @@ class Renderer(Backend):
         """
         with torch.no_grad():
             return self.need_clip().encode_image(x_0.to(self.device))
+
+    def _check_name(self, kind: str, name: str, known: Collection[str]) -> None:
+        if name not in known:
+            raise unknown(kind, name, known, where=self.name)
 
     def need_clip(self) -> Clip:
         """The CLIP.

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlbias.balance.attempt import Attempt
-from vlbias.balance.chunk import _further, _goals, aim_at
+from vlbias.balance.next_try import _further
+from vlbias.balance.poles import Poles
 from vlbias.balance.scoring import AttributeScorer, Reading
-from vlbias.balance.strength import find_strength, sequential_strengths
+from vlbias.balance.strength import _goals, aim_at, find_strength, sequential_strengths
 from vlbias.balance.verification import Checks, Scores
 
 
@@ -88,7 +89,7 @@ def job_for(checks, members=()):
         checks=checks,
         groups={"light": ("light",), "dark": ("dark",)},
         protected=[AttributeScorer("skin", latent, None)],
-        usual_walk=lambda attempt: {"skin_tone": 1.0},
+        poles=[Poles("skin", "skin_tone", {"dark": -1.0, "light": 1.0})],
     )
 
 
@@ -131,6 +132,6 @@ def test_strengths_may_be_drawn_without_looking_at_faces():
     ],
 )
 def test_a_walk_that_fell_short_goes_as_much_further_as_its_readings_ask(before, seen, expected):
-    attempt = Attempt({}, "a", "light", 0, margins_before=before, floors=(0.4, 0.4))
     scores = Scores(*seen, None, None, None, 1.0)
-    assert _further(attempt, scores) == pytest.approx(expected)
+    attempt = Attempt({}, "a", "light", 0, margins_before=before, floors=(0.4, 0.4), scores=scores)
+    assert _further(attempt) == pytest.approx(expected)

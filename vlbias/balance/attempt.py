@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 from vlbias.balance.identity import Identity, IdentityScale
-from vlbias.balance.plan import walks
 from vlbias.balance.poles import Poles
-from vlbias.balance.scoring import AttributeScorer, Margins, Seen
-from vlbias.balance.verification import Checks, Reason, Scores
+from vlbias.balance.scoring import AttributeScorer, Look, Pair
+from vlbias.balance.verification import SCORES, Checks, Reason, Scores
 from vlbias.data import FaceDataset
 from vlbias.originals import Encoded
 from vlbias.types import Backend
 
-__all__ = ["Attempt", "ChunkResult", "Job", "stack"]
+__all__ = ["Attempt", "ChunkResult", "Job"]
 
 
 @dataclass(frozen=True)
@@ -64,36 +63,22 @@ class Job:
         assert self.faces is not None  # only faces of a dataset are asked for by their ids
         return self.faces
 
-    def usual_walk(self, attempt: Attempt) -> dict[str, float]:
-        """Path -> signed strength that carries a median face of the donor's group to the wanted one."""
-        return walks(self.poles, self.groups[attempt.giver], self.groups[attempt.wanted])
-
-    def moved(self, attempt: Attempt) -> list[bool]:
-        """For each protected attribute whether the edit is to move it."""
-        return [old != new for old, new in zip(self.groups[attempt.giver], self.groups[attempt.wanted], strict=True)]
-
-    def target_margins(self, attempts: Sequence[Attempt], seen: Seen) -> Margins:
-        """Margins of faces in their own classes."""
-        return self.target.margins(seen, [attempt.target for attempt in attempts])
-
-    def group_margins(self, groups: Sequence[str], seen: Seen) -> list[Margins]:
-        """For each protected attribute: margins of faces in its value of their ``groups``."""
-        return [
-            scorer.margins(seen, [self.groups[group][place] for group in groups])
-            for place, scorer in enumerate(self.protected)
-        ]
-
 
 @dataclass
 class Attempt:
-    """One donor on its way to becoming one edit.
+    """One donor on its way to becoming one edit: what was made of it so far, what was read, and what came of it.
+
+    Each stage adds to it. It is open until an edit is kept or the donor is turned down.
 
     Attributes:
         row: of ``Plan.table``.
         donor: the item; of a drawn face, its name.
         giver: the donor's group.
         seed: of the edit; of a drawn face, what it is drawn from.
-        x_0, z_sem: the donor (3, h, w) and its semantic code.
+        z_sem: semantic code (d,) of the donor.
+        x_0: the donor (3, h, w); ``None`` while nobody needs to see a drawn one.
+        look: the donor's own picture at another size, as (1, 3, size, size); ``None`` where there is no picture.
+        z_read: code that the encoder finds in a decoded donor; ``None`` for others.
         x_T, residuals: its trace, see ``vlbias.types.Traced``.
         donor_file: the donor as it is written, if it was drawn.
         strengths: path -> calibrated strength that was found for this face.
@@ -104,30 +89,43 @@ class Attempt:
         rendered: what it looks like, before the gain; ``None`` where it must be rendered.
         low, high: totals between which the right one lies.
         target_before: (latent, image) margins of the donor in its class.
-        margins_before: those of the donor in the wanted group.
+        moves: for each protected attribute whether the edit is to move it.
+        margins_before: (latent, image) margins of the donor in the wanted group.
         floors: those there that are enough.
+        scores: what was read of the last edit; ``None`` where none was made.
+        file: the last edit as it is written.
+        is_kept: whether it passed.
+        reason, detail: why the donor was turned down.
     """
 
     row: Mapping[str, Any]
     donor: str
     giver: str
     seed: int
+    z_sem: torch.Tensor = field(init=False, repr=False)
     x_0: torch.Tensor | None = None
-    z_sem: torch.Tensor | None = None
-    x_T: torch.Tensor | None = None
+    look: Look | None = None
+    z_read: torch.Tensor | None = None
+    x_T: torch.Tensor = field(init=False, repr=False)
     residuals: torch.Tensor | None = None
     donor_file: Encoded | None = None
     strengths: dict[str, float] = field(default_factory=dict)
     correction: torch.Tensor | None = None
     factor: float = 1.0
     gain: float = 1.0
-    z_edit: torch.Tensor | None = None
+    z_edit: torch.Tensor = field(init=False, repr=False)
     rendered: torch.Tensor | None = None
     low: float = 0.0
     high: float = float("inf")
-    target_before: tuple[float | None, float | None] = (None, None)
-    margins_before: tuple[float | None, float | None] = (None, None)
+    target_before: Pair = (None, None)
+    moves: Sequence[bool] = ()
+    margins_before: Pair = (None, None)
     floors: tuple[float, float] = (0.0, 0.0)
+    scores: Scores | None = None
+    file: Encoded | None = None
+    is_kept: bool = False
+    reason: Reason | None = None
+    detail: str = ""
 
     @property
     def slot(self) -> int:
@@ -150,6 +148,17 @@ class Attempt:
         return self.row["donor"] == ""
 
     @property
+    def picture(self) -> torch.Tensor:
+        """The donor (3, h, w) where it is known to have been opened or decoded."""
+        assert self.x_0 is not None
+        return self.x_0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither an edit was kept nor the donor turned down."""
+        return not self.is_kept and self.reason is None
+
+    @property
     def total(self) -> float:
         """What the edit amounts to, in its first strengths: longer walks and larger changes alike."""
         return self.factor * self.gain
@@ -169,11 +178,6 @@ class Attempt:
         }
 
 
-def stack(attempts: Sequence[Attempt], name: str) -> torch.Tensor:
-    """One tensor attribute of several attempts, as a batch."""
-    return torch.stack([getattr(attempt, name) for attempt in attempts])
-
-
 @dataclass
 class ChunkResult:
     """What a chunk came to.
@@ -190,19 +194,28 @@ class ChunkResult:
     files: dict[str, Encoded] = field(default_factory=dict)
     unet_evaluations: int = 0
 
-    def keep(self, attempt: Attempt, file: Encoded, scores: Mapping[str, object], *, stem: str = "edit") -> None:
+    def take(self, attempts: Sequence[Attempt]) -> list[Mapping[str, Any]]:
+        """Take over what came of attempts; the rows of the plan that still wait for an edit."""
+        waiting = []
+        for attempt in attempts:
+            scores = dict.fromkeys(SCORES) if attempt.scores is None else attempt.scores.rounded()
+            if attempt.is_kept:
+                self.keep(attempt, scores)
+                continue
+            finite = {name: value if value is None or value == value else None for name, value in scores.items()}
+            self.rejected.append(attempt.record() | {"reason": str(attempt.reason), "detail": attempt.detail} | finite)
+            if attempt.reason is not Reason.NO_DONOR_LEFT:
+                waiting.append(attempt.row)
+        return waiting
+
+    def keep(self, attempt: Attempt, scores: Mapping[str, object], *, stem: str = "edit") -> None:
         """Take an edit over, with its donor where that was drawn."""
-        number = f"{attempt.slot:06d}"
+        file, number = attempt.file, f"{attempt.slot:06d}"
+        assert file is not None  # what is kept was written
         self.kept.append(attempt.record() | {"suffix": file.suffix, "note": " ".join(file.notes)} | dict(scores))
         self.files[f"{stem}-{number}"] = file
         if attempt.donor_file is not None:
             self.files[f"face-{number}"] = attempt.donor_file
-
-    def reject(self, attempt: Attempt, reason: Reason, *, scores: Scores | None = None, detail: str = "") -> None:
-        """Note why a donor was turned down."""
-        values = dict.fromkeys(Scores.__dataclass_fields__) if scores is None else scores.rounded()
-        finite = {name: value if value is None or value == value else None for name, value in values.items()}
-        self.rejected.append(attempt.record() | {"reason": str(reason), "detail": detail} | finite)
 
     def finish(self, unet_evaluations: int) -> ChunkResult:
         """The result with its records in the order of their slots, however the donors came."""

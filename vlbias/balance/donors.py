@@ -7,22 +7,26 @@ away, and a face is stored as its seed.
 
 from __future__ import annotations
 
+import functools
 import json
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 
-from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
-from vlbias.balance.pictures import see_donors, write_donors
+from vlbias.balance.attempt import Attempt, Job
+from vlbias.balance.pictures import write_donors
 from vlbias.balance.plan import RESERVES_PER_EDIT, item_seed
-from vlbias.balance.scoring import AttributeScorer, Seen, read
+from vlbias.balance.readings import read_classes, read_donors, read_drawn
+from vlbias.balance.scoring import AttributeScorer, read
 from vlbias.balance.verification import Reason
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name
+from vlbias.originals import Encoded
 from vlbias.types import Traced
 
 __all__ = ["Donors", "PriorDonors", "RealDonors", "open_donors"]
@@ -34,60 +38,110 @@ MIN_DRAWS, DRAWS_PER_EDIT = 4096, 256
 DRAWN_TOGETHER = 256
 
 
-class Donors(Protocol):
-    """Where the edits of one chunk take their donors from."""
+class Donors(ABC):
+    """Where the edits of one chunk take their donors from.
 
-    def next_donor(self, row: Mapping[str, object]) -> Attempt | None:
-        """The next donor for an edit; ``None`` where all were tried."""
-        ...
+    Args:
+        job: shared by all chunks.
+    """
 
+    def __init__(self, job: Job):
+        self.job = job
+
+    @abstractmethod
+    def next_donor(self, row: Mapping[str, Any]) -> Attempt:
+        """An attempt with the next donor for an edit, turned down at once where all were tried."""
+
+    @abstractmethod
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Give donors their codes; those that have none are turned down."""
-        ...
+        """Give donors their codes; those that cannot be read are turned down."""
 
-    def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
+    @abstractmethod
+    def open(self, attempts: list[Attempt]) -> list[Attempt]:
         """Give donors that an edit can reach their stochastic codes."""
-        ...
 
+    @abstractmethod
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
-        """Edited faces (b, 3, h, w) of walked codes (b, d)."""
-        ...
+        """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1]."""
 
+    @abstractmethod
     def may_walk_again(self, reason: Reason) -> bool:
         """Whether another walk is tried before the next donor."""
-        ...
+
+    def next_donors(self, rows: Sequence[Mapping[str, Any]]) -> list[Attempt]:
+        """The next attempts of some rows, with the donors' codes, and where these stand in their classes."""
+        attempts = [self.next_donor(row) for row in rows]
+        loaded = self.load([attempt for attempt in attempts if attempt.is_open])
+        if loaded:
+            read_classes(self.job, loaded)
+        return attempts
+
+    def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
+        """Ready donors that an edit can reach for their edits; those that can be edited."""
+        ready = self.open(attempts) if attempts else []
+        if ready:
+            read_donors(self.job, ready)
+        return ready
+
+    def edited(self, attempts: list[Attempt]) -> torch.Tensor:
+        """Edits (b, 3, h, w) of the donors, by their strengths and gains; only new walks cost an evaluation."""
+        missing = [attempt for attempt in attempts if attempt.rendered is None]
+        if missing:
+            z_edit = _walked(self.job, missing)
+            for attempt, code, x in zip(missing, z_edit, self.render(missing, z_edit), strict=True):
+                attempt.z_edit, attempt.rendered = code, x
+        return torch.stack([_amplified(attempt) for attempt in attempts])
 
 
-def open_donors(job: Job, attempts: list[Attempt], result: ChunkResult) -> list[Attempt]:
+def _walked(job: Job, attempts: list[Attempt]) -> torch.Tensor:
+    """Codes (b, d) at the ends of the walks, corrected."""
+    z_sem = torch.stack([attempt.z_sem for attempt in attempts])
+    names = [pole.name for pole in job.poles if any(pole.name in attempt.strengths for attempt in attempts)]
+    strengths = {
+        name: torch.tensor([a.strengths.get(name, 0.0) * a.factor for a in attempts], device=z_sem.device)
+        for name in names
+    }
+    changes = [torch.zeros_like(z_sem[0]) if a.correction is None else a.correction.to(z_sem.device) for a in attempts]
+    return job.backend.walk(z_sem, strengths) + torch.stack(changes)
+
+
+def _amplified(attempt: Attempt) -> torch.Tensor:
+    """The rendered edit (3, h, w) with its change from the donor times the gain."""
+    assert attempt.rendered is not None  # it was walked just now
+    if attempt.gain == 1.0 or attempt.x_0 is None:
+        return attempt.rendered
+    return (attempt.x_0 + attempt.gain * (attempt.rendered - attempt.x_0)).clamp(-1, 1)
+
+
+def open_donors(job: Job, attempts: list[Attempt]) -> list[Attempt]:
     """Open and encode faces of the dataset; a picture that cannot be read is turned down."""
-    sound = []
     for attempt in attempts:
+        # one by one: pictures of a dataset may have several sizes, and full-size ones are not kept
+        attempt.look = functools.cache(partial(_opened, job, attempt.donor))
         try:
-            # one by one: pictures of a dataset may have several sizes, and full-size ones are not kept
-            attempt.x_0 = to_tensor(job.dataset.image(attempt.donor), job.backend.image_size)[0].to(job.backend.device)
-            sound.append(attempt)
+            attempt.x_0 = attempt.look(job.backend.image_size)[0].to(job.backend.device)
         except ImageError as error:
-            result.reject(attempt, Reason.UNREADABLE, detail=job.dataset.reason(attempt.donor, error))
+            attempt.reason, attempt.detail = Reason.UNREADABLE, job.dataset.reason(attempt.donor, error)
+    sound = [attempt for attempt in attempts if attempt.is_open]
     if sound:
-        for attempt, code in zip(sound, job.backend.encode(stack(sound, "x_0")), strict=True):
+        codes = job.backend.encode(torch.stack([attempt.picture for attempt in sound]))
+        for attempt, code in zip(sound, codes, strict=True):
             attempt.z_sem = code
     return sound
 
 
-class RealDonors:
+def _opened(job: Job, item: str, size: int) -> torch.Tensor:
+    return to_tensor(job.dataset.image(item), size)
+
+
+class RealDonors(Donors):
     """Faces of the dataset, in the order the plan gave them; reserves are shared by the edits that may use them.
 
     ``tried`` says which were used before, by their records.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        rows: Sequence[Mapping[str, Any]],
-        result: ChunkResult,
-        tried: Sequence[Mapping[str, Any]] = (),
-    ):
-        self.job, self.result = job, result
+    def __init__(self, job: Job, rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]] = ()):
+        super().__init__(job)
         self.fresh = {row["slot"] for row in rows} - {record["slot"] for record in tried}
         used = {(record["donor"], record["to"]) for record in tried}
         self.pool: dict[tuple[str, ...], deque[tuple[str, str]]] = defaultdict(deque)
@@ -100,26 +154,22 @@ class RealDonors:
         giver = str(row["from"]) if row["replaces_donor"] else ""
         return row["split"], row["target"], row["to"], giver
 
-    def next_donor(self, row: Mapping[str, Any]) -> Attempt | None:
-        """The next attempt of a row: its own donor first, then its reserves; None when there is none left."""
+    def next_donor(self, row: Mapping[str, Any]) -> Attempt:
+        """The next attempt of a row: its own donor first, then its reserves."""
         if row["slot"] in self.fresh:
             self.fresh.discard(row["slot"])
             return Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"]))
         reserve = self.pool[self._key(row)]
-        return Attempt(row, *reserve.popleft(), int(row["seed"])) if reserve else None
+        return Attempt(row, *reserve.popleft(), int(row["seed"])) if reserve else _nobody(row)
 
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Open and encode, and read the class."""
-        attempts = open_donors(self.job, attempts, self.result)
-        if attempts:
-            target = self.job.target_margins(attempts, see_donors(self.job, attempts))
-            for index, attempt in enumerate(attempts):
-                attempt.target_before = target.at(index)
-        return attempts
+        """Open and encode."""
+        return open_donors(self.job, attempts)
 
-    def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
+    def open(self, attempts: list[Attempt]) -> list[Attempt]:
         """Trace the faces that an edit can reach, for all their walks."""
-        _traced(attempts, self.job.backend.trace(stack(attempts, "x_0"), stack(attempts, "z_sem")))
+        x_0, z_sem = torch.stack([a.picture for a in attempts]), torch.stack([a.z_sem for a in attempts])
+        _traced(attempts, self.job.backend.trace(x_0, z_sem))
         return attempts
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
@@ -139,12 +189,18 @@ def _traced(attempts: Sequence[Attempt], traced: Traced) -> None:
 
 
 def _rendered(job: Job, attempts: Sequence[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
-    residuals = None if attempts[0].residuals is None else stack(attempts, "residuals")
-    traced = Traced(stack(attempts, "x_T"), residuals)
-    return job.backend.render(stack(attempts, "x_0"), stack(attempts, "z_sem"), z_edit, traced)
+    residuals = [attempt.residuals for attempt in attempts if attempt.residuals is not None]
+    traced = Traced(torch.stack([a.x_T for a in attempts]), torch.stack(residuals) if residuals else None)
+    x_0, z_sem = torch.stack([a.picture for a in attempts]), torch.stack([a.z_sem for a in attempts])
+    return job.backend.render(x_0, z_sem, z_edit, traced)
 
 
-class PriorDonors:
+def _nobody(row: Mapping[str, Any]) -> Attempt:
+    """The attempt of a row for which no donor is left."""
+    return Attempt(row, "", str(row["from"]), int(row["seed"]), reason=Reason.NO_DONOR_LEFT)
+
+
+class PriorDonors(Donors):
     """Faces drawn from the latent prior, and sorted into cells by the latent readings alone.
 
     Face i depends on the plan's seed, the chunk and i. It counts for a cell if every latent margin is at least
@@ -155,20 +211,14 @@ class PriorDonors:
         PlanError: an attribute that no latent scorer reads.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        rows: Sequence[Mapping[str, Any]],
-        result: ChunkResult,
-        tried: Sequence[Mapping[str, Any]] = (),
-    ):
+    def __init__(self, job: Job, rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]] = ()):
+        super().__init__(job)
         for scorer in (job.target, *job.protected):
             if scorer.latent is None:
                 raise PlanError(
                     f"No latent probe reads '{scorer.column}', so sampled faces cannot be sorted before decoding. "
                     "Use source='real'."
                 )
-        self.job, self.result = job, result
         # a plan keeps the donors of all its edits, or of none
         self.sees_donors = job.identity_sees_pictures or job.keep_pairs or bool(rows[0]["keep_donor"])
         # as many tries as a real donor with its reserves: a path that fails must not drain the prior
@@ -179,16 +229,18 @@ class PriorDonors:
         self.num_drawn = 0
         self.cells: dict[tuple[str, str], deque[tuple[int, torch.Tensor]]] = defaultdict(deque)
 
-    def next_donor(self, row: Mapping[str, object]) -> Attempt | None:
-        """The next unused face of the cell, with its code; ``None`` where too many draws or tries found none."""
+    def next_donor(self, row: Mapping[str, Any]) -> Attempt:
+        """The next unused face of the cell, with its code; nobody where too many draws or tries found none."""
         cell = self.cells[str(row["target"]), str(row["from"])]
         while self.tries_left > 0 and not cell and self.num_drawn < self.max_drawn:
             self._draw()
         if self.tries_left <= 0 or not cell:
-            return None
+            return _nobody(row)
         self.tries_left -= 1
         seed, z_sem = cell.popleft()
-        return Attempt(row, f"sample-{seed}", str(row["from"]), seed, z_sem=z_sem)
+        attempt = Attempt(row, f"sample-{seed}", str(row["from"]), seed)
+        attempt.z_sem = z_sem
+        return attempt
 
     def _draw(self) -> None:
         numbers = range(self.num_drawn, self.num_drawn + DRAWN_TOGETHER)
@@ -213,14 +265,10 @@ class PriorDonors:
         return [reading.labels[i] if value >= DONOR_MARGIN else None for value, i in pairs]
 
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
-        """Read the class in the codes; nothing is decoded."""
-        if attempts:
-            target = self.job.target_margins(attempts, Seen(self.job.backend, stack(attempts, "z_sem")))
-            for index, attempt in enumerate(attempts):
-                attempt.target_before = target.at(index)
+        """They were drawn with their codes; nothing is decoded."""
         return attempts
 
-    def prepare(self, attempts: list[Attempt]) -> list[Attempt]:
+    def open(self, attempts: list[Attempt]) -> list[Attempt]:
         """Draw x_T, and decode the donors that are kept or looked at; their edits then go along the same way."""
         for attempt, code in zip(attempts, self.job.backend.noise([a.seed for a in attempts]), strict=True):
             attempt.x_T = code
@@ -230,7 +278,8 @@ class PriorDonors:
         """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1]."""
         if attempts[0].residuals is not None:
             return _rendered(self.job, attempts, z_edit)
-        return self.job.backend.decode(z_edit, stack(attempts, "x_T"), num_steps=self.job.prior_steps)
+        x_T = torch.stack([attempt.x_T for attempt in attempts])
+        return self.job.backend.decode(z_edit, x_T, num_steps=self.job.prior_steps)
 
     def may_walk_again(self, reason: Reason) -> bool:
         """Another face that nobody sees costs as much as another walk, and passes sooner if its target moved."""
@@ -238,29 +287,18 @@ class PriorDonors:
 
     def _decode_donors(self, attempts: list[Attempt]) -> list[Attempt]:
         """Decode donors; those that look like the cell their code was sorted into."""
-        z_sem, x_T = stack(attempts, "z_sem"), stack(attempts, "x_T")
+        z_sem, x_T = torch.stack([a.z_sem for a in attempts]), torch.stack([a.x_T for a in attempts])
         decoded, traced = self.job.backend.draw(z_sem, x_T, num_steps=self.job.prior_steps)
         _traced(attempts, traced)
         files, x_0, finite = write_donors(self.job, attempts, decoded)
-        whole = []
         for attempt, file, x, sound in zip(attempts, files, x_0, finite, strict=True):
             attempt.donor_file, attempt.x_0 = file, x
-            if sound:
-                whole.append(attempt)
-            else:
-                self.result.reject(attempt, Reason.NOT_FINITE, detail="the donor")
-        return self._clear(whole) if whole else []
+            attempt.look = functools.cache(partial(_read_file, file))
+            if not sound:
+                attempt.reason, attempt.detail = Reason.NOT_FINITE, "the donor"
+        whole = [attempt for attempt in attempts if attempt.is_open]
+        return read_drawn(self.job, whole) if whole else []
 
-    def _clear(self, attempts: list[Attempt]) -> list[Attempt]:
-        seen = replace(see_donors(self.job, attempts), z_sem=self.job.backend.encode(stack(attempts, "x_0")))
-        target = self.job.target_margins(attempts, seen)
-        all_margins = [target, *self.job.group_margins([attempt.giver for attempt in attempts], seen)]
-        clear = []
-        for index, attempt in enumerate(attempts):
-            read_here = [value for margins in all_margins for value in margins.at(index) if value is not None]
-            if min(read_here) > self.job.checks.sampled:
-                attempt.target_before = target.at(index)
-                clear.append(attempt)
-            else:
-                self.result.reject(attempt, Reason.DONOR_UNCLEAR)
-        return clear
+
+def _read_file(file: Encoded, size: int) -> torch.Tensor:
+    return to_tensor(file.open(), size)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vlbias.alignment import cut
-from vlbias.balance.attempt import Attempt, Job, stack
+from vlbias.balance.attempt import Attempt, Job
 from vlbias.balance.scoring import Seen
 from vlbias.data import FaceDataset
 from vlbias.data.table import StoredSize
@@ -28,7 +28,6 @@ __all__ = [
     "check_size",
     "median_bytes",
     "resolution_note",
-    "see_donors",
     "write_donors",
     "write_edits",
 ]
@@ -109,8 +108,8 @@ class Written(NamedTuple):
 
 def write_edits(
     job: Job, attempts: Sequence[Attempt], x_edit: torch.Tensor, made: str = "edit"
-) -> tuple[Written, Seen]:
-    """Edits as files.
+) -> tuple[list[bool], Seen]:
+    """Give attempts their edits as files.
 
     Args:
         job: says at which size.
@@ -119,23 +118,24 @@ def write_edits(
         made: ``edit`` or ``round-trip``, for their provenance.
 
     Returns:
-        The files, and what scorers see in them.
+        Which edits were finite, and what scorers see in their files.
     """
 
     def write(attempt: Attempt, x: torch.Tensor) -> Encoded:
         text = _provenance(job, attempt, made)
         if job.size == "editor" or attempt.is_drawn:
             return _png(x, text)
-        assert attempt.x_0 is not None  # a face of the dataset was opened before it was edited
         original = job.dataset.original(attempt.donor)
-        before, after = to_pixels(torch.stack([attempt.x_0.to(x.device), x]))
+        before, after = to_pixels(torch.stack([attempt.picture.to(x.device), x]))
         raster = original.changed(before, after, job.dataset.placement(attempt.donor))
         return original.encode(raster, text)
 
     written = _write(job, attempts, x_edit, write)
     pairs = list(zip(attempts, written.files, strict=True))
+    for attempt, file in pairs:
+        attempt.file = file
     look = functools.cache(lambda size: torch.cat([_as_read(job, attempt, file, size) for attempt, file in pairs]))
-    return written, Seen(job.backend, job.backend.encode(written.x), written.x, look)
+    return written.finite, Seen(job.backend, job.backend.encode(written.x), written.x, look)
 
 
 def write_donors(job: Job, attempts: Sequence[Attempt], x_0: torch.Tensor) -> Written:
@@ -165,22 +165,6 @@ def _provenance(job: Job, attempt: Attempt, made: str) -> dict[str, str]:
 
 def _png(x: torch.Tensor, text: Mapping[str, str]) -> Encoded:
     return Original.of_picture(picture := to_pil(x[None])[0]).encode(picture, text)
-
-
-# -- looking ----------------------------------------------------------------------------------------------------------
-
-
-def see_donors(job: Job, attempts: Sequence[Attempt]) -> Seen:
-    """The donors as scorers see them: of the dataset's pictures, or of files that were decoded."""
-
-    def one(attempt: Attempt, size: int) -> torch.Tensor:
-        if attempt.donor_file is not None:
-            return _as_read(job, attempt, attempt.donor_file, size)
-        return to_tensor(job.dataset.image(attempt.donor), size)
-
-    x_0 = None if attempts[0].x_0 is None else stack(attempts, "x_0")
-    look = functools.cache(lambda size: torch.cat([one(attempt, size) for attempt in attempts]))
-    return Seen(job.backend, stack(attempts, "z_sem"), x_0, None if x_0 is None else look)
 
 
 def _as_read(job: Job, attempt: Attempt, file: Encoded, size: int) -> torch.Tensor:

@@ -16,14 +16,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from vlbias.balance.attempt import Attempt, ChunkResult, Job, stack
-from vlbias.balance.chunk import aim_at, identity_of
+from vlbias.balance.attempt import Attempt, ChunkResult, Job
 from vlbias.balance.donors import open_donors
 from vlbias.balance.originals import ROUND_TRIP, Remade
-from vlbias.balance.pictures import see_donors, write_edits
+from vlbias.balance.pictures import write_edits
 from vlbias.balance.plan import Plan, item_seed
 from vlbias.balance.poles import Poles
-from vlbias.balance.scoring import Margins, Seen
+from vlbias.balance.readings import identity_of, margins_of, see_donors
+from vlbias.balance.scoring import Pair, Seen
+from vlbias.balance.strength import aim_at, usual_walk
 from vlbias.balance.verification import Checks, Reason
 from vlbias.errors import ConfigError
 from vlbias.labels import label_text
@@ -99,21 +100,23 @@ def run_trips(job: Job, rows: Sequence[Mapping[str, Any]]) -> ChunkResult:
     """
     result, start = ChunkResult(), job.backend.evaluations
     attempts = [Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"])) for row in rows]
-    attempts = open_donors(job, attempts, result)
-    if attempts:
-        _write(job, attempts, _passed(job, attempts), result)
+    sound = open_donors(job, attempts)
+    if sound:
+        _write(job, sound, _passed(job, sound), result)
+    result.take([attempt for attempt in attempts if attempt.reason is not None])
     return result.finish(job.backend.evaluations - start)
 
 
 def _passed(job: Job, attempts: list[Attempt]) -> torch.Tensor:
     """Faces that passed through the editor, (b, 3, s, s)."""
-    backend, x_0, z_sem = job.backend, stack(attempts, "x_0"), stack(attempts, "z_sem")
+    backend = job.backend
+    x_0, z_sem = torch.stack([a.picture for a in attempts]), torch.stack([a.z_sem for a in attempts])
     if not backend.adds_difference:
         return backend.decode(z_sem, backend.trace(x_0, z_sem).x_T)
     aim_at(job, attempts)
     for attempt in attempts:
         # a face that reads as the other group already would not move at all
-        usual = job.usual_walk(attempt)
+        usual = usual_walk(job, attempt)
         attempt.strengths = {name: attempt.strengths[name] or strength for name, strength in usual.items()}
     away = _walked(job, attempts, x_0, z_sem, 1)
     return _walked(job, attempts, away, backend.encode(away), -1)
@@ -131,29 +134,24 @@ def _walked(job: Job, attempts: list[Attempt], x_0: torch.Tensor, z_sem: torch.T
 
 def _write(job: Job, attempts: list[Attempt], x_back: torch.Tensor, result: ChunkResult) -> None:
     """Keep the faces whose file still shows the same person of the same groups."""
-    written, seen = write_edits(job, attempts, x_back, made=ROUND_TRIP)
+    finite, seen = write_edits(job, attempts, x_back, made=ROUND_TRIP)
     identity = identity_of(job, attempts, seen).tolist()
     moved = _moved(job, attempts, see_donors(job, attempts), seen)
     for index, attempt in enumerate(attempts):
         reason = moved[index]
-        if not written.finite[index]:
+        if not finite[index]:
             reason = Reason.NOT_FINITE
         elif identity[index] < job.checks.identity:
             reason = Reason.IDENTITY_LOST
         if reason is None:
-            result.keep(attempt, written.files[index], {"identity": round(identity[index], 4)}, stem="trip")
-        else:
-            result.reject(attempt, reason)
+            result.keep(attempt, {"identity": round(identity[index], 4)}, stem="trip")
+        attempt.reason = reason
 
 
 def _moved(job: Job, attempts: list[Attempt], before: Seen, after: Seen) -> list[Reason | None]:
     """Why a face does not read as its own class and groups any more; ``None`` where it does."""
     own = [attempt.giver for attempt in attempts]
-
-    def read(seen: Seen) -> list[Margins]:
-        return [job.target_margins(attempts, seen), *job.group_margins(own, seen)]
-
-    pairs = list(zip(read(before), read(after), strict=True))
+    pairs = list(zip(*(margins_of(job, attempts, own, seen) for seen in (before, after)), strict=True))
     found: list[Reason | None] = []
     for index in range(len(attempts)):
         lost = [place for place, (old, new) in enumerate(pairs) if _fell(job.checks, old.at(index), new.at(index))]
@@ -162,7 +160,7 @@ def _moved(job: Job, attempts: list[Attempt], before: Seen, after: Seen) -> list
     return found
 
 
-def _fell(checks: Checks, before: tuple[float | None, float | None], after: tuple[float | None, float | None]) -> bool:
+def _fell(checks: Checks, before: Pair, after: Pair) -> bool:
     """Whether a margin fell below what is asked of the target of an edit."""
     pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not None and new is not None]
     return any(new < min(checks.target, old - checks.target_slack) for old, new in pairs)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ __all__ = [
     "AttributeScorer",
     "Look",
     "Margins",
+    "Pair",
     "Reading",
     "Seen",
     "features_of",
@@ -39,6 +40,9 @@ MEMBER_SHARES = tuple(share / 100 for share in range(5, 100, 10))
 
 #: Edge in pixels => the faces at hand at that size, (b, 3, size, size) in [-1, 1].
 Look = Callable[[int], torch.Tensor]
+
+#: (latent, image) margins of one face; ``None`` where a scorer is blind.
+Pair: TypeAlias = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Margins:
     latent: torch.Tensor | None
     image: torch.Tensor | None
 
-    def at(self, index: int) -> tuple[float | None, float | None]:
+    def at(self, index: int) -> Pair:
         """(latent, image) of one face."""
         latent, image = (None if margin is None else float(margin[index]) for margin in (self.latent, self.image))
         return latent, image
@@ -259,12 +263,11 @@ def read(
     if reading.is_of_network:
         assert network is not None  # a scorer carries the network whose reading it has
         return network_raw(network, tensor, backend.layout)
-    if reading.kind == "dipole":
-        probability = backend.probe(tensor, reading.name) if where == "latent" else backend.score(tensor, reading.name)
-        return torch.logit(probability.double().cpu(), eps=LEAST_PROBABILITY)
-    features = features_of(backend, where, tensor)
-    weight = torch.tensor(reading.weight, dtype=torch.float64)
-    return features @ weight.T + torch.tensor(reading.bias, dtype=torch.float64)
+    if reading.kind == "fitted":
+        weight = torch.tensor(reading.weight, dtype=torch.float64)
+        return features_of(backend, where, tensor) @ weight.T + torch.tensor(reading.bias, dtype=torch.float64)
+    probability = backend.score(tensor, reading.name) if where == "image" else backend.probe(tensor, reading.name)
+    return torch.logit(probability.double().cpu(), eps=LEAST_PROBABILITY)
 
 
 def network_raw(network: FaceNetwork, x: torch.Tensor, layout: str) -> torch.Tensor:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Search", "find_strength", "sequential_strengths"]
+from vlbias.balance.attempt import Attempt, Job
+from vlbias.balance.plan import item_seed, walks
+from vlbias.balance.scoring import Seen
+from vlbias.balance.verification import Reason, enough
+
+__all__ = ["Search", "aim", "aim_at", "find_strength", "sequential_strengths", "usual_walk"]
+
+# A longer walk aims so far beyond the margin that is asked for: readings do not grow quite in step with the walk.
+BEYOND = 0.2
 
 
 @dataclass(frozen=True)
@@ -117,3 +125,109 @@ def sequential_strengths(
         fixed[name] = torch.where(moving, search.strength, zero)
         found[name] = Search(fixed[name], search.margin, search.margin_before)
     return found
+
+
+# -- the faces of a chunk ---------------------------------------------------------------------------------------------
+
+
+def aim(job: Job, attempts: list[Attempt]) -> list[Attempt]:
+    """Find each face's strengths in the latent space; turn down the faces that no walk carries there.
+
+    Where the target does not survive the walk, a nearer goal may do.
+
+    Returns:
+        The faces that go on.
+    """
+    lost: dict[int, Reason] = {}
+    waiting = list(attempts)
+    for far in (1.0, 0.5, 0.0):
+        if not waiting:
+            break
+        for attempt, reason in zip(waiting, aim_at(job, waiting, far), strict=True):
+            lost.pop(attempt.slot, None)
+            if reason is not None:
+                lost[attempt.slot] = reason
+        waiting = [attempt for attempt in waiting if lost.get(attempt.slot) is Reason.TARGET_CHANGED]
+    for attempt in attempts:
+        if attempt.slot in lost:
+            attempt.reason, attempt.detail = lost[attempt.slot], "in latent space; nothing was decoded"
+    return [attempt for attempt in attempts if attempt.is_open]
+
+
+def aim_at(job: Job, attempts: list[Attempt], far: float = 1.0) -> list[Reason | None]:
+    """Set the strengths that carry each face to its goal; ``None`` where they do, else why they do not.
+
+    Args:
+        job, attempts: whose.
+        far: 1 for the goal itself, 0 for the nearest margin that is enough, or a number between the two.
+    """
+    if job.checks.random_strength:
+        return _draw_strengths(job, attempts)
+    z_sem = torch.stack([attempt.z_sem for attempt in attempts])
+    plans = [usual_walk(job, attempt) for attempt in attempts]
+    names = [pole.name for pole in job.poles if any(pole.name in plan for plan in plans)]
+    starts = [(name, torch.tensor([plan.get(name, 0.0) for plan in plans], dtype=torch.float64)) for name in names]
+    scorers = {pole.name: scorer for pole, scorer in zip(job.poles, job.protected, strict=True)}
+    goals = {pole.name: _goals(job, attempts, place, far) for place, pole in enumerate(job.poles)}
+    wanted = {
+        pole.name: [job.groups[attempt.wanted][place] for attempt in attempts] for place, pole in enumerate(job.poles)
+    }
+
+    def walk(strengths: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return job.backend.walk(z_sem, {name: value.float().to(z_sem.device) for name, value in strengths.items()})
+
+    def margin(name: str, codes: torch.Tensor) -> torch.Tensor:
+        margins = scorers[name].margins(Seen(job.backend, codes), wanted[name]).latent
+        assert margins is not None  # the run does not start without a latent reading of the protected attributes
+        return margins
+
+    found = sequential_strengths(walk, margin, starts, goals=goals, max_strength=job.checks.max_strength)
+    codes = walk({name: search.strength for name, search in found.items()})
+    target = job.target.margins(Seen(job.backend, codes), [attempt.target for attempt in attempts]).latent
+    reasons: list[Reason | None] = []
+    for index, attempt in enumerate(attempts):
+        searches = [found[name] for name in plans[index]]
+        floor = min(job.checks.target, (attempt.target_before[0] or 0.0) - job.checks.target_slack)
+        attempt.strengths = {name: float(found[name].strength[index]) for name in plans[index]}
+        if any(float(search.margin_before[index]) > job.checks.donor for search in searches):
+            reasons.append(Reason.ALREADY_THERE)
+        elif any(float(found[name].margin[index]) < enough(scorers[name].latent, job.checks) for name in plans[index]):
+            reasons.append(Reason.OUT_OF_REACH)
+        elif target is not None and float(target[index]) < floor:
+            reasons.append(Reason.TARGET_CHANGED)
+        else:
+            reasons.append(None)
+    return reasons
+
+
+def usual_walk(job: Job, attempt: Attempt) -> dict[str, float]:
+    """Path -> signed strength that carries a median face of the donor's group to the wanted one."""
+    return walks(job.poles, job.groups[attempt.giver], job.groups[attempt.wanted])
+
+
+def _draw_strengths(job: Job, attempts: list[Attempt]) -> list[Reason | None]:
+    """Set strengths that look at no face, as the published code walks."""
+    for attempt in attempts:
+        share = item_seed(attempt.seed, "strength") / 2**52
+        factor = 1 + job.checks.random_strength * (2 * share - 1)
+        attempt.strengths = {name: factor * value for name, value in usual_walk(job, attempt).items()}
+    return [None] * len(attempts)
+
+
+def _goals(job: Job, attempts: list[Attempt], place: int, far: float) -> torch.Tensor:
+    """Latent margins (b,) at which walks along one attribute stop: those of members of the group, drawn by the seeds.
+
+    Edits that all stopped where the typical member stands would leave the group's ends to the originals, and what is
+    tied to the group would stay tied to these.
+    """
+    scorer, checks = job.protected[place], job.checks
+    nearest = enough(scorer.latent, checks)
+    goals = []
+    for attempt in attempts:
+        share = item_seed(attempt.seed, "goal", scorer.column) / 2**52
+        drawn = scorer.latent.member_margin(job.groups[attempt.wanted][place], share) if scorer.latent else 1.0
+        goal = checks.goal * (1 + checks.varied * (drawn - 1))
+        # readings of a picture fall short of those of its walked code
+        goal = max(goal, min(checks.goal, nearest + BEYOND))
+        goals.append(nearest + far * (goal - nearest))
+    return torch.tensor(goals, dtype=torch.float64)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from vlbias.balance.scoring import Reading
+from vlbias.balance.scoring import Pair, Reading
 from vlbias.errors import ConfigError
 from vlbias.settings import Settings, number
 
@@ -116,7 +116,7 @@ def enough(reading: Reading | None, checks: Checks) -> float:
 
 def verdict(
     scores: Scores,
-    donor_target: tuple[float | None, float | None],
+    donor_target: Pair,
     checks: Checks,
     floors: tuple[float, float] = (UNCALIBRATED, UNCALIBRATED),
 ) -> Reason | None:
