@@ -118,7 +118,7 @@ def test_a_path_has_no_nul_and_a_number_64_bits():
     def keep(place: str | os.PathLike[str], *, count: int = 1) -> None: ...
 
     for place in ("a\0b", Path("a\0b")):
-        with pytest.raises(ConfigError, match="`place` of .*keep holds a sign that no path has"):
+        with pytest.raises(ConfigError, match="`place` of .*keep contains a character that no path has"):
             keep(place)
     with pytest.raises(ConfigError, match="`count` of .*keep must be a whole number; got 1000"):
         keep("a", count=10**30)

@@ -77,7 +77,8 @@ def checked_call(function: Function) -> Function:
                 words = _words(hint)
                 raise ConfigError(f"`{name}` of {_name(function)} must be {words}; got {_shown(given[name])}.")
             if _is_for_paths(hint) and _has_nul(given.get(name)):
-                raise ConfigError(f"`{name}` of {_name(function)} holds a sign that no path has; got {given[name]!r}.")
+                where = f"`{name}` of {_name(function)}"
+                raise ConfigError(f"{where} contains a character that no path has; got {given[name]!r}.")
         return function(*args, **kwargs)
 
     return typing.cast(Function, call)

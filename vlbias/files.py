@@ -100,7 +100,7 @@ def make_folder(folder: AnyPath) -> Path:
     folder = Path(folder)
     if folder.parts[:1] and not folder.is_dir():
         if folder.parts[0].startswith("~"):
-            raise OutputError(f"{folder} would be a folder named '{folder.parts[0]}' here. Write the home folder out.")
+            raise OutputError(f"{folder} would be a folder named '{folder.parts[0]}' here. Write out the home folder.")
         if _URL_PART.fullmatch(folder.parts[0]):
             raise OutputError(f"{folder} is a URL, not a folder of this disk. Give a folder for the results.")
     if folder.is_file():
@@ -406,7 +406,7 @@ def _whole(text: str) -> int:
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"it contains {text:.40}, which is beyond every number")
+        raise ValueError(f"it contains {text:.40}, which is too large for a number")
     return value
 
 

@@ -94,11 +94,11 @@ def _reaching(name: str, endpoint: str, hint: str = "") -> Iterator[None]:
         raise
     except RepositoryNotFoundError as error:
         raise CheckpointNotFoundError(
-            f"No checkpoint '{name}': no such folder is here, and {endpoint} shows no such repository. Write "
-            "the name anew, or log in with `hf auth login` if it is private."
+            f"No checkpoint '{name}': no such folder is here, and {endpoint} shows no such repository. Check "
+            "the name, or log in with `hf auth login` if it is private."
         ) from error
     except OfflineModeIsEnabled as error:
-        raise CheckpointError(f"'{name}' is not here, and HF_HUB_OFFLINE forbids to ask the hub for it.") from error
+        raise CheckpointError(f"'{name}' is not here, and HF_HUB_OFFLINE forbids asking the hub for it.") from error
     except Exception as error:  # of the HTTP library beneath, which is another one in each version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{name} at {endpoint} cannot be reached or read ({reason:.200}).{hint}") from error

@@ -165,7 +165,7 @@ def group_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
         UnknownNameError: a column that the table lacks.
     """
     if not columns:
-        raise ConfigError("no column is named that makes groups.")
+        raise ConfigError("name at least one column that makes groups.")
     for column in columns:
         if column not in table:
             raise unknown("column", column, table.columns)

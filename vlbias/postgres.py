@@ -157,7 +157,7 @@ class PostgresStore:
             taken = f"The name '{name}' in the" if name else "The"
             raise ConfigError(
                 f"{taken} database {without_password(url)} belongs to another job of `vlbias {kind}`: "
-                f"{phrases[0]}. Give this job a name of its own (--study-name, or #NAME behind the URL), or the "
+                f"{phrases[0]}. Give this job a name of its own (--study-name, or #NAME at the end of the URL), or the "
                 "settings that the other was begun with."
             )
 

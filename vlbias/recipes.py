@@ -211,7 +211,7 @@ def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None
     ids = dataset.ids[:limit]
     if len(ids) < at_least:
         raise DatasetError(
-            f"'{dataset.name}' has {len(ids)} pictures in this split; learning needs {at_least} at least."
+            f"'{dataset.name}' has {len(ids)} pictures in this split; learning needs at least {at_least}."
         )
     return load_pixels(dataset, ids, size, title="reading")
 

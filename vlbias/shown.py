@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["Glance", "Shown", "front_matter", "in_code", "in_markdown", "plain_text", "printable"]
+__all__ = ["Glance", "Shown", "front_matter", "in_code", "in_markdown", "plain_text", "plural", "printable"]
 
 #: Categories that move the cursor, turn the direction of writing, or show nothing: controls, formats, separators of
 #: lines and paragraphs, and half characters from names that are not UTF-8.
@@ -23,6 +23,16 @@ _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 #: What stands before the sign that would begin a list, a rule or a heading: nothing, or the number of an item.
 _BEGINNING = re.compile(r"^(?=[-+=]+(?:[-=\s]|$))|^\d{1,9}(?=[.)](?:\s|$))")
 _LINE_ENDS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "place"), plural(1200, "try", "tries")
+        ('1 place', '1,200 tries')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def printable(text: object, keep: str = "") -> str:

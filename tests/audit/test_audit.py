@@ -484,7 +484,7 @@ def test_weights_are_a_column_of_the_test_set(sets):
         broken = counted.with_column("survey", [1.0] * 15 + [wrong])
         with pytest.raises(LabelError, match="must hold finite numbers >= 0"):
             compare(sets | {"test": broken}, weight="survey")
-    with pytest.raises(LabelError, match="are 0; one at least must count"):
+    with pytest.raises(LabelError, match="are 0; at least one must count"):
         compare(sets | {"test": counted.with_column("survey", [0] * 16)}, weight="survey")
 
 

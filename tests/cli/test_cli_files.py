@@ -108,7 +108,7 @@ def test_results_of_others_are_not_replaced(name, made, tmp_path, monkeypatch, c
 def test_a_table_of_somebody_else_is_not_replaced(made, tmp_path, monkeypatch, capsys):
     for name, file in (("bench", "table.json"), ("search evaluate", "pairs.csv")):
         (tmp_path / file).write_text("mine")
-        assert f"{file} is there already" in failing(monkeypatch, capsys, *small_jobs(made, tmp_path)[name])
+        assert f"{file} already exists" in failing(monkeypatch, capsys, *small_jobs(made, tmp_path)[name])
         assert (tmp_path / file).read_text() == "mine"
 
 
@@ -153,7 +153,7 @@ def test_another_edit_of_the_same_name_is_not_replaced(inputs, editor, tmp_path,
     run_command("edit", inputs / "face.png", out, "--age", "1", "--editor", editor)
     before = tree_hash(out)
     error = failing(monkeypatch, capsys, "edit", inputs / "face.png", out, "--age", "-1", "--editor", editor)
-    assert "face.png is there already, made with other options" in error and tree_hash(out) == before
+    assert "face.png already exists, made with other options" in error and tree_hash(out) == before
     run_command("edit", inputs / "face.png", out, "--age", "-1", "--editor", editor, "--overwrite")
     assert tree_hash(out) != before
 

@@ -108,7 +108,7 @@ def test_weights_in_a_pickle_are_not_read(folder):
 def test_merges_that_inflate_or_are_no_pairs_are_refused(folder):
     for content in (b"a b\n" * 4 * 2**20, b"#version\na b c\n"):
         (folder / "bpe_merges.txt.gz").write_bytes(gzip.compress(content))
-        with pytest.raises(CheckpointError, match="does not hold one pair of pieces on each line"):
+        with pytest.raises(CheckpointError, match="does not have one pair of pieces on each line"):
             load(folder)
     (folder / "bpe_merges.txt.gz").unlink()
     with pytest.raises(CheckpointError, match="its tokenizer makes 49408"):

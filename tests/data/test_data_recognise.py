@@ -69,7 +69,7 @@ def test_wrong_kinds_and_options(utkface_root):
 
 @pytest.mark.parametrize("spec", ["synthfaces:", "synthfaces:many", "synthfaces:0", "synthfaces:-5", "synthfaces:1.5"])
 def test_synthfaces_wants_a_number(spec):
-    with pytest.raises(ConfigError, match="expected a number of faces behind the colon, such as synthfaces:1000"):
+    with pytest.raises(ConfigError, match="expected a number of faces after the colon, such as synthfaces:1000"):
         open_dataset(spec)
 
 

@@ -186,7 +186,7 @@ def test_a_table_of_one_long_line_or_of_gigabytes_is_not_read(tmp_path):
 def test_a_number_of_thousands_of_digits_is_no_number(tmp_path):
     people, problems = parse_identities(f"000001.jpg {'9' * 5000}\n000002.jpg 7\n", "identity_CelebA.txt")
     assert people == {"000002.jpg": "7"} and problems[0].code == "malformed_line"
-    with pytest.raises(ConfigError, match="expected a number of faces behind the colon"):
+    with pytest.raises(ConfigError, match="expected a number of faces after the colon"):
         open_dataset("synthfaces:" + "9" * 5000)
 
 

@@ -71,7 +71,7 @@ def test_words_are_the_text_of_numbers(faces):
 def test_wrong_columns_and_words(faces):
     with pytest.raises(UnknownNameError, match="Unknown attribute 'skim'"):
         label_column(faces, "tone", Fixed(["light"] * 6), against="skim")
-    with pytest.raises(LabelError, match="are none of the given"):
+    with pytest.raises(LabelError, match="are not among the given"):
         label_column(faces, "skin", Fixed(["pale"] * 6))
     with pytest.raises(ConfigError, match="`min_confidence` must be a number in 0..1"):
         label_column(faces, "skin", Fixed(["light"] * 6), min_confidence=2)

@@ -106,7 +106,7 @@ def test_other_ids_or_other_words_are_noticed():
         evaluate(labels(["a"]), pd.Series(["a"], index=["x"]))
     with pytest.raises(LabelError, match="no face has both"):
         evaluate(labels(["a"]), series([None]))
-    with pytest.raises(LabelError, match=r"words \['Male'\] are none of the given \['female', 'male'\]"):
+    with pytest.raises(LabelError, match=r"words \['Male'\] are not among the given \['female', 'male'\]"):
         evaluate(labels(["Male", "Male"]), series(["male", "female"]))
 
 

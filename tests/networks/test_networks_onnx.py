@@ -149,7 +149,7 @@ def test_places_without_a_network(tmp_path):
     with pytest.raises(CheckpointError, match="has no network"):
         load_network(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(CheckpointError, match="notes.txt is of no kind that is read"):
+    with pytest.raises(CheckpointError, match="notes.txt cannot be read, only .onnx"):
         load_network(tmp_path / "notes.txt")
     onnx_files.channel_means(tmp_path / "a.onnx", size=112)
     assert load_network(tmp_path).name == "a.onnx"

@@ -52,7 +52,7 @@ def test_a_config_of_half_a_network_is_a_sentence(tmp_path, pictures):
     made = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
     config = {"architecture": "resnet10t", "num_classes": 2, "model_args": options, "pretrained_cfg": made}
     (tmp_path / "config.json").write_text(json.dumps(config | {"label_names": ["a", "b"]}))
-    with pytest.raises(CheckpointError, match="config of a ResNet describes no whole one: .*layer4"):
+    with pytest.raises(CheckpointError, match="config does not describe a whole ResNet: .*layer4"):
         load_network(tmp_path).outputs(pictures, layout="ffhq")
 
 

@@ -24,6 +24,7 @@ from vlbias.search.halving import HalvingSettings
 from vlbias.search.inference import compare
 from vlbias.search.spaces import space
 from vlbias.search.storage import Storage
+from vlbias.shown import plural
 
 sys.path.insert(0, str(Path(__file__).parent))
 from search_worker import Curve, slow_worker, start, table_study
@@ -128,10 +129,11 @@ def test_the_held_out_front_is_made_once(searched):
     assert front.table["p_dominated"].between(0, 1).all() and np.diag(front.dominance).sum() == 0
     assert set(front.winners_curse().index) == {"error", "rank_gap"}
     assert front.verdict().startswith(
-        f"{len(front.table)} candidate(s) of the validation front on test (2 refits each)"
+        f"{plural(len(front.table), 'candidate')} of the validation front on test (2 refits each)"
     )
     assert front.groups["images"].dtype.kind == "i"
-    assert repr(front).startswith(f"<Front: {len(front.table)} candidates on test, ") and "<td>" in front._repr_html_()
+    assert repr(front).startswith(f"<Front: {plural(len(front.table), 'candidate')} on test, ")
+    assert "<td>" in front._repr_html_()
     assert repr(study).startswith("<Study: 5 trials (") and "rank_gap" in study._repr_html_()
     written = study.write(folder / "out", front)
     assert {p.name for p in written.iterdir()} == {
@@ -149,7 +151,7 @@ def test_published_networks_stand_beside_the_front(searched):
     row = front.table.loc[number]
     assert row["label"] == "resnet50 cosface sgd 0.1" and 0 <= row["error"] <= 1 and np.isnan(row["val_error"])
     assert len(front.table) == len(study.candidates()) + 1 and front.winners_curse().notna().all()
-    assert "beside 1 baseline(s), on test (1 refits each)" in front.verdict()
+    assert "beside 1 baseline, on test (1 refit each)" in front.verdict()
     assert (folder / "study.log.files" / "refits" / f"trial-{number}-refit-0-test.npz").is_file()
     assert front.plot(folder / "beside.png").stat().st_size > 5000
     assert "resnet50" in write_search(folder / "page", study, front).read_text()
@@ -402,7 +404,7 @@ def test_a_database_has_several_studies_by_name(tiny, small_space, tmp_path):
         Storage(url + name).study(2, {"seed": seed})
     assert Storage(url).study(2, {"seed": 1}).study_name == "search"
     assert Storage(f"{url}#second").folder == tmp_path / "x.db.files" / "second"
-    with pytest.raises(ConfigError, match=r"`seed` is 2 there and 1 here.*--study-name, or #NAME behind the URL"):
+    with pytest.raises(ConfigError, match=r"`seed` is 2 there and 1 here.*--study-name, or #NAME at the end of"):
         Storage(f"{url}#second").study(2, {"seed": 1})
     with pytest.raises(ConfigError, match=r"got '../x'. In a password, # is written %23"):
         Storage(f"{url}#../x")

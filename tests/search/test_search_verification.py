@@ -404,7 +404,7 @@ def test_the_command(tmp_path, tiny, small_space):
     assert re.search(r"accuracy_gap: 0\.\d+", result.output) and "10 folds as independent" in result.output
     assert pd.read_csv(tmp_path / "new" / "table.csv")["group"].tolist() == ["a", "b"]
     again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 1 and "is there already" in str(again.exception)
+    assert again.exit_code == 1 and "already exists" in str(again.exception)
 
 
 def test_a_command_of_two_words_stands_beside_the_one_of_its_first():

@@ -10,8 +10,8 @@ from PIL import Image
 from vlbias.app.browsing import Drift
 from vlbias.app.editing import Reading
 from vlbias.app.reviewing import Pair
-from vlbias.report.page import data_uri, number, percent, plural, signed
-from vlbias.shown import printable
+from vlbias.report.page import data_uri, number, percent, signed
+from vlbias.shown import plural, printable
 
 __all__ = ["drift_table", "figure", "gallery", "pair_view", "readings_table", "sentence", "table"]
 

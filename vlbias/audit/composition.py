@@ -143,7 +143,7 @@ def weights_of(dataset: FaceDataset, column: str | None) -> np.ndarray | None:
             "finite numbers >= 0. Leave such faces out first."
         )
     if not weights.any():
-        raise LabelError(f"all weights in '{column}' of '{dataset.name}' are 0; one at least must count.")
+        raise LabelError(f"all weights in '{column}' of '{dataset.name}' are 0; at least one must count.")
     return weights.to_numpy()
 
 

@@ -135,7 +135,7 @@ def _refuse_overlap(name: str, images: torch.Tensor, tested: set[bytes]) -> int:
     overlap = sum(digest in tested for digest in _digests(images))
     if overlap > MAX_OVERLAP * len(tested):
         raise DatasetError(
-            f"{overlap} training images of '{name}' are also in the test set. Give a `test` set apart from it."
+            f"{overlap} training images of '{name}' are also in the test set. Give a separate `test` set."
         )
     return overlap
 

@@ -226,7 +226,7 @@ class AuditResult(Shown):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """:attr:`summary` as a table, one row a training set and metric."""
+        """:attr:`summary` as a table, one row per training set and metric."""
         rows = {(name, metric): row for name, metrics in self.summary.items() for metric, row in metrics.items()}
         index = pd.MultiIndex.from_tuples(list(rows), names=["training_set", "metric"])
         return pd.DataFrame(list(rows.values()), index=index, columns=list(SUMMARY))
@@ -250,7 +250,7 @@ class AuditResult(Shown):
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row a training set and cell: accuracy (mean over seeds), interval, test and training counts."""
+        """One row per training set and cell: accuracy (mean over seeds), interval, test and training counts."""
         rows = []
         support = self._sizes.sum(-1)
         for name, metrics in self.per_seed.items():

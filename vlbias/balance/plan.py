@@ -93,7 +93,7 @@ class Plan(Shown):
     """A table of edits with the counts they lead to.
 
     Attributes:
-        table: one row an edit: slot, chunk, split, target (class), donor (item id; empty in prior mode until a face
+        table: one row per edit: slot, chunk, split, target (class), donor (item id; empty in prior mode until a face
             is drawn), from, to (groups), path, direction, strength (where the search starts, signed), seed,
             replaces_donor, keep_donor, reserves (JSON list of [id, group]).
         counts_before, counts_after: class -> group -> faces of the balanced splits, after = if every edit is kept.

@@ -1,4 +1,4 @@
-"""What people decide on edits: ``OUT/review.csv``, one row a decision, and which edits it refuses.
+"""What people decide on edits: ``OUT/review.csv``, one row per decision, and which edits it refuses.
 
 ```
 picture,donor,decision,reviewer,reason
@@ -139,7 +139,7 @@ def decisions_of(path: AnyPath) -> list[Decision]:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except FileNotFoundError as error:
-        raise DatasetError(f"{path} does not exist. It has one decision a row: {_HEADER}.") from error
+        raise DatasetError(f"{path} does not exist. It has one decision per row: {_HEADER}.") from error
     except (OSError, ValueError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a table in UTF-8 ({error}).") from error
     rows = [(line, cells) for line, cells in rows if any(cells)]

@@ -205,7 +205,7 @@ class Run:
         if is_done and self.task.settings.pseudonyms is None:
             raise ConfigError(
                 f"{self.folder.out} has pseudonyms whose key is forgotten, so no donor can take the place of a refused "
-                "edit. A run that people are to review keeps them: pseudonyms=FILE (--pseudonyms FILE)."
+                "edit. A run that people will review keeps them: pseudonyms=FILE (--pseudonyms FILE)."
             )
         renamed = pseudonymous(faces, self.folder, self.task.settings.pseudonyms)
         self.task = replace(self.task, faces=renamed)

@@ -80,8 +80,9 @@ class Reading:
     """One scorer's reading of one attribute.
 
     Attributes:
-        kind: ``dipole`` (log-odds of a dipole's positive pole, one number a face) or ``fitted`` (one logit a label); of
-            a network of the user's own, ``number`` (one number a face) or ``classes`` (log-probability of each label).
+        kind: ``dipole`` (log-odds of a dipole's positive pole, one number per face) or ``fitted`` (one logit per
+            label); of a network of the user's own, ``number`` (one number per face) or ``classes`` (log-probability of
+            each label).
         name: dipole, label column, or the network's name.
         labels: the groups; where there are anchors, in their order.
         anchors: (k,) for a dipole or a number: median of each group, increasing.

@@ -93,7 +93,7 @@ class BalanceSettings(Settings):
         if not self.splits or len(set(self.splits)) != len(self.splits):
             raise PlanError(f"`splits` must name one split or several, each once; got {list(self.splits)}.")
         if self.pseudonyms is not None and not self.pseudonymise:
-            raise ConfigError("`pseudonyms` keeps names of `pseudonymise`: give that too (--pseudonymise).")
+            raise ConfigError("`pseudonyms` is the file of `pseudonymise`: give that too (--pseudonymise).")
 
 
 class BalanceOptions(TypedDict, total=False):

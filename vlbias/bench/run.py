@@ -144,7 +144,7 @@ def _arms(methods: str | Arm | Sequence[str | Arm]) -> list[Arm]:
     if names == ["all"]:
         names = list(ARMS)
     if not names:
-        raise ConfigError("`methods` is empty; name one arm at least.")
+        raise ConfigError("`methods` is empty; name at least one arm.")
     found = {arm.name: arm for arm in map(find_arm, [BASELINE, *names, ORACLE])}
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""The table of the benchmark: one row a method, with intervals over test faces and seeds."""
+"""The table of the benchmark: one row per method, with intervals over test faces and seeds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BenchTable(Shown):
 
     def __post_init__(self) -> None:
         if not self.results:
-            raise ConfigError("nothing was measured; enter one method on one task at least.")
+            raise ConfigError("nothing was measured; enter at least one method on one task.")
 
     @property
     def labels(self) -> list[str]:
@@ -93,10 +93,10 @@ class BenchTable(Shown):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; ``change`` of the
-        equalised odds difference from plain training, paired; ``way`` of it to the ceiling (the oracle, or more real
-        faces), 1 for all of it; on how many tasks it is ``dominated`` by another method, that is as accurate with a
-        gap as small, and better in one of these, and whether it is so ``on average``; how many ``tasks`` and ``fits``.
+        """One row per method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; ``change`` of
+        the equalised odds difference from plain training, paired; ``way`` of it to the ceiling (the oracle, or more
+        real faces), 1 for all of it; on how many tasks it is ``dominated`` by another method, that is as accurate with
+        a gap as small, and better in one of these, and whether it is so ``on average``; how many ``tasks``, ``fits``.
         """
         return pd.DataFrame([self._row(label) for label in self.labels], index=pd.Index(self.labels, name="method"))
 
@@ -154,7 +154,7 @@ class BenchTable(Shown):
         return found
 
     def by_task(self, metric: str = GAP) -> pd.DataFrame:
-        """A metric, mean over seeds: one row a method, one column a task; NaN where it was not entered.
+        """A metric, mean over seeds: one row per method, one column per task; NaN where it was not entered.
 
         Raises:
             ConfigError: the table has no such metric.

@@ -62,7 +62,7 @@ def audit(
         typer.Option(
             "--set",
             metavar="NAME=DATASET",
-            help="What arms take beside the baseline: balanced, prior, amplified, round_trip, more, validation. "
+            help="Further sets that arms use: balanced, prior, amplified, round_trip, more, validation. "
             "Repeatable.",
         ),
     ] = None,
@@ -70,7 +70,7 @@ def audit(
         str | None, typer.Option(metavar="NAME|FOLDER", help="Editor, for the arms that make pictures.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME", help="Of arms: scratch, or fine-tune (from plain training).")
+        str, typer.Option(metavar="NAME", help="How arms begin: from scratch, or fine-tune (from plain training).")
     ] = "scratch",
     tune: Annotated[bool, typer.Option(help="Tune arms on validation faces.")] = True,
     flips: Annotated[

@@ -294,8 +294,8 @@ def balance(
         str | None,
         typer.Option(
             metavar="[FILE]",
-            help="Let the edits leave that people refused in FILE, by default OUT/review.csv, and make others in their "
-            "place; docs/balance.md has its columns. A finished OUT is opened again.",
+            help="Remove the edits that people refused in FILE (by default OUT/review.csv), and make others in their "
+            "place; docs/balance.md lists its columns. A finished OUT is opened again.",
         ),
     ] = None,
     review_rule: Annotated[

@@ -95,7 +95,7 @@ def _refuse_other(path: Path) -> None:
     except CheckpointError:
         found = set()
     if found != {"methods", "tasks", "notes"}:
-        raise OutputError(f"{path} is there already and is no table of the benchmark. Give another file.")
+        raise OutputError(f"{path} already exists and is not a table of the benchmark. Give another file.")
 
 
 def _method(word: str) -> str | Arm:
@@ -113,7 +113,7 @@ def _method(word: str) -> str | Arm:
     finally:
         sys.path.pop(0)
     if not isinstance(found, Arm):
-        raise typer.BadParameter(f"'{word}' is no arm; see docs/arms.md for how to write one", param_hint="METHOD")
+        raise typer.BadParameter(f"'{word}' is not an arm; see docs/arms.md for how to write one", param_hint="METHOD")
     return found
 
 

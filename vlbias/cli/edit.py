@@ -140,7 +140,7 @@ def _split_strengths(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
 def _distinct_names(names: list[str]) -> list[str]:
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise ConfigError(f"several pictures would be written as {sorted(doubled)[0]}; rename them or edit them apart.")
+        raise ConfigError(f"several pictures would be written as {sorted(doubled)[0]}; rename them or edit each alone.")
     return names
 
 

@@ -92,7 +92,8 @@ def paths(
     compare: Annotated[
         bool,
         typer.Option(
-            "--compare", help="As --labels, beside paths learned anew: RBF, linear, logistic regression, as published."
+            "--compare",
+            help="Like --labels, and beside newly learned paths: RBF, linear, logistic regression, as published.",
         ),
     ] = False,
     steps: Annotated[

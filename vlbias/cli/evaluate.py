@@ -63,7 +63,7 @@ def evaluate(
     from vlbias.search.verification import verify
 
     if out is not None and out.exists() and not overwrite:
-        raise OutputError(f"{out} is there already. Give another file, or add --overwrite.")
+        raise OutputError(f"{out} already exists. Give another file, or add --overwrite.")
     if out is not None:
         make_folder(out.parent)  # known to be writable before the work
     found = load_pairs(pairs, images=images, groups=groups, follow_links=follow_links)

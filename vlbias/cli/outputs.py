@@ -133,7 +133,7 @@ def claim_pictures(
         except ImageError:
             found = {}
         if found != provenance:
-            whose = "is there already, made with other options" if found.get("synthetic") else "is there already"
+            whose = "already exists, made with other options" if found.get("synthetic") else "already exists"
             raise OutputError(f"{target} {whose}. Give another folder, or add --overwrite.")
 
 

@@ -45,7 +45,7 @@ def _faces_asked_for(spec: str, default: int) -> int:
     if not colon:
         return default
     if not (count.isascii() and count.isdigit()):
-        raise ConfigError(f"'{spec}': expected a number of faces behind the colon, such as synthfaces:1200.")
+        raise ConfigError(f"'{spec}': expected a number of faces after the colon, such as synthfaces:1200.")
     return int(count)
 
 
@@ -133,7 +133,7 @@ def search(
     objectives: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Error and gap; else those that suit the task.")
     ] = None,
-    max_error: Annotated[float, typer.Option(metavar="E", help="Trials above are never on the front.")] = 0.9,
+    max_error: Annotated[float, typer.Option(metavar="E", help="Trials with more are never on the front.")] = 0.9,
     sampler: Annotated[str, typer.Option(metavar="NAME", help="tpe, nsga2 or random.")] = "tpe",
     image_size: Annotated[int, typer.Option(min=16, metavar="PX", help="Edge of the images in training.")] = 48,
     trials: Annotated[int, typer.Option(min=1, metavar="N", help="Trials in all, whoever runs them.")] = 16,

@@ -74,7 +74,7 @@ def augment(x: torch.Tensor, settings: Augmentation, generator: torch.Generator,
         return torch.rand(*shape, generator=generator).to(x.device)
 
     def apart(size: float) -> torch.Tensor:
-        """One number an image in [-size, size], ready to meet (b, 3, s, s)."""
+        """One number per image in [-size, size], ready to meet (b, 3, s, s)."""
         return (size * (2 * draw(b) - 1)).view(b, 1, 1, 1)
 
     if flip:

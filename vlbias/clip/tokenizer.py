@@ -102,5 +102,5 @@ def load_tokenizer(merges: Path | None, context_length: int) -> SimpleTokenizer:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CheckpointError(f"{merges} is not a gzip file of byte-pair merges ({error}). Fetch it again.") from error
     if len(text.encode()) > MAX_MERGES_BYTES or any(len(line.split()) != 2 for line in text.split("\n")[1:] if line):
-        raise CheckpointError(f"{merges} does not hold one pair of pieces on each line. Fetch it again.")
+        raise CheckpointError(f"{merges} does not have one pair of pieces on each line. Fetch it again.")
     return SimpleTokenizer(bpe_path=str(merges), context_length=context_length)

@@ -57,7 +57,7 @@ class LabelTargets:
     """Label columns as distributions over classes: one-hot for words, a soft bump over bins for measurements.
 
     Args:
-        table: one row an image.
+        table: one row per image.
         columns: label columns; a missing label teaches nothing.
         num_bins, softness: see :class:`TowerTrainingSettings`.
 
@@ -127,7 +127,7 @@ def train_tower(
 
     Args:
         images: uint8 (n, 3, h, w); resized to ``config.image_size`` once.
-        table: labels, one row an image.
+        table: labels, one row per image.
         columns: what to learn, see :class:`LabelTargets`.
         config: architecture; ``None`` for the default.
         training: ``None`` for the default.

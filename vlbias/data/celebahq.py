@@ -68,7 +68,7 @@ _DESCRIPTIONS = {
 
 
 def parse_attributes(text: str, file: str = ATTRIBUTE_FILE, *, problems: list[Problem] | None = None) -> pd.DataFrame:
-    """The attribute annotation: one row an image, 0 or 1 in each column, indexed by the image's name.
+    """The attribute annotation: one row per image, 0 or 1 in each column, indexed by the image's name.
 
     The count on the first line may be absent. Columns may stand in any order; those of CelebA must all be there.
 

@@ -237,7 +237,7 @@ def _read_class_folders(pictures: list[str]) -> tuple[pd.DataFrame, list[Problem
         if not is_readable
     ]
     if not any(readable):
-        raise DatasetError(f"no picture there is of a kind that is read ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise DatasetError(f"none of its pictures is of a kind that can be read ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return table[readable].reset_index(drop=True), problems
 
 

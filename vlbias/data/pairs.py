@@ -105,7 +105,7 @@ def load_pairs(
     Args:
         path: a file or folder of one of the kinds above.
         images: the folder of the pictures of a list; ``None`` for the list's own.
-        groups: a CSV file with a column ``group``: one row a pair, in order; or, with a column ``identity`` too, one
+        groups: a CSV file with a column ``group``: one row per pair, in order; or, with a column ``identity`` too, one
             row a person, where the file of pairs says who is shown. A pair of two groups is left out.
         follow_links: whether links below the folder of the pictures are gone along; otherwise their pairs are left out.
 

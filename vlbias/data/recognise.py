@@ -119,7 +119,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     if word == "synthfaces" and not os.path.exists(text):
         if colon:
             if not (is_number(count) and int(count) > 0):
-                raise ConfigError(f"'{text}': expected a number of faces behind the colon, such as synthfaces:1000.")
+                raise ConfigError(f"'{text}': expected a number of faces after the colon, such as synthfaces:1000.")
             options = options | {"n": int(count)}
         return load_dataset("synthfaces", **_only(load_synthfaces, options))
     kind = recognise(text, follow_links=bool(options.get("follow_links")))

@@ -1,6 +1,6 @@
 """FaceDataset: one label table for every dataset, and the pictures behind it.
 
-A dataset is a table with one row a face. Pictures are read when they are asked for, never before, so that opening a
+A dataset is a table with one row per face. Pictures are read when they are asked for, never before, so that opening a
 folder of 100,000 photographs costs a listing and a label file.
 """
 
@@ -118,7 +118,7 @@ class FaceDataset(Shown):
 
     Attributes:
         name: what the dataset is, for reports.
-        table: one row a face, indexed by a unique text id; columns ``file_name``, ``split`` (train, val or test) and
+        table: one row per face, indexed by a unique text id; columns ``file_name``, ``split`` (train, val or test) and
             the attributes. A missing label is None or NA, never a number.
         root: the folder that ``file_name`` is relative to; ``None`` where pictures are not files.
         attributes: the columns that are labels. ``None``: every column that is neither ``file_name``, ``split``,

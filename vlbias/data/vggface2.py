@@ -95,7 +95,7 @@ def load_vggface2(root: str | os.PathLike[str], *, follow_links: bool = False) -
     root = Path(root)
     meta = find_vggface2(root)
     if meta is None:
-        raise DatasetError(f"{root} has no {META_FILE}. Put it there: it says who is test, and everybody's gender.")
+        raise DatasetError(f"{root} has no {META_FILE}. Put it there: it says who is in the test set, and all genders.")
     people, problems = parse_people(read_text(refuse_link(meta, follow_links=follow_links, root=root)), meta.name)
     links: list[str] = []
     files: list[str] = []

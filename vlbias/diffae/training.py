@@ -78,7 +78,7 @@ class DiffAETrainingSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_images is None and self.max_minutes is None:
-            raise ConfigError("training needs `max_images` or `max_minutes`: when shall it end?")
+            raise ConfigError("training needs `max_images` or `max_minutes`, to know when to end.")
 
 
 @dataclass(frozen=True)

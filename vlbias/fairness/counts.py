@@ -114,7 +114,7 @@ def count(
     """
     true, pred, (group, columns) = _labels(y_true, "y_true"), _labels(y_pred, "y_pred"), _groups(groups)
     if not true:
-        raise ShapeError("`y_true` is empty; expected at least one item a cell.")
+        raise ShapeError("`y_true` is empty; expected at least one item per cell.")
     if not len(true) == len(pred) == len(group):
         raise ShapeError(
             f"`y_true`, `y_pred` and `groups` must have one length; got {len(true)}, {len(pred)} and {len(group)}."

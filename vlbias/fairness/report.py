@@ -41,9 +41,9 @@ class FairnessReport(Mapping[str, float]):
 
     Attributes:
         intervals: metric name -> (low, high), or empty when no bootstrap was asked for.
-        groups: one row a group: count, accuracy, balanced_accuracy, macro_f1. Groups of several columns have one index
-            level a column.
-        cells: one row a (group, class): count, true_positive_rate (the accuracy of the cell), false_positive_rate
+        groups: one row per group: count, accuracy, balanced_accuracy, macro_f1. Groups of several columns have one
+            index level per column.
+        cells: one row per (group, class): count, true_positive_rate (the accuracy of the cell), false_positive_rate
             and selection_rate of that class within the group.
         settings: how it was evaluated, with the positive class that was taken.
         num_dropped_cells: cells left out because they hold fewer than ``min_cell`` items.
@@ -89,7 +89,7 @@ class FairnessReport(Mapping[str, float]):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a metric: value, low, high."""
+        """One row per metric: value, low, high."""
         rows = {name: (value, *self.intervals.get(name, (np.nan, np.nan))) for name, value in self.items()}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 

@@ -152,11 +152,11 @@ def labeller_of(text: str, *, column: str = "", clip: Clip | None = None, layout
     kind, _, rest = text.partition(":")
     if kind == "monk":
         if rest:
-            raise ConfigError(f"'{text}': monk takes nothing behind it; it labels by the nearest Monk step, 1..10.")
+            raise ConfigError(f"'{text}': monk takes nothing after it; it labels by the nearest Monk step, 1..10.")
         return SkinToneLabeller(layout=layout)
     if kind == "ita":
         if not re.fullmatch(r"[+-]?\d+(\.\d+)?", rest):
-            raise ConfigError(f"'{text}': expected an angle in degrees behind the colon, such as ita:28.")
+            raise ConfigError(f"'{text}': expected an angle in degrees after the colon, such as ita:28.")
         return SkinToneLabeller(layout=layout, split_ita=float(rest))
     if kind == "clip":
         classes = _classes_of(rest) if rest else _known_classes(column)

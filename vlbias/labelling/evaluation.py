@@ -110,7 +110,7 @@ def evaluate(labels: Labels, given: pd.Series) -> LabelEvaluation:
     words, found_words = in_order(given), in_order(found.dropna())
     if found_words and not set(words) & set(found_words):
         raise LabelError(
-            f"the labeller's words {found_words} are none of the given {words}. Name its classes as the dataset does."
+            f"the labeller's words {found_words} are not among the given {words}. Name its classes as the dataset does."
         )
     columns = in_order([*words, *found_words])
     labelled = found.notna().to_numpy()

@@ -250,7 +250,7 @@ def measure_leak(
     """Measure how well a dataset's edits can be told from its originals of the same cell.
 
     Args:
-        table: one row a picture: ``file_name`` (missing where only ``original`` has it), ``split``, the labels,
+        table: one row per picture: ``file_name`` (missing where only ``original`` has it), ``split``, the labels,
             ``origin`` and ``source_id``, as ``metadata.csv`` has them. With ``face_box`` only the face is looked at.
         folder: what file names are relative to; or what gives the picture of a file name, where they stand in shards.
         target, protected: columns whose values make the cells.

@@ -142,7 +142,7 @@ def _onnx(file: Path, values: Mapping[str, Any]) -> FaceNetwork:
 
 def _torch(file: Path, values: Mapping[str, object], device: torch.device | str | None) -> FaceNetwork:
     if file.suffix not in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"{file} is of no kind that is read: .onnx, {', '.join(WEIGHT_SUFFIXES)}, or a folder.")
+        raise CheckpointError(f"{file} cannot be read, only .onnx, {', '.join(WEIGHT_SUFFIXES)}, or a folder.")
     config = file.parent / "config.json"
     stated = (_of_timm(read_json(config)) if config.is_file() else {}) | dict(values)
     if "architecture" not in stated:

@@ -168,7 +168,7 @@ def _refuse_endless(model: Any, path: Path) -> None:
         for node in part.node:
             if node.op_type in _REPEATING:
                 raise UnsafeCheckpointError(
-                    f"{path} contains a loop ('{node.op_type}'), which may work as long as it likes; it was not run. "
+                    f"{path} contains a loop ('{node.op_type}'), which may run without end; it was not run. "
                     "Export the network without loops."
                 )
             key = (node.domain, node.op_type)

@@ -47,7 +47,7 @@ class FaceOutput:
         for name in ("columns", "classes", "values"):
             given = getattr(self, name)
             if given is not None and not isinstance(given, (list, tuple)):
-                raise ConfigError(f"`{name}` must be a list with one entry an output; got {given!r}.")
+                raise ConfigError(f"`{name}` must be a list with one entry per output; got {given!r}.")
             object.__setattr__(self, name, None if given is None else tuple(given))
         if self.columns is not None:
             self._check_columns(self.columns)
@@ -59,7 +59,7 @@ class FaceOutput:
         expected = 2 if self.activation == "sigmoid" else len(self.columns or meanings)
         if meanings and len(meanings) != expected:
             raise ConfigError(
-                f"`{'classes' if self.classes else 'values'}` must have one entry an output, {expected} here; got "
+                f"`{'classes' if self.classes else 'values'}` must have one entry per output, {expected} here; got "
                 f"{len(meanings)}."
             )
 

@@ -31,13 +31,13 @@ class TorchNetwork:
         """Pictures (b, 3, h, w), normalised as the module wants them => float32 (b, n) on the CPU.
 
         Raises:
-            CheckpointError: its config describes no whole network.
+            CheckpointError: its config does not describe a whole network.
         """
         try:
             return self.module(x.to(self.device)).flatten(1).float().cpu()
         except (AttributeError, IndexError, TypeError) as error:
             kind = type(self.module).__name__
-            raise CheckpointError(f"The config of a {kind} describes no whole one: {error}.") from error
+            raise CheckpointError(f"The config does not describe a whole {kind}: {error}.") from error
 
 
 def timm_network(

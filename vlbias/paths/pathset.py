@@ -112,7 +112,7 @@ class PathSet(nn.Module):
             default = torch.zeros(dim) if name == "mean" else torch.ones(dim)
             value = default if value is None or space == "raw" else value.detach().float().flatten().cpu().clone()
             if value.shape != (dim,):
-                raise ShapeError(f"`{name}` must be ({dim},), one number a dimension; got {tuple(value.shape)}.")
+                raise ShapeError(f"`{name}` must be ({dim},), one number per dimension; got {tuple(value.shape)}.")
             self.register_buffer(name, value)
         # Thirty steps of 0.05, the middle of what the published code walks, until calibration measures it.
         self.register_buffer("lengths", torch.full((len(dipoles), 2), 1.5 if space == "raw" else 6.0))

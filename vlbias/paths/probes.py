@@ -137,7 +137,7 @@ class Probes(nn.Module):
                     f"Labels of '{name}' must lie in [0, 1] or be NaN; got {float(known.min())}..{float(known.max())}."
                 )
             if not ((known > 0.5).any() and (known < 0.5).any()):
-                raise LabelError(f"Labels of '{name}' hold one pole only; a probe needs faces of both.")
+                raise LabelError(f"Labels of '{name}' have one pole only; a probe needs faces of both.")
             targets[name] = y
         probes = cls(tuple(targets), dim, dipoles=dipoles)
         probes.mean.copy_(z_sem.mean(dim=0))

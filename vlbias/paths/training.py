@@ -222,7 +222,7 @@ def extend_paths(
     """
     if paths is not None and paths.space != "normalized":
         raise ConfigError(
-            "Published paths live in raw space and cannot be joined with new ones; save the new set apart."
+            "Published paths live in raw space and cannot be joined with new ones; save the new set separately."
         )
     if settings is None:
         settings = PathTrainingSettings.from_dict({} if paths is None else {"network": paths.network})
@@ -254,7 +254,7 @@ class _Faces:
                 f"`images` must be faces (n, 3, h, w) in [-1, 1], or uint8; got {images.dtype} {tuple(images.shape)}."
             )
         if len(images) < 16:
-            raise ShapeError(f"`images` must hold 16 faces at least, better some hundreds; got {len(images)}.")
+            raise ShapeError(f"`images` must hold at least 16 faces, better some hundreds; got {len(images)}.")
         device = diffae.device
         codes, features = [], []
         for chunk in images.split(64):

@@ -106,7 +106,7 @@ class RunFiles:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """metadata.csv: one row a picture."""
+        """metadata.csv: one row per picture."""
         table = read_metadata(self.out / "metadata.csv")
         missing = [name for name in ("file_name", "origin", "source_id") if name not in table]
         if missing:
@@ -116,7 +116,7 @@ class RunFiles:
 
     @cached_property
     def rejected(self) -> pd.DataFrame:
-        """rejected.csv: one row a try that was turned down."""
+        """rejected.csv: one row per try that was turned down."""
         return self._read("rejected.csv")
 
     @cached_property

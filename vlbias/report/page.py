@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlbias.shown import printable
 
-__all__ = ["data_uri", "number", "percent", "plural", "render", "signed"]
+__all__ = ["data_uri", "number", "percent", "render", "signed"]
 
 #: Pictures are embedded at no more than this many pixels on an edge.
 MAX_EDGE_PX = 160
@@ -61,16 +61,6 @@ def percent(value: float | None, digits: int = 0) -> str:
     if value is not None and 0 < abs(value) < 0.01:
         digits = max(digits, 1)  # a small share is not none
     return "–" if value is None or not math.isfinite(value) else f"{number(100 * value, digits)}\u202f%"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """A count with its noun.
-
-    Example:
-        >>> plural(1, "place"), plural(1200, "try", "tries")
-        ('1 place', '1,200 tries')
-    """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _visible(value: object) -> Any:

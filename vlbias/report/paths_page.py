@@ -10,7 +10,8 @@ import pandas as pd
 from PIL import Image
 
 from vlbias.paths import Dipole, PathReport
-from vlbias.report.page import data_uri, number, percent, plural, signed
+from vlbias.report.page import data_uri, number, percent, signed
+from vlbias.shown import plural
 
 __all__ = ["path_values"]
 

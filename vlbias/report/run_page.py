@@ -12,8 +12,9 @@ import pandas as pd
 from vlbias.labelling import ColumnReport
 from vlbias.report.folder import RunFiles, evenly_spaced
 from vlbias.report.leaks import leak_values, leak_warnings
-from vlbias.report.page import number, percent, plural
+from vlbias.report.page import number, percent
 from vlbias.report.plots import counts_plot
+from vlbias.shown import plural
 from vlbias.version import __version__
 
 __all__ = ["REASONS", "run_values"]

@@ -17,10 +17,11 @@ from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
 from vlbias.report.folder import RunFiles
 from vlbias.report.measured import drift_values, flip_values
-from vlbias.report.page import plural, render
+from vlbias.report.page import render
 from vlbias.report.paths_page import path_values
 from vlbias.report.run_page import run_values, versions
 from vlbias.report.studies import search_numbers, search_values, simulation_numbers, simulation_values
+from vlbias.shown import plural
 from vlbias.version import __version__
 
 if TYPE_CHECKING:

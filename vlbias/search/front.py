@@ -33,7 +33,7 @@ from vlbias.search.plots import plot_front
 from vlbias.search.spaces import Configuration
 from vlbias.search.task import Task
 from vlbias.search.trainer import Recipe
-from vlbias.shown import Glance, Shown
+from vlbias.shown import Glance, Shown, plural
 
 __all__ = ["Candidate", "Front", "Refits", "held_out_front"]
 
@@ -103,24 +103,25 @@ class Front(Shown):
 
     def _glance(self) -> Glance:
         columns = ["label", *self.objectives, "on_front", "p_dominated"]
-        line = f"{len(self.table)} candidates on {self.split}, {int(self.table['on_front'].sum())} on the front"
+        on_front = int(self.table["on_front"].sum())
+        line = f"{plural(len(self.table), 'candidate')} on {self.split}, {on_front} on the front"
         return Glance(line, columns, self.table[columns].to_numpy().tolist())
 
     def verdict(self) -> str:
         """What held-out data say of the validation front, in one sentence."""
         count = int((self.table["p_dominated"] >= self.claim_level).sum())
-        doubtful = f"{count} dominated with probability >= {self.claim_level:.4g}"
+        doubtful = f"{count} dominated with a probability of at least {self.claim_level:.4g}"
         if self.withheld:
-            doubtful = f"nothing is said of which dominates which ({self.withheld})"
+            doubtful = f"nothing is said about which dominates which ({self.withheld})"
         curse = self.winners_curse()
         flattered = ", ".join(f"{str(name).replace('_', ' ')} {value:+.3f}" for name, value in curse.items())
         if not self.is_comparable:
             flattered = "not compared, the galleries have different sizes"
-        trained = f"{self.refits} refits each" if self.refits else "the search's own weights"
+        trained = f"{plural(self.refits, 'refit')} each" if self.refits else "the search's own weights"
         is_found = self.table[f"val_{self.objectives[0]}"].notna()
-        beside = "" if is_found.all() else f", beside {int((~is_found).sum())} baseline(s),"
+        beside = "" if is_found.all() else f", beside {plural(int((~is_found).sum()), 'baseline')},"
         return (
-            f"{int(is_found.sum())} candidate(s) of the validation front{beside} on {self.split} ({trained}): "
+            f"{plural(int(is_found.sum()), 'candidate')} of the validation front{beside} on {self.split} ({trained}): "
             f"{int(self.table['on_front'].sum())} on the held-out front by their means, {doubtful}. "
             f"Held-out minus validation, on average: {flattered}."
             + (f" This is look {self.look} at the test set; each look must be surer." if self.look > 1 else "")

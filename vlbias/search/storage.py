@@ -162,7 +162,7 @@ class Storage:
         if header is not None:
             phrases = differences({key: value for key, value in stored.items() if key != "format"}, header)
             if phrases:
-                own_name = "" if self.url is None else " (--study-name, or #NAME behind the URL)"
+                own_name = "" if self.url is None else " (--study-name, or #NAME at the end of the URL)"
                 raise ConfigError(
                     f"The storage has a study with other settings: {', '.join(phrases[:3])}. "
                     f"Join with the same settings or give another storage{own_name}."

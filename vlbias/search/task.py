@@ -22,6 +22,7 @@ from vlbias.search.evaluation import CLASSIFY_OBJECTIVES, IDENTIFY_OBJECTIVES, E
 from vlbias.search.gallery import balanced_gallery
 from vlbias.search.metrics import Impostors
 from vlbias.search.streaming import IN_MEMORY_BYTES, Images, hold
+from vlbias.shown import plural
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
 
@@ -295,7 +296,7 @@ def _check_splits(task: Task, real: pd.DataFrame) -> None:
         if counts.min() < 2:
             name = counts.idxmin()
             raise LabelError(
-                f"Group {name!r} of `{task.protected}` has {counts.min()} image(s) in split '{split}'; "
+                f"Group {name!r} of `{task.protected}` has {plural(counts.min(), 'image')} in split '{split}'; "
                 "a gap needs at least 2. Merge small groups or leave them out."
             )
         if task.kind == "identify":

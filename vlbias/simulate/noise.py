@@ -65,7 +65,7 @@ class LabelNoise(Settings):
             raise ConfigError(f"`sizes` must hold a number for each of {k} groups; got {len(self.sizes)}.")
         if np.linalg.svd(np.asarray(self.rates), compute_uv=False).min() < LEAST_INFORMATION:
             raise LabelError(
-                f"the labels say next to nothing of the groups {', '.join(self.groups)}: their confusion matrix can "
+                f"the labels say next to nothing about the groups {', '.join(self.groups)}: their confusion matrix can "
                 "hardly be inverted. Use another labeller, or merge groups that it takes for each other."
             )
 

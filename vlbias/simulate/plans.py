@@ -29,7 +29,7 @@ from vlbias.errors import ConfigError, LabelError, PlanError, unknown
 from vlbias.files import read_object, sha256_json, write_json
 from vlbias.labels import group_name, group_texts, label_texts
 from vlbias.settings import Settings, number, with_changes
-from vlbias.shown import Glance, Shown, printable
+from vlbias.shown import Glance, Shown, plural, printable
 from vlbias.simulate.noise import LabelNoise
 from vlbias.simulate.quotas import Cell, Composition, Stock, compositions_of
 
@@ -347,7 +347,7 @@ def _check(
         if people.min() < 2:
             name = people.idxmin()
             num_images = int((frame["group"] == name).sum())
-            has = f"{num_images} image(s)" if num_images < 2 else "one person"
+            has = plural(num_images, "image") if num_images < 2 else "one person"
             raise LabelError(
                 f"Group '{name}' of `{protected}` has {has} in split '{split}', so nothing tells how its people "
                 "differ. Merge small groups or leave them out."

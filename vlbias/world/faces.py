@@ -168,7 +168,7 @@ class Faces:
         return (getattr(self, LABELS[label]) >= ATTRIBUTES[LABELS[label]].split).long()
 
     def table(self) -> pd.DataFrame:
-        """One row a face: each attribute's value and its label, by name; ``hair_color`` is what one sees, so "grey"
+        """One row per face: each attribute's value and its label, by name; ``hair_color`` is what one sees, so "grey"
         once half of the pigment is gone.
         """
         columns: dict[str, object] = {}

@@ -69,7 +69,7 @@ class ArmSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.rate_factors or not self.decay_factors:
-            raise ConfigError("`rate_factors` and `decay_factors` must hold one number at least, such as 1.")
+            raise ConfigError("`rate_factors` and `decay_factors` must hold at least one number, such as 1.")
 
     def of_result(self) -> dict[str, Any]:
         """What results depend on, as plain values that name them; see ``FitSettings.of_result``."""
