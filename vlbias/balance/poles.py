@@ -319,10 +319,11 @@ def _unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping
     attribute = of_column(column)
     known = () if attribute is None else attribute.dipole_names
     path = next((name for name in known if name in paths), "PATH")
+    learn = f" Or learn it with vlbias learn {attribute.name}." if attribute is not None and path == "PATH" else ""
     named = ", ".join(f"{name} ('{dipole.negative[0]}' to '{dipole.positive[0]}')" for name, dipole in paths.items())
     return PlanError(
         f"No path of editor '{editor}' is known to carry '{column}' ({', '.join(values)}). Name one, and the values in "
-        f"order from its negative pole to its positive one: {spelled(column, values, path)}. Paths: {named}."
+        f"order from its negative pole to its positive one: {spelled(column, values, path)}.{learn} Paths: {named}."
     )
 
 
