@@ -210,7 +210,7 @@ def model_card(
         "",
         "## Limits",
         "- Edited pictures are synthetic. They show nobody as they look and prove nothing about anybody.",
-        "- Attributes are read from pictures by machines and prompts. They are no facts about a person.",
+        "- Attributes are read from pictures by machines and prompts. They are not facts about a person.",
         "- Made to measure and mitigate bias in datasets. Do not use it to judge, identify or deceive people.",
     ]
     return "\n".join(lines) + "\n"

@@ -606,8 +606,8 @@ def contact_sheet(
     Args:
         images: pictures, row by row; smaller ones are centred in their cell.
         columns: pictures in a row, >= 1.
-        captions: one text a picture, or ``None``.
-        row_titles: one text a row, written left of it, or ``None``.
+        captions: one text per picture, or ``None``.
+        row_titles: one text per row, written left of it, or ``None``.
         scale: whole-number enlargement (nearest neighbour keeps pixels honest).
         gap_px: white space between cells.
 

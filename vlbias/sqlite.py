@@ -54,7 +54,7 @@ def refuse_programs(database: sqlite3.Connection, path: AnyPath) -> None:
     try:
         entries = database.execute("SELECT type, sql FROM sqlite_master").fetchall()
     except UnicodeDecodeError as error:  # Python makes text of what SQLite says of it
-        damage = sqlite3.DatabaseError("its schema is no text")
+        damage = sqlite3.DatabaseError("its schema is not text")
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise damage from error
     for kind, sql in entries:

@@ -63,7 +63,7 @@ def test_links_and_devices_in_a_shard_are_left_out(sound, tmp_path, kind):
 def test_a_name_that_is_no_text_is_left_out(sound):
     path, members = sound
     faces = open_dataset(write(path, [("\udcff.png", members[0][1]), *members], errors="surrogateescape"))
-    assert faces.ids == ["train/0.png"] and faces.problems[0].detail == "its name is no text in UTF-8"
+    assert faces.ids == ["train/0.png"] and faces.problems[0].detail == "its name is not text in UTF-8"
 
 
 def pax(path, **headers):

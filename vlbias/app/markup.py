@@ -82,7 +82,7 @@ def readings_table(readings: Sequence[Reading], identity: float) -> str:
         f'<p class="identity">Identity {number(identity, 2)} <small>cosine of the two codes: 1 is the same code, 0 '
         "about a stranger</small></p>"
         + table(
-            "What scorers read: how sure they are of the positive pole. They err; they are no facts about a person.",
+            "What scorers read: how sure they are of the positive pole. They err; they are not facts about a person.",
             head,
             rows,
         )

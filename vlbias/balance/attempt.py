@@ -183,8 +183,8 @@ class ChunkResult:
     """What a chunk came to.
 
     Attributes:
-        kept: one record an edit, in slot order.
-        rejected: one record a donor that was turned down, and one an edit that found no donor.
+        kept: one record per edit, in slot order.
+        rejected: one record per donor that was turned down, and one an edit that found no donor.
         files: stem -> file: ``edit-000012``, and ``face-000012`` for its donor in prior mode.
         unet_evaluations: single-image evaluations of the UNet.
     """

@@ -325,7 +325,7 @@ def _parse_cafe_name(name: str) -> tuple[str, ...] | str:
     word, gender, race = match[2].lower(), match[3].upper(), match[4].upper()
     expression = next((known for start, known in _CAFE_EXPRESSIONS.items() if word.startswith(start)), None)
     if expression is None:
-        return f"'{match[2]}' is no expression; expected one that begins with {', '.join(_CAFE_EXPRESSIONS)}"
+        return f"'{match[2]}' is not an expression; expected one that begins with {', '.join(_CAFE_EXPRESSIONS)}"
     child = f"{gender}-{race}-{match[5]}"
     return (
         split_of_person(child),

@@ -1,4 +1,4 @@
-"""Folders of pictures as Hugging Face `datasets` reads them ("imagefolder"): a metadata file, or one folder a class.
+"""Folders of pictures as Hugging Face `datasets` reads them ("imagefolder"): a metadata file, or one folder per class.
 
 A metadata file (``metadata.csv``, ``.jsonl`` or ``.parquet``) has a column ``file_name`` relative to its own folder and
 a column for each label. Without one, the folder that a picture stands in is its ``label``. The balanced datasets that
@@ -103,7 +103,7 @@ def load_folder(
     found = [column for column in label_columns(table) if is_label_column(table[column])]
     labels = found if attributes is None else list(attributes)
     problems += [
-        Problem(metadata[0].name, "no_label_column", f"'{column}' {why}; it is kept, but is no label")
+        Problem(metadata[0].name, "no_label_column", f"'{column}' {why}; it is kept, but is not a label")
         for column in [*label_columns(table), *filter(is_nameless, map(str, table.columns))]
         if metadata and (why := _why_no_label(table[column]))
     ]

@@ -61,7 +61,7 @@ _LEADING_ZERO = re.compile(rb'(?:^|[,\n\r])[ "]*[+-]?0\d+[ "]*(?:[,\n\r]|$)')
 #: Beside a ``metadata.csv`` that vlbias wrote: column => type. Only an empty cell is missing there.
 SCHEMA_FILE = "metadata.schema.json"
 
-#: Type => how Arrow and pandas call it. "json" is for what is no label: lists and objects, written as JSON.
+#: Type => how Arrow and pandas call it. "json" is for what is not a label: lists and objects, written as JSON.
 _NULLABLE = {kind: pd.Int64Dtype() for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())}
 _NULLABLE |= {pa.bool_(): pd.BooleanDtype()}
 _ARROW = {"boolean": pa.bool_(), "integer": pa.int64(), "number": pa.float64()}
@@ -142,7 +142,7 @@ def typed_column(values: pd.Series, kind: str) -> pd.Series:
     try:
         plain = [None if missing else value for value, missing in zip(values, values.isna(), strict=True)]
         if kind == "text" and not all(isinstance(value, str | None) for value in plain):
-            raise ValueError("a value is no text")
+            raise ValueError("a value is not text")
         return pd.Series(plain, values.index, COLUMN_KINDS[kind])
     except (TypeError, ValueError) as error:
         said = f"the column '{values.name}' is not of the type {kind} ({error})"

@@ -177,7 +177,7 @@ def _members(file: BinaryIO, shard: Path, problems: list[Problem]) -> Iterator[t
 def _problem(file: BinaryIO, member: tarfile.TarInfo) -> tuple[str, str] | None:
     """Why a file of a shard is not used, as (code, detail); ``None`` if it is."""
     if not is_text(member.name):
-        return "no_file", "its name is no text in UTF-8"
+        return "no_file", "its name is not text in UTF-8"
     if member.issym() or member.islnk():
         return "link", "a link inside of a shard; it is not gone along"
     if not member.isreg() or member.issparse():

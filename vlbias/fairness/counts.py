@@ -72,7 +72,7 @@ class Counts:
 
     @property
     def group_index(self) -> pd.Index:
-        """The groups as an index of tables: one level a column."""
+        """The groups as an index of tables: one level per column."""
         if self.columns:
             return pd.MultiIndex.from_tuples(self.groups, names=self.columns)
         return pd.Index(self.groups, name="group", dtype=object, tupleize_cols=False)

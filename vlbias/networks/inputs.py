@@ -107,7 +107,7 @@ class FaceInput:
     def __call__(self, x: torch.Tensor, *, layout: str) -> torch.Tensor:
         """Pictures (b, 3, h, w) in [-1, 1] of any size, faces lying as ``layout`` => input (b, 3, size, size), float32.
 
-        Pictures are read with 8 bits a channel, as they are written; those that are not square give their middle.
+        Pictures are read with 8 bits per channel, as they are written; those that are not square give their middle.
 
         Raises:
             ShapeError: not (b, 3, h, w), or NaN inside.

@@ -360,7 +360,7 @@ def audit_limits(audit: AuditResult) -> list[str]:
         f"One small classifier ({audit.settings.backbone}) stands for all that people might train; another may lean on "
         "other cues and respond otherwise.",
         "The test images come from the same source as the training images. Elsewhere the gaps may be larger.",
-        "A gap of zero is no proof of fairness: a classifier that always errs has none. Read gaps beside the accuracy "
+        "A gap of zero does not prove fairness: a classifier that always errs has none. Read gaps beside the accuracy "
         "and the worst cell.",
     ]
     if audit.validation_counts is not None:

@@ -35,7 +35,7 @@ def flip_values(report: FlipReport) -> dict[str, Any]:
         headings += ["by true counterfactuals", "difference"]
     table = {
         "caption": f"Faces by the {report.protected} that they have before the edit, with {percent(report.level)} "
-        "intervals below. Pictures of one person are no evidence of their own.",
+        "intervals below. Pictures of one person are not independent evidence.",
         "headings": headings,
         "rows": [
             {

@@ -45,7 +45,7 @@ def path_values(
             "evidence needs a scorer that took no part.",
             f"Readings are of {plural(int(measured.summary['faces'].sum()), 'walk')} of these faces at this strength; "
             "other faces, or longer walks, may fare worse.",
-            "Identity is the cosine of codes before and after. It is no face recogniser's word.",
+            "Identity is the cosine of codes before and after. No face recogniser was asked.",
             "Readings move together where the faces of the training set tied them, whatever the prompt says.",
         ],
     }

@@ -34,7 +34,7 @@ class Estimate:
     Attributes:
         value: the mean.
         low, high: the interval, or ``None``.
-        points: one value a seed.
+        points: one value per seed.
         chance: what noise alone gives, or ``None``.
     """
 

@@ -1,4 +1,4 @@
-"""From attributes to drawing parameters: every number the layers need, one value a face."""
+"""From attributes to drawing parameters: every number the layers need, one value per face."""
 
 from __future__ import annotations
 
