@@ -74,9 +74,7 @@ def chosen(arguments: argparse.Namespace):
     cells = table.groupby(["gender", arguments.protected])
     long = {("female", one), ("male", other)}
     share = min(arguments.edits // 2, *(len(part) // (2 if cell in long else 1) for cell, part in cells))
-    parts = [
-        part.sample(2 * share if cell in long else share, random_state=arguments.seed) for cell, part in cells
-    ]
+    parts = [part.sample(2 * share if cell in long else share, random_state=arguments.seed) for cell, part in cells]
     picked = faces.select(pd.concat(parts).index)
     print(f"{share} originals and as many planned edits in each of two cells", flush=True)
     return replace(picked, table=picked.table.assign(split="train"))
@@ -88,9 +86,7 @@ def before(table: pd.DataFrame, out: Path, faces, protected: str, settings: Leak
     as_they_were = table.assign(
         file_name=table["file_name"].mask(passed, None), origin=table["origin"].mask(passed, "real")
     )
-    return measure_leak(
-        as_they_were, out, target="gender", protected=protected, settings=settings, original=faces.path
-    )
+    return measure_leak(as_they_were, out, target="gender", protected=protected, settings=settings, original=faces.path)
 
 
 def report(found: dict[str, Leak], protected: str) -> None:

@@ -70,9 +70,7 @@ def fair(threads: float, cores: int, competitors: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--busy", type=int, nargs="*", default=[0, 1, 2], help="a core; the first is the base"
-    )
+    parser.add_argument("--busy", type=int, nargs="*", default=[0, 1, 2], help="a core; the first is the base")
     parser.add_argument("--commands", nargs="*", choices=sorted(COMMANDS), default=list(COMMANDS))
     arguments = parser.parse_args()
     cores, base, worst = usable_processors(), Path(tempfile.mkdtemp(prefix="throttled-")), 0.0

@@ -71,7 +71,8 @@ PAGES = {
     ),
     "docs/index.md": Page(left={"vlbias demo": "minutes; the walkthrough does the same"}),
     "docs/app.md": Page(left={"vlbias app": "tests/app/test_app_cli.py"}),
-    "docs/arms.md": Page(runs=False, 
+    "docs/arms.md": Page(
+        runs=False,
         small={
             'arms="all", seeds=3, cache="fits/"': 'arms=["erm", "edits"], seeds=1, cache="fits/", tune=False, **kind',
             'arms=["erm", "rarest-often"])': 'arms=["erm", "rarest-often"], seeds=1, **kind)',
@@ -86,7 +87,8 @@ fit(x, y, num_steps=1, image_size=32).save_pretrained("classifier")
     ),
     "docs/attributes.md": Page(before="from vlbias.attributes import Attribute"),
     "docs/backends.md": Page(left={"python examples/other_generator.py": "tests/test_other_generator.py"}),
-    "docs/balance.md": Page(runs=False, 
+    "docs/balance.md": Page(
+        runs=False,
         before="""
 from typer.testing import CliRunner
 from vlbias import Balancer, load_dataset
@@ -96,7 +98,7 @@ words = "balance synthfaces:60 out/cli --target smile --protected skin --limit 2
 assert CliRunner().invoke(app, words.split()).exit_code == 0
 """,
         small={
-            'balancer.plan(faces)            #': "balancer.plan(faces, limit=2)  #",
+            "balancer.plan(faces)            #": "balancer.plan(faces, limit=2)  #",
             'balancer.plan(faces), "out/whole")': 'balancer.plan(faces, limit=2), "out/python")',
             "edit-000012": "edit-000000",
             "vlbias review out/balanced": "vlbias review out/cli",
@@ -120,7 +122,8 @@ assert CliRunner().invoke(app, words.split()).exit_code == 0
     "docs/bench.md": Page(
         left={"vlbias bench": "tests/bench/test_bench_run.py", "from vlbias.bench": "tests/bench/test_bench_run.py"}
     ),
-    "docs/clip.md": Page(runs=False, 
+    "docs/clip.md": Page(
+        runs=False,
         before="""
 from vlbias import clip
 clip.load("synthfaces-64").save_pretrained("my-clip")
@@ -129,14 +132,17 @@ x, images_uint8 = faces.tensor(faces.ids[:4], 64), ((faces.tensor(faces.ids, 64)
         small={"num_images=32_000": "num_images=64"},
         left={'reader = clip.load("ViT-B-32"': "weights that somebody must fetch"},
     ),
-    "docs/data.md": Page(runs=False, 
+    "docs/data.md": Page(
+        runs=False,
         small={"n=200": "n=60", '"ffhq256/last.ckpt", paths="paths/"': '"synthfaces-64"'},
     ),
-    "docs/datasets.md": Page(runs=False, 
+    "docs/datasets.md": Page(
+        runs=False,
         before="from vlbias import load_dataset",
         small={'load_dataset("celeba", "celeba/"), "Male"': 'load_dataset("identities", "people/"), "gender"'},
     ),
-    "docs/diffae.md": Page(runs=False, 
+    "docs/diffae.md": Page(
+        runs=False,
         before="""
 import torch
 x_0, noise = faces.tensor(faces.ids[:2], 64), torch.randn(2, 256)
@@ -150,7 +156,8 @@ few, features = images[:4], torch.rand(16, 2)
             "train_prior(model, z_sem)": "train_prior(model, z_sem, num_steps=2)",
         },
     ),
-    "docs/hub.md": Page(runs=False, 
+    "docs/hub.md": Page(
+        runs=False,
         before="""
 from vlbias import Balancer
 editor.save_pretrained("my-editor")
@@ -159,12 +166,14 @@ balancer.run(faces, balancer.plan(faces, limit=2), "out/balanced", show_progress
 """,
         left={"vlbias ": "tests/test_hub.py"},
     ),
-    "docs/labelling.md": Page(runs=False, 
+    "docs/labelling.md": Page(
+        runs=False,
         small={'clip.load("ViT-B-32", pretrained="openai")': 'clip.load("synthfaces-64")'},
     ),
     "docs/leak.md": Page(runs=False, before="import pandas", small={'target="gender"': 'target="smile"'}),
     "docs/own_dataset.md": Page(),
-    "docs/paths.md": Page(runs=False, 
+    "docs/paths.md": Page(
+        runs=False,
         before="""
 import torch
 from vlbias.paths import Dipole
@@ -178,7 +187,8 @@ known = iter([editor.dipoles[name] for name in ("skin_tone", "smile", "glasses",
             "probes=probes)": "probes=probes, settings=PathTrainingSettings(steps=1, calibration_faces=4))",
         },
     ),
-    "docs/provenance.md": Page(runs=False, 
+    "docs/provenance.md": Page(
+        runs=False,
         before="""
 from typer.testing import CliRunner
 from vlbias.cli import app
@@ -194,14 +204,15 @@ assert CliRunner().invoke(app, ["edit", "face.png", "out", "--age", ".3"]).exit_
             "vlbias simulate": "tests/test_postgres.py",
         }
     ),
-    "docs/search.md": Page(runs=False, 
+    "docs/search.md": Page(
+        runs=False,
         before="""
 import torch
 model = torch.nn.Flatten()
 """,
         small={
             "drawn_people(2400)": "drawn_people(160)",
-            "max_error=.5)": 'max_error=1.0, image_size=32, seed=0, show_progress=False)',
+            "max_error=.5)": "max_error=1.0, image_size=32, seed=0, show_progress=False)",
             "n_trials=40": "n_trials=2",
             '("epochs", 1, 9)': '("epochs", 1, 1)',
             "refit=3": "refit=1",
@@ -212,7 +223,8 @@ model = torch.nn.Flatten()
             "vlbias search evaluate": "tests/search/test_search_verification.py",
         },
     ),
-    "docs/simulate.md": Page(runs=False, 
+    "docs/simulate.md": Page(
+        runs=False,
         before='root = "UTKFace/"',
         small={
             "shares=[0, .1, .2, .3], repeats=5": "shares=[0, .1], repeats=1",
@@ -226,7 +238,8 @@ model = torch.nn.Flatten()
     "docs/world.md": Page(runs=False, small={"sample(1000": "sample(50", "identities(500": "identities(5"}),
     "checkpoints/README.md": Page(left={"vlbias train editor": "tests/test_recipes.py"}),
     "CONTRIBUTING.md": Page(left={"python benchmarks/compare.py": "it measures"}),
-    "notebooks/walkthrough.ipynb": Page(runs=False, 
+    "notebooks/walkthrough.ipynb": Page(
+        runs=False,
         left={
             "vlbias convert": "tests/diffae/test_diffae_published.py",
             "vlbias edit face.png out/ --editor ffhq128/": "weights that somebody must fetch",

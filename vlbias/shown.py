@@ -50,8 +50,7 @@ def printable(text: object, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        character if character in keep or not _is_unseen(character) else _escaped(character)
-        for character in text
+        character if character in keep or not _is_unseen(character) else _escaped(character) for character in text
     )
 
 

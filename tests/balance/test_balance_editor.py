@@ -141,6 +141,4 @@ def test_a_donor_is_inverted_and_decoded_once_and_a_smaller_change_costs_nothing
     )
     result = balancer.run(faces, balancer.plan(faces, limit=1), tmp_path / "out", show_progress=False)
     walked = int((result.rejected["reason"] == "identity_lost").sum())
-    assert walked and result.unet_evaluations == walked * (
-        3 + walks * 3
-    )  # of five levels, there and back
+    assert walked and result.unet_evaluations == walked * (3 + walks * 3)  # of five levels, there and back

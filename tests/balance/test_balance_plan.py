@@ -34,9 +34,7 @@ def table_of(cells, split="train"):
 
 
 def poles_of(*ks):
-    return [
-        Poles(f"g{i}", f"path{i}", {f"v{j}": -1 + 2 * j / (k - 1) for j in range(k)}) for i, k in enumerate(ks)
-    ]
+    return [Poles(f"g{i}", f"path{i}", {f"v{j}": -1 + 2 * j / (k - 1) for j in range(k)}) for i, k in enumerate(ks)]
 
 
 @st.composite

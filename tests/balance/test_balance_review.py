@@ -30,9 +30,7 @@ def run(tiny, faces, out, *, review=None, shard=None, originals="copy", **option
     settings = {"chunk_size": 7, "seed": 3} | options
     balancer = Balancer(tiny.TinyEditor(leak=0.12), target="smile", protected="skin", **settings)
     plan = balancer.plan(faces, limit=20 if settings.get("to") != "mean" else None)
-    return balancer.run(
-        faces, plan, out, review=review, shard=shard, originals=originals, show_progress=False
-    )
+    return balancer.run(faces, plan, out, review=review, shard=shard, originals=originals, show_progress=False)
 
 
 def edits(result):

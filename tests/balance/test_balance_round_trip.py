@@ -74,7 +74,10 @@ def test_originals_of_balanced_splits_pass_and_the_others_stay(passed, many):
     train = table[(table["split"] == "train") & (table["origin"] != "edited")]
     assert set(train["origin"]) == {"round-trip"} and len(train) == 70
     assert passed.report["round_trip"] | {"unet_evaluations": 0} == {
-        "planned": 70, "passed": 70, "left_as_they_were": {}, "unet_evaluations": 0
+        "planned": 70,
+        "passed": 70,
+        "left_as_they_were": {},
+        "unet_evaluations": 0,
     }
     test = table[table["split"] == "test"]
     assert set(test["origin"]) == {"real"}

@@ -83,8 +83,16 @@ def test_a_blind_dipole_is_replaced_by_a_fit_and_said_so(tiny, faces):
     seeing = calibrate(tiny.TinyEditor(), "skin", z_sem, x_0, labels, labels, poles=poles, min_skill=0.3)
     assert seeing.latent.kind == seeing.image.kind == "dipole" and seeing.latent.accuracy == 1.0
     assert AttributeScorer.from_dict(seeing.to_dict()) == seeing
-    nothing = calibrate(blind, "coin", z_sem, x_0, ["a", "b"] * (len(ids) // 2) + ["a"] * (len(ids) % 2), labels,
-                        poles=None, min_skill=0.95)
+    nothing = calibrate(
+        blind,
+        "coin",
+        z_sem,
+        x_0,
+        ["a", "b"] * (len(ids) // 2) + ["a"] * (len(ids) % 2),
+        labels,
+        poles=None,
+        min_skill=0.95,
+    )
     assert nothing.latent is None and nothing.summary()["latent"] is None
 
 

@@ -148,9 +148,7 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_folder(words, tmp_path, m
 def test_clear_errors_exit_with_1_and_no_traceback(folder, picture, tmp_path, monkeypatch, capsys):
     error = failing(monkeypatch, capsys, "edit", picture, tmp_path / "o", "--aeg", "1", "--editor", folder)
     assert error.startswith("vlbias: Unknown attribute 'aeg' for tiny. Did you mean 'age'?")
-    error = failing(
-        monkeypatch, capsys, "strip", tmp_path / "no.png", "x.png", "--path", "age", "--editor", folder
-    )
+    error = failing(monkeypatch, capsys, "strip", tmp_path / "no.png", "x.png", "--path", "age", "--editor", folder)
     assert "no.png does not exist" in error
     error = failing(monkeypatch, capsys, "edit", picture, picture / "o", "--age", "1", "--editor", folder)
     assert "cannot be written" in error

@@ -125,8 +125,10 @@ def test_wrong_files(celebahq_root):
 
 def test_fairface_pseudo_labels(celebahq_root):
     path = celebahq_root / "fair_face_pseudo_labels.txt"
-    path.write_text("image age gender race\n0.jpg 20-29 Female White\n1.jpg 50-59 Male Black\n2 40-49 Male East Asian\n"
-                    "3.jpg 3-9 Male Latino_Hispanic\n99.jpg 3-9 Male White\n")
+    path.write_text(
+        "image age gender race\n0.jpg 20-29 Female White\n1.jpg 50-59 Male Black\n2 40-49 Male East Asian\n"
+        "3.jpg 3-9 Male Latino_Hispanic\n99.jpg 3-9 Male White\n"
+    )
     faces = load_dataset("celebahq", celebahq_root)
     assert faces.table["skin"].tolist()[:3] == ["light", "dark", "light"]
     assert faces.table["age_group"].tolist()[:4] == ["young", "old", "old", "young"]
@@ -150,7 +152,9 @@ def test_fairface_with_commas():
 def test_fairface_columns_go_by_their_header(celebahq_root):
     """The published tables: a fifth column, and whole numbers under another header."""
     path = celebahq_root / "fair_face_pseudo_labels.txt"
-    path.write_text("file,age,gender,race,service_test\nval/0.jpg,3-9,Male,White,True\n1.jpg,50-59,Female,Black,False\n")
+    path.write_text(
+        "file,age,gender,race,service_test\nval/0.jpg,3-9,Male,White,True\n1.jpg,50-59,Female,Black,False\n"
+    )
     faces = load_dataset("celebahq", celebahq_root)
     assert faces.table.loc[["0.jpg", "1.jpg"], "fairface_race"].tolist() == ["White", "Black"]
     assert faces.table.loc[["0.jpg", "1.jpg"], "skin"].tolist() == ["light", "dark"]

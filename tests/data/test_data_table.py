@@ -198,8 +198,6 @@ def test_hash_split_gives_a_tenth_each():
     assert np.allclose([counts["val"], counts["test"]], 0.1, atol=0.02)
 
 
-
-
 def test_ids_are_text_whatever_index_a_table_has():
     plain = pd.DataFrame({"file_name": ["a.png", "b.png"], "split": ["train", "test"]})
     faces = FaceDataset("plain", plain, root="/photos")

@@ -396,9 +396,7 @@ def test_a_command_does_its_work_or_says_a_sentence(command, parameter, kind, ca
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize(
-    "command", ["balance", "audit", "simulate", "search", "reproduce fr-nas", "reproduce fer"]
-)
+@pytest.mark.parametrize("command", ["balance", "audit", "simulate", "search", "reproduce fr-nas", "reproduce fer"])
 def test_no_command_writes_where_on_the_disk_it_was_run(command, tmp_path, monkeypatch, capfd):
     """Neither in what it hands on nor in its state, though everything was given by its whole path."""
     home = tmp_path / "home-of-jane"

@@ -56,9 +56,7 @@ PLANTED: dict[str, Callable[[bytes], tuple[bytes, str]]] = {
 CELLS = (("1", "dark", "light"), ("0", "light", "dark"))
 
 
-def write(
-    out: Path, planted: str = "nothing", *, edits: int = 30, originals: int = 30, seed: int = 0
-) -> pd.DataFrame:
+def write(out: Path, planted: str = "nothing", *, edits: int = 30, originals: int = 30, seed: int = 0) -> pd.DataFrame:
     """Write a balanced dataset of two cells that hold edits; returns its table. Donors stand in the other cells."""
     rng = np.random.default_rng(seed)
     (out / "train").mkdir(parents=True, exist_ok=True)

@@ -121,9 +121,7 @@ def test_skin_leaves_background_hair_and_noise(faces: world.Faces) -> None:
 
 def test_lit_skin_darkens_with_every_monk_step() -> None:
     face = world.sample(1, seed=1).replace(beard=0, glasses=0, smile=0)
-    cheeks = [
-        levels(face.replace(skin_tone=float(tone)))[:, :, 34:40, 18:46].mean().item() for tone in range(1, 11)
-    ]
+    cheeks = [levels(face.replace(skin_tone=float(tone)))[:, :, 34:40, 18:46].mean().item() for tone in range(1, 11)]
     assert cheeks[0] > 150 and cheeks[-1] < 75
     assert all(a > b - 3 for a, b in itertools.pairwise(cheeks))  # steps 2 and 3 are nearly one lightness
 

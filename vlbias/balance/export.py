@@ -125,9 +125,7 @@ def assemble(
     real: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
     if faces is not None and originals != "omit":
-        real, unreadable = write_originals(
-            run, task, replaced, originals, bar, remade_of(passed), folder_of
-        )
+        real, unreadable = write_originals(run, task, replaced, originals, bar, remade_of(passed), folder_of)
     made = _made_rows(run, task, plan, chunks, folder_of)
     attributes = [] if faces is None else label_columns(faces)
     attributes += [name for name in task.columns if name not in attributes]

@@ -115,9 +115,7 @@ def passed_on(faces: FaceDataset) -> pd.DataFrame:
     older = table.reindex(columns=[column for column in PROVENANCE_COLUMNS if column in table.columns]).where(made)
     before = table["source_id"].astype(str) if "source_id" in table.columns else pd.Series(ids, index=table.index)
     donors = dict(zip(before[~made], ids[~made], strict=True))
-    donor = [
-        donors.get(name, item) if is_made else item for name, item, is_made in zip(before, ids, made, strict=True)
-    ]
+    donor = [donors.get(name, item) if is_made else item for name, item, is_made in zip(before, ids, made, strict=True)]
     return rows.join(older.drop(columns="source_id", errors="ignore")).assign(
         origin=table["origin"].where(made, "real"), source_id=donor
     )

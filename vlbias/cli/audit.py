@@ -62,8 +62,7 @@ def audit(
         typer.Option(
             "--set",
             metavar="NAME=DATASET",
-            help="Further sets that arms use: balanced, prior, amplified, round_trip, more, validation. "
-            "Repeatable.",
+            help="Further sets that arms use: balanced, prior, amplified, round_trip, more, validation. Repeatable.",
         ),
     ] = None,
     editor: Annotated[

@@ -73,9 +73,7 @@ def paths(
     editor: Annotated[str, typer.Argument(metavar="EDITOR", help="Editor checkpoint.")] = DEFAULT_EDITOR,
     images: Annotated[
         str | None,
-        typer.Option(
-            "--images", metavar="DATASET", help="Unseen faces: synthfaces:60, with --labels synthfaces:1500."
-        ),
+        typer.Option("--images", metavar="DATASET", help="Unseen faces: synthfaces:60, with --labels synthfaces:1500."),
     ] = None,
     strength: Annotated[float, typer.Option(metavar="S", help="Strength of the walks.")] = 1.0,
     out: Annotated[

@@ -407,7 +407,6 @@ class FaceDataset(Shown):
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-
     def _require(self, items: Iterable[str]) -> None:
         for item in items:
             if not isinstance(item, str):

@@ -73,9 +73,7 @@ def _photograph(name: str) -> str:
 
 
 @checked_call
-def load_utkface(
-    root: str | os.PathLike[str], *, age_split: int = OLD_FROM, follow_links: bool = False
-) -> FaceDataset:
+def load_utkface(root: str | os.PathLike[str], *, age_split: int = OLD_FROM, follow_links: bool = False) -> FaceDataset:
     """Read a folder of UTKFace photographs; no picture is opened.
 
     Args:

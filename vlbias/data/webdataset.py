@@ -189,9 +189,7 @@ def _problem(file: BinaryIO, member: tarfile.TarInfo) -> tuple[str, str] | None:
     return None
 
 
-def _add(
-    file: BinaryIO, number: int, shard: Path, key: str, parts: dict[str, tarfile.TarInfo], found: _Found
-) -> None:
+def _add(file: BinaryIO, number: int, shard: Path, key: str, parts: dict[str, tarfile.TarInfo], found: _Found) -> None:
     """Add one picture with its labels."""
     where = f"{shard.name}: {key!r:.80}"
     suffix = next((suffix for suffix in parts if suffix in IMAGE_SUFFIXES), None)

@@ -371,9 +371,7 @@ def _donors(
 # Readings
 
 
-def _low_level(
-    compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool
-) -> tuple[Reading, ...]:
+def _low_level(compared: Sequence[_Pictures], settings: LeakSettings, show_progress: bool) -> tuple[Reading, ...]:
     """The low-level probe at each size; the first of ``compared`` are edits, the second, if any, their donors."""
     sources = {shown.key: shown for part in compared for shown in part.sources}
     sizes: list[int | None] = [None, *(size for size in settings.sizes if size < 2 * _largest_edge(sources.values()))]
@@ -423,9 +421,7 @@ def _reading(
     return Reading(size, told, donors, excess, apart, donors_apart, str(alone.index[0]), float(alone.iloc[0]))
 
 
-def _aucs_of(
-    compared: Sequence[_Pictures], pairs: Sequence[Pairs], seed: int
-) -> tuple[Auc, Auc | None, Auc | None]:
+def _aucs_of(compared: Sequence[_Pictures], pairs: Sequence[Pairs], seed: int) -> tuple[Auc, Auc | None, Auc | None]:
     """AUCs of edits, of their donors, and their difference, for which both meet the same resampled faces."""
     draws = resampled_faces([face for part in compared for face in part.faces], seed=seed)
     values = [float(each.auc()[0]) for each in pairs]

@@ -171,7 +171,9 @@ def _of_variant(report: DriftReport, name: str, *, numbered: bool) -> dict[str, 
     tables.append(
         {
             "caption": f"Drift: share of faces whose reading of another label changes, at strength "
-            f"{at['strength'].iloc[0]:g}." if len(at) else "Drift: no other label is read.",
+            f"{at['strength'].iloc[0]:g}."
+            if len(at)
+            else "Drift: no other label is read.",
             "headings": ["Walk", *map(str, columns)],
             "rows": matrix,
         }

@@ -143,9 +143,7 @@ def write_audit(
     return _write_both(out, "audit.html.j2", values, numbers | (audit.to_dict() if audit is not None else {}))
 
 
-def write_flips(
-    out_dir: AnyPath, flips: FlipReport, *, title: str | None = None, command: str | None = None
-) -> Path:
+def write_flips(out_dir: AnyPath, flips: FlipReport, *, title: str | None = None, command: str | None = None) -> Path:
     """Write ``report.html`` and ``flips.json``: how often a classifier's answer changes, and of which faces.
 
     Args:
@@ -165,9 +163,7 @@ def write_flips(
     return _write_measured(out_dir, values, "flips.json", flips.to_dict(), command)
 
 
-def write_drift(
-    out_dir: AnyPath, drift: DriftReport, *, title: str | None = None, command: str | None = None
-) -> Path:
+def write_drift(out_dir: AnyPath, drift: DriftReport, *, title: str | None = None, command: str | None = None) -> Path:
     """Write ``report.html`` and ``paths.json``: what the paths of an editor do, and what they leave alone.
 
     Args:
@@ -223,7 +219,10 @@ def write_simulation(
         "facts": versions(),
         "command": command,
         "files": [
-            *_NUMBERS, ("runs.csv", "every run"), ("summary.csv", "the slopes"), ("plan.json", "every training list"),
+            *_NUMBERS,
+            ("runs.csv", "every run"),
+            ("summary.csv", "the slopes"),
+            ("plan.json", "every training list"),
         ],
     }
     return _write_both(out_dir, "simulation.html.j2", values | simulation_values(result), simulation_numbers(result))
@@ -253,7 +252,10 @@ def write_search(
         "facts": versions(),
         "command": command,
         "files": [
-            *_NUMBERS, ("front.csv", "this front"), ("trials.csv", "every trial"), ("groups.csv", "group by group"),
+            *_NUMBERS,
+            ("front.csv", "this front"),
+            ("trials.csv", "every trial"),
+            ("groups.csv", "group by group"),
         ],
     }
     return _write_both(out_dir, "search.html.j2", values | search_values(study, front), search_numbers(study, front))

@@ -169,9 +169,7 @@ def _blur(picture: Tensor, sigma: Tensor) -> Tensor:
         pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
         wide = torch.nn.functional.pad(picture, pad, mode="replicate")
         length = picture.shape[axis]
-        picture = sum(
-            wide.narrow(axis, k, length) * weight[:, k, None, None, None] for k in range(2 * radius + 1)
-        )  # type: ignore[assignment]
+        picture = sum(wide.narrow(axis, k, length) * weight[:, k, None, None, None] for k in range(2 * radius + 1))  # type: ignore[assignment]
     return picture
 
 
