@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 @pytest.mark.parametrize("place", ["~/balanced", "~nosuch/x", "s3://bucket/x", "http://localhost:9/x"])
 def test_a_home_or_a_url_is_no_folder_here(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match="Write the home folder out" if place[0] == "~" else "is a URL"):
+    with pytest.raises(OutputError, match="Write out the home folder" if place[0] == "~" else "is a URL"):
         make_folder(Path(place))
     assert not list(tmp_path.iterdir())
 

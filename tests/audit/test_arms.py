@@ -340,7 +340,7 @@ def test_what_an_arm_lacks_is_said(task, faces, test_set):
         audit.ArmTask(faces, test_set.select(test_set.table["smile"] == 1), "smile", "skin")
     with pytest.raises(ConfigError, match="focal loss"):
         recipe_of("mixup", replace(task, settings=replace(task.settings, fit=replace(TINY, loss="focal"))))
-    with pytest.raises(ConfigError, match="must hold one number"):
+    with pytest.raises(ConfigError, match="must hold at least one number"):
         audit.ArmSettings(rate_factors=())
 
 

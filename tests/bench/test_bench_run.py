@@ -104,7 +104,7 @@ def test_command(out, tmp_path, monkeypatch):
         for other in ("mine", '{"my": 1}'):
             (tmp_path / "mine.json").write_text(other)
             refused = CliRunner().invoke(app, ["bench", "own_arms:arm", *arguments[:-1], "mine.json"])
-            assert "no table of the benchmark" in str(refused.exception)
+            assert "not a table of the benchmark" in str(refused.exception)
             assert (tmp_path / "mine.json").read_text() == other
     finally:
         ARMS.pop("first-half", None)

@@ -63,7 +63,7 @@ def test_wrong_prior_settings(change, message):
 
 
 def test_wrong_training_settings():
-    with pytest.raises(ConfigError, match="when shall it end"):
+    with pytest.raises(ConfigError, match="to know when to end"):
         DiffAETrainingSettings()
     with pytest.raises(ConfigError, match="`learning_rate` of DiffAETrainingSettings must be a number > 0; got 0"):
         DiffAETrainingSettings(max_images=10, learning_rate=0)

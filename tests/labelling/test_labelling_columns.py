@@ -115,7 +115,7 @@ def test_labellers_from_words():
     [
         ("ita", "expected an angle in degrees"),
         ("ita:warm", "expected an angle in degrees"),
-        ("monk:3", "takes nothing behind it"),
+        ("monk:3", "takes nothing after it"),
         ("clip:0=bare face;=glasses", "expected LABEL=PROMPT"),
         ("clip:0=bare;0=glasses", "expected LABEL=PROMPT"),
         ("clip:0=bare;1=glasses", "need an editor with a CLIP"),
