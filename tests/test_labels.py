@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlbias.errors import LabelError
-from vlbias.labels import group_name, group_texts, in_order, label_text, label_texts, label_value
+from vlbias.errors import ConfigError, LabelError
+from vlbias.labels import group_name, group_texts, in_order, label_text, label_texts, label_value, typed_labels
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,12 @@ def test_columns_of_every_dtype(dtype):
     assert texts.tolist() == [label_text(value) for value in values] and texts.index.tolist() == [7, 8, 9]
 
 
+def test_numbers_of_32_bits_are_those_that_were_meant():
+    column = pd.Series([0.1, None, 2.0], dtype="float32")
+    assert label_texts(column).tolist() == ["0.1", None, "2"]
+    assert typed_labels(column).tolist()[0] == 0.1
+
+
 _PART = st.text(alphabet='a&" ', min_size=1).filter(str.strip)
 
 
@@ -67,6 +73,8 @@ def test_groups_of_several_columns():
     table = pd.DataFrame({"x": ["a & b", "a", None, "a"], "y": ["c", "b & c", "c", 1.0]}, index=list("pqrs"))
     assert group_texts(table, ["x", "y"]).tolist() == ['"a & b" & c', 'a & "b & c"', None, "a & 1"]
     assert group_texts(table, ["x"]).tolist() == ["a & b", "a", None, "a"]
+    with pytest.raises(ConfigError, match="is named twice that makes groups: x, x"):
+        group_texts(table, ["x", "x"])
 
 
 def test_numbers_come_by_size_and_before_words():

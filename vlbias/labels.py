@@ -140,7 +140,8 @@ def _different(series: pd.Series) -> tuple[np.ndarray, Sequence[Any]]:
         codes, uniques = pd.factorize(series, use_na_sentinel=True)
     except TypeError:  # unhashable: label_value says what is wrong
         return np.arange(len(series)), series.tolist()
-    return codes, list(uniques)
+    # an index of float32 gives numbers of 64 bits: 0.10000000149 for 0.1
+    return codes, list(np.asarray(uniques) if series.dtype == np.float32 else uniques)
 
 
 def group_name(parts: Sequence[str]) -> str:
@@ -161,11 +162,13 @@ def group_texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """The group of each row by the values of one or several columns; ``None`` where one of them is missing.
 
     Raises:
-        ConfigError: no column.
+        ConfigError: no column, or one twice.
         UnknownNameError: a column that the table lacks.
     """
     if not columns:
         raise ConfigError("name at least one column that makes groups.")
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"a column is named twice that makes groups: {', '.join(columns)}. Name each once.")
     for column in columns:
         if column not in table:
             raise unknown("column", column, table.columns)

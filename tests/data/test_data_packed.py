@@ -186,6 +186,10 @@ def test_parquet_without_pictures_or_damaged(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "train.parquet")
     with pytest.raises(DatasetError, match="no Parquet file with a column of pictures"):
         open_dataset(tmp_path)
+    paths = pa.array([{"bytes": None, "path": "a.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": paths, "a": [1]}), tmp_path / "train.parquet")
+    with pytest.raises(DatasetError, match="Write them with the pictures inside"):
+        open_dataset(tmp_path)
     (tmp_path / "train.parquet").write_bytes(b"PAR1" + bytes(50))
     with pytest.raises(DatasetError, match=r"train.parquet cannot be read"):
         open_dataset(tmp_path)

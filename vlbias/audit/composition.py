@@ -151,11 +151,13 @@ def protected_columns(target: str, protected: str | Sequence[str]) -> list[str]:
     """The protected columns as a list.
 
     Raises:
-        ConfigError: none, or the target among them.
+        ConfigError: none, one twice, or the target among them.
     """
     columns = [protected] if isinstance(protected, str) else list(protected)
     if not columns:
         raise ConfigError("`protected` is empty; name at least one attribute.")
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"`protected` names a column twice: {', '.join(columns)}. Name each once.")
     if target in columns:
         raise ConfigError(f"`target` and `protected` are both '{target}'; choose two attributes.")
     return columns

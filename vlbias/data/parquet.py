@@ -136,9 +136,17 @@ def load_parquet(
         tables.append(found[0])
         places.append(found[1])
     if not tables:
-        raise DatasetError(f"{root} has no Parquet file with a column of pictures ({{bytes, path}}).")
+        what = "a column of pictures ({bytes, path})"
+        raise DatasetError(f"{root} has no Parquet file with {what}. Write them with the pictures inside.")
     rows, where = pd.concat(tables, ignore_index=True), pd.concat(places, ignore_index=True)
     return unpacked(ParquetDataset, packing, rows, where, unsplit=unsplit, attributes=attributes)
+
+
+def _num_missing(group: pq.RowGroupMetaData, leaf: str) -> int | None:
+    """How many rows of a row group have nothing in a column; ``None`` where the file does not say."""
+    parts = map(group.column, range(group.num_columns))
+    found = next((part.statistics for part in parts if part.path_in_schema == leaf), None)
+    return found.null_count if found is not None and found.has_null_count else None
 
 
 def _read_file(number: int, shard: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
@@ -148,7 +156,10 @@ def _read_file(number: int, shard: Path) -> tuple[pd.DataFrame, pd.DataFrame] | 
         schema, column = file.schema_arrow, _picture_column(file.schema_arrow)
         if column is None:
             return None
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+    sizes = [group.num_rows for group in groups]
+    if groups and all(_num_missing(group, column[1]) == group.num_rows for group in groups):
+        return None  # `datasets` may have written where the pictures lie, and not the pictures
     others = [field.name for field in schema if field.name != column[0]]
     rows = pd.DataFrame(index=range(sum(sizes)))
     if others:
