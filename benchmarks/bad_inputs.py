@@ -243,7 +243,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--taken", action="store_true", help="also print the calls that took their value")
     options = parser.parse_args(argv)
     resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30,) * 2)  # a number that is too large ends the call alone
-    importlib.import_module("torch._dynamo")  # a call that is cut off must not cut this import
+    for name in ("torch._dynamo", "torchvision.models", "timm"):  # a call that is cut off must not cut an import
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         work = Path(place) / "a" / "b"  # a word of two dots stays within
         work.mkdir(parents=True)

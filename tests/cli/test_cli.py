@@ -281,6 +281,12 @@ def test_paths_are_read_by_labels(folder, tmp_path, monkeypatch):
     assert "goes with --out" in run_command("paths", folder, "--compare", code=2)
 
 
+@pytest.mark.parametrize("words", [("--editor", "nosuch"), ("--protocol", "fine-tune"), ("--no-tune",)])
+def test_options_of_arms_do_not_go_unread(words, monkeypatch, capsys):
+    words = ("audit", "synthfaces:40", "--target", "smile", "--protected", "skin", *words)
+    assert "goes with --arms" in failing(monkeypatch, capsys, *words, code=2)
+
+
 def test_audit_measures_flips(tmp_path):
     from vlbias import classify, load_dataset
 

@@ -115,6 +115,9 @@ def audit(
         return _measure_flips(flips, faces, columns, editor, out, overwrite)
     names = None if arms is None else names_of(arms, "--arms")
     further = _sets(sets or [], names, len(datasets))
+    unused = {"--editor": editor is not None, "--protocol": protocol != "scratch", "--no-tune": not tune}
+    for option in [option for option, is_given in unused.items() if is_given and names is None]:
+        raise typer.BadParameter("goes with --arms", param_hint=option)
     opened = {}
     for number, spec in enumerate(datasets):
         label = "baseline" if number == 0 else Path(spec).name or spec
