@@ -91,7 +91,11 @@ def test_class_folders_give_labels_and_splits(tmp_path, picture):
 
 def test_unlabelled_pictures_are_a_dataset_too(photos):
     faces = load_dataset("folder", photos)
-    assert len(faces) == 10 and faces.attributes == []
+    assert len(faces) == 10 and faces.attributes == [] and faces.problems == []
+    (photos / "metadata.json").write_text('[{"file_name": "0.png", "smile": 1}]')
+    assert [(found.file, found.code) for found in load_dataset("folder", photos).problems] == [
+        ("metadata.json", "table_not_read")
+    ]
     assert set(load_dataset("folder", photos, unsplit="test").table["split"]) == {"test"}
     with pytest.raises(ConfigError, match="`unsplit` must be 'hash', 'train', 'val' or 'test'; got 'x'"):
         load_dataset("folder", photos, unsplit="x")

@@ -46,6 +46,8 @@ _IN_NAME = re.compile(rf"(?:.*[-._ 0-9])?({'|'.join(sorted(SPLIT_WORDS, key=len,
 
 #: What spreadsheets put between cells in the place of commas.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+#: Endings of files that may hold labels.
+_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx"}
 
 
 @checked_call
@@ -90,7 +92,7 @@ def load_folder(
     elif pictures or links:
         problems = leave_out_links(links, root=root, num_left=len(pictures))
         table, more = _read_class_folders(pictures)
-        problems += more
+        problems += [*more, *_unread_tables(root)]
     else:
         raise DatasetError(f"{root} has neither a picture nor a {METADATA_FILES[0]}. Give the folder of a dataset.")
     for name in ([] if person is None else [person]) + list(attributes or ()):
@@ -108,6 +110,13 @@ def load_folder(
         if metadata and (why := _why_no_label(table[column]))
     ]
     return FaceDataset(root.resolve().name, table, root=root, attributes=labels, problems=problems)
+
+
+def _unread_tables(root: Path) -> list[Problem]:
+    """Tables beside pictures that have no metadata file: somebody may take their columns for labels."""
+    names = sorted(path.name for path in root.iterdir() if path.suffix.lower() in _TABLES and path.name[0] != ".")
+    detail = f"labels of pictures are read from {', '.join(METADATA_FILES)}, not from this table"
+    return [Problem(name, "table_not_read", detail) for name in names]
 
 
 def check_unsplit(unsplit: str) -> None:
