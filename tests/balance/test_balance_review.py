@@ -308,4 +308,4 @@ def test_a_command_refuses_edits_by_their_names(finished):
     wrong = CliRunner().invoke(app, ["review", out, "train/edit-999.png"])
     assert wrong.exit_code == 1 and "Unknown edit 'train/edit-999.png'" in str(wrong.exception)
     empty = CliRunner().invoke(app, ["review", f"{out}/train", name])
-    assert empty.exit_code == 1 and "metadata.csv" in str(empty.exception)
+    assert empty.exit_code == 1 and "is not the folder of a finished balance run" in str(empty.exception)

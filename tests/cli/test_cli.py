@@ -139,6 +139,17 @@ def test_wrong_usage_exits_with_2(folder, picture, tmp_path, monkeypatch, capsys
     assert "I must lie in 1..N" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "positive", "text"),
+    [("a b", "x", "usable as an argument name"), ("age", "x", "has a path 'age' already"), ("hat", "y", "must differ")],
+)
+def test_a_path_that_cannot_be_learned_leaves_no_folder(name, positive, text, folder, tmp_path, monkeypatch, capsys):
+    words = ("learn", name, "--positive", positive, "--negative", "y", "--images", "synthfaces:16", "--out")
+    assert text in failing(monkeypatch, capsys, *words, tmp_path / "out", "--editor", folder)
+    assert "is not the folder of a finished balance run" in failing(monkeypatch, capsys, "review", tmp_path, "a.png")
+    assert not list(tmp_path.glob("out"))
+
+
 @pytest.mark.parametrize("words", [("edit", "face.png", "", "--age", "1"), ("strip", "a.png", "b.png", "--path= ")])
 def test_a_variable_of_the_shell_that_is_not_set_is_no_folder(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

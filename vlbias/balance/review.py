@@ -197,9 +197,10 @@ def decide(
         OutputError: its table is a link.
         UnknownNameError: a picture is no edit of it.
     """
-    refuse_links(Path(out_dir) / "metadata.csv")
-    table = read_metadata(Path(out_dir) / "metadata.csv")
-    if "origin" not in table or "source_id" not in table:
+    place = Path(out_dir) / "metadata.csv"
+    refuse_links(place)
+    table = read_metadata(place) if place.is_file() else None
+    if table is None or "origin" not in table or "source_id" not in table:
         raise DatasetError(f"{out_dir} is not the folder of a finished balance run.")
     edited = table[table["origin"] == "edited"]
     donors = dict(zip(edited["file_name"].astype(str), edited["source_id"].astype(str), strict=True))

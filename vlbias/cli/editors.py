@@ -51,12 +51,14 @@ def learn(
 
     job: dict[str, Any] = {"name": name, "positive": positive, "negative": negative, "images": images, "editor": editor}
     job |= {"steps": steps, "limit": limit, "seed": seed}
-    claim_folder(out, "learn", job, overwrite=overwrite)
+    dipole = Dipole(tuple(positive), tuple(negative))
     model = open_editor(editor)
+    model.check_new_path(name)
+    claim_folder(out, "learn", job, overwrite=overwrite)
     faces = open_faces(images, seed, follow_links=follow_links)
     x = faces.tensor(faces.ids[:limit], model.image_size)
     settings: dict[str, Any] = {} if steps is None else {"steps": steps}
-    model.learn(name, Dipole(tuple(positive), tuple(negative)), x, seed=seed, **settings)
+    model.learn(name, dipole, x, seed=seed, **settings)
     model.save_pretrained(out)
     paths = model.renderer.paths
     record = {} if paths is None else paths.calibration.get(name, {})
