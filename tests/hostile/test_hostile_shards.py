@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus import SECRET, picture
+from watch import watched
 
 from vlbias.data import open_dataset
 from vlbias.errors import DatasetError, ImageError
@@ -58,6 +59,37 @@ def test_links_and_devices_in_a_shard_are_left_out(sound, tmp_path, kind):
     faces = open_dataset(write(path, [*members, *more]))
     assert faces.ids[0] == "train/0.png" and SECRET.decode() not in repr(faces.problems) + faces.table.to_csv()
     assert "1.png" not in " ".join(faces.ids) and len(faces.problems) >= 2
+
+
+def test_one_name_twice_and_holes_in_a_shard(sound):
+    """Who comes first stays; what a hole would be filled with is not made up."""
+    path, members = sound
+    hole = tarfile.TarInfo("1.png")
+    hole.type = tarfile.GNUTYPE_SPARSE
+    faces = open_dataset(write(path, [*members, (hole, b""), ("1.json", b"{}"), ("0.json", b'{"smile": 0}')]))
+    assert faces.ids == ["train/0.png"] and faces.table["smile"].tolist() == [1]
+    write(path, [*members, *members, ("0.PNG", members[0][1])])
+    try:
+        faces = open_dataset(path)
+    except DatasetError as error:
+        assert "0.png" in str(error)
+    else:
+        assert faces.ids.count("train/0.png") == 1
+
+
+@pytest.mark.parametrize("place", ["../trap/me.png", "{trap}/me.png", "file://{trap}/me.png", "https://example.org/a"])
+def test_a_picture_of_a_table_that_lies_elsewhere_is_not_read(tmp_path, trap, place):
+    """Parquet files of the hub may hold a path in the place of the bytes."""
+    face = picture(tmp_path / "faces" / "0.png").read_bytes()
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pictures = pa.array([{"bytes": face, "path": "0.png"}, {"bytes": None, "path": place.format(trap=trap)}], kind)
+    pq.write_table(pa.table({"image": pictures, "smile": [0, 1]}), tmp_path / "train.parquet")
+    with watched(traps=(trap,)) as seen:
+        faces = open_dataset(tmp_path / "train.parquet")
+        for item in faces.ids[1:]:
+            with pytest.raises(ImageError, match=r"train\.parquet"):
+                faces.image(item)
+    assert seen.problems == [] and faces.image(faces.ids[0]).size == (8, 8)
 
 
 def test_a_name_that_is_no_text_is_left_out(sound):
