@@ -149,6 +149,20 @@ def test_fairface_with_commas():
     assert table.loc["0.jpg"].tolist() == ["20-29", "Female", "East Asian"]
 
 
+def test_fairface_is_asked_for_commas_once():
+    """Not once a line: of a large file without any that took minutes."""
+
+    class Text(str):
+        asked = 0
+
+        def __contains__(self, sign):
+            Text.asked += sign == ","
+            return super().__contains__(sign)
+
+    assert len(parse_fairface(Text("".join(f"{i}.jpg 20-29 Female White\n" for i in range(9))))) == 9
+    assert Text.asked == 1
+
+
 def test_fairface_columns_go_by_their_header(celebahq_root):
     """The published tables: a fifth column, and whole numbers under another header."""
     path = celebahq_root / "fair_face_pseudo_labels.txt"

@@ -273,6 +273,7 @@ def test_a_page_shows_nothing_from_outside_of_its_folder(tmp_path):
         ("metadata.csv", "source_id", "saucer"),
         ("plan.csv", "slot,", "slut,"),
         ("plan.csv", "\n", "\nb"),
+        ("plan.csv", "\n", "\n1e999,dark\n"),
     ],
 )
 def test_tables_that_somebody_changed_are_named(tmp_path, name, before, after):

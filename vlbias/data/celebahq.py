@@ -207,7 +207,8 @@ def parse_fairface(text: str, file: str = FAIRFACE_FILE) -> pd.DataFrame:
         DatasetError: a line of another number of fields, a header without the image, or an image twice.
         LabelError: a number that stands for nothing.
     """
-    lines = [(number, _fields(fields, "," in text)) for number, fields in fields_of(text)]
+    has_commas = "," in text
+    lines = [(number, _fields(fields, has_commas)) for number, fields in fields_of(text)]
     header = [field.lower() for field in lines[0][1]] if lines else []
     columns = ["image", "age", "gender", "race"]
     if {"age", "gender"} & set(header):

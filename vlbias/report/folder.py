@@ -213,7 +213,7 @@ class RunFiles:
         plan = self._read("plan.csv")
         try:
             return {f"edit-{int(slot):06d}": str(group) for slot, group in zip(plan["slot"], plan["from"], strict=True)}
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             raise DatasetError(f"{path} is damaged ({error}). Run `vlbias balance` again.") from error
 
     def _read(self, name: str) -> pd.DataFrame:
