@@ -35,7 +35,7 @@ from vlbias.images import Pictures, load_pixels, to_float
 from vlbias.iresnet import DEPTHS, EMBEDDING_SIZE, iresnet
 from vlbias.optim import WeightAverage, device_of, flush_denormals, set_learning_rate
 from vlbias.progress import Progress
-from vlbias.settings import Settings, number, with_changes
+from vlbias.settings import Settings, checked_number, number, with_changes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -389,12 +389,14 @@ def _read_config(path: Path, device: str | None) -> tuple[list[Any], FitSettings
     try:
         weights = values.get("class_weights")
         if isinstance(weights, list):
-            values["class_weights"] = {label: float(weight) for label, weight in weights}
+            values["class_weights"] = {
+                label: checked_number("class_weights", weight, float) for label, weight in weights
+            }
         options = check_options(values.get("backbone_options") or {})
         settings = FitSettings.from_dict(
             values | {"backbone_options": options, "pretrained_file": None, "device": device}
         )
-        return classes, settings, [float(loss) for loss in losses or []]
+        return classes, settings, [checked_number("losses", loss, float) for loss in losses or []]
     except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -45,6 +45,9 @@ def read_editor(
         info = _read_config(place)
         settings = _settings_of(info, place)
         diffae = DiffAE.from_pretrained(place / "diffae")
+        size, stated = diffae.config.image_size, info.get("image_size")
+        if stated is not None and (stated != size or isinstance(stated, bool)):
+            raise CheckpointError(f"{place / 'config.json'}: `image_size` is {stated!r:.60}, but diffae/ has {size}.")
         paths = paths or (place / "paths" if (place / "paths").is_dir() else None)
         if clip is None and (place / "clip").is_dir():
             clip = place / "clip"
@@ -115,6 +118,10 @@ def _read_config(folder: Path) -> dict[str, object]:
             "Give the folder that contains diffae/, clip/ and paths/."
         )
     verify_folder(folder, str(info.get("name", "")))
+    for key in ("name", "license", "trained_on", "layout"):
+        is_text = isinstance(info.get(key), str) and (info[key] or key != "name")
+        if key in info and not is_text and (info[key] is not None or key == "name"):
+            raise CheckpointError(f"{folder / 'config.json'}: `{key}` must be a text; got {info[key]!r:.60}.")
     return info
 
 
