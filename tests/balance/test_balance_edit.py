@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlbias.balance import Balancer
 from vlbias.balance.attempt import Attempt
 from vlbias.balance.next_try import _further
 from vlbias.balance.poles import Poles
@@ -135,3 +136,27 @@ def test_a_walk_that_fell_short_goes_as_much_further_as_its_readings_ask(before,
     scores = Scores(*seen, None, None, None, 1.0)
     attempt = Attempt({}, "a", "light", 0, margins_before=before, floors=(0.4, 0.4), scores=scores)
     assert _further(attempt) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shown", [0.75, 1.3])
+def test_varied_pictures_show_what_their_codes_said(tiny, faces, tmp_path, shown):
+    class Unlike(tiny.TinyEditor):
+        """Pictures show another share of each change than its code has."""
+
+        def render(self, x_0, z_sem, z_edit, traced):
+            return x_0 + shown * (super().render(x_0, z_sem, z_edit, traced) - x_0)
+
+    def kept(editor, name, varied=1):
+        balancer = Balancer(editor, target="smile", protected="skin", checks=Checks(varied=varied))
+        result = balancer.run(faces, balancer.plan(faces), tmp_path / name, show_progress=False)
+        edits = result.table[result.table["origin"] == "edited"]
+        return result.unet_evaluations / len(edits), edits["score_protected_latent"]
+
+    cost, unlike = kept(Unlike(method="difference"), "unlike")
+    usual_cost, usual = kept(tiny.TinyEditor(method="difference"), "usual")
+    assert len(unlike) >= 10
+    assert float(unlike.median()) == pytest.approx(float(usual.median()), abs=0.05)
+    assert float(unlike.std()) == pytest.approx(float(usual.std()), abs=0.05)
+    assert cost == pytest.approx(usual_cost, rel=0.1)  # no evaluation is spent on it
+    alike = kept(Unlike(method="difference"), "alike", varied=0)[1]
+    assert abs(float(alike.median()) - 1) > 0.1  # without it the walk alone ends at the typical member

@@ -423,7 +423,7 @@ def test_bad_output_places(editor, faces, tmp_path):
     fails(ConfigError, r"`shard` must be \(i, n\)", editor, faces, tmp_path / "s", run={"shard": (2, 2)})
     fails(
         ConfigError,
-        "`prior_steps` of [A-Za-z]+ must be a whole number >= 1",
+        "`prior_steps` of [A-Za-z]+ must be a whole number in 1..1000",
         editor,
         faces,
         tmp_path / "p",

@@ -16,7 +16,10 @@ from vlbias.data import FaceDataset
 from vlbias.originals import Encoded
 from vlbias.types import Backend
 
-__all__ = ["Attempt", "ChunkResult", "Job"]
+__all__ = ["GAINS", "Attempt", "ChunkResult", "Job"]
+
+# The change of a picture may be made smaller or larger by such factors before the face is walked again.
+GAINS = (0.6, 1.6)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Attempt:
         x_T, residuals: its trace, see ``vlbias.types.Traced``.
         donor_file: the donor as it is written, if it was drawn.
         strengths: path -> calibrated strength that was found for this face.
+        goal: latent margin in the wanted group that the picture is to show; ``None`` for none, or where several
+            attributes move at once.
         correction: (d,) what keeps the other attributes where they are, added to the walk.
         factor: of the strengths, in the walk that was rendered last.
         gain: of what that walk changed in the picture.
@@ -110,6 +115,7 @@ class Attempt:
     residuals: torch.Tensor | None = None
     donor_file: Encoded | None = None
     strengths: dict[str, float] = field(default_factory=dict)
+    goal: float | None = None
     correction: torch.Tensor | None = None
     factor: float = 1.0
     gain: float = 1.0

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from vlbias.balance.attempt import Attempt, Job
+from vlbias.balance.attempt import GAINS, Attempt, Job
 from vlbias.balance.pictures import write_donors
 from vlbias.balance.plan import RESERVES_PER_EDIT, item_seed
-from vlbias.balance.readings import read_classes, read_donors, read_drawn
+from vlbias.balance.readings import read_classes, read_donors, read_drawn, read_reached
 from vlbias.balance.scoring import AttributeScorer, read
 from vlbias.balance.verification import Reason
 from vlbias.errors import ImageError, PlanError
@@ -90,7 +90,16 @@ class Donors(ABC):
             z_edit = _walked(self.job, missing)
             for attempt, code, x in zip(missing, z_edit, self.render(missing, z_edit), strict=True):
                 attempt.z_edit, attempt.rendered = code, x
+            self._reach([attempt for attempt in missing if attempt.scores is None and attempt.x_0 is not None])
         return torch.stack([_amplified(attempt) for attempt in attempts])
+
+    def _reach(self, attempts: list[Attempt]) -> None:
+        """Let pictures of first walks stand where members of the group do, which costs no evaluation."""
+        varied = self.job.checks.varied
+        if attempts and varied and self.job.backend.adds_difference:
+            for attempt, factor in zip(attempts, read_reached(self.job, attempts), strict=True):
+                gain = 1.0 if factor is None else 1 + varied * (factor - 1)
+                attempt.gain = min(max(gain, GAINS[0]), GAINS[1])
 
 
 def _walked(job: Job, attempts: list[Attempt]) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vlbias.balance.attempt import Attempt, Job
+from vlbias.balance.attempt import GAINS, Attempt, Job
 from vlbias.balance.donors import Donors
 from vlbias.balance.scoring import Seen
 from vlbias.balance.strength import BEYOND
@@ -17,8 +17,6 @@ __all__ = ["settle"]
 # A walk that must go further goes so much further where nothing says how far, and never further than FURTHEST; one that
 # went too far comes so much back.
 LONGER, FURTHEST, SHORTER = 1.3, 2.0, 0.8
-# The change of a picture may be made smaller or larger by such factors before the face is walked again.
-GAINS = (0.6, 1.6)
 # Factors closer than this have nothing left between them.
 NARROWEST = 1.07
 

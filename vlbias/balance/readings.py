@@ -12,7 +12,16 @@ from vlbias.balance.attempt import Attempt, Job
 from vlbias.balance.scoring import Margins, Pair, Seen
 from vlbias.balance.verification import Reason, Scores, enough, verdict
 
-__all__ = ["identity_of", "margins_of", "read_classes", "read_donors", "read_drawn", "read_edits", "see_donors"]
+__all__ = [
+    "identity_of",
+    "margins_of",
+    "read_classes",
+    "read_donors",
+    "read_drawn",
+    "read_edits",
+    "read_reached",
+    "see_donors",
+]
 
 
 def see_donors(job: Job, attempts: Sequence[Attempt]) -> Seen:
@@ -61,6 +70,24 @@ def read_donors(job: Job, attempts: Sequence[Attempt]) -> None:
             max(enough(scorer.latent, job.checks) for scorer in scorers),
             max(enough(scorer.image, job.checks) for scorer in scorers),
         )
+
+
+def read_reached(job: Job, attempts: Sequence[Attempt]) -> list[float | None]:
+    """How many times the change of rendered edits would have to be so that they stand at their goals.
+
+    A picture shows somewhat less than the code that was walked; ``None`` where that cannot be told.
+    """
+    rendered = torch.stack([attempt.rendered for attempt in attempts if attempt.rendered is not None])
+    seen = Seen(job.backend, job.backend.encode(rendered))
+    reached = _of_groups(job, [attempt.wanted for attempt in attempts], seen)
+    factors: list[float | None] = []
+    for index, attempt in enumerate(attempts):
+        before, (now, _) = attempt.margins_before[0], _arrived(reached, attempt.moves, index)
+        if attempt.goal is None or before is None or now is None or now <= before:
+            factors.append(None)
+        else:
+            factors.append((attempt.goal - before) / (now - before))
+    return factors
 
 
 def read_edits(job: Job, attempts: Sequence[Attempt], seen: Seen, finite: Sequence[bool]) -> list[Reason | None]:

@@ -189,6 +189,8 @@ def aim_at(job: Job, attempts: list[Attempt], far: float = 1.0) -> list[Reason |
         searches = [found[name] for name in plans[index]]
         floor = min(job.checks.target, (attempt.target_before[0] or 0.0) - job.checks.target_slack)
         attempt.strengths = {name: float(found[name].strength[index]) for name in plans[index]}
+        asked = [float(goals[name][index]) for name in plans[index]]
+        attempt.goal = asked[0] if len(asked) == 1 else None
         if any(float(search.margin_before[index]) > job.checks.donor for search in searches):
             reasons.append(Reason.ALREADY_THERE)
         elif any(float(found[name].margin[index]) < enough(scorers[name].latent, job.checks) for name in plans[index]):

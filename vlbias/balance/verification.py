@@ -40,9 +40,9 @@ class Checks(Settings):
 
     Attributes:
         goal: latent margin at which a walk stops, > 0; 1 walks as far as members of the group stand.
-        varied: how much walks differ in where they stop, 0..1: 1 as much as members of the group do, each edit like
-            one drawn among them; 0 not at all, all like the typical one. Readings of photographs are noisy, and noise
-            makes members look further apart than they are: see docs/evidence.md before you raise it for them.
+        varied: how much edits differ in how far they go, 0..1: 1 as much as members of the group do, each picture like
+            one drawn among them; 0 not at all, all walks end like the typical one. Readings of photographs are noisy,
+            and noise makes members look further apart than they are: see docs/evidence.md before you raise it for them.
         sure: both scorers must see the edit so far inside the protected group that this share of the originals which
             read so belong to it, 0.5..1 (see ``Reading.sure_margin``).
         reached: a margin that both must see instead, the same for all; ``None`` leaves it to ``sure``.
