@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from doubles import failing, tiny_editor
 
-from vlbias import audit, demo
+from vlbias import Balancer, audit, demo, load_dataset
 from vlbias.classify import FitSettings
 from vlbias.errors import ConfigError
 from vlbias.fairness import evaluate, permutation_test, permuted_counts, permuted_groups, person_weights
 from vlbias.labelling import separation
+from vlbias.paths.training import PathTrainingSettings
 from vlbias.search import SearchSettings, TrainSettings
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "bad_inputs.py"
@@ -53,3 +55,16 @@ def test_numbers_that_no_memory_has_room_for_are_refused(name, call, tmp_path, m
     with pytest.raises(ConfigError, match=rf"`{name}`( of \w+)? must be a whole number.*; got 1000000000"):
         call()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_is_not_negative(capsys, monkeypatch, tmp_path):
+    """NumPy takes none, and a run would learn that in its middle."""
+    for call in (
+        lambda: load_dataset("synthfaces", n=4, seed=-1),
+        lambda: Balancer(tiny_editor(), target="smile", protected="skin", seed=-1),
+        lambda: PathTrainingSettings(seed=-1),
+    ):
+        with pytest.raises(ConfigError, match=r"`seed`.* must be a whole number.*>= 0; got -1"):
+            call()
+    words = ("balance", "synthfaces:24", tmp_path / "out", "--target", "smile", "--protected", "skin", "--seed", "-1")
+    assert "--seed" in failing(monkeypatch, capsys, *words, code=2)

@@ -281,7 +281,7 @@ class EditPlanSettings(Settings):
     to: Level = "max"
     source: str = "real"
     splits: Sequence[str] = ("train",)
-    seed: int = number(0)
+    seed: int = number(0, 0)
     chunk_size: int = number(32, 1)
     limit: int | None = number(None, 1)
 

@@ -41,7 +41,7 @@ def edit(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="IMAGE... OUT", help="Pictures, then the folder for results.")],
     editor: EditorOption = DEFAULT_EDITOR,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Draw a fresh stochastic code.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="S", help="Draw a fresh stochastic code.")] = None,
     align: Annotated[
         bool, typer.Option("--align", help="Find the face in each photo, edit it and put it back into the whole photo.")
     ] = False,

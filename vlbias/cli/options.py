@@ -67,7 +67,9 @@ TiedTargetOption = Annotated[
 FollowLinksOption = Annotated[
     bool, typer.Option("--follow-links", help="Read pictures that are links; otherwise they are left out and listed.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of everything that is drawn at random.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, metavar="S", help="Seed of everything that is drawn at random.")
+]
 
 EngineOption = Annotated[
     EngineKind,

@@ -16,6 +16,7 @@ from vlbias.arguments import checked_call
 from vlbias.data.table import FaceDataset, Selection, check_tensor, hash_split
 from vlbias.errors import ConfigError
 from vlbias.images import to_pil, to_tensor
+from vlbias.settings import checked_number
 from vlbias.world import Faces, render, sample
 from vlbias.world.joint import JointOptions
 
@@ -165,6 +166,7 @@ def load_synthfaces(
     """
     if root is not None:
         raise ConfigError(f"synthfaces are drawn, they have no folder; got root={str(root)!r}. Leave it out.")
+    checked_number("seed", seed, low=0)
     if n is not None and not 1 <= n <= MAX_N:
         raise ConfigError(f"`n` must be in 1..{MAX_N:,}, the number of faces to draw; got {n:,}.")
     if n is None and not labels.get("cells"):

@@ -90,7 +90,7 @@ class PathTrainingSettings(Settings):
     checkpointing: bool = False
     bf16: bool = False
     calibration_faces: int = number(24, 1)
-    seed: int = number(0)
+    seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
