@@ -11,8 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from documented import ELSEWHERE, IN_COMMANDS, OTHERS, PAGES, SMALLER, Block, blocks_of, pages_with_blocks, text_of
+from documented import (
+    ELSEWHERE,
+    IN_COMMANDS,
+    OTHERS,
+    PAGES,
+    SMALLER,
+    Block,
+    blocks_of,
+    check_parsed,
+    pages_with_blocks,
+    text_of,
+)
+from schemas import problems_below
 from typer.testing import CliRunner
 
 from vlbias import Balancer, Editor, audit, load_dataset
@@ -88,7 +99,7 @@ def stock(tmp_path_factory, editor, faces):
 def page(request, stock, editor, faces, tmp_path, monkeypatch):
     """The page's name; the folder of the process holds what it speaks of."""
     name = request.param
-    text = text_of(REPOSITORY / name)
+    text = text_of(REPOSITORY / name) + PAGES[name].before
     for item in stock.iterdir():
         if re.search(rf"(?<![\w-]){re.escape(item.name)}\b", text):
             shutil.copytree(item, tmp_path / item.name) if item.is_dir() else shutil.copy(item, tmp_path)
@@ -123,17 +134,6 @@ def hub(monkeypatch, tmp_path):
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
-
-
-def parsed(words):
-    """Parse and convert every word as a run would; nothing is run."""
-    command = typer.main.get_command(app)
-    while hasattr(command, "commands"):
-        num = 2 if " ".join(words[:2]) in command.commands else 1  # "search evaluate" is one name
-        assert " ".join(words[:num]) in command.commands, " ".join(words)
-        command, words = command.commands[" ".join(words[:num])], words[num:]
-    context = command.make_context(command.name, list(words), resilient_parsing="--help" in words)
-    assert [word for word in context.args if word.startswith("--") and command.name != "edit"] == []
 
 
 def run_command(line):
@@ -172,8 +172,6 @@ class Reader:
         self.namespace: dict[str, object] = {}
 
     def _left(self, text: str) -> bool:
-        if not self.page.runs:
-            return True
         found = [start for start in self.page.left if text.startswith(start)]
         self.used |= set(found)
         return bool(found)
@@ -201,7 +199,7 @@ class Reader:
             self._left(line)
             check_other(line)
             return
-        parsed(shlex.split(line, comments=True)[1:])
+        check_parsed(shlex.split(line, comments=True)[1:])
         if not self._left(line):
             run_command(self._small(line))
 
@@ -212,12 +210,11 @@ class Reader:
 def test_what_a_page_tells_people_to_type_runs(page, editor, faces):
     reader = Reader(page)
     reader.namespace |= {"editor": Editor._with(editor.renderer), "faces": faces, "repository": REPOSITORY}
-    if reader.page.runs:
-        exec(compile(reader.page.before, f"before {page}", "exec"), reader.namespace)
+    exec(compile(reader.page.before, f"before {page}", "exec"), reader.namespace)
     for block in blocks_of(REPOSITORY / page):
         reader.read(block)
-    if reader.page.runs:
-        assert reader.used == {*reader.page.small, *reader.page.left}, "entries that nothing on the page matches"
+    assert reader.used == {*reader.page.small, *reader.page.left}, "entries that nothing on the page matches"
+    assert problems_below(Path.cwd())[1] == []
 
 
 def test_every_page_and_every_reason_is_accounted_for():

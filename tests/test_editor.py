@@ -12,7 +12,7 @@ import torch
 from doubles import DIPOLES, TINY, TINY_PRIOR, tiny_editor
 from PIL import ExifTags, Image
 
-from vlbias import Balancer, Dipole, Editor, PathSet, load_dataset
+from vlbias import Balancer, Dipole, Editor, PathSet, load_dataset, world
 from vlbias.checkpoints import write_manifest
 from vlbias.errors import (
     CheckpointError,
@@ -287,6 +287,17 @@ def test_settings_are_checked():
 def drawn():
     """The shipped editor of drawn faces."""
     return Editor.from_pretrained("synthfaces-64", device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::vlbias.errors.OutOfRangeWarning")  # from pole to pole is far for some of them
+def test_the_shipped_editor_edits_a_drawn_face(drawn):
+    x = world.render(world.sample(6, seed=77), 64)
+    assert (drawn.decode(drawn.encode(x)) - x).abs().mean() < 0.02
+    dark = drawn.edit(x, skin_tone=+1.0)
+    read = drawn.renderer.score
+    reading = read(dark, "skin_tone") - read(drawn.edit(x, skin_tone=-1.0), "skin_tone")
+    assert torch.isfinite(dark).all() and (reading > 0.5).float().mean() >= 0.8
 
 
 def test_faces_of_its_own_kind_are_rebuilt_and_others_refused(drawn):

@@ -216,7 +216,7 @@ def test_prior_learns_the_distribution(tiny_config, tiny_prior, tmp_path, make_m
     model.z_std.copy_(z_sem.std(0, keepdim=True))
     out = train_prior(
         model,
-        z_sem,
+        z_sem * torch.ones(1, requires_grad=True),  # as the encoder gives them, with a graph behind
         PriorTrainingSettings(num_steps=150, batch_size=64, learning_rate=1e-2, ema_decay=0.95),
         tiny_prior,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from vlbias import audit, load_dataset, report
 from vlbias.audit import AuditResult, TrainingSummary
 from vlbias.classify import FitSettings
 from vlbias.fairness import EvaluationSettings
@@ -80,7 +81,7 @@ def write_run(
     pd.DataFrame(plan).to_csv(out / "plan.csv", index=False)
     pd.DataFrame(rejected).to_csv(out / "rejected.csv", index=False)
     reasons = pd.Series([row["reason"] for row in rejected if row["reason"] != "no_donor_left"]).value_counts()
-    report = {
+    values = {
         "target": "smile",
         "protected": ["skin"],
         "mode": "reduce",
@@ -114,7 +115,7 @@ def write_run(
         "unet_evaluations": 2745,
         "unet_evaluations_per_kept_image": 45.75,
     }
-    (out / "report.json").write_text(json.dumps(report))
+    (out / "report.json").write_text(json.dumps(values))
     return out
 
 
@@ -169,3 +170,18 @@ def audit_result(bootstrap: int = 200, seeds: int = 3, num_test: int = 800, orac
         evaluation=EvaluationSettings(positive="1", bootstrap=bootstrap),
         num_test_missing=0,
     )
+
+
+def write_measured(base: Path) -> dict[str, Path]:
+    """Pages of flips and of what paths do by labels, each in a folder of its name."""
+    from doubles import tiny_editor  # not where a benchmark imports this
+
+    faces = load_dataset("synthfaces", n=90, image_size=16, seed=3)
+    faces.table["split"] = ["train", "test"] * 45
+    flips = audit.flips(lambda x: (x.mean((1, 2, 3)) > 0).long(), faces, protected="skin", size=16)
+    few = audit.DriftSettings(columns=("skin", "glasses"), strengths=(0.5,), num_faces=3)
+    drift = audit.drift(tiny_editor().renderer, faces, settings=few, fit={"num_steps": 1}, show_progress=False)
+    return {
+        "flips": report.write_flips(base / "flips", flips),
+        "drift": report.write_drift(base / "drift", drift),
+    }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 from doubles import CHROMIUM
-from finished_run import audit_result, write_run
+from finished_run import audit_result, write_measured, write_run
 
 from vlbias import report
+from vlbias.audit.results import ArmSummary
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
@@ -65,7 +67,7 @@ def test_a_page_prints(page):
 
 # -- every page, driven as people do ----------------------------------------------------------------------------------
 
-KINDS = ["balance", "audit", "paths", "simulate", "search"]
+KINDS = ["balance", "audit", "arms", "flips", "paths", "drift", "simulate", "search"]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,15 @@ def pages(tmp_path_factory):
     from test_report_studies import STUDY, front, simulated
 
     base = tmp_path_factory.mktemp("pages")
-    audit = audit_result(bootstrap=20, num_test=80)
+    found = audit_result(bootstrap=20, num_test=80)
+    chosen = {"learning_rate": 1e-3, "validation_loss": 0.2}
+    arms = {name: ArmSummary(f"{name}, in a few words", chosen) for name in found.predictions}
     return {
-        "balance": report.write(write_run(base / "run"), audit=audit),
-        "audit": report.write_audit(base / "audit", audit),
+        "balance": report.write(write_run(base / "run"), audit=found),
+        "audit": report.write_audit(base / "audit", found),
+        "arms": report.write_audit(base / "arms", replace(found, arms=arms)),
         "paths": written(base / "paths"),
+        **write_measured(base),
         "simulate": report.write_simulation(base / "simulate", simulated(shares=(0.0, 0.2, 0.5))),
         "search": report.write_search(base / "search", STUDY, front()),
     }

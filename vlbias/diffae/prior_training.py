@@ -63,7 +63,7 @@ def train_prior(
     if z_sem.ndim != 2 or z_sem.shape[1] != d or not len(z_sem):
         raise ShapeError(f"`z_sem` must be (n, {d}) with at least one row; got {tuple(z_sem.shape)}.")
     device = model.device
-    z = model.normalize(z_sem.to(device)).float()
+    z = model.normalize(z_sem.detach().to(device)).float()
     alphas = alphas_cumprod(prior.beta_schedule, prior.T).to(device)
     with torch.random.fork_rng(devices=[]), flush_denormals():
         torch.manual_seed(config.seed)
