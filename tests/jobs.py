@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from doubles import people, run_command, tiny_editor
-from PIL import Image
+from PIL import ExifTags, Image
 
 import vlbias.app
 from vlbias import demo, recipes
@@ -32,6 +32,8 @@ QUICK_DIFFAE = DiffAEConfig(
     enc_model_channels=8, enc_channel_mult=(1, 2), enc_num_res_blocks=1, num_groups=4, prediction_type="v_prediction",
 )  # fmt: skip
 
+#: What a camera and its owner wrote into the pictures that the jobs read: who, by which camera, where.
+PRIVATE = (b"Jane Doe", b"SN-4711", b"52.5 degrees north")
 #: Commands that write nothing.
 SILENT = ("app", "doctor", "paths", "provenance")
 #: Commands that want another word the second time.
@@ -46,6 +48,8 @@ def make_inputs(folder: Path) -> Path:
     folder.mkdir()
     Image.linear_gradient("L").convert("RGB").resize((40, 36)).save(folder / "face.png")
     people(folder / "people")
+    for picture in (folder / "face.png", *(folder / "people").glob("*.png")):
+        _note_owner(picture)
     tiny_editor().save_pretrained(folder / "tiny")
     tiny_editor().renderer.diffae.save_pretrained(folder / "diffae")
     (folder / "diffae.json").write_text(json.dumps(QUICK_DIFFAE.to_dict()))
@@ -59,6 +63,18 @@ def make_inputs(folder: Path) -> Path:
     for name, place in (("train editor", "mine"), ("balance", "finished"), ("search", "study")):
         run_job(name, folder, folder / place)
     return folder
+
+
+def _note_owner(path: Path) -> None:
+    who, camera, where = (word.decode() for word in PRIVATE)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = who
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.BodySerialNumber] = camera
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSAreaInformation] = where.encode()
+    with Image.open(path) as picture:
+        picture.load()
+    picture.save(path, exif=exif)
+    assert all(word in path.read_bytes() for word in PRIVATE)
 
 
 def prepare(name: str, inputs: Path, out: Path) -> None:

@@ -25,6 +25,8 @@ from vlbias.data import FaceDataset, open_dataset
 from vlbias.data.pairs import load_pairs
 from vlbias.demo import run_demo
 from vlbias.diffae import DiffAE, DiffAETrainingSettings, train_diffae
+from vlbias.engine import Engine
+from vlbias.engine.worker import Worker, packed
 from vlbias.errors import VlbiasError
 from vlbias.locks import FileLock
 from vlbias.runstore import RunStore
@@ -122,9 +124,9 @@ def test_pairs_read_nothing_elsewhere(kind, inside, tmp_path, trap):
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-def balance(faces, out):
+def balance(faces, out, engine=None):
     balancer = Balancer(tiny_editor.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=3)
-    return balancer.run(faces, balancer.plan(faces, limit=6), out, show_progress=False)
+    return balancer.run(faces, balancer.plan(faces, limit=6), out, engine=engine, show_progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,36 @@ def test_a_run_touches_nothing_elsewhere(case, stage, tiny_faces, stages, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == others
     written = [path for path in out.rglob("*") if path.is_file() and not path.is_symlink()]
     assert not any(b"TOP-SECRET" in path.read_bytes() for path in written)
+
+
+@pytest.mark.parametrize("place", ["", ".state/tmp", ".state/chunks", "train"])
+def test_the_actors_of_a_cluster_touch_nothing_elsewhere(place, tiny_faces, tmp_path, trap, monkeypatch):
+    """What an actor of Ray does, here: it unpacks the job, opens it, and does one chunk after another."""
+    root, out, done = tmp_path / "set", tmp_path / "out", []
+    shutil.copytree(tiny_faces.root, root)
+    tiny_faces.table.to_csv(root / "metadata.csv", index=False)
+    (root / "me.png").symlink_to(trap / "me.png")
+    (root / "more").symlink_to(trap)
+    os.mkfifo(root / "pipe.png")
+    if place:
+        (out / place).parent.mkdir(parents=True)
+        (out / place).symlink_to(trap)
+    before = tree_hash(trap)
+
+    def on_ray(engine, work, pieces):
+        worker = Worker({})
+        for number, piece in enumerate(pieces):
+            done.append(worker.run(work, packed(piece)))
+            yield number, done[-1]
+
+    monkeypatch.setattr("vlbias.engine.pool.run_on_ray", on_ray)
+    with watched(out, traps=(trap,)) as seen:
+        try:
+            balance(load_dataset("folder", root), out, Engine(kind="ray", workers=2))
+        except VlbiasError as error:
+            assert place and "TOP-SECRET" not in str(error)
+    without_harm(seen, trap, before)
+    assert place or (len(done) > 1 and all(answer.error is None for answer in done))
 
 
 def test_a_run_through_a_link_that_its_user_named(tiny_faces, stages, tmp_path):
