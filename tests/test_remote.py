@@ -88,6 +88,20 @@ def test_names_of_a_store_lead_nowhere(store, tmp_path):
     assert not list(tmp_path.rglob("up.png")) and len(list(tmp_path.rglob("0.png"))) == 1
 
 
+@pytest.mark.parametrize("pattern", ["", "/*.png", "/**"])
+def test_links_in_a_folder_of_a_url_are_not_followed(tmp_path, pattern):
+    given, private = tmp_path / "given", tmp_path / "private"
+    for folder in (given, private):
+        folder.mkdir()
+    (given / "0.png").write_bytes(picture(0))
+    (private / "me.png").write_bytes(picture(1))
+    (given / "link.png").symlink_to(private / "me.png")
+    (given / "linked").symlink_to(private, target_is_directory=True)
+    fetch(f"file://{given}{pattern}")
+    fetched = [path.name for path in (tmp_path / "cache").rglob("*.png") if path.is_file()]
+    assert fetched == ["0.png"]
+
+
 def test_what_cannot_be_fetched(store, monkeypatch):
     with pytest.raises(DatasetError, match=r"memory://nothing (has no file|cannot be reached)"):
         open_dataset("memory://nothing")

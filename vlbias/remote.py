@@ -185,7 +185,7 @@ def _store(url: str, kind: type[DatasetError] | type[OutputError]) -> Iterator[t
 def _files(store: Any, path: str) -> tuple[dict[str, Mapping[str, Any]], str]:
     """Name below the folder => what the store says, of all files that are meant; and the last part if that is needed.
 
-    What would lead out of the folder, or is hidden, is passed over.
+    What would lead out of the folder, as links do, or is hidden, is passed over.
     """
     inner = ""
     if any(sign in path for sign in "*?["):
@@ -199,7 +199,7 @@ def _files(store: Any, path: str) -> tuple[dict[str, Mapping[str, Any]], str]:
     for name, info in infos.items():
         below = PurePosixPath(str(name)[len(root) :].strip("/"))
         clean = is_text(str(below)) and not any(part.startswith(".") for part in below.parts)
-        if info.get("type") == "file" and clean and "\0" not in str(below) and below.parts:
+        if info.get("type") == "file" and not info.get("islink") and clean and "\0" not in str(below) and below.parts:
             found[below.as_posix()] = info
     return found, inner
 
