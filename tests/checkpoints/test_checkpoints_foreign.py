@@ -6,6 +6,7 @@ import pickle
 import resource
 import struct
 import time
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -130,6 +131,20 @@ def test_entries_that_share_their_bytes_are_counted(tmp_path):
         read_foreign_pickle(path)
     with pytest.raises(UnsafeCheckpointError, match="is compressed or larger"):
         read_foreign_pickle(write_archive(tmp_path / "c.ckpt", b"\x80\x02" + b"]0" * 2**22 + b"N."))
+
+
+def test_what_an_entry_says_to_take_is_not_set_aside(tmp_path):
+    path = write_archive(tmp_path / "a.ckpt", b"\x80\x02" + storage(4) + b".", FOUR)
+    entry = zipfile.ZipFile(path).getinfo("a/data/0")
+    data, size = path.read_bytes(), entry.file_size.to_bytes(4, "little")
+    listed = data.rindex(b"a/data/0") - 46  # in the list at the end, where the size in the file comes first
+    assert data[listed + 20 : listed + 28] == size * 2
+    path.write_bytes(data[: listed + 20] + (2**32 - 100).to_bytes(4, "little") + data[listed + 24 :])
+    tracemalloc.start()
+    with pytest.raises(UnsafeCheckpointError, match="is compressed or larger"):
+        read_foreign_pickle(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_random_changes_end_in_success_or_in_a_sentence(tmp_path):

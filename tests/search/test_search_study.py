@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import optuna
@@ -118,6 +119,10 @@ def test_the_held_out_front_is_made_once(searched):
     again = study.front(refit=2, num_resamples=200, show_progress=False)
     pd.testing.assert_frame_equal(front.table, again.table)
     assert [file.stat().st_mtime_ns for file in files] == written
+    packed = np.load(files[0])
+    np.savez_compressed(files[0], **packed)  # such a file could be larger inside than any memory: it is made anew
+    study.front(refit=2, num_resamples=200, show_progress=False)
+    assert files[0].stat().st_mtime_ns != written[0] and not any(i.compress_type for i in ZipFile(files[0]).infolist())
     for file in files:
         file.unlink()
     workers = Engine(workers=2, cores=torch.get_num_threads())

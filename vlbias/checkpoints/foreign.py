@@ -218,7 +218,9 @@ class _Storages:
         """An entry, which torch.save never compresses; entries that lie on top of each other are found by their sum."""
         entry = self.archive.getinfo(name)
         self.unread -= entry.file_size
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > at_most or self.unread < 0:
+        # zipfile sets aside what an entry says to take in the file, however short the file is
+        is_stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+        if not is_stored or entry.file_size > at_most or self.unread < 0:
             raise _Refused(f"'{name}' is compressed or larger than it may be ({entry.file_size:,} bytes)")
         return self.archive.read(entry)
 
