@@ -9,8 +9,10 @@ import warnings
 import pytest
 from doubles import tiny_editor
 from PIL import Image
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from vlbias.cli import application, main
+from vlbias.cli import app, application, main
 from vlbias.cli.terminal import safe_terminal
 from vlbias.shown import printable
 
@@ -65,6 +67,22 @@ def test_parameters_of_python_are_no_attributes(option, editor, picture, tmp_pat
 def test_numbers_are_read_once_and_plainly(words, message, editor, picture, tmp_path, monkeypatch, capsys):
     code, shown = called(monkeypatch, capsys, "edit", picture, tmp_path / "o", *words, "--editor", editor)
     assert code == 2 and message in shown.err and not (tmp_path / "o").exists()
+
+
+def test_no_option_of_any_command_is_infinite_or_no_number():
+    tried = 0
+    for name, command in get_command(app).commands.items():
+        words = ["x"] * sum(parameter.param_type_name == "argument" for parameter in command.params)
+        needed = [
+            word for p in command.params if p.required and p.param_type_name == "option" for word in (p.opts[0], "1")
+        ]
+        for parameter in command.params:
+            if isinstance(parameter.default, float):
+                for value in ("nan", "inf", "-1e400"):
+                    result = CliRunner().invoke(app, [*name.split(), *words, *needed, f"{parameter.opts[0]}={value}"])
+                    assert result.exit_code == 2 and parameter.opts[0] in result.output, (name, value, result.output)
+                    tried += 1
+    assert tried >= 9
 
 
 def test_text_that_a_terminal_would_act_on_is_escaped():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import shlex
@@ -43,7 +44,12 @@ class _Command(TyperCommand):
                 raise typer.BadParameter("an argument is empty", param_hint=option or None)
         following = [*args[1:], "--"]
         pairs = zip(args, following, strict=False)
-        return super().parse_args(ctx, [f"{a}=" if a in bare and b[:1] == "-" else a for a, b in pairs])
+        rest = super().parse_args(ctx, [f"{a}=" if a in bare and b[:1] == "-" else a for a, b in pairs])
+        for parameter in self.params:  # Click's ranges let NaN through
+            value = ctx.params.get(str(parameter.name))
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"must be a finite number; got {value}", param_hint=parameter.opts[0])
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         share_processors()
