@@ -49,7 +49,7 @@ def save_model(
     )
     card = _card(trainer, candidate, objectives, front)
     write_file(folder / "README.md", card)
-    write_manifest(folder, ["config.json", "model.safetensors"])
+    write_manifest(folder, ["README.md", "config.json", "model.safetensors"])
     return folder
 
 
