@@ -129,7 +129,7 @@ def test_without_poles_it_says_what_to_type(run, folder, monkeypatch, capsys):
         ("--label older", 2, "expected COLUMN=LABELLER such as skin=ita:28, got 'older'"),
         ("--size huge", 2, "'huge' is not one of"),
         ("--originals resize", 2, "so edits need it too: add --size editor"),
-        ("--protected ''", 2, "expected names separated by commas; got ''"),
+        ("--protected ''", 2, "an argument is empty"),
         ("--poles older:aeg=no,yes", 1, "name the path 'aeg', which the editor does not have. Available: age"),
         ("--poles odler:age=no,yes", 1, "`poles` name 'odler', neither `target` (sex) nor `protected` (older)"),
         ("--poles older:age=no,yes --splits holdout", 1, "`splits` names 'holdout'"),

@@ -269,7 +269,7 @@ def test_bad_settings(coloured, tiny_config):
         ClipTrainingSettings(learning_rate=0)
     with pytest.raises(ConfigError, match=r"`temperature` of .* in 0.01..1"):
         ClipTrainingSettings(temperature=2)
-    with pytest.raises(ConfigError, match="`statements` of .* >= 2; got 1"):
+    with pytest.raises(ConfigError, match="`statements` of .* in 2..1024; got 1"):
         ClipTrainingSettings(statements=1)
     with pytest.raises(ConfigError, match="`freeze_text` of .* in 0..1"):
         ClipTrainingSettings(freeze_text=-0.1)

@@ -417,7 +417,9 @@ def test_a_graph_that_takes_too_long_is_stopped(tmp_path, how, monkeypatch):
             network.outputs(colours((9, 9, 9), (8, 8, 8)), layout="ffhq")
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 5
-    assert ended.ru_maxrss < 1.1 * 2**20  # KB
+    # a process begins with what its parent holds, and the figure is the highest of all so far
+    known = max(begun.ru_maxrss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert ended.ru_maxrss < max(1.1 * 2**20, known + 1)  # KB
 
 
 def test_a_graph_goes_on_after_a_fork_and_after_an_interruption(tmp_path):

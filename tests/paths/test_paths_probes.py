@@ -112,7 +112,7 @@ def test_clip_log_odds_are_those_of_two_classes(clip, dipoles, images):
 
 
 def test_bad_arguments(probes, z_sem):
-    with pytest.raises(LabelError, match="Labels of 'a' hold one pole only"):
+    with pytest.raises(LabelError, match="Labels of 'a' have one pole only"):
         Probes.fit(z_sem, {"a": torch.ones(400)})
     with pytest.raises(LabelError, match=r"must lie in \[0, 1\] or be NaN; got -1"):
         Probes.fit(z_sem, {"a": torch.linspace(-1, 1, 400)})

@@ -334,7 +334,7 @@ def test_bad_arguments(diffae, clip, dipoles, images):
         train_paths(diffae, clip, {}, images)
     with pytest.raises(ConfigError, match="age cannot be both learned and guarded"):
         train_paths(diffae, clip, {"age": dipoles["age"]}, images, guards={"age": dipoles["age"]})
-    with pytest.raises(ShapeError, match="16 faces at least, better some hundreds; got 15"):
+    with pytest.raises(ShapeError, match="at least 16 faces, better some hundreds; got 15"):
         train_paths(diffae, clip, {"age": dipoles["age"]}, images[:15])
     with pytest.raises(ShapeError, match=r"faces \(n, 3, h, w\)"):
         train_paths(diffae, clip, {"age": dipoles["age"]}, images[0])

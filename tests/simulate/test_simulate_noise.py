@@ -157,7 +157,7 @@ def test_files(tmp_path):
         ("given,x,y\nx,9,one\ny,1,9\n", r"needs counts or rates; could not convert"),
         ("given,x,y\nx,9,-1\ny,1,9\n", r"counts or rates >= 0"),
         ("given,x,y\nx,0,0\ny,1,9\n", r"no row of zeros"),
-        ("given,x,y\nx,5,5\ny,5,5\n", r"say next to nothing of the groups x, y"),
+        ("given,x,y\nx,5,5\ny,5,5\n", r"say next to nothing about the groups x, y"),
         ("", r"has no confusion matrix"),
     ],
 )
