@@ -22,7 +22,10 @@ from vlbias.search import SearchSettings, TrainSettings
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "bad_inputs.py"
 
 
-@pytest.mark.parametrize("part", ["audit.composition", "checkpoints.", "vlbias provenance"])
+@pytest.mark.parametrize(
+    "part",
+    ["audit.composition", "checkpoints.", "world.", "FaceDataset().tensor", "check_new_path", "vlbias provenance"],
+)
 def test_wrong_values_end_in_sentences(part, tmp_path):
     words = [sys.executable, str(SCRIPT), "--only", part, "--seconds", "5"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)

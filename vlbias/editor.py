@@ -351,6 +351,7 @@ class Editor(Shown):
         x_0 = self._tensor(given_faces(images, self.image_size))
         self.renderer = self.renderer.learned(name, dipole, x_0, guards=guards, settings={**settings, "seed": seed})
 
+    @checked_call
     def check_new_path(self, name: str) -> None:
         """Refuse a name that :meth:`learn` cannot give to a new path, before faces are made for it.
 

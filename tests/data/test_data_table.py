@@ -66,7 +66,7 @@ def test_tensor_is_the_pictures_one_by_one(faces):
 def test_a_tensor_that_cannot_be_meant_is_refused_before_memory_is_taken(faces, size):
     whole = join([faces])
     for dataset in (faces, whole, load_dataset("synthfaces", n=2)):
-        with pytest.raises(ConfigError, match=r"`size` must be a whole number of pixels in 1..4096"):
+        with pytest.raises(ConfigError, match=r"`size`( of [A-Za-z.]+)? must be a whole number"):
             dataset.tensor(dataset.ids[:1], size)
     with pytest.raises(ConfigError, match="1000 pictures of 4096 px take 188 GiB at once. Ask for fewer"):
         whole.tensor(whole.ids[:1] * 1000, 4096)

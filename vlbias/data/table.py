@@ -259,6 +259,7 @@ class FaceDataset(Shown):
         name = str(self.table.at[item, "file_name"])
         return str(error) if self.root is None else str(error).replace(printable(self.root / name), printable(name))
 
+    @checked_call
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         """Some faces, float32 (n, 3, size, size) in [-1, 1], in the order of ``items``.
 
@@ -490,6 +491,7 @@ class JoinedDataset(FaceDataset):
         """What is wrong with a picture, in words of the dataset it came from."""
         return self._home(item).reason(item, error)
 
+    @checked_call
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         """Pictures of all datasets: float32 (n, 3, size, size) in [-1, 1]."""
         items = list(items)

@@ -98,7 +98,7 @@ def main(path: str, max_bytes: str, weights: str, threads: str, seconds: str) ->
         _allow(asked["seconds"])
         try:
             said, numbers = _run(session, asked, source)
-        except Exception as error:
+        except Exception as error:  # who asked is told, and raises it
             said, numbers = _failed(error), b""
         _allow(0)
         _tell(sink, said, numbers)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vlbias.arguments import checked_call
 from vlbias.classify import create_backbone
-from vlbias.errors import CheckpointError, ConfigError, TrainingError
+from vlbias.errors import CheckpointError, ConfigError, ShapeError, TrainingError
 from vlbias.images import to_float
 from vlbias.optim import Resumable, TrainingState, device_of, set_learning_rate
 from vlbias.search.cell import dpn_cell
@@ -114,8 +114,10 @@ def embed(
     """uint8 (n, 3, h, w) => unit vectors (n, d): the sum of both mirror images, normalised (as published).
 
     Raises:
-        ConfigError: ``batch_size`` or ``num_workers`` out of range, or no images.
+        ConfigError: ``batch_size`` or ``num_workers`` out of range, or no images. ShapeError: images in other numbers.
     """
+    if isinstance(images, Tensor) and images.dtype != torch.uint8:
+        raise ShapeError(f"`images` must be uint8 (n, 3, h, w) in 0..255; got {images.dtype}.")
     checked_number("batch_size", batch_size, low=1)
     checked_number("num_workers", num_workers or 0, low=0)
     checked_number("number of images", len(images), low=1)

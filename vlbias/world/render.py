@@ -15,6 +15,7 @@ from einops import rearrange, reduce
 from PIL import Image
 from torch import Tensor
 
+from vlbias.arguments import checked_call
 from vlbias.errors import ConfigError
 from vlbias.world import features, hair, skin
 from vlbias.world.attributes import NUISANCES
@@ -28,6 +29,7 @@ __all__ = ["render"]
 _CHUNK_PIXELS = 8 * 128 * 128  # a chunk's layers then fit a processor's cache
 
 
+@checked_call
 def render(faces: Faces, size: int = 64, *, jpeg: bool = True) -> Tensor:
     """Draw faces.
 
@@ -169,7 +171,8 @@ def _blur(picture: Tensor, sigma: Tensor) -> Tensor:
         pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
         wide = torch.nn.functional.pad(picture, pad, mode="replicate")
         length = picture.shape[axis]
-        picture = sum(wide.narrow(axis, k, length) * weight[:, k, None, None, None] for k in range(2 * radius + 1))  # type: ignore[assignment]
+        shifted = (wide.narrow(axis, k, length) * weight[:, k, None, None, None] for k in range(2 * radius + 1))
+        picture = sum(shifted)  # type: ignore[assignment]
     return picture
 
 
