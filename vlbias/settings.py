@@ -55,12 +55,17 @@ class _Range:
         if self.low == -math.inf and self.high == math.inf:
             return ""
         if self.high == math.inf:
-            return f" {'>' if self.low_is_open else '>='} {self.low:g}"
+            return f" {'>' if self.low_is_open else '>='} {_bound(self.low)}"
         if self.low == -math.inf:
-            return f" {'<' if self.high_is_open else '<='} {self.high:g}"
+            return f" {'<' if self.high_is_open else '<='} {_bound(self.high)}"
         if not (self.low_is_open or self.high_is_open):
-            return f" in {self.low:g}..{self.high:g}"
-        return f" in {'(' if self.low_is_open else '['}{self.low:g}, {self.high:g}{')' if self.high_is_open else ']'}"
+            return f" in {_bound(self.low)}..{_bound(self.high)}"
+        first, last = "(" if self.low_is_open else "[", ")" if self.high_is_open else "]"
+        return f" in {first}{_bound(self.low)}, {_bound(self.high)}{last}"
+
+
+def _bound(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**12 else f"{value:g}"
 
 
 _ANY_NUMBER = _Range(-math.inf, math.inf, False, False)

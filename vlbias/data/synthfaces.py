@@ -19,12 +19,11 @@ from vlbias.images import to_pil, to_tensor
 from vlbias.settings import checked_number
 from vlbias.world import Faces, render, sample
 from vlbias.world.joint import JointOptions
+from vlbias.world.sampling import MAX_FACES
 
 __all__ = ["SynthFaces", "drawn_dataset", "load_synthfaces"]
 
 DEFAULT_N = 1000
-#: More would fill the memory with labels alone; other numbers of `start` give other faces.
-MAX_N = 1_000_000
 # Faces that are drawn at once, and how many single ones are kept: what is edited is opened, written and compared.
 DRAWN_TOGETHER, DRAWN_KEPT = 16, 1024
 
@@ -167,8 +166,8 @@ def load_synthfaces(
     if root is not None:
         raise ConfigError(f"synthfaces are drawn, they have no folder; got root={str(root)!r}. Leave it out.")
     checked_number("seed", seed, low=0)
-    if n is not None and not 1 <= n <= MAX_N:
-        raise ConfigError(f"`n` must be in 1..{MAX_N:,}, the number of faces to draw; got {n:,}.")
+    if n is not None and not 1 <= n <= MAX_FACES:
+        raise ConfigError(f"`n` must be in 1..{MAX_FACES:,}, the number of faces to draw; got {n:,}.")
     if n is None and not labels.get("cells"):
         n = DEFAULT_N
     faces = sample(n, setting=setting, seed=seed, start=start, **labels)

@@ -14,7 +14,7 @@ import pandas as pd
 from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
 from vlbias.data.origins import origins
-from vlbias.data.synthfaces import MAX_N, SynthFaces, drawn_dataset
+from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
 from vlbias.labels import group_texts, label_texts
@@ -23,6 +23,7 @@ from vlbias.search.gallery import balanced_gallery
 from vlbias.search.metrics import Impostors
 from vlbias.search.streaming import IN_MEMORY_BYTES, Images, hold
 from vlbias.shown import plural
+from vlbias.world.sampling import MAX_FACES
 
 __all__ = ["Sample", "Task", "drawn_people", "make_task"]
 
@@ -325,8 +326,8 @@ def drawn_people(num_images: int = 2400, per_person: int = 8, *, seed: int = 0, 
     """
     from vlbias.world import identities
 
-    if num_images > MAX_N:
-        raise ConfigError(f"At most {MAX_N:,} faces are drawn; got {num_images:,}.")
+    if num_images > MAX_FACES:
+        raise ConfigError(f"At most {MAX_FACES:,} faces are drawn; got {num_images:,}.")
     if per_person < 2 or num_images < 2 * per_person:
         raise ConfigError(f"Needs two people with two pictures each; got {num_images} images, {per_person} per person.")
     people = num_images // per_person

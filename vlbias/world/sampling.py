@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Unpack
 
 import numpy as np
 import torch
 
 from vlbias.errors import ConfigError
+from vlbias.settings import checked_number
 from vlbias.world.attributes import ATTRIBUTES, CATEGORIES, NUISANCES, PICTURE_LABELS, TRAITS
 from vlbias.world.chance import picture_keys, row_keys, uniform
 from vlbias.world.faces import Faces
 from vlbias.world.joint import Joint, JointOptions
 
-__all__ = ["identities", "sample"]
+__all__ = ["MAX_FACES", "identities", "sample"]
 
 _SETTINGS = ("varied", "posed")
+#: Of one call: more would fill the memory with labels alone; another `start` gives other faces.
+MAX_FACES = 1_000_000
 
 
 def sample(
@@ -36,7 +38,7 @@ def sample(
     Args:
         n: number of faces, >= 0; None takes the total of the counts in ``cells``.
         setting: ``"varied"``, or ``"posed"`` with calm pose, light and expression at full strength.
-        seed: which population. start: index of the first face.
+        seed: which population, of 64 bits. start: index of the first face.
         **labels: how labels are distributed: fields of :class:`~vlbias.world.joint.Joint`, which has their exact
             meaning. ``bias={("smile", "skin"): 0.9}``: smiling goes with dark skin, rates unchanged.
             ``cells={("smile", "skin"): {(1, "dark"): 35, (1, "light"): 414, ...}}``: exact counts, or proportions.
@@ -59,9 +61,8 @@ def sample(
     n = total if n is None else n
     if n is None:
         raise ConfigError("`n` must be given, unless `cells` contains counts.")
-    _whole("n", n, 0)
-    _whole("seed", seed, None)
-    _whole("start", start, 0)
+    checked_number("n", n, low=0, high=MAX_FACES)
+    _check_place(seed, start)
     if total is not None and (n != total or start != 0):
         raise ConfigError(f"`cells` counts {total} faces in all; got n={n}, start={start}. Leave both out.")
     keys = row_keys(seed, start, n)
@@ -87,10 +88,9 @@ def identities(
         ConfigError: as :func:`sample`; or a person's label is planted to follow smile or glasses.
     """
     joint = _joint(labels)
-    _whole("num_identities", num_identities, 0)
-    _whole("images_per_identity", images_per_identity, 1)
-    _whole("seed", seed, None)
-    _whole("start", start, 0)
+    checked_number("num_identities", num_identities, low=0, high=MAX_FACES)
+    checked_number("images_per_identity", images_per_identity, low=1, high=MAX_FACES // max(num_identities, 1))
+    _check_place(seed, start)
     if late := joint.picture_parents():
         raise ConfigError(f"A person's label cannot follow a label of the picture; got {late}.")
     total = joint.num_exact
@@ -111,10 +111,9 @@ def _joint(labels: JointOptions) -> Joint:
     )
 
 
-def _whole(name: str, value: object, low: int | None) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or (low is not None and value < low):
-        bound = "" if low is None else f" >= {low}"
-        raise ConfigError(f"`{name}` must be a whole number{bound}; got {value!r}.")
+def _check_place(seed: object, start: object) -> None:
+    checked_number("seed", seed)
+    checked_number("start", start, low=0, high=2**62)
 
 
 def _faces(joint: Joint, persons: np.ndarray, pictures: np.ndarray, who: np.ndarray, setting: str) -> Faces:
