@@ -65,7 +65,7 @@ class _Range:
 
 
 def _bound(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**12 else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) and 10**4 <= abs(value) < 10**12 else f"{value:g}"
 
 
 _ANY_NUMBER = _Range(-math.inf, math.inf, False, False)

@@ -201,7 +201,7 @@ def test_bad_requests_fail_before_any_training(sets, monkeypatch):
         compare(sets, protected=[])
     with pytest.raises(UnknownNameError, match="Unknown attribute 'skn'.*Did you mean 'skin'"):
         compare(sets, protected="skn")
-    with pytest.raises(ConfigError, match="`seeds` must be a whole number in 1..10000; got 0"):
+    with pytest.raises(ConfigError, match="`seeds` must be a whole number in 1..10,000; got 0"):
         compare(sets, seeds=0)
     with pytest.raises(ConfigError, match="different seeds; got \\[1, 1\\]"):
         compare(sets, seeds=[1, 1])
