@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from vlbias.balance import Poles, resolve_poles
-from vlbias.balance.poles import stale_columns
+from vlbias.balance.poles import deciding_columns, stale_columns
 from vlbias.errors import PlanError
 
 
@@ -60,5 +61,22 @@ def test_poles_errors():
 
 def test_an_edit_makes_these_labels_untrue():
     columns = ["age", "age_group", "skin", "race", "gender", "Young", "smile"]
-    assert stale_columns([Poles("age_group", "age", {"young": -1, "old": 1})], columns) == ["Young", "age"]
-    assert stale_columns([Poles("skin", "skin_tone", {"light": -1, "dark": 1})], columns) == ["race"]
+    labels = pd.DataFrame("x", range(3), columns)
+    assert stale_columns([Poles("age_group", "age", {"young": -1, "old": 1})], labels, "smile") == ["Young", "age"]
+    assert stale_columns([Poles("skin", "skin_tone", {"light": -1, "dark": 1})], labels, "smile") == ["race"]
+
+
+def test_so_are_columns_of_your_own_that_say_the_group():
+    older = Poles("older", "age", {"no": -1, "yes": 1})
+    years = pd.Series([*range(20, 40), *range(55, 75)] * 2, dtype="Int64").mask(lambda years: years == 21)
+    labels = pd.DataFrame({"years": years, "older": ["yes" if year >= 50 else "no" for year in years.fillna(20)]})
+    labels["decade"] = [f"{int(year) // 10}0s" for year in years.fillna(20)]
+    labels["sex"] = ["m", "f"] * 40
+    labels["height"] = [150 + i * 7 % 40 for i in range(80)]
+    labels["person"] = [f"p{i // 4}" for i in range(80)]  # each of one group; but an edit shows the same person
+    assert stale_columns([older], labels, "sex") == ["decade", "years"]
+    assert deciding_columns([older], labels, "sex") == {"years": "older", "decade": "older"}
+    assert stale_columns([older], labels[:20], "sex") == []  # too few faces to say so
+    assert stale_columns([older], labels.assign(years=years.mask(years == 60, 25)), "sex") == ["decade"]
+    none = Poles("older", "age", {"never": -1, "ever": 1})
+    assert stale_columns([none], labels, "sex") == []

@@ -370,6 +370,7 @@ def test_unreadable_donors_are_skipped_counted_and_replaced(tiny, tmp_path):
     listed = result.rejected[result.rejected["reason"] == "unreadable"]
     assert set(listed["donor"]) == {broken, empty} and set(result.report["unreadable"]) == {broken, empty}
     assert "damaged" in listed.set_index("donor").loc[broken, "detail"]
+    assert f"2 pictures of the dataset are damaged and left out, such as {min(broken, empty)}" in result.summary()
     assert result.report["edits"]["kept"] == 29  # another donor took its place
     assert result.report["counts_after"]["0"]["light"] == 19 and broken not in set(result.table["source_id"])
 
@@ -385,6 +386,8 @@ def fails(error, text, editor, faces, out, *, run=None, limit=None, **settings):
 def test_bad_attributes(editor, faces, tmp_path):
     out = tmp_path / "out"
     fails(PlanError, "both 'skin'", editor, faces, out, target="skin")
+    bare = replace(faces, table=faces.table[["file_name", "split"]], attributes=[])
+    fails(PlanError, "`protected` is 'skin', but the dataset has no labels. They go into a meta", editor, bare, out)
     fails(PlanError, "Unknown attribute 'sex' for `protected`", editor, faces, out, protected="sex")
     fails(PlanError, "Unknown attribute 'smlie' for `target`. Did you mean 'smile'", editor, faces, out, target="smlie")
     fails(PlanError, "can read 'smile' but has no path for it", editor, faces, out, target="skin", protected="smile")

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from vlbias import __version__
 from vlbias.cli import app
 from vlbias.cli.edit import _split_strengths
+from vlbias.cli.options import tell_problems
+from vlbias.data import Problem
 from vlbias.errors import PlanError
 from vlbias.paths import PathReport
 from vlbias.provenance import read_provenance
@@ -309,3 +311,14 @@ def test_audit_measures_flips(tmp_path):
     assert "Answers that change with skin" in (tmp_path / "out" / "report.html").read_text()
     written = json.loads((tmp_path / "out" / "flips.json").read_text())
     assert set(written["groups"]) == {"dark", "light", "all"} and written["groups"]["all"]["num_pairs"] == 20
+
+
+def test_each_kind_of_problem_is_told_once_before_more_of_one(capsys):
+    gone = [Problem(f"{number}.jpg", "missing_image", "not on disk") for number in range(6)]
+    tell_problems([*gone, Problem("column 'sex'", "alike_labels", "'M' (1) and 'm' (9) are different labels")])
+    assert capsys.readouterr().err.splitlines() == [
+        "note: 0.jpg: missing_image: not on disk",
+        "note: column 'sex': alike_labels: 'M' (1) and 'm' (9) are different labels",
+        "note: 1.jpg: missing_image: not on disk",
+        "note: 4 more like these. A report lists all.",
+    ]

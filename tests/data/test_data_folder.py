@@ -378,3 +378,17 @@ def test_a_share_is_a_share(photos, wrong):
     write_csv(photos, "file_name\n0.png\n")
     with pytest.raises(ConfigError, match="`max_missing`.* must be a number"):
         load_dataset("folder", photos, max_missing=wrong)
+
+
+def test_classes_spelled_in_two_ways_are_named(photos):
+    rows = ["Light-skin,m,1-5", "light skin,M,15", "dark,f,15", "dark,ｆ,1-5"]
+    names = [f"{number}.png,{row}" for number, row in enumerate(rows)]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,tone,sex,range", *names]), encoding="utf-8")
+    faces = load_dataset("folder", photos)
+    said = [(found.file, found.detail) for found in faces.problems if found.code == "alike_labels"]
+    assert [file for file, _ in said] == ["column 'tone'", "column 'sex'", "column 'sex'"]
+    assert (
+        said[0][1]
+        == "'Light-skin' (1) and 'light skin' (1) are different labels; spell them alike if they mean the same"
+    )
+    assert faces.values("sex") == ["M", "f", "m", "ｆ"]  # nothing is changed

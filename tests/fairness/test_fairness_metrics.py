@@ -612,3 +612,16 @@ def test_an_interval_has_a_level_and_arrangements_are_counted():
             fairness.interval(np.arange(3.0), wrong)
     with pytest.raises(ConfigError, match="`num_permutations` of permutation_test must be a whole number"):
         fairness.permutation_test([0, 1, 0, 1], [0, 1, 1, 1], groups=list("aabb"), num_permutations=True)
+
+
+def test_what_looks_like_a_label_but_is_none_is_named():
+    y, groups = [0, 1, 0, 1], list("aabb")
+    with pytest.raises(LabelError, match=r"contains 0.9 at position 1.*looks like a probability.*>= 0.5"):
+        fairness.evaluate(y, [0.0, 0.9, 0.2, 1.0], groups=groups)
+    for weights, got in (
+        ([1, 2, -3, 1], "-3 at position 2"),
+        ([1, np.nan, 1, 1], "nan at position 1"),
+        ([0] * 4, "0 alone"),
+    ):
+        with pytest.raises(ShapeError, match=f"`weights` must be .*; got {got}"):
+            fairness.evaluate(y, y, groups=groups, weights=weights)

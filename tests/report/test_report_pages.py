@@ -161,13 +161,13 @@ def test_missing_pictures_and_files_are_said_not_hidden(tmp_path):
 
 def test_what_the_dataset_left_out_is_listed(tmp_path):
     out = write_run(tmp_path)
-    assert "Left out of the dataset" not in report.write(out).read_text()
+    assert "Noticed in the dataset" not in report.write(out).read_text()
     values = json.loads((out / "report.json").read_text())
     values["left_out"] = [{"file": f"{i}.jpg", "code": "malformed_name", "detail": "no digits"} for i in range(24)]
     values["left_out"].append({"file": "24.jpg", "code": "no_face", "detail": "no face was found in 24.jpg"})
     (out / "report.json").write_text(json.dumps(values))
     text = Page(report.write(out).read_text()).text
-    assert "25 files or rows of the dataset could not be used (malformed_name 24, no_face 1); the first 20." in text
+    assert "25 remarks on files, rows and labels of the dataset (malformed_name 24, no_face 1); the first 20." in text
     assert "19.jpg" in text and "20.jpg" not in text and "malformed_name" in text
     assert json.loads((out / "report.json").read_text()) == values
 

@@ -44,7 +44,7 @@ def _made_rows(
     """Put edits (and sampled donors) in place; their metadata rows, in slot order."""
     faces, poles, target = task.faces, task.poles, plan.settings["target"]
     columns = [] if faces is None else label_columns(faces)
-    stale = set(stale_columns(poles, columns)) - {target}
+    stale = [] if faces is None else stale_columns(poles, faces.table[columns], target)
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
     natural = _natural_values(faces, [target, *(pole.column for pole in poles)])
     rows = []

@@ -18,11 +18,12 @@ from typing import Any
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.balance.poles import Poles, column_labels, spelled
+from vlbias.balance.poles import Poles, column_labels, deciding_columns, spelled
+from vlbias.data.table import label_columns
 from vlbias.errors import PlanError
 from vlbias.labels import group_name
 from vlbias.settings import Settings, number
-from vlbias.shown import Glance, Shown, printable
+from vlbias.shown import Glance, Shown, plural, printable
 
 __all__ = [
     "Cost",
@@ -132,9 +133,12 @@ class Plan(Shown):
         """A hash of the table: equal for equal plans."""
         return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()
 
+    def _size(self) -> str:
+        return f"{plural(len(self), 'edit')} in {plural(self.num_chunks, 'chunk')}"
+
     def describe(self) -> str:
         """The plan in a few lines: edits, counts of each class before and after, cost, notes."""
-        lines = [f"{len(self)} edits in {self.num_chunks} chunks"]
+        lines = [self._size()]
         for target, before in self.counts_before.items():
             after = self.counts_after[target]
             cells = ", ".join(f"{group} {before[group]} -> {after[group]}" for group in before)
@@ -147,8 +151,7 @@ class Plan(Shown):
     __str__ = describe
 
     def _glance(self) -> Glance:
-        chunks = "1 chunk" if self.num_chunks == 1 else f"{self.num_chunks} chunks"
-        line = f"{len(self)} edits in {chunks}" + (f", {self.cost}" if self.cost else "")
+        line = self._size() + (f", {self.cost}" if self.cost else "")
         target = str(self.settings.get("target", "target"))
         return Glance(line, *counts_table(target, self.counts_before, self.counts_after))
 
@@ -377,6 +380,8 @@ def make_plan(
         )
     rows = _rows(streams, groups, poles, settings)
     notes = _notes(table[table["split"].isin(splits)], poles, open_groups)
+    if rows:
+        notes += _blanks(table, target, poles)
     return Plan(_frame(rows), before, _after(before, rows), groups, settings.facts(poles), notes=notes)
 
 
@@ -458,11 +463,21 @@ def _notes(table: pd.DataFrame, poles: Sequence[Poles], open_groups: bool) -> tu
         unplaced = sorted(set(labels) - set(pole.positions))
         if unplaced:
             count = sum(label in unplaced for label in labels)
-            notes.append(f"{count} faces are left out: no place for '{pole.column}' = {', '.join(unplaced)}")
+            left_out = plural(count, "face is", "faces are")
+            notes.append(f"{left_out} left out: no place for '{pole.column}' = {', '.join(unplaced)}")
         absent = [value for value in pole.ordered if value not in labels] if open_groups else []
         if absent:
             notes.append(f"no face has '{pole.column}' = {', '.join(absent)}; that group is made of edits alone")
     return tuple(notes)
+
+
+def _blanks(table: pd.DataFrame, target: str, poles: Sequence[Poles]) -> tuple[str, ...]:
+    """Labels of the user's own that an edit makes untrue."""
+    decided = deciding_columns(poles, table[label_columns(table)], target)
+    return tuple(
+        f"edits have '{column}' blank: it says by itself what '{protected}' is, which an edit changes"
+        for column, protected in decided.items()
+    )
 
 
 def _streams(

@@ -26,6 +26,7 @@ __all__ = [
     "Poles",
     "check_by_words",
     "column_labels",
+    "deciding_columns",
     "given_poles",
     "place_columns",
     "resolve_poles",
@@ -36,6 +37,8 @@ __all__ = [
 
 #: A numeric column with more values than this is a measurement, not a grouping.
 MAX_GROUPS = 12
+#: Faces, and of words faces for each word, below which a column may tell the groups apart by chance.
+MIN_DECIDED, MIN_REPEATED = 30, 10
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ def column_labels(table: pd.DataFrame, column: str, *, role: str) -> pd.Series:
 
 def _unknown_column(column: str, table: pd.DataFrame, role: str) -> PlanError:
     names = [str(name) for name in table.columns if name not in ("file_name", "split")]
+    if not names:
+        return PlanError(
+            f"`{role}` is '{column}', but the dataset has no labels. They go into a metadata.csv beside the pictures, "
+            "with a column file_name and one for each label."
+        )
     close = difflib.get_close_matches(str(column), names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return PlanError(f"Unknown attribute '{column}' for `{role}`.{hint} Available: {', '.join(sorted(names))}.")
@@ -327,12 +335,47 @@ def _unplaced(column: str, values: Sequence[str], *, editor: str, paths: Mapping
     )
 
 
-def stale_columns(poles: Iterable[Poles], columns: Iterable[str]) -> list[str]:
+def stale_columns(poles: Iterable[Poles], labels: pd.DataFrame, target: str) -> list[str]:
     """Columns that an edit along these dipoles makes untrue, beside the edited columns themselves.
 
     A photograph of a man of 30 that now shows an old man has no known age in years; a changed skin says nothing about
     race. Such cells are left blank in edited rows rather than copied from the donor.
+
+    Args:
+        poles: of the protected columns.
+        labels: the label columns, one row per face.
+        target: the column that edits keep.
     """
     poles = list(poles)
-    stale = followers(pole.name for pole in poles) - {pole.column for pole in poles}
-    return sorted(column for column in columns if column in stale)
+    known = followers(pole.name for pole in poles) - {target, *(pole.column for pole in poles)}
+    return sorted({*known.intersection(labels.columns), *deciding_columns(poles, labels, target)})
+
+
+def deciding_columns(poles: Iterable[Poles], labels: pd.DataFrame, target: str) -> dict[str, str]:
+    """Columns of no known name that say by themselves which group a face is in, and the protected column of each.
+
+    Years in a column "years" say who is old as well as those in "age" do. Arguments as for :func:`stale_columns`.
+    """
+    poles = list(poles)
+    passed = followers(pole.name for pole in poles) | {target, *(pole.column for pole in poles)}
+    others = [column for column in labels.columns if column not in passed]
+    found: dict[str, str] = {}
+    for pole in poles:
+        groups = label_texts(labels[pole.column])
+        groups = groups.where(groups.isin(list(pole.positions)))
+        found |= {name: pole.column for name in others if name not in found and _decides(labels[name], groups)}
+    return found
+
+
+def _decides(values: pd.Series, groups: pd.Series) -> bool:
+    """Whether each value, or each range of numbers, belongs to one group, on too many faces for chance."""
+    both = values.notna() & groups.notna()
+    values, groups = values[both], groups[both]
+    if len(values) < MIN_DECIDED or groups.nunique() < 2:
+        return False
+    num_values = values.nunique()
+    if num_values > MAX_GROUPS and pd.api.types.is_numeric_dtype(values.dtype):
+        ordered = groups.iloc[values.to_numpy(float).argsort(kind="stable")]
+        runs = int((ordered != ordered.shift()).sum())
+        return runs == groups.nunique() and int(groups.groupby(values).nunique().max()) == 1
+    return num_values * MIN_REPEATED <= len(values) and int(groups.groupby(values).nunique().max()) == 1

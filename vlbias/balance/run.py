@@ -42,7 +42,7 @@ from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import sha256_file, writing
 from vlbias.networks import FaceNetwork
 from vlbias.progress import track
-from vlbias.shown import Glance, Shown, printable
+from vlbias.shown import Glance, Shown, plural, printable
 from vlbias.version import __version__
 
 __all__ = ["Result", "Run", "check_can_read"]
@@ -106,6 +106,9 @@ class Result(Shown):
             before = self.report["counts_before"][target]
             cells = ", ".join(f"{group} {before[group]} -> {after[group]}" for group in before)
             lines.append(f"  {self.report['target']}={target}: {cells}")
+        if unread := self.report["unreadable"]:
+            damaged = plural(len(unread), "picture of the dataset is", "pictures of the dataset are")
+            lines.append(f"{damaged} damaged and left out, such as {unread[0]}; rejected.csv lists each")
         lines += [f"warning: {text}" for text in self.report.get("warnings", [])]
         lines += summary_lines(self.report)
         return "\n".join(map(printable, lines))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vlbias.engine import Engine
 
 DEFAULT_EDITOR = "synthfaces-64"
+#: Kinds of problems of a dataset that are told.
+MAX_TOLD = 6
 
 
 class Quality(StrEnum):
@@ -111,12 +113,15 @@ def open_editor(name: str, clip: str | Literal[False] | None = None) -> Editor:
 
 
 def tell_problems(problems: Sequence[Problem]) -> None:
-    """The first few files that are left out, on stderr."""
-    for problem in problems[:3]:
+    """The first few files that are left out, on stderr: one of each kind before others."""
+    firsts = list({problem.code: problem for problem in reversed(problems)}.values())[::-1]
+    others = [problem for problem in problems if problem not in firsts]
+    shown = firsts[:MAX_TOLD] + others[: max(0, 3 - len(firsts))]
+    for problem in shown:
         typer.echo(printable(f"note: {problem.file}: {problem.code}: {problem.detail}"), err=True)
-    more = len(problems) - 3
+    more = len(problems) - len(shown)
     if more > 0:
-        typer.echo(f"note: {more} more like these. What is left out is listed in a report.", err=True)
+        typer.echo(f"note: {more} more like these. A report lists all.", err=True)
 
 
 def open_faces(spec: str, seed: int = 0, *, follow_links: bool = False) -> FaceDataset:

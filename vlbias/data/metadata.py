@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlbias.data.files import read_text, refuse_long
+from vlbias.data.table import Problem
 from vlbias.errors import DatasetError
 from vlbias.files import open_plain, parse_json, read_json
 from vlbias.labels import typed_labels
@@ -32,6 +33,7 @@ __all__ = [
     "COLUMN_KINDS",
     "METADATA_FILES",
     "SCHEMA_FILE",
+    "alike_labels",
     "arrow_schema",
     "csv_text",
     "is_label_column",
@@ -58,6 +60,10 @@ _DAMAGE = (ValueError, OSError, OverflowError, csv.Error, pa.ArrowException)
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 #: A cell of a CSV file such as 007.
 _LEADING_ZERO = re.compile(rb'(?:^|[,\n\r])[ "]*[+-]?0\d+[ "]*(?:[,\n\r]|$)')
+#: More different labels than these are names of people or pictures, not classes.
+MAX_CLASSES = 200
+#: What words are often written with or without.
+_NO_SIGN = re.compile(r"[\s._-]+")
 #: Beside a ``metadata.csv`` that vlbias wrote: column => type. Only an empty cell is missing there.
 SCHEMA_FILE = "metadata.schema.json"
 
@@ -220,6 +226,31 @@ def misread_words(path: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
         for name, words in found.items()
         if words
     ]
+
+
+def alike_labels(labels: pd.DataFrame) -> list[Problem]:
+    """Columns in which one class seems to be spelled in several ways: "M" beside "m", "light-skin" beside "Light skin".
+
+    They are different labels, and stay so; but few people mean that.
+    """
+    found = []
+    for name, column in labels.items():
+        if not pd.api.types.is_string_dtype(column.dtype):
+            continue
+        counts = column.value_counts()
+        if len(counts) > MAX_CLASSES:
+            continue
+        spellings: dict[str, list[str]] = {}
+        for label in sorted(counts.index):
+            folded = unicodedata.normalize("NFKC", label).casefold()
+            is_word = not any(sign.isdigit() for sign in folded)  # "1-5" is not "15"
+            spellings.setdefault(_NO_SIGN.sub("", folded) if is_word else folded, []).append(label)
+        for alike in spellings.values():
+            if len(alike) > 1:
+                told = " and ".join(f"'{label}' ({counts[label]})" for label in alike[:3])
+                said = f"{told} are different labels; spell them alike if they mean the same"
+                found.append(Problem(f"column '{name}'", "alike_labels", said))
+    return found
 
 
 def _few(words: set[str]) -> str:

@@ -23,7 +23,7 @@ from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
 from vlbias.data.files import is_number, list_images, list_pictures, refuse_link
 from vlbias.data.folder import load_folder
 from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
-from vlbias.data.metadata import METADATA_FILES
+from vlbias.data.metadata import METADATA_FILES, alike_labels
 from vlbias.data.packed import PackedDataset, packed_kind
 from vlbias.data.parquet import load_parquet
 from vlbias.data.recordio import find_records, load_recordio
@@ -88,7 +88,10 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
             raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
         root = fetch(str(root)) if is_url(root) else root
         _refuse_archive(Path(root), kind)
-    return loader(root, **options)
+    dataset = loader(root, **options)
+    if kind != "synthfaces":
+        dataset.problems.extend(alike_labels(dataset.table[dataset.attributes]))
+    return dataset
 
 
 @checked_call

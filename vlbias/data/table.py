@@ -70,13 +70,13 @@ def check_tensor(num_items: int, size: int) -> None:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file or row that was left out of a dataset.
+    """A file or row that was left out of a dataset, or something else to look at.
 
     Attributes:
         file: which, relative to the dataset's root.
         code: why, as a fixed word: ``malformed_name``, ``label_out_of_range``, ``missing_image``, ``unreadable_image``,
             ``duplicate_name``, ``no_label``, ``unknown_image``, ``link``, ``malformed_line``, ``other_count`` (than the
-            published one), ``person_in_two_splits``; of photographs whose face is looked for also
+            published one), ``person_in_two_splits``, ``alike_labels``; of photographs whose face is looked for also
             ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off``, ``face_unclear``.
         detail: why, for people.
     """

@@ -87,10 +87,13 @@ class Counts:
             each = np.asarray(weights, dtype=float)
         except (TypeError, ValueError):
             each = np.empty(0)  # no numbers: refused like any other wrong shape
-        if each.shape != self.items[0].shape or not np.isfinite(each).all() or each.min() < 0 or not each.any():
-            raise ShapeError(
-                f"`weights` must be ({len(self.items[0])},), finite, >= 0 and not all 0; got shape {each.shape}."
-            )
+        wanted = f"`weights` must be ({len(self.items[0])},), finite, >= 0 and not all 0"
+        if each.shape != self.items[0].shape:
+            raise ShapeError(f"{wanted}; got shape {each.shape}.")
+        if (wrong := ~np.isfinite(each) | (each < 0)).any():
+            raise ShapeError(f"{wanted}; got {each[wrong][0]:g} at position {int(wrong.argmax())}.")
+        if not each.any():
+            raise ShapeError(f"{wanted}; got 0 alone.")
         return tally(*self.items, num_groups=len(self.groups), num_classes=len(self.classes), weights=each)
 
 
@@ -228,5 +231,7 @@ def _remedy(item: object, names: list[object], name: str) -> str:
     if twins:
         return f"It reads like {twins[0]!r}: give text or numbers on both sides."
     if name == "y_pred":
+        if isinstance(item, float) and 0 < item < 1:
+            return "It looks like a probability: give the predicted class, such as (y_pred >= 0.5).astype(int)."
         return "Use the words of `y_true`, or name all classes in order: classes=[...]."
     return f"Name all of them in `{'group_names' if name == 'groups' else 'classes'}`."

@@ -27,7 +27,7 @@ LEFT_OUT_ROWS = 20
 REJECT_EXAMPLES = 12
 
 REASONS = {
-    "unreadable": "The donor’s file could not be read.",
+    "unreadable": "The file, of a donor or of another original, could not be read.",
     "already_in_group": "Before any edit the donor read as the wanted group: its label or the scorer is wrong.",
     "out_of_reach": "No allowed strength carried the face into the wanted group.",
     "donor_unclear": "A face sampled from the prior did not look like what its code said.",
@@ -277,7 +277,7 @@ def _rejected(files: RunFiles) -> dict[str, Any]:
         "intro": intro,
         "reasons": reasons,
         "left_out": left_out[:LEFT_OUT_ROWS],
-        "left_out_note": f"{plural(len(left_out), 'file or row', 'files or rows')} of the dataset could not be used"
+        "left_out_note": f"{plural(len(left_out), 'remark')} on files, rows and labels of the dataset"
         f" ({', '.join(f'{code} {n:,}' for code, n in Counter(row['code'] for row in left_out).items())})"
         + (f"; the first {LEFT_OUT_ROWS}. report.json lists all." if len(left_out) > LEFT_OUT_ROWS else "."),
         "examples": examples,
