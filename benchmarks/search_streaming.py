@@ -1,10 +1,11 @@
 """Memory that training on an identification set takes, whatever its size.
 
-    python benchmarks/search_streaming.py [--images 2000 20000] [--size 112] [--workers 2]
+    python benchmarks/search_streaming.py [--images 2000 20000] [--size 112] [--workers 2] [--steps 100]
 
-Writes small JPEG files of people, opens them as a dataset, trains one epoch of a small network with all images on disk,
-evaluates it, and prints the highest memory of the process and its workers together (their proportional share of pages,
-sampled from /proc), the slope per image, and what that makes of 200,000.
+Writes small JPEG files of people, opens them as a dataset, trains one epoch of a small network with all images on disk
+(or its first steps alone: the table, the order of all images and the evaluation stay whole), evaluates it, and prints
+the highest memory of the process and its workers together (their proportional share of pages, sampled from /proc), the
+slope per image, and what that makes of 200,000.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def tree_bytes() -> int:
     return total
 
 
-def train_once(root: Path, size: int, workers: int) -> dict[str, float]:
+def train_once(root: Path, size: int, workers: int, steps: int | None) -> dict[str, float]:
     """Train one epoch with every image on disk; bytes at the start and at their highest, and seconds."""
     from vlbias.data import open_dataset
     from vlbias.search import Configuration, Skeleton, Trainer, TrainSettings, make_task, space
@@ -85,7 +86,14 @@ def train_once(root: Path, size: int, workers: int) -> dict[str, float]:
     chosen = space(["dpn-cell"], ["cosface"], ["adamw"], skeleton=small, embedding_size=32)
     configuration = Configuration("dpn-cell", "cosface", "adamw", 1e-3, cell=(1, 0, 1))
     settings = TrainSettings(device="cpu", num_workers=workers)
-    trainer = Trainer(task, configuration, chosen, max_epochs=1, warmup_epochs=0, seed=(0,), settings=settings)
+
+    class FirstSteps(Trainer):
+        def _draw(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+            most = None if steps is None else steps * self.settings.batch_size
+            order, from_edits = super()._draw(generator)
+            return order[:most], from_edits[:most]
+
+    trainer = FirstSteps(task, configuration, chosen, max_epochs=1, warmup_epochs=0, seed=(0,), settings=settings)
     trainer.advance(1)
     trainer.evaluate("val").objectives()
     done.set()
@@ -98,16 +106,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[2_000, 20_000])
     parser.add_argument("--size", type=int, default=112, help="edge in pixels")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of the epoch; all of them where not given")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(*train_once(given.one, given.size, given.workers).values())
+        print(*train_once(given.one, given.size, given.workers, given.steps).values())
         return
     found = []
     for num_images in given.images:
         with tempfile.TemporaryDirectory() as folder:
             write_people(Path(folder), num_images, given.size)
             options = ["--one", folder, "--size", str(given.size), "--workers", str(given.workers)]
+            options += [] if given.steps is None else ["--steps", str(given.steps)]
             # a process of its own, so that nothing is left of the run before
             out = subprocess.run(
                 [sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, check=True

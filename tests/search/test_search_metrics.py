@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from vlbias.errors import LabelError, ShapeError
-from vlbias.search.metrics import group_table, identification_ranks, published_two_group, summarize_groups
+from vlbias.search import evaluate
+from vlbias.search.evaluation import Evaluation
+from vlbias.search.metrics import group_table, identification_ranks, published_two_group
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "reference"))
-from identification import naive_ranks
+sys.path[:0] = [str(Path(__file__).parent.parent / "reference"), str(Path(__file__).parent)]
+from identification import naive_ranks  # noqa: E402
+from tiny_faces import TinyFaces  # noqa: E402
 
 
 def _same(ranks, expected):
@@ -76,12 +79,11 @@ def test_two_groups_equal_the_published_formulas():
             "error_ratio": abs(1 - (1 - acc_m) / (1 - acc_f)),
         }
     )
-    assert summarize_groups(table["rank_by_id"].to_numpy(), "rank")["rank_gap"] == pytest.approx(
-        published["rank_disparity"]
-    )
-    assert summarize_groups(table["accuracy"].to_numpy(), "accuracy")["accuracy_gap"] == pytest.approx(
-        published["disparity"]
-    )
+    outcome = np.stack([ranks.by_id, ranks.by_image])
+    codes = (groups == "male").astype(int)
+    objectives = Evaluation("identify", ("female", "male"), codes, identities, outcome).objectives()
+    assert objectives["rank_gap"] == pytest.approx(published["rank_disparity"])
+    assert objectives["error_gap"] == pytest.approx(published["disparity"])
     assert table["identities"].tolist() == [25, 15] and table["probes"].sum() == 200
 
 
@@ -90,12 +92,31 @@ def test_all_right_and_all_wrong():
     assert group_table(ranks, list("xxyy"))["accuracy"].tolist() == [1.0, 1.0]
     crossed = identification_ranks([[0.0], [5.0], [0.1], [5.1]], list("aabb"), normalize=False)
     assert group_table(crossed, list("xxyy"))["error"].tolist() == [1.0, 1.0]
-    assert summarize_groups(np.zeros(2), "rank")["rank_ratio"] == 1.0
+    outcome = np.stack([ranks.by_id, ranks.by_image])
+    right = Evaluation("identify", ("x", "y"), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), outcome)
+    assert right.objectives()["rank_ratio_gap"] == 0.0
 
 
 def test_relabelled_groups_keep_the_gap():
-    values = np.array([0.2, 0.7, 0.4])
-    assert summarize_groups(values, "x") == summarize_groups(values[::-1], "x")
+    outcome, codes = np.random.default_rng(0).integers(0, 3, (2, 60)).astype(float), np.arange(60) // 4 % 3
+    one = Evaluation("identify", tuple("abc"), codes, np.arange(60) // 2, outcome).objectives()
+    other = Evaluation("identify", tuple("abc"), 2 - codes, np.arange(60) // 2, outcome).objectives()
+    assert one == pytest.approx(other) and one["rank_gap"] > 0
+
+
+def test_one_group_has_no_gap():
+    z, identities, _ = _two_groups()
+    alone = TinyFaces(pd.DataFrame({"identity": identities, "group": "a"}))
+    table = evaluate(z, alone, "group")
+    compared = {name for name in table.attrs["intervals"] if name.endswith("_gap")}
+    assert len(compared) == 6
+    for name, (low, high) in table.attrs["intervals"].items():
+        value = table.attrs["summary"][name]
+        assert np.isnan([value, low, high]).all() if name in compared else low <= value <= high, name
+    true = np.arange(60) % 2
+    predicted = Evaluation("classify", ("a",), np.zeros(60, int), np.arange(60), np.stack([true, true]), 2, 2.0)
+    known = {name for name, value in predicted.objectives().items() if not np.isnan(value)}
+    assert known == {"error", "worst_error", "f1_error"}
 
 
 def test_errors_name_what_is_wrong():

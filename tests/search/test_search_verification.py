@@ -313,6 +313,21 @@ def test_a_common_threshold_lets_one_group_pass_more():
     assert np.dot(weights, common["far_0.01"]) == pytest.approx(0.01, abs=0.001)
 
 
+def test_a_group_without_pairs_of_both_kinds_has_no_accuracy():
+    z, pairs = drawn_pairs(num_pairs=600)
+    first = int(np.flatnonzero(pairs.groups == "b")[0])
+    lonely = np.where(np.arange(len(pairs)) == first, "c", pairs.groups)
+    genuine = np.where((pairs.groups == "b") & pairs.is_same, "c", pairs.groups)
+    one_fold = np.where((pairs.groups == "b") & (pairs.folds == 3), "c", pairs.groups)
+    for groups in (lonely, genuine, one_fold):
+        for threshold in ("group", "common"):
+            table = verify(z, replace(pairs, groups=groups.astype(object)), fars=(0.05,), threshold=threshold)
+            assert table.loc["c", ["accuracy", "accuracy_low", "accuracy_high"]].isna().all()
+            assert table.loc["a", "accuracy_low"] < table.loc["a", "accuracy"]
+            assert any(note.startswith("The accuracy of c is not known") for note in table.attrs["notes"])
+            assert np.isnan(table.attrs["summary"]["accuracy_gap"])
+
+
 def test_intervals_are_wider_where_pairs_share_people():
     z, pairs = drawn_pairs(num_people=12, num_pairs=1200)
     table = verify(z, pairs, fars=(0.05,))

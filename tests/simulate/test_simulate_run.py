@@ -429,6 +429,7 @@ def test_exchange_rate_by_hand():
     assert np.isnan(exchange_rate(counts, np.full_like(real, 0.3) - real / 10, counts, real)[0])
     hardly = 0.3 + (real - 0.3) / 50  # real images hardly help: an edit is not worth 5e19 of them
     assert np.isnan(exchange_rate(counts, hardly, counts, real)[0])
+    assert np.isnan(exchange_rate(counts, real, [0, 0, 0, 0], half)).all()  # no edit at all
 
 
 def test_counterfactuals_need_the_embedded_world():

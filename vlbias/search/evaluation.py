@@ -139,7 +139,7 @@ class Evaluation:
         return first, second
 
     def objectives(self) -> dict[str, float]:
-        """Name -> value; NaN where a group has no image that counts."""
+        """Name -> value; NaN where a group has no image that counts, and gaps and ratios of one group alone."""
         return {name: float(value[0]) for name, value in self.objectives_of(self.rates[None]).items()}
 
     def objectives_of(self, rates: np.ndarray) -> dict[str, np.ndarray]:
@@ -208,9 +208,14 @@ def _errors(overall: np.ndarray, by_group: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _gap(values: np.ndarray) -> np.ndarray:
-    return np.ptp(values, axis=1)
+    return _compared(values, np.ptp(values, axis=1))
 
 
 def _ratio(values: np.ndarray) -> np.ndarray:
     high = values.max(1)
-    return np.where(high == 0, 1.0, values.min(1) / np.where(high == 0, 1.0, high))
+    return _compared(values, np.where(high == 0, 1.0, values.min(1) / np.where(high == 0, 1.0, high)))
+
+
+def _compared(values: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """What was found (b,) by comparing groups (b, g); one group alone is compared with nobody."""
+    return found if values.shape[1] > 1 else np.full_like(found, np.nan)

@@ -26,7 +26,6 @@ __all__ = [
     "group_table",
     "identification_ranks",
     "published_two_group",
-    "summarize_groups",
 ]
 
 #: Cosines that differ by less are equal: in float64, and in shorter types, where copies of a picture round apart.
@@ -221,20 +220,6 @@ def group_table(
     if ranks.impostors is not None:
         table["tied"] = pd.Series(ranks.impostors.tied).groupby(np.asarray(groups)).sum().astype(int)
     return table
-
-
-def summarize_groups(values: np.ndarray, name: str) -> dict[str, float]:
-    """Gap (max - min), ratio (min / max) and the two ends of K group values.
-
-    For two groups the gap is the published disparity. A ratio of two zeros is 1: nobody is worse off.
-
-    Example:
-        >>> summarize_groups(np.array([0.8, 0.9, 0.6]), "accuracy")["accuracy_gap"]
-        0.30000000000000004
-    """
-    low, high = float(np.min(values)), float(np.max(values))
-    ratio = 1.0 if high == 0.0 else low / high
-    return {f"{name}_gap": high - low, f"{name}_ratio": ratio, f"{name}_min": low, f"{name}_max": high}
 
 
 def published_two_group(table: pd.DataFrame, first: Any, second: Any) -> dict[str, float]:

@@ -120,7 +120,8 @@ def verify(
             alone: a rate of 1e-4 needs 10,000. Pairs must say who is shown.
 
     Returns:
-        A row for each group: pairs, people (NaN where the file does not say), accuracy with ``_low`` and ``_high``, and
+        A row for each group: pairs, people (NaN where the file does not say), accuracy with ``_low`` and ``_high`` (NaN
+        of a group that lacks pairs of one person or of two to choose a threshold on), and
         for each false accept rate ``tar_0.001`` with its interval and ``far_0.001``, the rate that the group has.
         ``.attrs``: ``summary`` (for each number the gap between groups and its interval), ``resampled`` (what was taken
         as independent), ``notes`` (what could not be measured, and why).
@@ -148,7 +149,7 @@ def verify(
     table.insert(1, "people", [measured.num_people(name) for name in names])
     table.index.name = "group"
     table.attrs["resampled"] = "people" if pairs.people is not None else f"{len(np.unique(pairs.folds))} folds"
-    table.attrs["notes"] = more.notes
+    table.attrs["notes"] = measured.notes + more.notes
     table.attrs["summary"] = measured.gaps | more.gaps
     return table
 
@@ -225,6 +226,9 @@ class _Estimate:
     high: float
 
 
+_UNKNOWN = _Estimate(float("nan"), float("nan"), float("nan"))
+
+
 class _Measured:
     """Scores of pairs and what follows from them, group by group."""
 
@@ -243,7 +247,16 @@ class _Measured:
         p = self.pairs
         common = fold_thresholds(self.scores, p.is_same, p.folds)
 
+        known = {name: self._has_both_kinds(name) for name in names}
+        self.notes += [
+            f"The accuracy of {name} is not known: outside of each fold it needs pairs of one person and of two."
+            for name in names
+            if not known[name]
+        ]
+
         def one(name: str, level: float) -> _Estimate:
+            if not known[name]:
+                return _UNKNOWN
             mine = p.groups == name
             folds = p.folds[mine]
             found = common if self.is_common else fold_thresholds(self.scores[mine], p.is_same[mine], folds)
@@ -255,6 +268,11 @@ class _Measured:
             return self._share(right, mine, level, chance)
 
         return self._column("accuracy", names, one)
+
+    def _has_both_kinds(self, name: str) -> bool:
+        """Whether a group has pairs of one person and of two wherever a threshold is chosen: outside of each fold."""
+        p, mine = self.pairs, self.pairs.groups == name
+        return all(len(set(p.is_same[mine & (p.folds != fold)].tolist())) == 2 for fold in set(p.folds[mine].tolist()))
 
     def rates(self, names: Sequence[str], far: float) -> list[dict[str, list[float]]]:
         """True accepts of each group, and the false ones that go with them."""
@@ -272,7 +290,7 @@ class _Measured:
             ranked = np.sort(self.scores[others])[::-1]
             allowed = far * len(ranked)
             if allowed < 1 - 1e-9 or not genuine.any():
-                return _Estimate(float("nan"), float("nan"), float("nan"))
+                return _UNKNOWN
             above = ranked[int(allowed + 1e-9)]
             found = self._share(self.scores[genuine] > above, genuine, level)
             # how many impostors pass at this rate is chance too: the threshold might as well be one of these

@@ -41,8 +41,8 @@ def curve_values(
 ) -> dict[str, np.ndarray]:
     """Counts of runs and their resamples => name -> values (runs, b).
 
-    Names: accuracy, f1, worst_f1, ``f1[group]``, and those of :data:`PARITY`. Means over classes; cells of fewer than
-    ``min_cell`` test images are left out, the same ones in every resample.
+    Names: accuracy, f1, worst_f1, ``f1[group]``, and those of :data:`PARITY`. Means over classes; rates that rest on
+    fewer than ``min_cell`` test images are left out, the same ones in every resample.
 
     Args:
         counts: (runs, b, g, c, c), the first of each run unweighted.
@@ -255,9 +255,9 @@ def exchange_rate(
         real, edited: F1 of the group (r, s), repeats paired.
 
     Returns:
-        (rate, low, high); the interval is a jackknife over repeats on the log scale. NaN where real images do not
-        help, so that nothing can be worth them, or so little that ten times as many as were tried would not
-        do; 0 where edits do not help.
+        (rate, low, high); the interval is a jackknife over repeats on the log scale. NaN without edits, where real
+        images do not help, so that nothing can be worth them, or so little that ten times as many as were tried would
+        not do; 0 where edits do not help.
     """
     from scipy.special import stdtrit
 
@@ -266,9 +266,9 @@ def exchange_rate(
         ones = np.ones(len(x) + len(y))
         design = np.stack([ones, np.r_[x, np.zeros(len(y))], np.r_[np.zeros(len(x)), y]], axis=1)
         _, slope_real, slope_edited = np.linalg.lstsq(design, np.r_[a, b], rcond=None)[0]
-        if slope_real <= 0:
-            return float("nan")
         largest = float(edited_counts[-1])
+        if slope_real <= 0 or largest <= 0:
+            return float("nan")
         worth = max(slope_edited / slope_real, 0.0) * np.log1p(largest)
         # Real images that hardly help are a division by noise; the curve is not drawn so far out.
         beyond = worth > np.log1p(_BEYOND * float(real_counts[-1]))
