@@ -3,7 +3,7 @@
 identity_CelebA.txt        "000001.jpg 2880"; given on request, the rest is read without it
 list_attr_celeba.txt       count, names, then "000001.jpg -1 1 ..."
 list_eval_partition.txt    "000001.jpg 0"
-img_align_celeba/          the pictures
+img_align_celeba/          the pictures; as PNG in img_align_celeba_png/
 
 The lists may lie beside the pictures or in ``Anno``, ``Eval`` and ``Img`` as downloaded; ``.csv`` copies are read.
 """
@@ -127,9 +127,14 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _text(path: Path, root: Path, follow_links: bool) -> str:
-    """A list; its copies as CSV have commas where it has spaces, and "image_id" above the names."""
+    """A list; its copies as CSV have commas where it has spaces, and a first line that begins with "image_id"."""
     text = read_text(refuse_link(path, follow_links=follow_links, root=root))
-    return text.replace(",", " ").removeprefix("image_id ") if path.suffix == ".csv" else text
+    if path.suffix != ".csv":
+        return text
+    first, end, rest = text.replace(",", " ").partition("\n")
+    if path.stem != ATTRIBUTES and first.startswith("image_id "):
+        first = ""  # the others have no line of names
+    return first.removeprefix("image_id ") + end + rest
 
 
 def _keep(table: pd.DataFrame, is_listed: list[bool], file: str, problems: list[Problem]) -> pd.DataFrame:
@@ -145,8 +150,8 @@ def _pictures(
 ) -> tuple[list[str], list[Problem]]:
     """The file of each picture relative to the folder, "" where it is missing; and what is wrong."""
     # the archive unpacks into a folder of its own name, so some copies have it twice
-    places = [f"{part}{IMAGE_FOLDER}" for part in ("", "Img/")]
-    places = [f"{place}/{IMAGE_FOLDER}" for place in places] + places
+    places = [f"{part}{name}" for name in (IMAGE_FOLDER, f"{IMAGE_FOLDER}_png") for part in ("", "Img/")]
+    places = [twice for place in places for twice in (f"{place}/{place.rpartition('/')[2]}", place)]
     place = next((place for place in places if (folder / place).is_dir()), None)
     if place is None:
         raise DatasetError(

@@ -1,7 +1,8 @@
 """Facial expressions in the layouts of their publishers: AffectNet, RAF-DB and CAFE; FER2013 has a file of its own.
 
 AffectNet   train_set/images/0.jpg, train_set/annotations/0_exp.npy; val_set likewise
-RAF-DB      EmoLabel/list_patition_label.txt ("train_00001.jpg 5"), Image/aligned/train_00001_aligned.jpg
+RAF-DB      EmoLabel/list_patition_label.txt ("train_00001.jpg 5"), Image/aligned/train_00001_aligned.jpg;
+            or train/5/train_00001_aligned.jpg
 CAFE        9977-angry_F-AA-01.jpg: number, expression, sex, race, child
 
 Every set is held to its official split, and its expressions have the same words (:data:`EXPRESSION_WORDS`).
@@ -39,6 +40,7 @@ __all__ = [
     "load_cafe",
     "load_rafdb",
     "looks_like_cafe",
+    "looks_like_rafdb",
     "parse_rafdb_labels",
     "split_counts",
 ]
@@ -120,7 +122,7 @@ def _read_code(path: Path, *, follow_links: bool) -> str | Problem:
     try:
         with path.open("rb") as file:
             value = np.lib.format.read_array(file, allow_pickle=False, max_header_size=1000)
-        code = int(str(value.item()))
+        code = _whole(str(value.item()))
     except Exception as error:  # a damaged header trips NumPy, the tokenizer of Python or its parser
         return Problem(path.name, "malformed_line", f"{path.name} has no number ({str(error)[:80]})")
     if code not in _AFFECTNET_CODES:
@@ -128,10 +130,20 @@ def _read_code(path: Path, *, follow_links: bool) -> str | Problem:
     return _AFFECTNET_CODES[code]
 
 
+def _whole(text: str) -> int:
+    """A whole number, which some copies have as a decimal one."""
+    number = float(text)
+    if number != int(number):
+        raise ValueError(f"{text} is no whole number")
+    return int(number)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # RAF-DB
 
+#: The publishers' spelling, and that of copies which correct it.
 RAFDB_LIST = "EmoLabel/list_patition_label.txt"
+_RAFDB_LISTS = (RAFDB_LIST, "EmoLabel/list_partition_label.txt")
 _RAFDB_CODES = dict(
     zip("1234567", ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"), strict=True)
 )
@@ -143,12 +155,23 @@ _RAFDB_ATTRIBUTES: tuple[tuple[str, Mapping[str, str | None]], ...] = (
     ("age_range", {"0": "0-3", "1": "4-19", "2": "20-39", "3": "40-69", "4": "70+"}),
 )
 _RAFDB_NAME = re.compile(r"(train|test)_[0-9]+\.jpg")
+#: A copy has a folder for each label in the place of a list: train/5/train_00001_aligned.jpg.
+_RAFDB_ALIGNED = re.compile(r"((?:train|test)_[0-9]+)_aligned\.jpg")
 
 
 def find_rafdb(root: Path) -> Path | None:
     """The folder with ``EmoLabel`` in a folder of RAF-DB; ``None`` if it is none."""
     places = (root / part for part in ("", "basic", "RAF-DB/basic", "RAF-DB"))
-    return next((place for place in places if (place / RAFDB_LIST).is_file()), None)
+    return next((place for place in places if _rafdb_list(place) is not None), None)
+
+
+def _rafdb_list(folder: Path) -> Path | None:
+    return next((folder / name for name in _RAFDB_LISTS if (folder / name).is_file()), None)
+
+
+def looks_like_rafdb(names: list[str]) -> bool:
+    """Whether most of these file names are those of RAF-DB's aligned pictures."""
+    return bool(names) and sum(_RAFDB_ALIGNED.fullmatch(name) is not None for name in names) > len(names) / 2
 
 
 def parse_rafdb_labels(text: str, file: str = RAFDB_LIST) -> tuple[dict[str, str], list[Problem]]:
@@ -182,7 +205,8 @@ def load_rafdb(
     """Read RAF-DB's seven basic expressions; no picture is opened.
 
     Args:
-        root: the folder with ``EmoLabel/`` and ``Image/aligned/``, or one that holds it as ``basic/``.
+        root: the folder with ``EmoLabel/`` and ``Image/aligned/``, or one that holds it as ``basic/``; or a copy with a
+            folder for each label, such as ``train/5/train_00001_aligned.jpg``.
         max_missing: share of pictures that may be missing, 0..1; the missing ones are left out and reported.
         follow_links: whether links below the root are gone along; otherwise they are left out and reported.
 
@@ -196,12 +220,17 @@ def load_rafdb(
     """
     folder = find_rafdb(Path(root))
     if folder is None:
-        raise DatasetError(f"{root} has no {RAFDB_LIST}. Give the folder `basic` of RAF-DB.")
-    text = read_text(refuse_link(folder / RAFDB_LIST, follow_links=follow_links, root=Path(root)))
-    labels, problems = parse_rafdb_labels(text)
+        return _rafdb_of_folders(Path(root), follow_links)
+    place = _rafdb_list(folder)
+    assert place is not None
+    text = read_text(refuse_link(place, follow_links=follow_links, root=Path(root)))
+    name_of_list = place.relative_to(folder).as_posix()
+    labels, problems = parse_rafdb_labels(text, name_of_list)
     if not labels:
-        raise DatasetError(f"{folder / RAFDB_LIST} has no line that can be used ({len(problems)} problems).")
-    files = [f"Image/aligned/{name.removesuffix('.jpg')}_aligned.jpg" for name in labels]
+        raise DatasetError(f"{place} has no line that can be used ({len(problems)} problems).")
+    # the archive may have been unpacked into a folder of its own name
+    aligned = "Image/aligned/aligned" if (folder / "Image/aligned/aligned").is_dir() else "Image/aligned"
+    files = [f"{aligned}/{name.removesuffix('.jpg')}_aligned.jpg" for name in labels]
     links = set() if follow_links else linked(folder, files)
     problems += leave_out_links(links, root=folder, num_left=len(files) - len(links))
     kept = [i for i, name in enumerate(files) if name not in links]
@@ -218,8 +247,36 @@ def load_rafdb(
         problems += more
         for column, values in attributes.items():
             table[column] = pd.array(values, dtype="str")
-    problems += compare_counts(RAFDB_LIST, split_counts(table), _RAFDB_PUBLISHED)
+    problems += compare_counts(name_of_list, split_counts(table), _RAFDB_PUBLISHED)
     return FaceDataset("rafdb", table, root=folder, problems=problems, license=RAFDB_LICENSE)
+
+
+def _rafdb_of_folders(root: Path, follow_links: bool) -> FaceDataset:
+    """The copy with a folder for each label; its lists, if any, say the same."""
+    links: list[str] = []
+    rows: dict[str, tuple[str, str, str]] = {}
+    problems: list[Problem] = []
+    for path in list_images(root, follow_links=follow_links, left_out=links) if root.is_dir() else []:
+        label = PurePosixPath(path).parent.name
+        match = _RAFDB_ALIGNED.fullmatch(PurePosixPath(path).name)
+        if match is None:
+            problems.append(Problem(path, "malformed_name", "expected a name such as train_00001_aligned.jpg"))
+        elif label not in _RAFDB_CODES:
+            problems.append(Problem(path, "label_out_of_range", f"stands in '{label}'; expected a folder 1..7"))
+        elif (name := f"{match[1]}.jpg") in rows:
+            problems.append(Problem(path, "duplicate_name", f"{name} is {rows[name][0]} as well"))
+        else:
+            rows[name] = (path, name.partition("_")[0], _RAFDB_CODES[label])
+    problems += leave_out_links(links, root=root, num_left=len(rows) + len(problems))
+    if not rows:
+        raise DatasetError(
+            f"{root} has neither {RAFDB_LIST} nor pictures such as train/5/train_00001_aligned.jpg. Give the folder "
+            "`basic` of RAF-DB."
+        )
+    table = pd.DataFrame(list(rows.values()), columns=["file_name", "split", "expression"])
+    table.index = pd.Index(list(rows), name="id")
+    problems += compare_counts("train, test", split_counts(table), _RAFDB_PUBLISHED)
+    return FaceDataset("rafdb", table, root=root, problems=problems, license=RAFDB_LICENSE)
 
 
 def _rafdb_attributes(

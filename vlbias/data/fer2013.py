@@ -32,6 +32,10 @@ CSV_FILES = ("fer2013.csv", "icml_face_data.csv")
 SIZE_PX = 48
 _CODES = dict(zip("0123456", ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"), strict=True))
 _FOLDERS = dict(zip(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"), _CODES.values(), strict=True))
+#: Copies spell some of them so.
+_FOLDERS |= {"fearful": "fear", "disgusted": "disgust", "surprised": "surprise"}
+#: Folders of splits; where they have a validation set, it is its copy's own.
+_PARTS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 _NAME = re.compile(r"(Training|PublicTest|PrivateTest)_[0-9]+\.(jpe?g|png)", re.IGNORECASE)
 _PUBLISHED = {"train images": 28_709, "val images": 3_589, "test images": 3_589}
@@ -153,12 +157,12 @@ def _of_folders(root: Path, follow_links: bool) -> FaceDataset:
         *folders, file = name.split("/")
         part, word = folders[-2:] if len(folders) > 1 else ("", "")
         match = _NAME.fullmatch(file)
-        if word.lower() not in _FOLDERS or part.lower() not in ("train", "test"):
+        if word.lower() not in _FOLDERS or part.lower() not in _PARTS:
             problems.append(Problem(name, "malformed_name", "expected train/angry/..., test/angry/... and so on"))
             continue
         named &= match is not None
         usages = {usage.lower(): split for usage, split in _USAGES.items()}
-        split = part.lower() if match is None else usages[match[1].lower()]
+        split = _PARTS[part.lower()] if match is None else usages[match[1].lower()]
         rows.append((name, split, _FOLDERS[word.lower()]))
     if not rows:
         raise DatasetError(f"{root} has neither {' nor '.join(CSV_FILES)} nor pictures such as train/angry/1.jpg.")

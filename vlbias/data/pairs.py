@@ -1,7 +1,9 @@
 """Pairs of pictures, each of one person or of two: what verification is measured on.
 
 lfw.bin, agedb_30.bin, cfp_fp.bin, calfw.bin, cplfw.bin   InsightFace's files: encoded pictures and a list of answers
-pairs.txt                                                 LFW's: "10 300", then "Name 1 2" and "Name 1 Other 2"
+pairs.txt                                                 LFW's: "10 300", then "Name 1 2" and "Name 1 Other 2", beside
+                                                          the people's folders or the folder of these; or the copy of
+                                                          it as pairs.csv, "name,imagenum1,imagenum2,"
 RFW's folder                                              txts/African/African_pairs.txt, data/African/m.01/...
 pairs.csv                                                 your own: first,second,same and, as far as known,
                                                           person_1, person_2, group, fold
@@ -32,6 +34,10 @@ NUM_FOLDS = 10
 
 # RFW spells its folders so; each has 6,000 pairs.
 RACES = ("African", "Asian", "Caucasian", "Indian")
+#: Folders that LFW's archives unpack into, beside which lists of pairs lie.
+_LFW_FOLDERS = ("lfw", "lfw_funneled", "lfw-funneled", "lfw-deepfunneled")
+#: Where RFW's lists and pictures may lie below the folder that was named.
+_RFW_FOLDERS = ("", "test", "RFW", "RFW/test", "images/test")
 _YES, _NO = frozenset({"1", "true", "yes", "same"}), frozenset({"0", "false", "no", "different"})
 
 
@@ -103,7 +109,7 @@ def load_pairs(
     """Read pairs of pictures; no picture is decoded, and no code of a ``.bin`` file is run.
 
     Args:
-        path: a file or folder of one of the kinds above.
+        path: a file of one of the kinds above, the folder of RFW, or one with LFW's ``pairs.txt``.
         images: the folder of the pictures of a list; ``None`` for the list's own.
         groups: a CSV file with a column ``group``: one row per pair, in order; or, with a column ``identity`` too, one
             row a person, where the file of pairs says who is shown. A pair of two groups is left out.
@@ -115,6 +121,8 @@ def load_pairs(
         LabelError: groups that do not fit the pairs.
     """
     path = Path(path)
+    if (path / "pairs.txt").is_file():
+        path = refuse_link(path / "pairs.txt", follow_links=follow_links)
     if path.is_dir():
         pairs = _of_rfw(path, follow_links)
     elif not path.is_file():
@@ -123,8 +131,8 @@ def load_pairs(
         pairs = _of_bin(path)
     else:
         folder = path.parent if images is None else Path(images)
-        read = _of_csv if path.suffix.lower() == ".csv" else _of_lfw
-        pairs = read(path, folder, follow_links)
+        is_own = path.suffix.lower() == ".csv" and not read_text(path).lower().startswith("name,imagenum1")
+        pairs = (_of_csv if is_own else _of_lfw)(path, folder, follow_links)
     return pairs if groups is None else _grouped(pairs, Path(groups))
 
 
@@ -239,13 +247,23 @@ def _assemble(name: str, root: Path, rows: Sequence[_Row], problems: list[Proble
 
 
 def _of_lfw(path: Path, folder: Path, follow_links: bool) -> FacePairs:
-    rows, problems = _read_lines(path, folder, "all")
+    lines = fields_of(read_text(path).replace(",", " "))
+    prefix = _lfw_prefix(folder, [fields[0] for _, fields in lines if len(fields) in (3, 4)])
+    rows, problems = _read_lines(path, folder, "all", prefix)
     return _assemble(path.stem, folder, rows, problems, follow_links)
 
 
+def _lfw_prefix(folder: Path, people: Sequence[str]) -> str:
+    """Where the people's folders lie: in the folder itself, or in one that an archive unpacks into, perhaps twice."""
+    inner = [f"{name}/" for name in _LFW_FOLDERS] + [f"{name}/{name}/" for name in _LFW_FOLDERS]
+    names = [name for name in dict.fromkeys(people) if inside_root(name)]
+    found = (prefix for prefix in ("", *inner) if any((folder / prefix / name).is_dir() for name in names))
+    return next(found, "")
+
+
 def _of_rfw(named: Path, follow_links: bool) -> FacePairs:
-    """Four lists in LFW's form; the folder may be the one that holds ``test/``."""
-    root = named / "test" if (named / "test" / "txts").is_dir() else named
+    """Four lists in LFW's form; the folder may be one that holds ``test/``."""
+    root = next((named / part for part in _RFW_FOLDERS if (named / part / "txts").is_dir()), named)
     rows: list[_Row] = []
     problems: list[Problem] = []
     for race in RACES:
@@ -267,10 +285,14 @@ def _of_rfw(named: Path, follow_links: bool) -> FacePairs:
 
 
 def _read_lines(path: Path, root: Path, group: str, prefix: str = "") -> tuple[list[_Row], list[Problem]]:
-    """Lines "Name 1 2" and "Name 1 Other 2"; a first line "folds pairs" says how they are laid out."""
+    """Lines "Name 1 2" and "Name 1 Other 2"; a first line "folds pairs" says how they are laid out.
+
+    The copy as CSV has commas in the place of spaces, empty cells, and a line of names.
+    """
     rows: list[_Row] = []
     problems: list[Problem] = []
-    lines = list(fields_of(read_text(path)))
+    is_csv = path.suffix.lower() == ".csv"
+    lines = list(fields_of(read_text(path).replace(",", " ") if is_csv else read_text(path)))[is_csv:]
     header: list[int] = []
     if lines and len(lines[0][1]) <= 2 and all(re.fullmatch("[0-9]{1,6}", field) for field in lines[0][1]):
         header = [int(field) for field in lines.pop(0)[1]]

@@ -18,6 +18,7 @@ from vlbias.data.expressions import (
     load_cafe,
     load_rafdb,
     looks_like_cafe,
+    looks_like_rafdb,
 )
 from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
 from vlbias.data.files import is_number, list_images, list_pictures, refuse_link
@@ -170,7 +171,12 @@ def recognise(root: str | os.PathLike[str], *, follow_links: bool = False) -> st
     links: list[str] = []
     images = list_images(root, limit=200, follow_links=follow_links, left_out=links)
     sample = [name.rsplit("/", 1)[-1] for name in images]
-    by_names = {"utkface": looks_like_utkface, "cafe": looks_like_cafe, "fer2013": looks_like_fer2013}
+    by_names = {
+        "utkface": looks_like_utkface,
+        "cafe": looks_like_cafe,
+        "rafdb": looks_like_rafdb,
+        "fer2013": looks_like_fer2013,
+    }
     if kind := next((kind for kind, looks_like in by_names.items() if looks_like(sample)), None):
         return kind
     if sample or links:

@@ -72,7 +72,8 @@ def parse_people(text: str, file: str = META_FILE) -> tuple[dict[str, Person], l
 
 def find_vggface2(root: Path) -> Path | None:
     """The list of people in a folder of VGGFace2; ``None`` if it is none."""
-    return next((p for p in (root / META_FILE, root / "meta" / META_FILE) if p.is_file()), None)
+    folders = (above / part for above in (root, root / "VGG-Face2", root / "VGGFace2") for part in ("", "meta"))
+    return next((folder / META_FILE for folder in folders if (folder / META_FILE).is_file()), None)
 
 
 @checked_call
@@ -132,7 +133,7 @@ def load_vggface2(root: str | os.PathLike[str], *, follow_links: bool = False) -
 
 def _split(name: str, person: str, people: dict[str, Person]) -> str:
     """By the folder, else by the list; where neither says it, by a hash of the person alone."""
-    folders = name.split("/")[:-2]
+    folders = [folder.removeprefix("vggface2_") for folder in name.split("/")[:-2]]
     known = people.get(person)
     if "val" in folders:
         return "val"
