@@ -1,4 +1,7 @@
-"""A search of two trials and a refit, started alone or by ``accelerate launch``; writes what the networks learned."""
+"""A search and a refit, started alone or by ``accelerate launch``; writes what the network of the refit learned.
+
+python team_worker.py OUT.pt [amp]
+"""
 
 import sys
 from dataclasses import replace
@@ -22,13 +25,17 @@ def main() -> None:
     study = run(
         TinyFaces(tiny_table()), protected="gender", space=space, storage=None, image_size=16, n_trials=1,
         fidelity=("epochs", 1, 2), max_error=1.0, sampler="random", eta=None,
-        training=TrainSettings(batch_size=16, device="cpu"), show_progress=False,
+        training=TrainSettings(batch_size=16, device="cpu", amp="amp" in sys.argv), show_progress=False,
     )  # fmt: skip
     candidate = study.candidates()[0]
     trainer = study._recipe.trainer(candidate.configuration, 0, 1)
+    start = {f"start of {name}": tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    kinds = set()
+    trainer.model.projection.register_forward_hook(lambda module, given, found: kinds.add(found.dtype))
     trainer.advance(1)
     trainer.advance(2)
-    states = {**trainer.model.state_dict(), "lead": trainer.mitigation.lead}
+    states = {**trainer.model.state_dict(), **start, "lead": trainer.mitigation.lead}
+    states["in bfloat16"] = torch.tensor(kinds == {torch.bfloat16})
     states["error"] = torch.tensor(candidate.values["error"])
     torch.save(states, sys.argv[1])
     print("the search has ended")

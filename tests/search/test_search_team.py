@@ -17,18 +17,20 @@ from vlbias.search.team import Order, Team, packed, unpacked
 WORKER = Path(__file__).with_name("team_worker.py")
 
 
-def _run(folder: Path, *launcher: str) -> tuple[dict, str]:
-    command = [sys.executable, *launcher, str(WORKER), str(folder / "out.pt")]
+LAUNCHER = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+LAUNCHER += ("--mixed_precision", "no", "--main_process_port", "0")
+
+
+def _run(folder: Path, *launcher: str, options: tuple[str, ...] = ()) -> tuple[dict, str]:
+    folder.mkdir()
+    command = [sys.executable, *launcher, str(WORKER), str(folder / "out.pt"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-4000:]
     return torch.load(folder / "out.pt", weights_only=True), done.stdout
 
 
 def test_two_processes_end_where_one_does(tmp_path):
-    (tmp_path / "two").mkdir()
-    (tmp_path / "one").mkdir()
-    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    two, said = _run(tmp_path / "two", *launcher.split(), "--main_process_port", "0")
+    two, said = _run(tmp_path / "two", *LAUNCHER)
     one, _ = _run(tmp_path / "one")
     assert said.count("the search has ended") == 1  # the second process serves the first and ends with it
     assert two.keys() == one.keys()
@@ -36,6 +38,22 @@ def test_two_processes_end_where_one_does(tmp_path):
         torch.testing.assert_close(
             two[name], tensor, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.slow
+def test_two_processes_in_bfloat16_end_where_one_does(tmp_path):
+    two, _ = _run(tmp_path / "two", *LAUNCHER, options=("amp",))
+    one, _ = _run(tmp_path / "one", options=("amp",))
+    assert two["in bfloat16"] and one["in bfloat16"]
+    names = [name.removeprefix("start of ") for name in one if name.startswith("start of ") and "num_b" not in name]
+
+    def flat(states: dict, prefix: str = "") -> torch.Tensor:
+        return torch.cat([states[prefix + name].float().flatten() for name in names])
+
+    start, apart = flat(one, "start of "), torch.dist(flat(two), flat(one))
+    assert torch.equal(flat(two, "start of "), start)
+    # Rounding to 8 bits differs with the parts of a batch; what was learned does not.
+    assert apart < 0.1 * torch.dist(flat(one), start)
 
 
 def test_alone_nothing_is_shared():
