@@ -400,3 +400,35 @@ def test_damaged_paths_and_probes_are_named(drawn, tmp_path):
     (tmp_path / "probes.json").write_text(json.dumps(whole["probes.json"]))
     with pytest.raises(CheckpointError, match="accuracy"):
         Probes.from_pretrained(tmp_path)
+
+
+def test_what_a_program_prefers_for_its_own_tensors_is_not_ours(editor, x, tmp_path):
+    wanted, code = editor.edit(x[:1], age=1.0), editor.encode(x[:1])
+    sampled = np.asarray(editor.sample(1, seed=3)[0])
+    editor.save_pretrained(tmp_path / "tiny")
+    faces = load_dataset("synthfaces", n=2, seed=0, image_size=32)
+    for prefer, usual in ((torch.set_default_dtype, torch.float32), (torch.set_default_device, None)):
+        prefer(torch.float64 if usual else "meta")  # a second device, in the place of a GPU
+        try:
+            found = editor.edit(x[:1], age=1.0)
+            assert found.dtype == torch.float32 and torch.equal(found.cpu(), wanted)
+            assert np.array_equal(np.asarray(editor.sample(1, seed=3)[0]), sampled)
+            assert torch.equal(editor.encode(x[:1]).x_T, code.x_T)
+            assert Editor.from_pretrained(str(tmp_path / "tiny")).image_size == SIZE
+            picture = faces.tensor(faces.ids, size=32)
+            assert picture.dtype == torch.float32 and picture.device.type == "cpu"
+            assert torch.zeros(1).dtype == (torch.float64 if usual else torch.float32)
+            assert torch.zeros(1).device.type == ("cpu" if usual else "meta")  # the program keeps its own
+        finally:
+            prefer(usual)
+
+
+def test_numbers_of_numpy_and_codes_at_a_glance(editor, x):
+    assert torch.equal(editor.edit(x[:1], age=np.float32(0.5)), editor.edit(x[:1], age=0.5))
+    assert torch.equal(editor.edit(x[:1], age=np.int64(1)), editor.edit(x[:1], age=1))
+    with pytest.raises(ConfigError, match="strength of 'age' must be a number; got \\[0.3\\]"):
+        editor.edit(x[:1], age=[0.3])
+    code = editor.encode(x[:2])
+    assert repr(code) == "<Code: 2 faces, z_sem (2, 16), x_T (2, 3, 16, 16)>" and code == code
+    with pytest.raises(ShapeError, match="an array or a tensor; got none"):
+        editor.edit([], age=1)

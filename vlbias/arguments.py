@@ -13,9 +13,11 @@ import itertools
 import keyword
 import numbers
 import os
+import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -79,9 +81,31 @@ def checked_call(function: Function) -> Function:
             if _is_for_paths(hint) and _has_nul(given.get(name)):
                 where = f"`{name}` of {_name(function)}"
                 raise ConfigError(f"{where} contains a character that no path has; got {given[name]!r}.")
-        return function(*args, **kwargs)
+        with _usual_tensors():
+            return function(*args, **kwargs)
 
     return typing.cast(Function, call)
+
+
+@contextmanager
+def _usual_tensors() -> Iterator[None]:
+    """Within a call new tensors are float32 and on the CPU unless told otherwise, whatever a program prefers.
+
+    The device is set for the calling thread, the type for the process, and only where a program has set another.
+    """
+    torch = sys.modules.get("torch")
+    if not hasattr(torch, "get_default_device"):  # not imported, or just being so
+        yield
+        return
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    try:
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+            yield
+    finally:
+        if dtype != torch.float32:
+            torch.set_default_dtype(dtype)
 
 
 def completed_with(names: Callable[[Any], Iterable[str]], kind: type) -> Callable[[Function], Function]:

@@ -14,6 +14,7 @@ from vlbias.alignment import Aligned, FaceDetector, align
 from vlbias.errors import ImageError, ShapeError
 from vlbias.images import to_pil, to_pixels, to_tensor, to_upright_rgb
 from vlbias.originals import Original
+from vlbias.shown import Glance, Shown, plural
 
 __all__ = ["Answer", "Code", "Given", "Images", "Pictures", "given_faces", "given_photos"]
 
@@ -97,8 +98,8 @@ class Given:
         return np.stack([np.asarray(picture) for picture in pictures]) if self.kind == "arrays" else pictures
 
 
-@dataclass(frozen=True)
-class Code:
+@dataclass(frozen=True, repr=False, eq=False)
+class Code(Shown):
     """Two codes of a batch of faces: together they decode to the faces.
 
     Attributes:
@@ -113,6 +114,9 @@ class Code:
 
     def __len__(self) -> int:
         return len(self.z_sem)
+
+    def _glance(self) -> Glance:
+        return Glance(f"{plural(len(self), 'face')}, z_sem {tuple(self.z_sem.shape)}, x_T {tuple(self.x_T.shape)}")
 
 
 def given_faces(images: Images, size: int) -> Given:
@@ -193,7 +197,8 @@ def _what(images: object) -> str:
     items = list(images) if isinstance(images, list | tuple) else []
     if isinstance(images, np.ndarray):
         return f"{images.dtype} {images.shape}"
-    return ", ".join(dict.fromkeys(type(item).__name__ for item in items)) or type(images).__name__
+    kinds = ", ".join(dict.fromkeys(type(item).__name__ for item in items))
+    return kinds or ("none" if isinstance(images, list | tuple) else type(images).__name__)
 
 
 def _hint(images: object) -> str:

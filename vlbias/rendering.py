@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import numbers
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -447,7 +448,7 @@ class Renderer(Backend):
         """
         for name, strength in strengths.items():
             self.check_path(name)
-            if isinstance(strength, bool) or not isinstance(strength, int | float):
+            if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
                 raise ConfigError(f"strength of '{name}' must be a number; got {strength!r}.")
             if not math.isfinite(strength) or abs(strength) > MAX_STRENGTH:
                 raise ConfigError(

@@ -31,7 +31,7 @@ from typing import Any, Literal, Self, TypeVar, Union
 
 from vlbias.errors import ConfigError, unknown
 
-__all__ = ["MAX_DRAWS", "MAX_RUNS", "Settings", "checked_number", "number", "with_changes"]
+__all__ = ["MAX_DRAWS", "MAX_RUNS", "Settings", "checked_number", "number", "plain_numbers", "with_changes"]
 
 Own = TypeVar("Own", bound="Settings")
 
@@ -211,6 +211,21 @@ def checked_number(
         return _number(value, kind, _Range(low, high, False, False))
     except _WrongError as wrong:
         raise ConfigError(f"`{name}` must be {wrong}; got {_shown(value)}.") from None
+
+
+def plain_numbers(value: Any) -> Any:
+    """A value, or the values of a mapping, with numbers of NumPy, say the largest of a column, as Python's own.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_numbers({"light": np.int64(3), "dark": np.float32(0.5), "all": True})
+        {'light': 3, 'dark': 0.5, 'all': True}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain_numbers(one) for name, one in value.items()}
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _number(value: Any, kind: type, bounds: _Range) -> int | float:

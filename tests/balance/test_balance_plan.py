@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlbias.balance import EditPlanSettings, Poles, make_plan, wanted_counts
+from vlbias.balance import EditPlanSettings, Poles, make_plan, resolve_poles, wanted_counts
 from vlbias.balance.plan import item_seed
 from vlbias.errors import ConfigError, PlanError
 
@@ -260,3 +261,20 @@ def test_donors_of_edits_beyond_the_limit_step_in_for_the_others():
     reserves = [item for row in plan.table["reserves"] for item, _ in json.loads(row)]
     assert len(plan) == 4 and len(donors) == 4
     assert len(reserves) == len(set(reserves)) == 12 and not donors & set(reserves)
+
+
+def test_counts_and_places_may_be_numbers_of_numpy():
+    table = table_of({("0", "v0"): 4, ("0", "v1"): 9})
+    plain = planned(table, poles_of(2), target="target", to={"v0": 2, "v1": 1})
+    largest = table["g0"].value_counts()
+    assert planned(table, poles_of(2), target="target", to=largest.max()).settings["to"] == 9
+    shares = planned(table, poles_of(2), target="target", to={"v0": np.int64(2), "v1": np.float32(1)})
+    assert shares.digest() == plain.digest() and json.dumps(shares.settings) == json.dumps(plain.settings).replace(
+        '"v1": 1}', '"v1": 1.0}'
+    )
+    with pytest.raises(PlanError, match="at least 1 face; got 0"):
+        planned(table, poles_of(2), target="target", to=np.int64(0))
+    assert resolve_poles("older", ["a", "b"], ["age"], ("age", {"a": np.float32(-1), "b": np.int64(1)})).positions == {
+        "a": -1,
+        "b": 1,
+    }

@@ -22,7 +22,7 @@ from vlbias.balance.poles import Poles, column_labels, deciding_columns, spelled
 from vlbias.data.table import label_columns
 from vlbias.errors import PlanError
 from vlbias.labels import group_name
-from vlbias.settings import Settings, number
+from vlbias.settings import Settings, number, plain_numbers
 from vlbias.shown import Glance, Shown, plural, printable
 
 __all__ = [
@@ -290,6 +290,7 @@ class EditPlanSettings(Settings):
 
     def __post_init__(self) -> None:
         self._check_columns()
+        object.__setattr__(self, "to", plain_numbers(self.to))
         _check_level(self.to, self.mode)
         if self.source not in SOURCES:
             raise PlanError(f"`source` must be one of {', '.join(SOURCES)}; got {self.source!r}.")

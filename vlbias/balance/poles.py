@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -262,7 +263,7 @@ def _evenly(values: Sequence[str]) -> dict[str, float]:
 
 def _is_placing(places: object) -> bool:
     if isinstance(places, Mapping):
-        return all(isinstance(place, int | float) for place in places.values())
+        return all(isinstance(place, numbers.Real) for place in places.values())
     return isinstance(places, Sequence) and not isinstance(places, str)
 
 

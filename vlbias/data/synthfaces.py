@@ -68,6 +68,7 @@ class SynthFaces(FaceDataset):
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
+    @checked_call
     def tensor(self, items: Sequence[str], size: int) -> torch.Tensor:
         """Faces, drawn at ``size`` px: float32 (n, 3, size, size) in [-1, 1]."""
         items = list(items)
