@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from vlbias import Balancer, Editor, load_dataset
 from vlbias.audit import composition
+from vlbias.balance.plan import Cost
 from vlbias.balance.run import Result
 from vlbias.cli import app
 from vlbias.shown import MAX_ROWS, Glance, Shown
@@ -116,3 +117,11 @@ def test_an_audit_and_a_composition(faces):
     assert re.search(rf"<td>Accuracy</td><td>{value:.3f}</td>", audit._repr_html_())
     found = composition(faces, target="smile", protected="skin")
     assert repr(found).startswith("<Composition: 'synthfaces', smile by skin") and is_small(found)
+
+
+def test_counts_have_their_nouns_and_short_times_no_zero():
+    said = str(Cost(1, 7, 0.02, 1.3))
+    assert said == "1 face to add, 7 UNet evaluations, less than a minute, 1.3 MB"
+    assert str(Cost(2, 7, 1.26, 1.3, evaluations_range=(5, 9), pilot=1)) == (
+        "2 faces to add, 7 UNet evaluations (5 to 9, after 1 edit on trial), about 1.3 minutes, 1.3 MB"
+    )

@@ -93,7 +93,7 @@ def _usual_tensors() -> Iterator[None]:
 
     The device is set for the calling thread, the type for the process, and only where a program has set another.
     """
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if not hasattr(torch, "get_default_device"):  # not imported, or just being so
         yield
         return

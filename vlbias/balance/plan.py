@@ -72,12 +72,14 @@ class Cost:
 
     def __str__(self) -> str:
         time = "time not measured" if self.minutes is None else f"about {self.minutes:.1f} minutes"
+        if self.minutes is not None and self.minutes < 1:
+            time = "less than a minute"
         tried = ""
         if self.evaluations_range is not None:
             low, high = self.evaluations_range
-            tried = f" ({f'{low:,} to {high:,}, ' if low < high else ''}after {self.pilot} edits on trial)"
+            tried = f" ({f'{low:,} to {high:,}, ' if low < high else ''}after {plural(self.pilot, 'edit')} on trial)"
         return (
-            f"{self.faces:,} faces to add, {self.unet_evaluations:,} UNet evaluations{tried}, {time}, "
+            f"{plural(self.faces, 'face')} to add, {self.unet_evaluations:,} UNet evaluations{tried}, {time}, "
             f"{self.megabytes:.1f} MB"
         )
 

@@ -97,7 +97,9 @@ class Result(Shown):
             done, chunks = self.report["chunks_done"], self.report["chunks"]
             return f"{done} of {chunks} chunks are done; the shard that finishes last writes {self.out_dir}."
         edits = self.report["edits"]
-        lines = [f"{edits['kept']} of {edits['planned']} edits kept, {edits['rejected']} tries turned down"]
+        lines = [
+            f"{edits['kept']} of {edits['planned']} edits kept, {plural(edits['rejected'], 'try', 'tries')} turned down"
+        ]
         if edits["by_reason"]:
             lines[0] += " (" + ", ".join(f"{reason} {n}" for reason, n in edits["by_reason"].items()) + ")"
         if review := self.report.get("review"):

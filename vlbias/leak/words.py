@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from vlbias.leak.measure import MAX_AUC, MIN_IN_ALL, MIN_OF_CELL, Leak, Reading
 from vlbias.leak.probe import Auc
 from vlbias.leak.statistics import describe, is_of_file
+from vlbias.shown import plural
 
 __all__ = ["auc_text", "leak_lines", "leak_warning", "size_text", "why_no_figure"]
 
@@ -41,7 +42,8 @@ def why_no_figure(leak: Leak) -> str | None:
     if not leak.cells:
         return "There is no edit to tell from an original."
     small = ", ".join(
-        f"{cell.target} {cell.group} ({cell.edits} edits, {cell.originals} originals)" for cell in leak.cells
+        f"{cell.target} {cell.group} ({plural(cell.edits, 'edit')}, {plural(cell.originals, 'original')})"
+        for cell in leak.cells
     )
     return (
         f"Too few pictures to tell how well edits can be told from originals of the same cell: {small}. It takes "
