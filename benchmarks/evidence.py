@@ -25,9 +25,9 @@ RESULTS, TEMPLATE, PAGE = HERE / "results", HERE / "evidence_template.md", HERE.
 
 WIDE = (
     "undersample", "oversample", "reweight", "trivial-augment", "mixup", "group-dro", "just-train-twice", "edits",
-    "edits+group-dro",
+    "edits+group-dro", "edits+oversample",
 )  # fmt: skip
-SHORT = ("oversample", "reweight", "group-dro", "edits")
+SHORT = ("oversample", "reweight", "group-dro", "edits", "edits+oversample")
 TWO_PAIRS = ("world-smile-skin-0.9", "world-gender-age_group-0.9")
 
 

@@ -29,6 +29,7 @@ from vlbias.editor import Editor
 from vlbias.images import open_image, to_tensor
 
 ARMS = ("biased", "oversampled", "edits", "real")
+MIXED = "edits-and-copies"  #: half edits, half copies of the short cells' own photographs; on request
 ROUND_TRIP = "edits-round-trip"  #: edits, and originals that passed through the editor as well; on request
 LARGE, SMALL, ADULT = 360, 40, 16
 STEPS, BOOTSTRAP = 600, 2000
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--protected", choices=("skin", "age_group"), default="skin")
     parser.add_argument("--size", type=int, default=128, help="edge in pixels that classifiers see")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=(*ARMS, ROUND_TRIP), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=(*ARMS, MIXED, ROUND_TRIP), default=list(ARMS))
     parser.add_argument("--editor", default="utkface-64")
     parser.add_argument("--edit-only", action="store_true", help="make the edits, fit nothing")
     arguments = parser.parse_args()
@@ -108,13 +109,15 @@ class Study:
         base = self.biased(seed)
         kept = pd.DataFrame() if arm == "biased" else self.edits(seed)
         x, y = [self.faces.tensor(base, self.size)], self.faces.table.loc[base, "gender"].tolist()
-        if arm == "edits":
-            x += [to_tensor(open_image(path), self.size) for path in kept["path"]]
-            y += kept["gender"].tolist()
-        elif arm != "biased":
+        if arm in ("edits", MIXED):
+            every = 2 if arm == MIXED else 1
+            shown = kept.groupby(["gender", self.protected]).nth(slice(None, None, every))
+            x += [to_tensor(open_image(path), self.size) for path in shown["path"]]
+            y += shown["gender"].tolist()
+        if arm not in ("biased", "edits"):
             for (gender, group), part in kept.groupby(["gender", self.protected]):
-                ids = self.cells(seed)[gender, group]
-                more = ids[SMALL : SMALL + len(part)] if arm == "real" else (ids[:SMALL] * len(part))[: len(part)]
+                ids, count = self.cells(seed)[gender, group], len(part) // 2 if arm == MIXED else len(part)
+                more = ids[SMALL : SMALL + count] if arm == "real" else (ids[:SMALL] * count)[:count]
                 x.append(self.faces.tensor(more, self.size))
                 y += [gender] * len(more)
         return torch.cat(x), y

@@ -102,8 +102,12 @@ def test_every_arm_adds_as_many_faces_to_each_cell_as_there_are_edits(faces, tes
         settings=audit.ArmSettings(fit=TINY),
     )  # fmt: skip
     four = {("0", "dark"): 10, ("0", "light"): 5, ("1", "dark"): 9, ("1", "light"): 20}
-    for name in ("edits", "oversample", "oracle", "edits+group-dro", "amplify"):
+    for name in ("edits", "oversample", "oracle", "edits+group-dro", "edits+oversample", "amplify"):
         assert table_of(task, recipe_of(name, task).faces) == four, name
+    mixed = recipe_of("edits+oversample", task)
+    own = set(faces.ids[: len(task.faces)])
+    added = mixed.faces.ids[len(task.faces) :]
+    assert mixed.num_made == sum(item not in own for item in added) == 2  # half of four
     # A set that has fewer gives what it has; it never gives another cell.
     assert table_of(task, recipe_of("more-real", task).faces) == four | {("1", "dark"): 8}
     assert set(task.faces.ids[task.orders["donor"]]) == set(donors[:4])

@@ -191,6 +191,29 @@ def _edits_group_dro(task: ArmTask, trial: Trial) -> Recipe:
     return replace(recipe, hooks=_worst_cells(task, recipe.faces, trial))
 
 
+@register_arm(
+    "edits+oversample",
+    "short cells are filled by edits and by repeating their own faces",
+    knob="share of edits",
+    values=(0.5, 0.25, 0.75),
+    needs=["balanced"],
+)
+def _edits_oversample(task: ArmTask, trial: Trial) -> Recipe:
+    edits, copies = task.added("balanced"), task.drawn(task.faces, trial.rng, repeat=True)
+    num_edits = np.rint((trial.value or 0.5) * task.ordered).astype(int)
+    made = edits.take(_some_of_each_cell(edits, num_edits, trial.rng))
+    repeated = copies.take(_some_of_each_cell(copies, task.ordered - num_edits, trial.rng))
+    return Recipe(task.faces.joined(made, repeated), num_made=len(made))
+
+
+def _some_of_each_cell(faces: LabelledFaces, counts: np.ndarray, rng: np.random.Generator) -> list[int]:
+    rows: list[int] = []
+    for (y, g), count in np.ndenumerate(counts):
+        mine = np.flatnonzero((faces.y == y) & (faces.g == g))
+        rows += rng.permutation(mine)[:count].tolist()
+    return rows
+
+
 @register_arm("amplify", "as many edits that make cells more unequal, for study", needs=["amplified"])
 def _amplify(task: ArmTask, trial: Trial) -> Recipe:
     added = task.added("amplified")
