@@ -69,7 +69,7 @@ docs: $(VENV)/ready
 	@echo "Open out/site/index.html"
 
 lint: $(VENV)/ready
-	$(BIN)/ruff check vlbias tests examples benchmarks
+	$(BIN)/ruff check vlbias tests examples benchmarks notebooks
 
 types: $(VENV)/ready
 	$(BIN)/mypy

@@ -72,7 +72,16 @@ class LabelError(DatasetError):
 
 
 class ImageError(VlbiasError, OSError):
-    """An image file cannot be read as a picture."""
+    """An image file cannot be read as a picture, or does not show what can be edited.
+
+    Attributes:
+        code: why, as a fixed word, where callers may know a better remedy: ``other_kind``, ``not_square``; else empty.
+        fact: what was found, without the remedy.
+    """
+
+    def __init__(self, fact: str, *, code: str = "", remedy: str = ""):
+        super().__init__(f"{fact}. {remedy}" if remedy else fact)
+        self.code, self.fact = code, fact
 
 
 class FaceError(ImageError):
@@ -85,8 +94,7 @@ class FaceError(ImageError):
     """
 
     def __init__(self, fact: str, *, code: str, remedy: str):
-        super().__init__(f"{fact}. {remedy}")
-        self.code, self.fact = code, fact
+        super().__init__(fact, code=code, remedy=remedy)
 
 
 class UnknownNameError(VlbiasError, LookupError):

@@ -55,9 +55,10 @@ class Given:
         for width, height in () if self.found is not None else (picture.size for picture in self.pictures):
             if min(width, height) < LEAST_RATIO * max(width, height):
                 raise ImageError(
-                    f"a picture of {width}x{height} pixels is not a face crop, which is about square. "
-                    "Find the face in it with align=True (--align), cut it out, or edit its central square with "
-                    "check=False (--any-picture)."
+                    f"a picture of {width}x{height} pixels is not a face crop, which is about square",
+                    code="not_square",
+                    remedy="Find the face in it with align=True (--align), cut it out, or edit its central square "
+                    "with check=False (--any-picture).",
                 )
 
     def to_tensor(self, size: int) -> torch.Tensor:

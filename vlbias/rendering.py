@@ -325,9 +325,10 @@ class Renderer(Backend):
         raise ImageError(
             f"{which} is not of the kind that editor '{self.name}' was made for"
             f" ({self.info.get('trained_on', 'see its config.json')}): it rebuilds it with "
-            f"{float(rebuilt[worst]):.0f} dB, faces of its own kind with {usual:.0f} dB. Use another editor"
-            f"{f' (--editor {others[0]})' if others else ''}, {hint}or edit it all the same with check=False "
-            "(--any-picture)."
+            f"{float(rebuilt[worst]):.0f} dB, faces of its own kind with {usual:.0f} dB",
+            code="other_kind",
+            remedy=f"Use another editor{f' (--editor {others[0]})' if others else ''}, {hint}or edit it all the same "
+            "with check=False (--any-picture).",
         )
 
     def warn_beyond(self, z_sem: torch.Tensor, strengths: Mapping[str, float]) -> None:

@@ -117,11 +117,19 @@ def test_a_slider_moves_the_face_and_the_file_says_how_it_was_made(page, face, t
     assert found.said["edits"] == "{'age': 1.5}" and found.said["editor"] == "tiny"
 
 
-def test_a_broken_file_gives_a_sentence(page, tmp_path):
+def test_a_broken_file_gives_a_sentence_and_nothing_stays_of_the_picture_before(page, face, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture at all")
+    width = page.locator("#photo").bounding_box()["width"]
+    drop(page, face)
+    page.wait_for_selector("#readings .identity")
+    page.get_by_role("button", name="A strip").click()
+    page.get_by_role("button", name="Show the strip").click()
+    page.wait_for_selector("#strip img")
     drop(page, tmp_path / "broken.png")
     page.wait_for_selector("#said [role=alert]")
     text = page.inner_text("#said")
+    assert not page.locator("#strip img, #shown img, #readings table").count()
+    assert page.locator("#photo").bounding_box()["width"] == width  # the page is as wide, whatever stands on it
     assert text == "broken.png is not a picture that can be read. Convert it to PNG or JPEG."
     assert "Traceback" not in page.content()
 

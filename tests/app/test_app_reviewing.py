@@ -38,11 +38,11 @@ def test_pairs_come_in_the_order_that_is_asked_for(desk):
 
 
 def test_pairs_of_one_cell(desk):
-    assert desk.cells == ["0 & light", "1 & dark"]
-    found = desk.select(Selection(cell="1 & dark"))
+    assert desk.cells == ["smile=0 & light", "smile=1 & dark"]
+    found = desk.select(Selection(cell="smile=1 & dark"))
     assert len(found) == 34 and {pair.moved for pair in found} == {("light", "dark")}
     with pytest.raises(UnknownNameError, match="Unknown cell"):
-        desk.select(Selection(cell="2 & dark"))
+        desk.select(Selection(cell="smile=2 & dark"))
     with pytest.raises(UnknownNameError, match="Unknown score"):
         desk.select(Selection("beauty"))
 

@@ -194,6 +194,14 @@ def test_an_empty_plan_has_a_page_too(tmp_path):
     assert "no edit was planned" in text and "Nothing was turned down" in text and "No edit was kept" in text
 
 
+def test_a_plan_that_was_limited_says_that_cells_may_differ(tmp_path):
+    out = write_run(tmp_path)
+    values = json.loads((out / "report.json").read_text())
+    assert "was limited" not in Page(report.write(out).read_text()).text
+    (out / "report.json").write_text(json.dumps(values | {"limit": values["edits"]["planned"]}))
+    assert "The plan was limited to 60 edits, so cells may still differ." in Page(report.write(out).read_text()).text
+
+
 def composition():
     counts = pd.DataFrame([[40, 16], [4, 40]], index=[0, 1], columns=["dark", "light"])
     return Composition("biased set", "smile", ["skin"], counts, 3)

@@ -83,7 +83,7 @@ def test_whole_compositions_have_a_table_and_no_curve(tmp_path):
     values = simulation_values(given)
     assert values["own_plot"] is None and [row["n"] for row in values["compositions"]] == ["120", "120"]
     page = Page(report.write_simulation(tmp_path, given).read_text("utf-8"))
-    assert "x 50%, y 25%, z 25%" in page.text and "One repeat has no interval" in page.text
+    assert "x 50 %, y 25 %, z 25 %" in page.text and "One repeat has no interval" in page.text
 
 
 def test_a_search_page_shows_no_interval_below_zero(tmp_path):

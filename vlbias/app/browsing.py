@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ class Browser:
         # what differs for every face, and is no number, is its name
         return [name for name in dict.fromkeys(known) if 1 <= _in_ranges(table[name]).nunique() < len(table)]
 
+    @cached_property
+    def first_columns(self) -> list[str]:
+        """What is counted by at first: two columns, of few values where there are such."""
+        few = [name for name in self.columns if self.faces.table[name].nunique() <= MAX_VALUES]
+        return (few or self.columns)[:2]
+
     def cells(self, columns: Sequence[str]) -> pd.Series:
         """The cell of each face by some columns, as text; missing labels read "unknown".
 
@@ -148,11 +155,27 @@ def _counted(text: str) -> list[tuple[bool, float, str]]:
 
 
 def _in_ranges(values: pd.Series) -> pd.Series:
-    """A column as text; many different numbers as ranges of equal width."""
+    """A column as text; many different numbers as ranges of equal width, between round numbers."""
     import pandas as pd
 
-    if values.nunique() <= MAX_VALUES or not pd.api.types.is_numeric_dtype(values.dtype):
+    if not pd.api.types.is_numeric_dtype(values.dtype):
         return label_texts(values)
-    ranges = pd.cut(values.astype("float64"), MAX_VALUES // 2, precision=2)
-    names = {one: f"{one.left:g} to {one.right:g}" for one in ranges.cat.categories}
-    return pd.Series([names.get(one) for one in ranges], index=values.index, dtype=object)
+    numbers = values.astype("float64").where(lambda given: given.abs() < 1e15)  # beyond, they are names
+    if numbers.nunique() <= MAX_VALUES:
+        return label_texts(values)
+    step = _round_step((numbers.max() - numbers.min()) / (MAX_VALUES // 2))
+    is_whole = bool((numbers.dropna() % 1 == 0).all())
+
+    def name(place: float) -> str | None:
+        if place != place:
+            return None
+        low, high = f"{place * step:.10g}", f"{(place + 1) * step - is_whole:.10g}"
+        return f"{low} to {high}" if is_whole else f"{low} to under {high}"
+
+    return pd.Series([name(place) for place in numbers // step], index=values.index, dtype=object)
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... (and .5, .2, .1, ...) that is no smaller."""
+    decade = 10.0 ** math.floor(math.log10(least))
+    return next(step for step in (decade, 2 * decade, 5 * decade, 10 * decade) if step >= least)

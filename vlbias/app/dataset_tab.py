@@ -22,16 +22,16 @@ def dataset_tab(place: Workplace) -> None:
             value=known[0],
             label="Folder of a dataset, or synthfaces:N",
             elem_id="dataset",
+            min_width=280,
             allow_custom_value=True,
         )
-        columns = gr.Dropdown([], multiselect=True, label="Count by", elem_id="columns")
+        columns = gr.Dropdown([], multiselect=True, label="Count by", elem_id="columns", min_width=280)
     opens, said = gr.Button("Open the dataset", variant="primary"), gr.HTML()
     about, counts = gr.HTML(), gr.HTML(elem_id="counts")
     cell = gr.Dropdown([], label="Faces of the cell", elem_id="cell")
     faces = gr.HTML(elem_id="faces")
-    with gr.Row():
-        editor = gr.Dropdown(editors, value=editors[0], label="Editor")
-        measure = gr.Button("Measure its drift on these faces", elem_id="measure")
+    editor = gr.Dropdown(editors, value=editors[0], label="Editor")
+    measure = gr.Button("Measure its drift on these faces", elem_id="measure")
     drift = gr.HTML(elem_id="drift")
 
     def start(spec: str | None) -> Updates:
@@ -40,7 +40,7 @@ def dataset_tab(place: Workplace) -> None:
         cleared: Updates = {faces: "", drift: ""}
         return {
             browser: found,
-            columns: choices(found.columns, found.columns[:2]),
+            columns: choices(found.columns, found.first_columns),
             about: markup.sentence(text),
             **cleared,
         }

@@ -52,6 +52,7 @@ class _View:
     opened: gr.State = field(default_factory=lambda: gr.State(0))  # counts pictures, so that each one is rendered
     said: gr.HTML = field(default_factory=lambda: gr.HTML(elem_id="said", render=False))
     readings: gr.HTML = field(default_factory=lambda: gr.HTML(elem_id="readings", render=False))
+    strip: gr.HTML = field(default_factory=lambda: gr.HTML(elem_id="strip", render=False))
     shown: gr.ImageSlider = field(
         default_factory=lambda: gr.ImageSlider(
             label="Before and after", interactive=False, format="png", buttons=[], elem_id="shown", render=False
@@ -83,7 +84,7 @@ def edit_tab(place: Workplace, page: gr.Blocks) -> None:
         return {view.visit: visit, view.paths: visit.poles}
 
     def take(visit: _Visit, photo: Mapping[str, str] | None, find: Find, face: str, known: bool, count: int) -> Updates:
-        cleared: Updates = {view.shown: None, view.readings: ""}
+        cleared: Updates = {view.shown: None, view.readings: "", view.strip: ""}
         if not photo:
             return cleared
         lookup = Lookup(find, int(face) if face.isdigit() else face, check=not known)
@@ -91,14 +92,14 @@ def edit_tab(place: Workplace, page: gr.Blocks) -> None:
             visit.bench.open(Path(photo["path"]), lookup, name=photo.get("orig_name") or "")
         except VlbiasError as error:  # the picture before is not shown as if it were this one
             return {**cleared, view.said: markup.sentence(str(error), is_error=True)}
-        return {view.opened: count + 1}
+        return {view.opened: count + 1, view.strip: ""}
 
     def save(visit: _Visit | None) -> Updates:
         if visit is None or visit.edit is None:
             raise ImageError("there is no edit to download yet. Drop a picture and move a slider.")
         return {file: str(visit.bench.save(visit.edit, place.new_folder()))}
 
-    tell, outputs = told(view.said), [view.said, view.shown, view.readings, view.opened]
+    tell, outputs = told(view.said), [view.said, view.shown, view.readings, view.strip, view.opened]
 
     def takes(event: Callable[..., object]) -> None:
         inputs = [view.visit, *lookup, view.opened]
@@ -182,14 +183,15 @@ def _strip_part(view: _View) -> None:
             path = gr.Dropdown([], label="Path", elem_id="strip-path")
             steps = gr.Slider(3, 15, 7, step=2, label="Pictures", buttons=[])
             reach = gr.Slider(0.25, REACH, 1, step=0.25, label="Furthest strength", buttons=[])
-        button, strip = gr.Button("Show the strip"), gr.HTML(elem_id="strip")
+        button = gr.Button("Show the strip")
+        view.strip.render()
 
     def show(visit: _Visit | None, path: str, steps: float, reach: float) -> Updates:
         picture, remarks = _need(visit).bench.strip(path, steps=int(steps), reach=reach)
-        return {strip: markup.strip(picture, path, reach), view.said: markup.sentence(" ".join(remarks))}
+        return {view.strip: markup.strip(picture, path, reach), view.said: markup.sentence(" ".join(remarks))}
 
     view.paths.change(lambda poles: choices([name for name, *_ in poles]), [view.paths], [path])
-    button.click(told(view.said)(show), [view.visit, path, steps, reach], [view.said, strip], **NETWORKS)
+    button.click(told(view.said)(show), [view.visit, path, steps, reach], [view.said, view.strip], **NETWORKS)
 
 
 def _learn_part(view: _View, place: Workplace) -> None:

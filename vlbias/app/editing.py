@@ -181,14 +181,19 @@ class Bench:
             original = Original.read(path)
         except ImageError as error:  # it names the copy, which is nobody's business
             raise ImageError(str(error).replace(str(path), name)) from error
+        try:
+            self._face = self._taken(name, original, lookup)
+        except ImageError as error:
+            raise _told_here(error) from error
+
+    def _taken(self, name: str, original: Original, lookup: Lookup) -> _Face:
         placement = self._placement(original, lookup)
         x_0 = self._crop(original.upright, placement)
         renderer = self.editor.renderer
         if lookup.check:
             renderer.check_known(x_0)
         shown, shown_placement = _at_shown_size(original, placement)
-        z_sem = renderer.encode(x_0)
-        self._face = _Face(name, original, placement, x_0, z_sem, shown, shown_placement)
+        return _Face(name, original, placement, x_0, renderer.encode(x_0), shown, shown_placement)
 
     def _placement(self, original: Original, lookup: Lookup) -> Similarity | None:
         """Where the face lies; ``None`` where the picture is a face crop."""
@@ -205,7 +210,7 @@ class Bench:
         except (FaceError, MissingDependencyError) as error:
             if lookup.find == "auto" and getattr(error, "code", "") != "several_faces" and _is_crop(upright):
                 return None
-            raise _told_here(error) from error
+            raise
         return found.transform
 
     def _crop(self, upright: Image.Image, placement: Similarity | None) -> torch.Tensor:
@@ -381,15 +386,20 @@ def _enlarged(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
 
 
-def _told_here(error: FaceError | MissingDependencyError) -> Exception:
+#: What the page has for a picture that is refused, by the code of the error.
+_REMEDIES = {
+    "several_faces": "Choose one under 'Which face'.",
+    "no_face": "Use a frontal picture, or say that the face fills it.",
+    "not_square": "Choose 'a photograph: find the face', or cut the face out.",
+    "other_kind": "Pick another editor, or tick 'Take it even if the editor does not know its kind' under 'How the "
+    "picture is taken'.",
+}
+
+
+def _told_here(error: ImageError) -> ImageError:
     """The same sentence with a remedy that the page has."""
-    if not isinstance(error, FaceError):
-        return error
-    remedies = {
-        "several_faces": "Choose one under 'Which face'.",
-        "no_face": "Use a frontal picture, or say that the face fills it.",
-    }
-    return ImageError(f"{error.fact}. {remedies[error.code]}") if error.code in remedies else error
+    remedy = _REMEDIES.get(error.code)
+    return error if remedy is None else ImageError(error.fact, code=error.code, remedy=remedy)
 
 
 def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -11,9 +12,16 @@ from vlbias.app.browsing import Drift
 from vlbias.app.editing import Reading
 from vlbias.app.reviewing import Pair
 from vlbias.report.page import data_uri, number, percent, signed
+from vlbias.report.run_page import SCORES
 from vlbias.shown import plural, printable
 
-__all__ = ["drift_table", "figure", "gallery", "pair_view", "readings_table", "sentence", "table"]
+__all__ = ["drift_table", "figure", "gallery", "pair_view", "readings_table", "score_title", "sentence", "table"]
+
+
+def score_title(name: str) -> str:
+    """How a score, or another order of edits, reads."""
+    own = {"plan": "Order of the plan", "strength": "Strength"}
+    return own.get(name) or SCORES.get(f"score_{name}", (name,))[0]
 
 
 def _text(value: object) -> str:
@@ -23,6 +31,8 @@ def _text(value: object) -> str:
 def sentence(text: str, *, is_error: bool = False) -> str:
     """A line that screen readers speak as soon as it changes."""
     role = "alert" if is_error else "status"
+    if re.match(r"[a-z]+ ", text):  # a word, not the name of a file
+        text = text[0].upper() + text[1:]
     return f'<p class="said {role}" role="{role}">{_text(text)}</p>' if text else ""
 
 
@@ -35,8 +45,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> s
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     # what scrolls must be reachable by keyboard
     return (
+        f'<p class="caption">{_text(caption)}</p>'
         f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(caption)}"><table>'
-        f"<caption>{_text(caption)}</caption><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -71,7 +82,9 @@ def readings_table(readings: Sequence[Reading], identity: float) -> str:
     """What the scorers read before and after; probabilities of the positive pole."""
 
     def change(pair: tuple[float, float] | None) -> list[str]:
-        return ["–"] * 3 if pair is None else [percent(pair[0]), percent(pair[1]), signed(100 * (pair[1] - pair[0]), 0)]
+        if pair is None:
+            return ["–"] * 3
+        return [percent(pair[0], 1), percent(pair[1], 1), signed(100 * (pair[1] - pair[0]), 1)]
 
     rows = [
         [f"{_text(one.name)} <small>{_text(one.poles[1])}</small>", *change(one.latent), *change(one.picture)]
@@ -116,7 +129,7 @@ def pair_view(pair: Pair, images: tuple[str | None, str | None], place: tuple[in
     donor = figure(images[0], f"Donor {pair.donor}, {came}", f"Donor {pair.donor}: {came}")
     edit = figure(images[1], f"Edit of {pair.donor}, {went}", f"Edit: {went}")
     scores = "".join(
-        f"<div><dt>{_text(name)}</dt><dd>{number(value, 2)}</dd></div>"
+        f"<div><dt>{_text(score_title(name))}</dt><dd>{number(value, 2)}</dd></div>"
         for name, value in {"strength": pair.strength, **pair.scores}.items()
     )
     state = {"accept": "you accepted it", "reject": "you rejected it"}.get(decided, "not decided by you")

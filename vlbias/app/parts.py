@@ -61,10 +61,12 @@ def told(said: gr.HTML) -> Callable[[Callable[Given, Updates]], Callable[Given, 
     return decorate
 
 
-def choices(names: Sequence[str], value: Sequence[str] | None = None, *, empty: str = "") -> gr.Dropdown:
-    """Other choices for a list; ``empty`` is how the empty choice reads."""
+def choices(
+    names: Sequence[str], value: Sequence[str] | None = None, *, title: Callable[[str], str] = str
+) -> gr.Dropdown:
+    """Other choices for a list; ``title`` says how one reads."""
     chosen = value if value is not None else (names[0] if names else None)
-    return gr.Dropdown(choices=[(name or empty, name) for name in names], value=chosen)
+    return gr.Dropdown(choices=[(title(name), name) for name in names], value=chosen)
 
 
 def download_button(label: str, name: str) -> tuple[gr.Button, gr.DownloadButton]:

@@ -64,21 +64,23 @@ def review_tab(place: Workplace) -> None:
             label="Folder of a finished run",
             allow_custom_value=True,
             elem_id="run",
+            min_width=280,
         )
-        reviewer = gr.Textbox(label="Reviewer", placeholder="your name or initials", elem_id="reviewer")
+        reviewer = gr.Textbox(label="Reviewer", placeholder="your name or initials", elem_id="reviewer", min_width=280)
     with gr.Row():
-        order = gr.Dropdown(["plan"], value="plan", label="Sort by", elem_id="order")
-        cell = gr.Dropdown([("all cells", "")], value="", label="Cell", elem_id="run-cell")
+        planned = [(markup.score_title("plan"), "plan")]
+        order = gr.Dropdown(planned, value="plan", label="Sort by", elem_id="order", min_width=200)
+        cell = gr.Dropdown([("all cells", "")], value="", label="Cell", elem_id="run-cell", min_width=200)
         only = gr.Dropdown(ONLY, value="all", label="Show")
         highest = gr.Checkbox(label="Highest first", elem_id="highest")
     opens, said = gr.Button("Open the run", variant="primary"), gr.HTML(elem_id="review-said")
     view = gr.HTML(elem_id="pair")
     reason = gr.Textbox(label="Reason, if you reject", placeholder="a third ear", elem_id="reason")
     with gr.Row():
-        back = gr.Button("← back", min_width=70, elem_id="previous")
-        reject = gr.Button("Reject (r)", variant="stop", min_width=70, elem_id="reject")
-        accept = gr.Button("Accept (a)", variant="primary", min_width=70, elem_id="accept")
-        onward = gr.Button("next →", min_width=70, elem_id="next")
+        back = gr.Button("← back", min_width=140, elem_id="previous")
+        reject = gr.Button("Reject (r)", variant="stop", min_width=140, elem_id="reject")
+        accept = gr.Button("Accept (a)", variant="primary", min_width=140, elem_id="accept")
+        onward = gr.Button("next →", min_width=140, elem_id="next")
     tally = gr.HTML(elem_id="tally")
 
     def look(seated: _Sitting, reviewer: str) -> Updates:
@@ -87,7 +89,11 @@ def review_tab(place: Workplace) -> None:
     def start(out: str | None, reviewer: str) -> Updates:
         desk = open_run(out or "", place.roots)
         seated = _Sitting(desk, desk.select(Selection()))
-        lists: Updates = {order: choices(desk.orders), cell: choices(["", *desk.cells], empty="all cells"), only: "all"}
+        lists: Updates = {
+            order: choices(desk.orders, title=markup.score_title),
+            cell: choices(["", *desk.cells], title=lambda name: name or "all cells"),
+            only: "all",
+        }
         return {sitting: seated, **lists, **look(seated, reviewer)}
 
     def choose(

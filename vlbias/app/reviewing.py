@@ -158,7 +158,7 @@ class Desk:
 
 def _pair(row: Mapping[str, Any], target: str, columns: Sequence[str]) -> Pair:
     scores = {name.removeprefix("score_"): row[name] for name in columns}
-    cell = group_name([label_text(row[target]) or "unknown", str(row["to"])])
+    cell = group_name([f"{target}={label_text(row[target]) or 'unknown'}", str(row["to"])])
     known = {name: float(value) for name, value in scores.items() if value is not None and value == value}
     moved = (str(row["from"] or "unknown"), str(row["to"]))
     return Pair(row["file_name"], str(row["source_id"]), cell, moved, _length(row["strength"]), known, row)

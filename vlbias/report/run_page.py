@@ -40,7 +40,7 @@ REASONS = {
     "no_donor_left": "Every donor of this place in the plan was turned down; the cell stays one short.",
 }
 
-_SCORES = {
+SCORES = {
     "score_protected_latent": ("Protected attribute, latent probe", "reached"),
     "score_protected_image": ("Protected attribute, picture", "reached"),
     "score_target_latent": ("Target attribute, latent probe", "target"),
@@ -111,6 +111,8 @@ def _lede(report: Mapping[str, Any], protected: str) -> str:
     )
     if edits.get("unfilled"):
         text += f" {plural(edits['unfilled'], 'place')} stayed empty, because no donor passed the checks there."
+    if report.get("limit") == edits["planned"]:
+        text += f" The plan was limited to {plural(edits['planned'], 'edit')}, so cells may still differ."
     return text
 
 
@@ -234,7 +236,7 @@ def _edits(files: RunFiles) -> dict[str, Any]:
 
 def _least_margin(files: RunFiles, edited: pd.DataFrame) -> pd.Series:
     """How far above what it needed the closest reading of each edit was."""
-    needed = {name: _needed(files.report, name) for name in _SCORES if name in edited}
+    needed = {name: _needed(files.report, name) for name in SCORES if name in edited}
     above = {name: pd.to_numeric(edited[name]) - least for name, least in needed.items() if least is not None}
     if not above:
         return pd.Series(0.0, index=edited.index)
@@ -243,7 +245,7 @@ def _least_margin(files: RunFiles, edited: pd.DataFrame) -> pd.Series:
 
 def _needed(report: Mapping[str, Any], score: str) -> float | None:
     """What a reading had to be for an edit to be kept; ``None`` where the report does not say."""
-    found = report.get("checks", {}).get(_SCORES[score][1])
+    found = report.get("checks", {}).get(SCORES[score][1])
     if found is None and score.startswith("score_protected_"):
         # where nobody set a margin, the labelled originals said what is enough
         found = report.get("enough", {}).get(score.removeprefix("score_protected_"))
@@ -310,7 +312,7 @@ def _scorers(files: RunFiles) -> dict[str, Any]:
         if where != "not_asked" or reading is not None
     ]
     scores = []
-    for name, (title, _) in _SCORES.items():
+    for name, (title, _) in SCORES.items():
         if name not in files.edited:
             continue
         values = pd.to_numeric(files.edited[name]).dropna()
@@ -350,7 +352,7 @@ def _identity_note(scorer: Mapping[str, Any]) -> str:
     shares = (scorer.get("strangers_pass"), scorer.get("mirrored_pass"))
     if None in shares:
         return text + "."
-    strangers, mirrored = (f"{share:.0%}" for share in shares)
+    strangers, mirrored = map(percent, shares)
     return (
         f"{text}: among originals, {strangers} of pairs of strangers and {mirrored} of faces with their own mirror "
         "image would have passed as the same face."

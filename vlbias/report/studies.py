@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.files import json_records, json_value
-from vlbias.report.page import number, signed
+from vlbias.report.page import number, percent, signed
 from vlbias.report.plots import Estimate, Line, Panel, Spot, color_of, curves_plot, front_plot
 from vlbias.shown import plural
 from vlbias.simulate.statistics import PARITY, contrast
@@ -134,7 +134,7 @@ def _compositions(result: SimulationResult) -> list[dict[str, str]]:
     rows = []
     for _, runs in table.groupby(["fill", *names, "n"], sort=False, dropna=False):
         first = runs.iloc[0]
-        shares = ", ".join(f"{name[2:-1]} {first[name] / first['n']:.0%}" for name in names)
+        shares = ", ".join(f"{name[2:-1]} {percent(first[name] / first['n'])}" for name in names)
         means = {name: number(float(runs[name].mean())) for name in ("accuracy", "f1", "worst_f1", _PARITY)}
         rows.append({"fill": str(first["fill"]), "shares": shares, "n": f"{int(first['n']):,}", **means})
     return rows
