@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlbias.images import contact_sheet, open_image, save_png
+from vlbias.files import write_file
+from vlbias.images import contact_sheet, open_image
+from vlbias.originals import Original
 
 
 def main(folder: Path, out: Path, num_pairs: int) -> None:
@@ -27,7 +29,8 @@ def main(folder: Path, out: Path, num_pairs: int) -> None:
         sampled = folder / "donors" / Path(row.file_name).name
         donor = sampled if sampled.is_file() else folder / file_of[row.source_id]
         pictures.append(contact_sheet([open_image(donor), open_image(folder / row.file_name)], 2, gap_px=1))
-    save_png(contact_sheet(pictures, (num_pairs + 1) // 2, gap_px=8), out, {"synthetic": "true"})
+    sheet = contact_sheet(pictures, (num_pairs + 1) // 2, gap_px=8)
+    write_file(out, Original.of_picture(sheet).encode(sheet, {"synthetic": "true"}).data)
 
 
 if __name__ == "__main__":

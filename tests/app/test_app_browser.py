@@ -179,6 +179,27 @@ def test_two_edits_are_rejected_by_key_and_leave_the_set(page, run, made):
     assert not set(after) & set(before[:2]) and set(before[2:]) <= set(after)
 
 
+def test_what_cannot_be_opened_takes_the_place_of_what_was_open(page):
+    page.get_by_role("tab", name="Review a run").click()
+    page.get_by_role("button", name="Open the run").click()
+    page.wait_for_selector(".pair img")
+    page.fill("#run input", "/elsewhere")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Open the run").click()
+    page.wait_for_selector("#review-said [role=alert]")
+    assert not page.locator(".pair").count()
+    page.get_by_role("tab", name="A dataset").click()
+    for _ in range(2):  # the second time the columns are the same, and yet counted
+        page.get_by_role("button", name="Open the dataset").click()
+        page.wait_for_selector("#faces img")
+        page.wait_for_selector("#counts table")
+    page.fill("#dataset input", "/elsewhere")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Open the dataset").click()
+    page.wait_for_selector("[role=alert] >> visible=true")
+    assert not page.locator("#faces img, #counts table").count()
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_everybody_can_use_it(page, face, scheme, width):
     page.emulate_media(color_scheme=scheme)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from finished_run import audit_result, write_run
 from PIL import Image
 
 from vlbias import report
+from vlbias.provenance import examine_provenance
 from vlbias.report.folder import RunFiles
 from vlbias.report.page import data_uri
 from vlbias.report.run_page import MAX_PAIRS, run_values
@@ -55,6 +57,13 @@ def test_a_rejected_try_stands_beside_an_accepted_edit(run):
     for example in examples:
         start = example["caption"].split(":")[0]
         assert example["accepted"]["caption"].startswith(start) and example["accepted"]["edit"].startswith("data:")
+
+
+def test_the_example_lays_pairs_out_and_the_sheet_says_that_it_is_made(run, repository, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pairs_sheet.py", str(run), str(tmp_path / "sheet.png"), "6"])
+    runpy.run_path(str(repository / "examples" / "pairs_sheet.py"), run_name="__main__")
+    assert Image.open(tmp_path / "sheet.png").size > (100, 20)
+    assert examine_provenance(tmp_path / "sheet.png").said["synthetic"] == "true"
 
 
 def test_the_page_of_ten_thousand_edits_is_small(tmp_path, monkeypatch):

@@ -34,22 +34,23 @@ def dataset_tab(place: Workplace) -> None:
     measure = gr.Button("Measure its drift on these faces", elem_id="measure")
     drift = gr.HTML(elem_id="drift")
 
+    cleared: Updates = {browser: None, about: "", counts: "", faces: "", drift: ""}
+
     def start(spec: str | None) -> Updates:
         found = Browser(open_faces(spec or "", place.roots))
         text = f"{found.faces.name}: {len(found.faces):,} faces, {len(found.faces.problems):,} left out."
-        cleared: Updates = {faces: "", drift: ""}
-        return {
-            browser: found,
-            columns: choices(found.columns, found.first_columns),
-            about: markup.sentence(text),
-            **cleared,
-        }
+        first = found.first_columns
+        # counted here as well: the same columns as before are no change that the page would tell of
+        opened: Updates = {browser: found, columns: choices(found.columns, first), about: markup.sentence(text)}
+        return {**cleared, **opened, **count(found, first)}
 
     def count(found: Browser | None, columns: list[str]) -> Updates:
         if found is None or not columns:
             return {counts: ""}
         sizes = found.counts(columns)
-        return {counts: markup.counts_table(columns, sizes), cell: choices([name for name, _ in sizes])}
+        names = [name for name, _ in sizes]
+        counted: Updates = {counts: markup.counts_table(columns, sizes), cell: choices(names)}
+        return {**counted, **look(found, columns, names[0] if names else None)}
 
     def look(found: Browser | None, columns: list[str], cell: str | None) -> Updates:
         return {faces: markup.gallery(found.pictures(columns, cell)) if found and cell else ""}
@@ -60,7 +61,7 @@ def dataset_tab(place: Workplace) -> None:
         return {drift: markup.drift_table(found.drift(place.shelf.editor(name)))}
 
     tell = told(said)
-    opens.click(tell(start), [spec], [browser, columns, said, about, faces, drift])
-    columns.change(tell(count), [browser, columns], [said, counts, cell])
+    opens.click(told(said, cleared)(start), [spec], [said, columns, cell, *cleared])
+    columns.change(tell(count), [browser, columns], [said, counts, cell, faces])
     cell.change(tell(look), [browser, columns, cell], [said, faces])
     measure.click(tell(measured), [browser, editor], [said, drift], **NETWORKS)

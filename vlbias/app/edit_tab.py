@@ -12,7 +12,7 @@ from vlbias.app import markup
 from vlbias.app.browsing import Browser, open_faces
 from vlbias.app.editing import LEARNING_FACES, Bench, Edit, Find, Lookup
 from vlbias.app.parts import NETWORKS, Updates, Workplace, choices, click, download_button, told
-from vlbias.errors import ConfigError, ImageError, VlbiasError
+from vlbias.errors import ConfigError, ImageError
 from vlbias.progress import Progress
 
 __all__ = ["edit_tab"]
@@ -83,15 +83,14 @@ def edit_tab(place: Workplace, page: gr.Blocks) -> None:
         visit = _Visit(Bench(place.shelf.editor(name)))
         return {view.visit: visit, view.paths: visit.poles}
 
+    # the picture before is not shown as if it were a new one that is refused
+    cleared: Updates = {view.shown: None, view.readings: "", view.strip: ""}
+
     def take(visit: _Visit, photo: Mapping[str, str] | None, find: Find, face: str, known: bool, count: int) -> Updates:
-        cleared: Updates = {view.shown: None, view.readings: "", view.strip: ""}
         if not photo:
             return cleared
         lookup = Lookup(find, int(face) if face.isdigit() else face, check=not known)
-        try:
-            visit.bench.open(Path(photo["path"]), lookup, name=photo.get("orig_name") or "")
-        except VlbiasError as error:  # the picture before is not shown as if it were this one
-            return {**cleared, view.said: markup.sentence(str(error), is_error=True)}
+        visit.bench.open(Path(photo["path"]), lookup, name=photo.get("orig_name") or "")
         return {view.opened: count + 1, view.strip: ""}
 
     def save(visit: _Visit | None) -> Updates:
@@ -103,8 +102,9 @@ def edit_tab(place: Workplace, page: gr.Blocks) -> None:
 
     def takes(event: Callable[..., object]) -> None:
         inputs = [view.visit, *lookup, view.opened]
+        taken = told(view.said, cleared)(take)
         # without Gradio's own reading of pictures: it knows forty formats, and no sentence for a broken one
-        event(tell(take), inputs, outputs, preprocess=False, show_progress_on=view.shown, **NETWORKS)
+        event(taken, inputs, outputs, preprocess=False, show_progress_on=view.shown, **NETWORKS)
 
     for picked in (page.load, editor.change):
         takes(picked(tell(pick), [editor], [view.said, view.visit, view.paths], **NETWORKS).then)

@@ -45,8 +45,15 @@ class Workplace:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
 
-def told(said: gr.HTML) -> Callable[[Callable[Given, Updates]], Callable[Given, Updates]]:
-    """An error that the library raises on purpose becomes a sentence in ``said``; what else is on the page stays."""
+def told(
+    said: gr.HTML, cleared: Updates | None = None
+) -> Callable[[Callable[Given, Updates]], Callable[Given, Updates]]:
+    """An error that the library raises on purpose becomes a sentence in ``said``.
+
+    Args:
+        said: where it stands.
+        cleared: what goes then, for it belongs to what was open before; ``None`` if all stays.
+    """
 
     def decorate(function: Callable[Given, Updates]) -> Callable[Given, Updates]:
         @functools.wraps(function)
@@ -54,7 +61,7 @@ def told(said: gr.HTML) -> Callable[[Callable[Given, Updates]], Callable[Given, 
             try:
                 return {said: "", **function(*arguments, **named)}
             except VlbiasError as error:
-                return {said: sentence(str(error), is_error=True)}
+                return {**(cleared or {}), said: sentence(str(error), is_error=True)}
 
         return told
 

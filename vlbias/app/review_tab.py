@@ -117,7 +117,8 @@ def review_tab(place: Workplace) -> None:
         return look(seated, reviewer)
 
     tell, outputs = told(said), [said, view, tally]
-    opens.click(tell(start), [out, reviewer], [sitting, order, cell, only, *outputs])
+    started = told(said, {sitting: None, view: "", tally: ""})(start)
+    opens.click(started, [out, reviewer], [sitting, order, cell, only, *outputs])
     for event in (order.input, highest.input, cell.input, only.input, reviewer.blur):
         event(tell(choose), [sitting, reviewer, order, highest, cell, only], outputs)
     # keys may be quicker than an answer: none is lost, and they keep their order
