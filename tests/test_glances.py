@@ -66,6 +66,8 @@ def test_an_editor_names_what_it_moves(editor):
 
 def test_a_dataset_a_balancer_and_a_plan(editor, faces):
     assert repr(faces).startswith("<SynthFaces: 'synthfaces', 60 faces (") and "smile" in faces._repr_html_()
+    low, middle, high = (f"{found:.3g}" for found in faces.table["age"].quantile([0, 0.5, 1]))
+    assert f"<td>age</td><td>{low} to {high}, median {middle}</td>" in faces._repr_html_()  # not four of 60 numbers
     balancer = Balancer(editor, target="smile", protected="skin")
     assert repr(balancer) == "<Balancer: smile by skin, mode reduce, source real, editor 'synthfaces-64'>"
     plan = balancer.plan(faces, limit=3)

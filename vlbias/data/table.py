@@ -179,14 +179,18 @@ class FaceDataset(Shown):
         splits = ", ".join(f"{counts[split]} {split}" for split in SPLITS if split in counts)
         line = f"'{self.name}', {len(self)} faces ({splits}), {len(self.problems)} problems"
         rows = [self._column(name) for name in self.attributes]
-        return Glance(line, ("column", "most frequent values", "missing"), rows)
+        return Glance(line, ("column", "values", "missing"), rows)
 
     def _column(self, name: str) -> tuple[str, str, int]:
-        """A label column at a glance: its most frequent values, and how many faces have none."""
-        counts = self.table[name].value_counts()
-        some = ", ".join(f"{value} {count:,}" for value, count in counts.head(4).items())
-        rest = f", ... ({len(counts):,} values)" if len(counts) > 4 else ""
-        return name, some + rest, int(self.table[name].isna().sum())
+        """A label column at a glance: its range or its most frequent values, and how many faces have none."""
+        values = self.table[name]
+        counts = values.value_counts()
+        if len(counts) > 12 and pd.api.types.is_numeric_dtype(values.dtype):
+            some = "{} to {}, median {}".format(*map(_short, (values.min(), values.max(), values.median())))
+        else:
+            some = ", ".join(f"{value} {count:,}" for value, count in counts.head(4).items())
+            some += f", ... ({len(counts):,} values)" if len(counts) > 4 else ""
+        return name, some, int(values.isna().sum())
 
     @property
     def ids(self) -> list[str]:
@@ -552,3 +556,7 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
             with suppress(LabelError):  # lists are no labels and stay as they are
                 joined[column] = typed_labels(pd.concat([part.astype(object) for part in parts])).array
     return joined
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value % 1 == 0 else f"{value:.3g}"
