@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -127,3 +129,15 @@ def test_counts_have_their_nouns_and_short_times_no_zero():
     assert str(Cost(2, 7, 1.26, 1.3, evaluations_range=(5, 9), pilot=1)) == (
         "2 faces to add, 7 UNet evaluations (5 to 9, after 1 edit on trial), about 1.3 minutes, 1.3 MB"
     )
+
+
+def test_the_terminal_says_in_words_what_an_audit_found(monkeypatch):
+    found = audit_result(bootstrap=20, num_test=80)
+    monkeypatch.setattr("vlbias.audit.measure", lambda *_, **__: found)
+    words = ["audit", "synthfaces:30", "--target", "smile", "--protected", "skin"]
+    shown = CliRunner().invoke(app, words).output
+    assert "change" in shown and "Trained on the balanced set instead of the dataset as it is" in shown
+    alone = replace(found, predictions={"baseline": np.zeros_like(found.predictions["baseline"])})
+    monkeypatch.setattr("vlbias.audit.measure", lambda *_, **__: alone)
+    shown = CliRunner().invoke(app, words).output
+    assert "hardly better than guessing, so their gaps mean little" in shown and "change" not in shown

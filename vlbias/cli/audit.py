@@ -26,6 +26,7 @@ from vlbias.cli.options import (
 )
 from vlbias.cli.outputs import OverwriteOption, claim_folder, refuse_inside
 from vlbias.cli.parsing import columns_of, names_of
+from vlbias.shown import printable
 
 if TYPE_CHECKING:
     from vlbias.audit import AuditResult
@@ -106,6 +107,7 @@ def audit(
 ) -> None:
     """Fit the same classifier on each training set and compare accuracy and fairness on one test set."""
     from vlbias import audit as audits
+    from vlbias.report.audits import summary_sentence
 
     columns, machines = columns_of(protected), engine_of(engine, workers, cores, address)
     if flips is not None:
@@ -151,9 +153,8 @@ def audit(
         }
         given |= {} if editor is None else {"editor": open_editor(editor, clip=False)}
         result = audits.compare(opened["baseline"], arms=names, protocol=protocol, tune=tune, **given, **common)
-    typer.echo(
-        result.table[["mean", "low", "high", "change"]].round(3).to_string() if names is None else _ranked(result)
-    )
+    typer.echo(_measured(result) if names is None else _ranked(result))
+    typer.echo("\n".join(map(printable, summary_sentence(result))))
     if out is not None:
         from vlbias import report
 
@@ -184,6 +185,12 @@ def _measure_flips(
     typer.echo(report.table.round(3).dropna(axis="columns", how="all").to_string())
     if out is not None:
         typer.echo(f"Open {reports.write_flips(out, report, command=typed_command())}")
+
+
+def _measured(result: AuditResult) -> str:
+    """Every metric of every training set; the change from the first one where there are others."""
+    columns = ["mean", "low", "high", *(["change"] if len(result.predictions) > 1 else [])]
+    return str(result.table[columns].round(3).to_string())
 
 
 def _ranked(result: AuditResult) -> str:
