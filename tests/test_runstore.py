@@ -134,3 +134,17 @@ def test_cutting_leaves_whole_files_alone(tmp_path):
 def test_a_store_is_a_file_with_a_name():
     with pytest.raises(ConfigError, match=r"`storage` must be a file; '\.' is a folder"):
         files_beside("")
+
+
+def test_what_differs_is_said_in_settings_before_hashes(tmp_path):
+    job = {"plan": "5214ad422e24726d", "settings": {"steps": 9, "size": 48}, "shares": "0,0.5"}
+    RunStore(tmp_path / "sim.log", "bake", job)
+    other = {"plan": "18edde44e63f47a7", "settings": {"steps": 8, "size": 32}, "shares": "0,1"}
+    with pytest.raises(ConfigError) as refused:
+        RunStore(tmp_path / "sim.log", "bake", other)
+    said = str(refused.value)
+    assert (
+        "`settings.size` is 48 there and 32 here, `settings.steps` is 9 there and 8 here, `shares` is '0,0.5'" in said
+    )
+    assert "(and 1 more). Give another folder, another file as `storage`" in said and "5214ad" not in said
+    assert differences({"plan": job["plan"]}, {"plan": other["plan"]}) == ["`plan` is another"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ __all__ = ["RunStore", "cut_torn_line", "differences", "files_beside"]
 FORMAT = 1
 #: In the folder beside a store, so that the records of a run that was interrupted are those of one that was not.
 TIMES_FILE = "times.jsonl"
+_HASH = re.compile("[0-9a-f]{16,}")
 
 
 def files_beside(path: AnyPath) -> Path:
@@ -45,16 +47,24 @@ def differences(found: Mapping[str, object], wanted: Mapping[str, object], withi
     Example:
         >>> differences({"seed": 3, "fit": {"steps": 9}}, {"seed": 4, "fit": {"steps": 9}})
         ['`seed` is 3 there and 4 here']
+
+    What is known by its hash alone comes last, without it.
     """
     found, wanted = json.loads(json.dumps(found)), json.loads(json.dumps(wanted))
-    phrases = []
+    phrases, by_hash = [], []
     for key in sorted(set(found) | set(wanted)):
         there, here = found.get(key), wanted.get(key)
         if isinstance(there, dict) and isinstance(here, dict):
             phrases += differences(there, here, f"{within}{key}.")
+        elif there != here and _is_hash(there) and _is_hash(here):
+            by_hash.append(f"`{within}{key}` is another")
         elif there != here:
             phrases.append(f"`{within}{key}` is {there!r:.80} there and {here!r:.80} here")
-    return phrases
+    return phrases + by_hash
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
 
 
 def cut_torn_line(path: AnyPath) -> None:
@@ -219,6 +229,7 @@ def _check_header(path: Path, kind: str, job: Mapping[str, object]) -> None:
         raise ConfigError(f"{path} has format {version}; this version reads {FORMAT}. Give another file as `storage`.")
     if phrases := differences(stored, job):
         raise ConfigError(
-            f"{path} belongs to another job: {phrases[0]}{f' (and {len(phrases) - 1} more)' if phrases[1:] else ''}. "
-            "Give another file as `storage`, or the settings it was begun with."
+            f"{path} belongs to another job: {', '.join(phrases[:3])}"
+            f"{f' (and {len(phrases) - 3} more)' if phrases[3:] else ''}. "
+            "Give another folder, another file as `storage`, or the settings it was begun with."
         )

@@ -306,6 +306,7 @@ def test_a_command_refuses_edits_by_their_names(finished):
         (*pairs[0], "reject", "ben"), (*pairs[1], "reject", "ben"), (*pairs[0], "accept", "me"),
     ]  # fmt: skip
     wrong = CliRunner().invoke(app, ["review", out, "train/edit-999.png"])
-    assert wrong.exit_code == 1 and "Unknown edit 'train/edit-999.png'" in str(wrong.exception)
+    assert wrong.exit_code == 1 and f"Unknown edit 'train/edit-999.png' for {out}" in str(wrong.exception)
+    assert "where names are such as train/edit-0000" in str(wrong.exception)
     empty = CliRunner().invoke(app, ["review", f"{out}/train", name])
     assert empty.exit_code == 1 and "is not the folder of a finished balance run" in str(empty.exception)

@@ -25,6 +25,7 @@ from vlbias.search.halving import HalvingSettings
 from vlbias.search.inference import compare
 from vlbias.search.spaces import space
 from vlbias.search.storage import Storage
+from vlbias.search.task import make_task
 from vlbias.shown import plural
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -418,3 +419,9 @@ def test_a_database_has_several_studies_by_name(tiny, small_space, tmp_path):
         Storage(f"{url}#second").study(2, {"seed": 1})
     with pytest.raises(ConfigError, match=r"got '../x'. In a password, # is written %23"):
         Storage(f"{url}#../x")
+
+
+def test_a_target_without_its_task_is_told_how_to_be_given(tiny):
+    for given in ({"target": "smile"}, {"task": "classify"}):
+        with pytest.raises(ConfigError, match="Give both \\(--task classify --target COLUMN\\), or neither"):
+            make_task(tiny, protected="gender", **given)

@@ -264,7 +264,7 @@ def test_wrong_storages_and_models(faces, plan, tmp_path, make_stub):
     storage = tmp_path / "sim.log"
     simulate.run(plan, faces, model=model, storage=storage, **QUIET)
     other = simulate.plan(faces, **OPTIONS, n=60, shares=(0.0, 0.5), repeats=1)
-    with pytest.raises(ConfigError, match="belongs to another job: `plan`"):
+    with pytest.raises(ConfigError, match="belongs to another job: `plan` is another. Give another folder"):
         simulate.run(other, faces, model=model, storage=storage, **QUIET)
     text = tmp_path / "notes.txt"
     text.write_text("hello\n")

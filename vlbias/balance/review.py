@@ -207,7 +207,9 @@ def decide(
     for picture in pictures:
         if picture not in donors:
             names = difflib.get_close_matches(picture, donors, n=5) or list(donors)[:5]
-            raise unknown("edit", picture, names, where=f"{out_dir}, where names begin as in train/edit-000003.png")
+            raise unknown(
+                "edit", picture, names, where=f"{out_dir}, where names are such as {next(iter(donors), '...')}"
+            )
     return [Decision(picture, donors[picture], decision, reviewer, reason) for picture in pictures]
 
 

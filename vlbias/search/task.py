@@ -197,7 +197,8 @@ def make_task(
         raise unknown("task", task, ["identify", "classify"])
     if (target is None) != (task == "identify"):
         raise ConfigError(
-            f"`target` is the column to predict in task 'classify' and only there; got target={target!r}."
+            f"`target` is the column to predict in task 'classify' and only there; got target={target!r} in task "
+            f"'{task}'. Give both (--task classify --target COLUMN), or neither."
         )
     columns = list(dataset.table.columns)
     protected_columns = [protected] if isinstance(protected, str) else list(protected)

@@ -208,7 +208,7 @@ class SimulationPlan(Shown):
         return printable(
             f"{len(self)} runs ({', '.join(dict.fromkeys(self.runs['mode']))}) of {size} training images each; focal "
             f"groups {focal}; shares {', '.join(f'{share:g}' for share in sorted(set(self.runs['share'].dropna())))}; "
-            f"{self.settings.repeats} repeats; {len(self.test)} test images{self._noise()}."
+            f"{plural(self.settings.repeats, 'repeat')}; {plural(len(self.test), 'test image')}{self._noise()}."
         )
 
     def _noise(self) -> str:
