@@ -24,3 +24,9 @@ def trap(tmp_path):
 def tiny_faces(tmp_path_factory):
     """51 faces that the tiny editor understands."""
     return tiny_editor.make_faces(tmp_path_factory.mktemp("faces"), tiny_editor.CELLS)
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory):
+    """A whole editor that can be loaded."""
+    return corpus.sound_editor(tmp_path_factory.mktemp("sound") / "editor")

@@ -17,9 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from doubles import tiny_editor
 from PIL import Image
 
-__all__ = ["DATASETS", "EDITORS", "NAMES", "RUNS", "SECRET", "Bomb", "bomb", "make_trap", "picture"]
+from vlbias.clip import create
+from vlbias.clip.preprocess import Preprocess
+
+__all__ = ["DATASETS", "EDITORS", "NAMES", "RUNS", "SECRET", "Bomb", "bomb", "make_trap", "picture", "sound_editor"]
 
 SECRET = b"TOP-SECRET-9f2c"
 #: Names in tables that lead elsewhere, or are none.
@@ -52,6 +56,21 @@ def picture(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
     return path
+
+
+_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+}
+
+
+def sound_editor(folder: Path) -> Path:
+    """A whole editor that can be loaded."""
+    editor = tiny_editor()
+    editor.renderer.clip = create(_CLIP, Preprocess(size=(16, 16)))
+    editor.save_pretrained(folder)
+    return folder
 
 
 def make_trap(folder: Path) -> Path:

@@ -14,16 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from corpus import EDITORS, Bomb, bomb, picture
-from doubles import people, tiny_editor, tree_hash
+from doubles import people, tree_hash
 from watch import watched
 
 from vlbias import Editor
 from vlbias.checkpoints import write_manifest
 from vlbias.classify import Classifier
 from vlbias.cli import main
-from vlbias.clip import create
 from vlbias.clip import load as load_clip
-from vlbias.clip.preprocess import Preprocess
 from vlbias.data import open_dataset
 from vlbias.data.pairs import load_pairs
 from vlbias.diffae import DiffAE
@@ -34,12 +32,6 @@ from vlbias.paths import PathSet, Probes
 from vlbias.search import load_model
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel that tells is Linux")
-
-CLIP = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
-}
 
 
 @pytest.fixture
@@ -66,16 +58,6 @@ def transformers(monkeypatch, mark):
             setattr(transformers, name, Loader)
         monkeypatch.setitem(sys.modules, "transformers", transformers)
     return transformers
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """A whole editor that can be loaded."""
-    folder = tmp_path_factory.mktemp("sound") / "editor"
-    editor = tiny_editor()
-    editor.renderer.clip = create(CLIP, Preprocess(size=(16, 16)))
-    editor.save_pretrained(folder)
-    return folder
 
 
 def typed(monkeypatch, *words):

@@ -15,24 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
-from corpus import EDITORS, Bomb, bomb, picture
-from doubles import people, tiny_editor, tree_hash
+from corpus import EDITORS, Bomb, bomb, picture, sound_editor
+from doubles import people, tree_hash
 from watch import watched
 
 import vlbias.app
 import vlbias.recipes
 from vlbias.cli import app, main
-from vlbias.clip import create
-from vlbias.clip.preprocess import Preprocess
 from vlbias.errors import ConfigError, VlbiasError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel that tells is Linux")
 
-CLIP = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
-}
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(mark) (w) file closefile showpage\n%%EOF\n"
 
 # -- what strangers hand on -------------------------------------------------------------------------------------------
@@ -75,15 +68,9 @@ def _escapes(place: Path, trap: Path, mark: Path) -> None:
     table.to_csv(place / "metadata.csv", index=False)
 
 
-def _sound_editor(place: Path) -> None:
-    editor = tiny_editor()
-    editor.renderer.clip = create(CLIP, Preprocess(size=(16, 16)))
-    editor.save_pretrained(place)
-
-
 def _editor(case: str):
     def make(place: Path, trap: Path, mark: Path) -> None:
-        _sound_editor(place)
+        sound_editor(place)
         EDITORS[case](place, trap, mark)
 
     return make
@@ -169,7 +156,7 @@ def _sound(kind: str, place: Path) -> object:
     if kind == "dataset":
         return people(place)
     if kind == "editor":
-        _sound_editor(place)
+        sound_editor(place)
     elif kind == "picture":
         return picture(place.with_suffix(".png"))
     elif kind == "table":
@@ -422,8 +409,13 @@ def test_the_workers_of_a_run_touch_nothing_elsewhere(tmp_path, trap, monkeypatc
     home.mkdir()
     HOSTILE["dataset"]["links"](hostile, trap, mark)
     (hostile / "metadata.schema.json").unlink()  # with it, nothing is begun
+    table = pd.read_csv(hostile / "metadata.csv")
+    table["smile"] = [int(i % 6 < (4 if i // 18 % 2 else 2)) for i in range(72)]  # men smile more often: two are edited
+    table.to_csv(hostile / "metadata.csv", index=False)
     before = tree_hash(trap)
-    words = [*_words("balance", "dataset", hostile, home), "--workers", "2", "--chunk-size", "1"]
+    checks = "goal=.1,reached=-99,target=-99,identity=-99,min_skill=-99"
+    words = [*_words("balance", "dataset", hostile, home), "--checks", checks, "--workers", "2", "--chunk-size", "1"]
+    words[words.index("female,male")] = "male,female"  # as this editor sees them
     monkeypatch.setattr(sys, "argv", ["vlbias", *words])
     with watched(home, traps=(trap,)) as seen, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -431,5 +423,7 @@ def test_the_workers_of_a_run_touch_nothing_elsewhere(tmp_path, trap, monkeypatc
             main()
         except SystemExit as stop:
             assert not stop.code, capfd.readouterr().err
-    assert (home / "out" / "report.json").is_file() and not mark.exists() and tree_hash(trap) == before
+    edits = json.loads((home / "out" / "report.json").read_text())["edits"]
+    assert edits["planned"] == 2 and edits["kept"] >= 1
+    assert not mark.exists() and tree_hash(trap) == before
     assert [text for text in seen.problems if "Popen" not in text] == []
