@@ -49,7 +49,7 @@ def make_inputs(folder: Path) -> Path:
     Image.linear_gradient("L").convert("RGB").resize((40, 36)).save(folder / "face.png")
     people(folder / "people")
     for picture in (folder / "face.png", *(folder / "people").glob("*.png")):
-        _note_owner(picture)
+        note_owner(picture)
     tiny_editor().save_pretrained(folder / "tiny")
     tiny_editor().renderer.diffae.save_pretrained(folder / "diffae")
     (folder / "diffae.json").write_text(json.dumps(QUICK_DIFFAE.to_dict()))
@@ -65,7 +65,8 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
-def _note_owner(path: Path) -> None:
+def note_owner(path: Path) -> None:
+    """Write :data:`PRIVATE` into a picture, as cameras do."""
     who, camera, where = (word.decode() for word in PRIVATE)
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = who

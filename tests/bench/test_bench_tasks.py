@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from itertools import combinations
 
 import pytest
+from doubles import run_command
+from jobs import PRIVATE, note_owner, quickly
 from PIL import Image
 
 from vlbias.bench import CelebAHQTask, TaskFaces, UTKFaceTask, WorldTask, find_tasks, register_task
@@ -97,6 +100,20 @@ def test_a_planted_task_of_photographs(tmp_path, monkeypatch):
     assert cells(faces.more, task) == [20, 8, 8, 20]  # what is left of 24 in each cell
     assert task.faces(root).digest() == faces.digest()
     assert UTKFaceTask("gender", "skin", seed=1).faces(root).digest() != faces.digest()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_of_photographs_say_nothing_of_who_took_them(tmp_path, monkeypatch):
+    (tmp_path / "home-of-jane").mkdir()
+    root, out = utkface(tmp_path / "home-of-jane", monkeypatch, 24), tmp_path / "out"
+    for path in root.iterdir():
+        note_owner(path)
+    words = ["erm", "--tasks", "utkface-age_group-gender-natural", "--utkface", root, "--budget", "quick", "--seeds", 1]
+    with quickly():
+        run_command("bench", *words, "--out", out, "--json", out / "table.json")
+    private = [*PRIVATE, b"home-of-jane", os.fsencode(tmp_path)]
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert files and [path for path in files if any(word in path.read_bytes() for word in private)] == []
 
 
 def test_a_natural_task_takes_faces_as_they_come(tmp_path, monkeypatch):
