@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -64,16 +64,19 @@ IMAGE_SUFFIXES = frozenset(
 DECODERS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
-#: A larger colour profile is passed over.
-MAX_PROFILE_BYTES = 4 * 2**20
+#: A larger colour profile is passed over, and one that computes in more steps, or between more channels.
+MAX_PROFILE_BYTES, _MAX_STEPS, _MAX_CHANNELS = 4 * 2**20, 16, 4
+_STEPS, _CHANNELS = re.compile(rb"mpet.{8}(.{4})", re.DOTALL), re.compile(rb"clut.{4}(.{2})", re.DOTALL)
 
 #: zlib level of every PNG that the library writes: the same picture gives the same bytes.
 PNG_LEVEL = 6
 
 #: A picture of more pixels than this is refused; decoded and converted, one of that size takes up to a gigabyte.
 MAX_PIXELS = 80_000_000
-#: The decoder of a format that keeps several canvases takes as much for fewer pixels.
-_MAX_PIXELS_OF = {"WEBP": 50_000_000}
+#: The decoder of a format that keeps several canvases takes as much for fewer pixels; that of a BMP with runs of equal
+#: pixels is written in Python.
+_MAX_PIXELS_OF = {"WEBP": 50_000_000, "BMP of runs": 16_000_000}
+_RUNS = (1, 2)  # how a BMP says that it has them
 #: Scans that a JPEG may have, and pixels that all of them may touch together; encoders make a dozen.
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 1_000, 8_000_000_000
 _MARKER, _SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL), 0xDA
@@ -82,8 +85,8 @@ _TIFF, _OFFSETS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), (273, 324)
 #: Pieces that a file may have: a PNG, a JPEG, of those the notes of a camera, and a TIFF.
 _MAX_CHUNKS, _MAX_SEGMENTS, _MAX_EXIF, _MAX_TILES = 100_000, 10_000, 16, 100_000
 _LARGE_CHUNK = 2**20
-#: Values of one entry of a TIFF, such as the bytes of an XMP packet.
-_MAX_VALUES = 2**25
+#: Entries of a TIFF, and values of one of them, such as the bytes of an XMP packet.
+_MAX_ENTRIES, _MAX_VALUES = 2**16, 2**25
 #: Largest file of a picture that is held in memory.
 MAX_FILE_BYTES = 2**30
 #: Larger pictures are converted in strips, and come one at a time where several threads read.
@@ -165,7 +168,8 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
 def _decode(source: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     with _header(source) as raw:
         num_pixels = raw.width * raw.height
-        limit = min(max_pixels, _MAX_PIXELS_OF.get(str(raw.format), max_pixels))
+        kind = f"{raw.format} of runs" if raw.info.get("compression") in _RUNS else str(raw.format)
+        limit = min(max_pixels, _MAX_PIXELS_OF.get(kind, max_pixels))
         if num_pixels > limit:
             raise ImageError(f"{name} has {num_pixels:,} pixels; at most {limit:,} are read. Resize the picture.")
         if raw.format in ("JPEG", "MPO"):
@@ -295,7 +299,9 @@ def _tiff_entries(source: BinaryIO, start: bytes) -> Iterator[tuple[int, int]]:
     with suppress(struct.error):  # cut off; the decoder says so
         source.seek(_unpacked(source, order + number)[0])
         (num_entries,) = _unpacked(source, order + ("Q" if is_big else "H"))
-        for _ in range(min(num_entries, 2**16)):
+        if num_entries > _MAX_ENTRIES:
+            raise ValueError(f"it has more than {_MAX_ENTRIES:,} entries")
+        for _ in range(num_entries):
             tag, _, count = _unpacked(source, order + entry)
             yield tag, count
 
@@ -349,7 +355,7 @@ def to_upright_rgb(stored: Image.Image) -> Image.Image:
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Colours of another profile (Display P3 of a telephone, CMYK of a print) => sRGB; a damaged one is passed over."""
     stored = image.info.get("icc_profile")
-    if not isinstance(stored, bytes) or not 128 <= len(stored) <= MAX_PROFILE_BYTES:
+    if not _is_profile(stored):
         return image
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert(with_alpha(image) or "RGB")
@@ -373,6 +379,16 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     assert out is not None
     out.info.pop("icc_profile", None)
     return out
+
+
+def _is_profile(stored: object) -> TypeGuard[bytes]:
+    """Whether this may be a colour profile that is soon done: a step takes as long as a picture is large."""
+    return (
+        isinstance(stored, bytes)
+        and 128 <= len(stored) <= MAX_PROFILE_BYTES
+        and all(int.from_bytes(number) <= _MAX_STEPS for number in _STEPS.findall(stored))
+        and all(int.from_bytes(number) <= _MAX_CHANNELS for number in _CHANNELS.findall(stored))
+    )
 
 
 @checked_call
@@ -423,11 +439,11 @@ def colour_space(icc_profile: object, mode: str) -> ColourSpace | None:
     Returns:
         ``None`` where viewers take the numbers for sRGB, or the profile is damaged or leads one way only.
     """
-    if mode not in ("RGB", "RGBA") or not isinstance(icc_profile, bytes):
+    if mode not in ("RGB", "RGBA") or not _is_profile(icc_profile):
         return None
     try:
         own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)), ImageCms.createProfile("sRGB")
-        if len(icc_profile) > MAX_PROFILE_BYTES or "sRGB" in ImageCms.getProfileDescription(own):
+        if "sRGB" in ImageCms.getProfileDescription(own):
             return None
         pairs = ((own, srgb), (srgb, own))
         return ColourSpace(*(ImageCms.buildTransform(a, b, "RGB", "RGB", renderingIntent=_INTENT) for a, b in pairs))

@@ -19,19 +19,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from doubles import tiny_editor
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vlbias import Editor, clip
+from vlbias.balance.review import decisions_of
 from vlbias.checkpoints import build_filled, load_tensors, read_foreign_pickle, save_tensors, verify_folder
 from vlbias.classify import Classifier, FitSettings, create_backbone
 from vlbias.data import open_dataset
 from vlbias.data.celeba import parse_identities
+from vlbias.data.celebahq import CELEBA_ATTRIBUTES
+from vlbias.data.files import MAX_COLUMNS
 from vlbias.data.landmarks import LandmarkCache
-from vlbias.data.metadata import MAX_COLUMNS, read_metadata
+from vlbias.data.metadata import read_metadata
+from vlbias.data.pairs import load_pairs
 from vlbias.diffae import DiffAE
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, ImageError, OutputError, VlbiasError
 from vlbias.files import open_plain, read_json, sha256_file
-from vlbias.images import in_turn, open_image, picture_size
+from vlbias.images import colour_space, in_turn, open_image, picture_size
 from vlbias.locks import FileLock
 from vlbias.networks import load_network
 from vlbias.originals import Original
@@ -39,6 +43,7 @@ from vlbias.paths import PathSet, Probes
 from vlbias.rendering import RenderSettings
 from vlbias.runstore import RunStore
 from vlbias.search.storage import Storage
+from vlbias.simulate.noise import LabelNoise
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +203,16 @@ def test_a_parquet_of_few_rows_and_long_lists_is_not_read(tmp_path):
         small(read_metadata, path)
 
 
+def test_a_parquet_of_half_a_million_columns_is_not_looked_at(tmp_path, monkeypatch):
+    path = tmp_path / "metadata.parquet"
+    table = pa.table({"file_name": ["0.png"], **{f"c{i}": [1] for i in range(200)}})
+    pq.write_table(table, path, store_schema=False)
+    assert read_metadata(path).shape == (1, 201)
+    monkeypatch.setattr("vlbias.data.metadata.MAX_PARTS", 200)
+    with pytest.raises(DatasetError, match=r"metadata\.parquet cannot be read: .*[Ll]imit"):
+        read_metadata(path)
+
+
 def test_notes_in_a_parquet_that_are_nested_without_end(tmp_path):
     path = tmp_path / "train.parquet"
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
@@ -352,7 +367,154 @@ def test_a_tiff_of_a_million_tiles_is_not_read(tmp_path, kind):
             read(path)
 
 
+# -- lists and tables of nothing but lines ----------------------------------------------------------------------------
+
+LISTS = {
+    "pairs.txt": load_pairs,
+    "pairs.csv": load_pairs,
+    "identities.csv": lambda path: open_dataset(path.parent),
+    "list_attr_celeba.txt": lambda path: open_dataset(path.parent),
+    "fer2013.csv": lambda path: open_dataset(path.parent),
+    "train.idx": lambda path: open_dataset(path.parent),
+    "noise.csv": LabelNoise.load,
+    "metadata.csv": read_metadata,
+    "metadata.jsonl": read_metadata,
+    "review.csv": decisions_of,
+}
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Where a list stands beside pictures, by its name."""
+
+    def at(name):
+        (tmp_path / "img_align_celeba").mkdir(exist_ok=True)
+        (tmp_path / "list_eval_partition.txt").write_text("0.png 0\n")
+        for picture in ("0.png", "img_align_celeba/0.png"):
+            Image.new("RGB", (8, 8)).save(tmp_path / picture)
+        (tmp_path / "train.rec").write_bytes(bytes(64))
+        return tmp_path / name
+
+    return at
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_a_million_odd_lines_ends_soon(name, listed, monkeypatch):
+    """A line takes a hundred times its two bytes once it is a row, or a problem that is told."""
+    for limit in ("data.files.MAX_LINES", "data.table.MAX_PROBLEMS", "data.metadata.MAX_ROWS"):
+        monkeypatch.setattr(f"vlbias.{limit}", 1000)
+    monkeypatch.setattr("vlbias.balance.review.MAX_DECISIONS", 1000)
+    heads = {"pairs.csv": "first,second,same", "identities.csv": "path,identity", "fer2013.csv": "emotion,pixels,Usage"}
+    heads |= {"list_attr_celeba.txt": " ".join(CELEBA_ATTRIBUTES), "metadata.csv": "file_name"}
+    heads |= {"review.csv": "picture,donor,decision,reviewer"}
+    line = {"metadata.jsonl": "{}", "review.csv": "a,b,reject,c"}.get(name, "x")
+    path = listed(name)
+    path.write_text(heads.get(name, line) + f"\n{line}" * 20_000)
+    with pytest.raises(VlbiasError, match=rf"{name}.* (more than 1,000 |20,00\d rows|1,001 rows|the same groups)"):
+        small(LISTS[name], path, megabytes=20)
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "identities.csv", "list_attr_celeba.txt", "noise.csv", "metadata.csv"])
+def test_a_table_of_a_hundred_thousand_columns_ends_soon(name, listed):
+    """Each named twice, too: to look for the one that is takes as long as they are many, for each."""
+    names = {"list_attr_celeba.txt": CELEBA_ATTRIBUTES, "pairs.csv": ["first", "second", "same"]}
+    names |= {"identities.csv": ["path", "identity"], "metadata.csv": ["file_name"]}
+    sign = " " if name.endswith("txt") else ","
+    path = listed(name)
+    for columns in ([f"c{i}" for i in range(100_000)], [f"c{i // 2}" for i in range(100_000)]):
+        path.write_text(sign.join([*names.get(name, [""]), *columns]) + "\nx\n" * 100)
+        with pytest.raises(VlbiasError, match=rf"{name}.* 100,0\d\d columns"):
+            small(LISTS[name], path)
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "fer2013.csv", "metadata.csv", "review.csv", "noise.csv"])
+@pytest.mark.parametrize("head", ["", "first,second,same,file_name\n"])
+def test_a_row_that_goes_over_all_lines_is_not_read(name, head, listed):
+    path = listed(name)
+    path.write_text(head + '"\n   ",' * 700_000)
+    with pytest.raises(VlbiasError, match=rf"{name}.*(a row of more than 4,194,304 characters|lacks the column)"):
+        small(LISTS[name], path, megabytes=200)
+
+
+def test_a_key_that_stands_twice_is_found_among_a_hundred_thousand(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{" + "".join(f'"k{i}": 1, ' for i in range(100_000)) + '"k99999": 2}')
+    with pytest.raises(CheckpointError, match="the key 'k99999' stands twice"):
+        read_json(path)
+
+
+def test_columns_of_a_review_are_looked_up_at_once(tmp_path):
+    path = tmp_path / "review.csv"
+    path.write_text(",".join(f"c{i}" for i in range(100_000)))
+    with pytest.raises(DatasetError, match=r"review\.csv lacks the column 'picture'"):
+        decisions_of(path)
+    path.write_text("picture,donor,decision,reviewer" + ",reason" * 100_000)
+    with pytest.raises(DatasetError, match=r"review\.csv has the column 'reason' twice"):
+        decisions_of(path)
+
+
+# -- pictures that take their decoder long ----------------------------------------------------------------------------
+
+
+def of_runs(width: int, height: int, runs: bytes) -> bytes:
+    """A BMP of 256 colours whose pixels are written as runs."""
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078) + head + bytes(1024) + runs
+
+
+def test_a_bmp_of_runs_is_small(tmp_path):
+    """Pillow fills up a row that ends early pixel by pixel: 36 KB take it ten seconds."""
+    path = tmp_path / "face.bmp"
+    path.write_bytes(of_runs(64, 64, b"\1\1\0\0" * 64))
+    assert open_image(path).size == (64, 64)
+    path.write_bytes(of_runs(8900, 8900, b"\1\1\0\0" * 8900))
+    for read in (open_image, Original.read):
+        with pytest.raises(ImageError, match=r"face\.bmp has 79,210,000 pixels; at most 16,000,000"):
+            read(path)
+
+
+def test_a_tiff_of_a_million_entries_is_not_read(tmp_path):
+    path = tmp_path / "face.tif"
+    Image.new("L", (8, 8)).save(path, big_tiff=True)
+    whole = path.read_bytes()
+    (at,) = struct.unpack_from("<Q", whole, 8)
+    (count,) = struct.unpack_from("<Q", whole, at)
+    more = struct.pack("<HHQQ", 60_000, 4, 1, 7) * 70_000
+    entries = struct.pack("<Q", count + 70_000) + whole[at + 8 : at + 8 + 20 * count] + more + bytes(8)
+    path.write_bytes(whole[:8] + struct.pack("<Q", len(whole)) + whole[16:] + entries)
+    for read in (open_image, picture_size, Original.read):
+        with pytest.raises(ImageError, match=r"face\.tif is damaged .*more than 65,536 entries"):
+            read(path)
+
+
+def test_a_profile_of_a_thousand_steps_is_passed_over(tmp_path):
+    """Each step is computed for each colour."""
+    path, own = tmp_path / "face.png", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for old, new in ((b"rXYZ", b"    "), (b"gXYZ", b"rXYZ"), (b"    ", b"gXYZ"), (b"\0s\0R\0G\0B", b"\0o\0w\0n\0.")):
+        own = own.replace(old, new, 1)  # red and green change their places
+    face = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    face.save(path, icc_profile=own)
+    assert colour_space(own, "RGB") is not None and not np.array_equal(np.asarray(open_image(path)), np.asarray(face))
+    for more in (b"mpet\0\0\0\0\0\3\0\3" + struct.pack(">I", 10_000), b"clut\0\0\0\0" + struct.pack(">HH", 15, 3)):
+        face.save(path, icc_profile=own + more)
+        assert colour_space(own + more, "RGB") is None
+        assert np.array_equal(np.asarray(open_image(path)), np.asarray(face))
+
+
 # -- networks that ask for more than their weights --------------------------------------------------------------------
+
+
+def test_a_tensor_whose_name_stands_twice_is_refused(tmp_path):
+    path, one = tmp_path / "model.safetensors", '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+
+    def write(header):
+        path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(4))
+
+    write(f"{{{one}}}")
+    assert load_tensors(path)["a"].tolist() == [0]
+    write(f"{{{one}, {one}}}")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged .*the key 'a' stands twice"):
+        load_tensors(path)
 
 
 SHAPES = {"strides": [0, 2**62, 2**62], "dimensions": [1] * 100, "beyond": [2**70]}

@@ -17,9 +17,11 @@ import io
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from vlbias.data.files import csv_rows
 from vlbias.data.metadata import read_metadata
 from vlbias.errors import DatasetError, unknown
 from vlbias.files import AnyPath, open_plain, refuse_links, sha256_json, write_file, writing
@@ -30,8 +32,8 @@ __all__ = ["REVIEW_FILE", "Decision", "Review", "add_decisions", "decide", "deci
 
 #: Its name in the folder of a run.
 REVIEW_FILE = "review.csv"
-#: A larger file is not read: half a million decisions.
-MAX_BYTES = 64 * 2**20
+#: A larger file is not read, nor one of more rows.
+MAX_BYTES, MAX_DECISIONS = 64 * 2**20, 500_000
 #: Characters of a name or reason.
 MAX_TEXT = 500
 
@@ -130,14 +132,17 @@ def decisions_of(path: AnyPath) -> list[Decision]:
     Raises:
         DatasetError: it is missing, cannot be read, has other columns, or a wrong row; names the line.
     """
+    most = MAX_DECISIONS + 2  # with the head, and one too many
     try:
         with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             data = file.read(size)
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        text = io.StringIO(data.decode("utf-8-sig"), newline="")
+        rows = [(line, [cell.strip() for cell in row]) for line, row in islice(csv_rows(path, text, strict=True), most)]
+        if len(rows) == most:
+            raise ValueError(f"it has more than {MAX_DECISIONS:,} rows")
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist. It has one decision per row: {_HEADER}.") from error
     except (OSError, ValueError, csv.Error) as error:
@@ -162,14 +167,14 @@ _HEADER = ",".join(_NAMES)
 
 def _columns(path: AnyPath, names: list[str]) -> list[str]:
     """The head of the table, with all columns but ``reason``, each once, and no other."""
+    missing = [name for name in _NAMES if name not in names and name != "reason"]
+    other = next((name for name in names if name not in _NAMES), None)
+    if missing or other is not None:
+        found = f"lacks the column '{missing[0]}'" if missing else f"has a column '{other:.80}'"
+        raise DatasetError(f"{path} {found}. Its columns are {_HEADER}, separated by commas.")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DatasetError(f"{path} has the column '{twice}' twice. Its columns are {_HEADER}.")
-    missing = [name for name in _NAMES if name not in names and name != "reason"]
-    other = [name for name in names if name not in _NAMES]
-    if missing or other:
-        found = f"lacks the column '{missing[0]}'" if missing else f"has a column '{other[0]}'"
-        raise DatasetError(f"{path} {found}. Its columns are {_HEADER}, separated by commas.")
     return names
 
 

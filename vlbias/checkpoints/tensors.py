@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vlbias.arguments import checked_call
 from vlbias.errors import CheckpointError
-from vlbias.files import AnyPath, open_plain, write_file
+from vlbias.files import AnyPath, open_plain, parse_json, write_file
 
 __all__ = [
     "aligned",
@@ -84,8 +84,9 @@ def load_tensors(path: AnyPath) -> dict[str, Tensor]:
     try:
         with open_plain(path) as file:  # the library maps whatever is there, and waits for a pipe
             num_bytes = int.from_bytes(file.read(8), "little")
-        if num_bytes > MAX_HEADER_BYTES:
-            raise ValueError(f"its header has {num_bytes:,} bytes, at most {MAX_HEADER_BYTES:,} are read")
+            if num_bytes > MAX_HEADER_BYTES:
+                raise ValueError(f"its header has {num_bytes:,} bytes, at most {MAX_HEADER_BYTES:,} are read")
+            parse_json(file.read(num_bytes))  # of a name that stands twice, the library takes one
         tensors = load_file(str(path))
         check_finite(tensors, str(path))
         return {name: aligned(value.float() if value.is_floating_point() else value) for name, value in tensors.items()}

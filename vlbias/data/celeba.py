@@ -29,7 +29,7 @@ from vlbias.data.files import (
     refuse_link,
 )
 from vlbias.data.people import compare_counts, one_split_each
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.table import FaceDataset, Problem, Problems
 from vlbias.errors import DatasetError
 
 __all__ = ["find_celeba", "load_celeba", "parse_identities"]
@@ -52,7 +52,7 @@ def parse_identities(text: str, file: str = f"{IDENTITIES}.txt") -> tuple[dict[s
         ({'000001.jpg': '2880'}, 'identity_CelebA.txt:2')
     """
     people: dict[str, str] = {}
-    problems: list[Problem] = []
+    problems = Problems()
     for number, fields in fields_of(text):
         if len(fields) != 2 or not is_number(fields[1]):
             detail = f"expected 'name person', got '{' '.join(fields)[:80]}'"
@@ -96,7 +96,7 @@ def load_celeba(
     if attribute_file is None:
         raise DatasetError(f"{root} has no {ATTRIBUTES}.txt. Give the folder of CelebA's lists and pictures.")
     folder = attribute_file.parent if attribute_file.parent.name != "Anno" else attribute_file.parent.parent
-    problems: list[Problem] = []
+    problems = Problems()
     table = parse_attributes(_text(attribute_file, root, follow_links), attribute_file.name, problems=problems)
     partition_file = _find(folder, PARTITION)
     if partition_file is None:

@@ -20,6 +20,7 @@ from vlbias.arguments import checked_call
 from vlbias.attributes import SKIN_OF_RACE, age_group
 from vlbias.data.files import (
     DEFAULT_MAX_MISSING,
+    MAX_COLUMNS,
     drop_missing,
     fields_of,
     is_file,
@@ -28,7 +29,7 @@ from vlbias.data.files import (
     read_text,
     refuse_link,
 )
-from vlbias.data.table import SPLITS, FaceDataset, Problem, hash_split
+from vlbias.data.table import SPLITS, FaceDataset, Problem, Problems, hash_split
 from vlbias.errors import ConfigError, DatasetError, LabelError
 
 __all__ = [
@@ -91,15 +92,19 @@ def parse_attributes(text: str, file: str = ATTRIBUTE_FILE, *, problems: list[Pr
         raise DatasetError(f"{file} is empty; expected a count, the attribute names and one line per image.")
     header_line, columns = first
     if not set(columns) & set(CELEBA_ATTRIBUTES):
-        raise DatasetError(f"{file}, line {header_line}: expected the names of the attributes, got '{columns[0]} ...'.")
+        raise DatasetError(
+            f"{file}, line {header_line}: expected the names of the attributes, got '{columns[0]:.80} ...'."
+        )
     if missing := [name for name in CELEBA_ATTRIBUTES if name not in columns]:
         raise DatasetError(f"{file}, line {header_line}: lacks the column {', '.join(missing[:5])}.")
+    if len(columns) > MAX_COLUMNS:
+        raise DatasetError(f"{file}, line {header_line}: {len(columns):,} columns; at most {MAX_COLUMNS:,} are read.")
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
         raise DatasetError(f"{file}, line {header_line}: has a column twice: {', '.join(twice)}.")
     names: dict[str, int] = {}
     rows: list[bytes] = []
-    left_out: list[Problem] = []
+    left_out = Problems()
     for number, (name, *values) in lines:
         try:
             rows.append(_attribute_row(name, values, columns, names))
@@ -147,7 +152,8 @@ def parse_mapping(text: str, file: str = MAPPING_FILE) -> dict[int, str]:
         if position == 0 and fields[0].lower() == "idx":
             continue
         if len(fields) != 3 or not is_number(fields[0]):
-            raise DatasetError(f"{file}, line {number}: expected 'idx orig_idx orig_file', got '{' '.join(fields)}'.")
+            got = " ".join(fields)
+            raise DatasetError(f"{file}, line {number}: expected 'idx orig_idx orig_file', got '{got:.80}'.")
         if int(fields[0]) in mapping:
             raise DatasetError(f"{file}, line {number}: the index {fields[0]} appears twice.")
         mapping[int(fields[0])] = fields[2]

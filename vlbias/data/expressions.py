@@ -29,7 +29,7 @@ from vlbias.data.files import (
     refuse_link,
 )
 from vlbias.data.people import compare_counts, split_of_person
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.table import FaceDataset, Problem, Problems
 from vlbias.errors import DatasetError
 
 __all__ = [
@@ -183,7 +183,7 @@ def parse_rafdb_labels(text: str, file: str = RAFDB_LIST) -> tuple[dict[str, str
         ({'train_00001.jpg': 'sadness'}, "'test_0001.jpg' has the label 9; expected 1..7")
     """
     labels: dict[str, str] = {}
-    problems: list[Problem] = []
+    problems = Problems()
     for number, fields in fields_of(text):
         place, code = f"{file}:{number}", "malformed_line"
         if len(fields) != 2 or not _RAFDB_NAME.fullmatch(fields[0]):

@@ -8,6 +8,7 @@ train/angry/...            test/angry/...: a copy in folders; Training_, PublicT
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -19,17 +20,18 @@ import pandas as pd
 from PIL import Image
 
 from vlbias.data.expressions import split_counts
-from vlbias.data.files import leave_out_links, list_images, refuse_link
+from vlbias.data.files import csv_rows, leave_out_links, list_images, refuse_link
 from vlbias.data.people import compare_counts
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.table import FaceDataset, Problem, Problems
 from vlbias.errors import DatasetError
+from vlbias.files import open_plain
 
 __all__ = ["FerDataset", "find_fer2013", "load_fer2013", "looks_like_fer2013"]
 
 FER2013_LICENSE = "FER2013: found on the web for a contest; UNKNOWN terms beyond research"
 
 CSV_FILES = ("fer2013.csv", "icml_face_data.csv")
-SIZE_PX = 48
+SIZE_PX, MAX_FACES = 48, 100_000
 _CODES = dict(zip("0123456", ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"), strict=True))
 _FOLDERS = dict(zip(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"), _CODES.values(), strict=True))
 #: Copies spell some of them so.
@@ -95,7 +97,7 @@ def load_fer2013(root: str | os.PathLike[str], *, follow_links: bool = False) ->
         return _of_folders(root, follow_links)
     rows: list[tuple[str, str, str, str, int]] = []
     pixels: list[np.ndarray] = []
-    problems: list[Problem] = []
+    problems = Problems()
     for number, row in _csv_rows(refuse_link(file, follow_links=follow_links, root=root)):
         picture, detail = _parse_row(row)
         if picture is None:
@@ -104,6 +106,8 @@ def load_fer2013(root: str | os.PathLike[str], *, follow_links: bool = False) ->
         item = f"{number:05d}"
         rows.append((item, f"{item}.png", _USAGES[row["usage"]], _CODES[row["emotion"]], len(pixels)))
         pixels.append(picture)
+        if len(rows) > MAX_FACES:
+            raise DatasetError(f"{file} has more than {MAX_FACES:,} faces; FER2013 has 35,887.")
     if not rows:
         raise DatasetError(f"{file} has no line that can be used ({len(problems)} problems).")
     table = pd.DataFrame(rows, columns=["id", "file_name", "split", "expression", "row"]).set_index("id")
@@ -121,14 +125,14 @@ def load_fer2013(root: str | os.PathLike[str], *, follow_links: bool = False) ->
 def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row, by the names of the columns in lower case."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines)
-            header = [name.strip().lower() for name in next(reader, [])]
+        with open_plain(file) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
+            rows = csv_rows(file, lines)
+            header = [name.strip().lower() for name in next(rows, (0, []))[1]]
             if missing := {"emotion", "pixels", "usage"} - set(header):
-                raise DatasetError(f"{file} lacks the column {', '.join(sorted(missing))}; it has {', '.join(header)}.")
-            for fields in reader:
-                if fields:
-                    yield reader.line_num, {name: value.strip() for name, value in zip(header, fields, strict=False)}
+                found = ", ".join(header)
+                raise DatasetError(f"{file} lacks the column {', '.join(sorted(missing))}; it has {found:.300}.")
+            for number, fields in rows:
+                yield number, {name: value.strip() for name, value in zip(header, fields, strict=False)}
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DatasetError(f"{file} cannot be read ({error}).") from error
 

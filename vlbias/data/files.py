@@ -7,16 +7,20 @@ import io
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError
-from vlbias.files import is_text, open_plain
+from vlbias.files import AnyPath, is_text, open_plain
 from vlbias.images import IMAGE_SUFFIXES
 from vlbias.settings import checked_number
 
 __all__ = [
     "DEFAULT_MAX_MISSING",
+    "MAX_COLUMNS",
+    "MAX_ROW_CELLS",
     "PICTURE_SUFFIXES",
+    "csv_rows",
     "drop_missing",
     "fields_of",
     "inside_root",
@@ -43,8 +47,12 @@ PICTURE_SUFFIXES = IMAGE_SUFFIXES | {
 }
 # fmt: on
 
-#: A larger label file is not read.
-MAX_LABEL_BYTES = 2**28
+#: A larger table of labels is not read, nor a row of it that is longer, or of more columns.
+MAX_TABLE_BYTES, MAX_ROW_LENGTH, MAX_COLUMNS = 2**28, 2**22, 2000
+#: Of a list of labels, whose lines are taken apart one by one, less is read; the longest that was published has 27 MB.
+MAX_LIST_BYTES, MAX_LINES = 2**25, 1_000_000
+#: Cells of a table whose rows are kept as such: each takes more than ten times its text.
+MAX_ROW_CELLS = 5_000_000
 #: What to do about a link: it can lead anywhere, to pictures that nobody meant to pass on.
 _REMEDY = "If you trust where links of this dataset lead, pass follow_links=True (--follow-links)."
 
@@ -62,27 +70,30 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
-def refuse_long(path: Path) -> None:
+def refuse_long(path: Path, max_bytes: int = MAX_TABLE_BYTES) -> None:
     """Refuse a label file whose text would take gigabytes of memory.
 
     Raises:
-        DatasetError: it has more than :data:`MAX_LABEL_BYTES`.
+        DatasetError: it has more than ``max_bytes``.
         OSError: it cannot be looked at.
     """
-    if (size := path.stat().st_size) > MAX_LABEL_BYTES:
-        raise DatasetError(f"{path} has {size:,} bytes; of a label file at most {MAX_LABEL_BYTES:,} are read.")
+    if (size := path.stat().st_size) > max_bytes:
+        raise DatasetError(f"{path} has {size:,} bytes; of a label file at most {max_bytes:,} are read.")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, max_bytes: int = MAX_LIST_BYTES, max_lines: int = MAX_LINES) -> str:
     """The text of a label file.
 
     Raises:
-        DatasetError: missing, a folder, or not UTF-8; the message names the file.
+        DatasetError: missing, a folder, too long, or not UTF-8; the message names the file.
     """
     try:
         with open_plain(path) as file:
-            refuse_long(path)
-            return file.read().decode("utf-8-sig")
+            refuse_long(path, max_bytes)
+            content = file.read(os.fstat(file.fileno()).st_size)
+        if max(content.count(b"\n"), content.count(b"\r")) > max_lines:
+            raise DatasetError(f"{path} has more than {max_lines:,} lines; it is not read.")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error
     except UnicodeDecodeError as error:
@@ -98,11 +109,47 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         DatasetError: as :func:`read_text`, or no table.
     """
     try:
-        reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True, restval="")
-        columns = list(reader.fieldnames or ())
-        return columns, [{name: row[name] for name in columns} for row in reader]
+        rows = csv_rows(path, io.StringIO(read_text(path)), skipinitialspace=True)
+        _, columns = next(rows, (0, []))
+        if len(columns) > MAX_COLUMNS:
+            raise DatasetError(f"{path} has {len(columns):,} columns; at most {MAX_COLUMNS:,} are read.")
+        found: list[dict[str, str]] = []
+        for _, cells in rows:
+            found.append(dict(zip(columns, [*cells, *[""] * len(columns)], strict=False)))
+            if len(found) * len(columns) > MAX_ROW_CELLS:
+                raise DatasetError(f"{path} has more than {MAX_ROW_CELLS:,} cells. Leave out columns and rows.")
+        return columns, found
     except csv.Error as error:
         raise DatasetError(f"{path} is not a table ({error}).") from error
+
+
+def csv_rows(path: AnyPath, lines: Iterable[str], **options: Any) -> Iterator[tuple[int, list[str]]]:
+    """Each row of a CSV file that is not blank, with the number of the line that it ends in.
+
+    Args:
+        path: of the file, for messages.
+        lines: of it. A cell in quotes goes over several, so what is bounded is a row.
+        options: of ``csv.reader``.
+
+    Raises:
+        DatasetError: a row is longer than is read.
+        csv.Error: it is no table.
+    """
+    length = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal length
+        for line in lines:
+            length += len(line)
+            if length > MAX_ROW_LENGTH:
+                raise DatasetError(f"{path} has a row of more than {MAX_ROW_LENGTH:,} characters; it is not read.")
+            yield line
+
+    reader = csv.reader(counted(), **options)
+    for cells in reader:
+        length = 0
+        if cells:
+            yield reader.line_num, cells
 
 
 def fields_of(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -19,6 +19,8 @@ import pandas as pd
 from vlbias.arguments import checked_call
 from vlbias.data.files import (
     DEFAULT_MAX_MISSING,
+    MAX_COLUMNS,
+    MAX_ROW_CELLS,
     drop_missing,
     inside_root,
     leave_out_links,
@@ -29,7 +31,7 @@ from vlbias.data.files import (
 )
 from vlbias.data.metadata import typed_table
 from vlbias.data.people import one_split_each, split_of_person
-from vlbias.data.table import SPLITS, FaceDataset, Problem
+from vlbias.data.table import SPLITS, FaceDataset, Problem, Problems
 from vlbias.errors import DatasetError
 from vlbias.images import IMAGE_SUFFIXES
 from vlbias.labels import label_text
@@ -135,10 +137,12 @@ def _read_list(path: Path) -> tuple[Rows, list[Problem]]:
     delimiter = _delimiter(lines[0])
     if "identity" not in columns:
         raise DatasetError(f"{path}, line 1: names no column 'identity'; its columns are: {', '.join(columns):.300}.")
+    if len(columns) > MAX_COLUMNS:
+        raise DatasetError(f"{path}, line 1: has {len(columns):,} columns; at most {MAX_COLUMNS:,} are read.")
     if len(set(columns)) < len(columns):
         raise DatasetError(f"{path}, line 1: has a column twice. Rename one of: {', '.join(columns):.300}.")
     rows: Rows = []
-    problems: list[Problem] = []
+    problems = Problems()
     for number, line in enumerate(lines[has_header:], start=1 + has_header):
         if not line.strip():
             continue
@@ -150,6 +154,8 @@ def _read_list(path: Path) -> tuple[Rows, list[Problem]]:
             detail = "no identity"
         else:
             rows.append((number, row))
+            if len(rows) * len(columns) > MAX_ROW_CELLS:
+                raise DatasetError(f"{path} has more than {MAX_ROW_CELLS:,} cells. Leave out columns.")
             continue
         problems.append(Problem(f"{path.name}:{number}", "malformed_line", detail))
     return rows, problems
@@ -159,7 +165,7 @@ def _of_list(
     folder: Path, name: str, listed: Rows, max_missing: float, follow_links: bool
 ) -> tuple[list[dict[str, str]], list[Problem]]:
     rows: list[dict[str, str]] = []
-    problems: list[Problem] = []
+    problems = Problems()
     seen: dict[str, int] = {}
     for number, row in listed:
         clean = inside_root(row["path"])

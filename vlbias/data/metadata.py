@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlbias.data.files import read_text, refuse_long
+from vlbias.data.files import MAX_COLUMNS, MAX_ROW_LENGTH, csv_rows, refuse_long
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError
 from vlbias.files import open_plain, parse_json, read_json
@@ -39,6 +39,7 @@ __all__ = [
     "is_label_column",
     "metadata_files",
     "misread_words",
+    "open_parquet",
     "parse_csv",
     "read_metadata",
     "read_parquet",
@@ -48,12 +49,14 @@ __all__ = [
     "typed_table",
 ]
 
-#: The largest table: half a million faces with forty columns.
-MAX_COLUMNS, MAX_CELLS = 2000, 20_000_000
+#: The largest table: half a million faces with forty columns; of a few columns, two million.
+MAX_ROWS, MAX_CELLS = 2_000_000, 20_000_000
+#: Lines of JSON take more memory than cells of a column.
+MAX_JSON_ROWS, MAX_JSON_CELLS = 1_000_000, 5_000_000
+#: Columns or row groups of a Parquet file that are looked at.
+MAX_PARTS = 100_000
 #: Text that a Parquet file may unpack to, all cells together.
 MAX_TEXT_BYTES = 512 * 2**20
-#: Largest line of a CSV file.
-MAX_LINE = 2**22
 #: What the parsers raise for a damaged file.
 _DAMAGE = (ValueError, OSError, OverflowError, csv.Error, pa.ArrowException)
 
@@ -276,12 +279,13 @@ def _kind(column: pd.Series) -> str:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     refuse_long(path)
+    is_typed = (path.parent / SCHEMA_FILE).is_file()
     with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
-        lines = _lines(path, file)
-        columns = list(_clean_names(next(csv.reader(lines), [])))
-        refuse_large(path, sum(1 for _ in lines), len(columns))
+        rows = csv_rows(path, _lines(path, file), skipinitialspace=not is_typed)
+        columns = list(_clean_names(next(rows, (0, []))[1]))
+        refuse_large(path, sum(1 for _ in rows), len(columns))
     _refuse_twice(path, columns)
-    if (path.parent / SCHEMA_FILE).is_file():
+    if is_typed:
         return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
     # Missing values are spelled as for `datasets`, which uses the same parser.
     return parse_csv(path, skipinitialspace=True, dtype_backend="numpy_nullable", low_memory=False)
@@ -289,10 +293,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _lines(path: Path, file: io.TextIOBase) -> Iterator[str]:
     number = 0
-    while line := file.readline(MAX_LINE + 1):
+    while line := file.readline(MAX_ROW_LENGTH + 1):
         number += 1
-        if len(line) > MAX_LINE:
-            raise DatasetError(f"{path}, line {number}: more than {MAX_LINE:,} characters; it is not read.")
+        if len(line) > MAX_ROW_LENGTH:
+            raise DatasetError(f"{path}, line {number}: more than {MAX_ROW_LENGTH:,} characters; it is not read.")
         yield line
 
 
@@ -354,10 +358,10 @@ def refuse_large(path: Path, rows: int, columns: int) -> None:
     Raises:
         DatasetError: the table is larger than any of faces.
     """
-    if columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
+    if columns > MAX_COLUMNS or rows > MAX_ROWS or rows * columns > MAX_CELLS:
         raise DatasetError(
             f"{path} has {rows:,} rows of {columns:,} columns; at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells "
-            "are read. Leave out columns that are not labels."
+            f"in {MAX_ROWS:,} rows are read. Leave out columns that are not labels."
         )
 
 
@@ -379,11 +383,11 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         DatasetError: it is more than is read.
     """
     with open_plain(path) as file:
-        stored = pq.ParquetFile(file)
+        stored = open_parquet(file)
         refuse_large(path, stored.metadata.num_rows, stored.metadata.num_columns)
         _refuse_many_values(path, stored, columns)
         texts = [field.name for field in stored.schema_arrow if pa.types.is_string(field.type)]
-        encoded = pq.ParquetFile(file, read_dictionary=texts)
+        encoded = open_parquet(file, read_dictionary=texts)
         rows = num_bytes = 0
         for batch in encoded.iter_batches(columns=columns):
             rows += len(batch)
@@ -399,6 +403,15 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         except (LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{path} cannot be read: its notes for pandas are damaged ({error!r:.100}).") from error
     return table.reset_index() if any(table.index.names) else table  # columns that pandas keeps as an index
+
+
+def open_parquet(file: BinaryIO, **options: Any) -> pq.ParquetFile:
+    """A Parquet file, its lists of columns and row groups no longer than is looked at: a column takes two kilobytes.
+
+    Raises:
+        OSError: one is, or the file is damaged.
+    """
+    return pq.ParquetFile(file, thrift_container_size_limit=MAX_PARTS, **options)
 
 
 def _refuse_many_values(path: Path, stored: pq.ParquetFile, columns: Sequence[str] | None) -> None:
@@ -427,14 +440,30 @@ def _text_bytes(column: pa.Array) -> int:
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
-    rows = list(_json_lines(path))
-    refuse_large(path, len(rows), len({name for row in rows for name in row}))
+    rows: list[dict[str, Any]] = []
+    names: set[str] = set()
+    num_cells = 0
+    for row in _json_lines(path):
+        rows.append(row)
+        names.update(row)
+        num_cells += len(row)
+        refuse_large(path, len(rows), len(names))
+        if len(rows) > MAX_JSON_ROWS or num_cells > MAX_JSON_CELLS:
+            raise DatasetError(
+                f"{path} has more than {MAX_JSON_ROWS:,} rows or {MAX_JSON_CELLS:,} values. Save it as Parquet or CSV."
+            )
     return pd.DataFrame(_columns(rows))
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    refuse_long(path)
     # JSON Lines end with \n alone: text may hold other ends of lines, such as U+2028, as they are.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="\n") as file:
+        yield from _objects(path, _lines(path, file))
+
+
+def _objects(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -23,7 +23,7 @@ import torch
 from vlbias.arguments import checked_call
 from vlbias.checkpoints import ForeignArray, read_plain_pickle
 from vlbias.data.files import fields_of, inside_root, leave_out_links, linked, read_rows, read_text, refuse_link
-from vlbias.data.table import Problem, check_tensor
+from vlbias.data.table import Problem, Problems, check_tensor
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError
 from vlbias.images import Pictures, decode_image, open_image, to_tensor
 from vlbias.labels import label_text
@@ -256,7 +256,7 @@ def _of_lfw(path: Path, folder: Path, follow_links: bool) -> FacePairs:
 def _lfw_prefix(folder: Path, people: Sequence[str]) -> str:
     """Where the people's folders lie: in the folder itself, or in one that an archive unpacks into, perhaps twice."""
     inner = [f"{name}/" for name in _LFW_FOLDERS] + [f"{name}/{name}/" for name in _LFW_FOLDERS]
-    names = [name for name in dict.fromkeys(people) if inside_root(name)]
+    names = [name for name in dict.fromkeys(people[:1000]) if inside_root(name)]
     found = (prefix for prefix in ("", *inner) if any((folder / prefix / name).is_dir() for name in names))
     return next(found, "")
 
@@ -290,9 +290,10 @@ def _read_lines(path: Path, root: Path, group: str, prefix: str = "") -> tuple[l
     The copy as CSV has commas in the place of spaces, empty cells, and a line of names.
     """
     rows: list[_Row] = []
-    problems: list[Problem] = []
+    problems = Problems()
     is_csv = path.suffix.lower() == ".csv"
-    lines = list(fields_of(read_text(path).replace(",", " ") if is_csv else read_text(path)))[is_csv:]
+    text = read_text(path).replace(",", " ") if is_csv else read_text(path)
+    lines = [(number, fields[:5]) for number, fields in fields_of(text)][is_csv:]
     header: list[int] = []
     if lines and len(lines[0][1]) <= 2 and all(re.fullmatch("[0-9]{1,6}", field) for field in lines[0][1]):
         header = [int(field) for field in lines.pop(0)[1]]
@@ -301,7 +302,8 @@ def _read_lines(path: Path, root: Path, group: str, prefix: str = "") -> tuple[l
         people = (fields[0], fields[0] if len(fields) == 3 else fields[min(2, len(fields) - 1)])
         counts = [fields[i] for i in ((1, 2) if len(fields) == 3 else (1, 3)) if i < len(fields)]
         if len(fields) not in (3, 4) or not all(re.fullmatch("[0-9]{1,6}", count) for count in counts):
-            problems.append(Problem(where, "malformed_line", f"expected 'name 1 2' or 'name 1 other 2', got {fields}"))
+            detail = f"expected 'name 1 2' or 'name 1 other 2', got '{' '.join(fields)[:80]}'"
+            problems.append(Problem(where, "malformed_line", detail))
             continue
         names = [f"{prefix}{who}/{who}_{int(count):04d}" for who, count in zip(people, counts, strict=True)]
         files = [_stored(root, name) for name in names]
@@ -330,7 +332,7 @@ def _stored(root: Path, name: str) -> str | None:
 
 def _of_csv(path: Path, folder: Path, follow_links: bool) -> FacePairs:
     rows: list[_Row] = []
-    problems: list[Problem] = []
+    problems = Problems()
     columns, found = read_rows(path)
     if missing := [name for name in ("first", "second", "same") if name not in columns]:
         raise DatasetError(f"{path} lacks the column '{missing[0]}'; pairs need first, second and same.")

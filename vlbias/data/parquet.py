@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlbias.arguments import checked_call
-from vlbias.data.metadata import METADATA_FILES, read_parquet
+from vlbias.data.metadata import METADATA_FILES, open_parquet, read_parquet
 from vlbias.data.packed import MAX_PICTURE_BYTES, PackedDataset, shards_of, unpacked
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError, ImageError
@@ -65,7 +65,7 @@ def _pictures(shard: Path, group: int) -> Iterator[bytes]:
         ValueError: they unpack to more than is read.
     """
     with open_plain(shard) as handle:
-        file = pq.ParquetFile(handle)
+        file = open_parquet(handle)
         column = _picture_column(file.schema_arrow)
         if column is None:
             raise ValueError("it has no column of pictures any more")
@@ -152,7 +152,7 @@ def _num_missing(group: pq.RowGroupMetaData, leaf: str) -> int | None:
 def _read_file(number: int, shard: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """Labels and places of a file's pictures; ``None`` if it has none."""
     with open_plain(shard) as handle:
-        file = pq.ParquetFile(handle)
+        file = open_parquet(handle)
         schema, column = file.schema_arrow, _picture_column(file.schema_arrow)
         if column is None:
             return None

@@ -24,7 +24,7 @@ from PIL import Image
 from vlbias.arguments import checked_call
 from vlbias.data.files import fields_of, is_number, read_text, refuse_link
 from vlbias.data.people import split_of_person
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.table import FaceDataset, Problem, Problems
 from vlbias.errors import DatasetError, ImageError
 from vlbias.images import decode_image
 from vlbias.shown import printable
@@ -36,6 +36,8 @@ _START = struct.Struct("<II")  # magic number; part of a record (3 bits) and len
 _HEADER = struct.Struct("<IfQQ")  # number of labels (0: one, in the next field), label, id, id
 #: No face picture is larger; a damaged offset reads as any length.
 MAX_RECORD_BYTES = 2**26
+#: Of an index, and lines of it: the largest set has 5.8 million records.
+MAX_INDEX_BYTES, MAX_RECORDS = 2**27, 10_000_000
 
 
 class _Record(NamedTuple):
@@ -132,8 +134,8 @@ def load_recordio(root: str | os.PathLike[str], *, follow_links: bool = False) -
 def _read_index(path: Path, num_bytes: int) -> tuple[dict[int, int], list[Problem]]:
     """Key => offset, in the order of the keys."""
     offsets: dict[int, int] = {}
-    problems: list[Problem] = []
-    for number, fields in fields_of(read_text(path)):
+    problems = Problems()
+    for number, fields in fields_of(read_text(path, max_bytes=MAX_INDEX_BYTES, max_lines=MAX_RECORDS)):
         if len(fields) != 2 or not all(map(is_number, fields)):
             detail = f"expected 'key offset', got '{' '.join(fields)[:80]}'"
         elif int(fields[0]) in offsets:
@@ -182,7 +184,7 @@ def _unpack(data: bytes) -> _Record:
 
 def _labels(file: int, offsets: dict[int, int], name: str) -> tuple[dict[int, int], list[Problem]]:
     """Key of each picture => number of its person. A table of contents spares a look at every picture."""
-    problems: list[Problem] = []
+    problems = Problems()
 
     def read(key: int) -> _Record | None:
         try:

@@ -30,7 +30,17 @@ from vlbias.originals import Encoded, Original
 from vlbias.progress import track
 from vlbias.shown import Glance, Shown, printable
 
-__all__ = ["PROVENANCE", "SPLITS", "FaceDataset", "JoinedDataset", "Problem", "StoredSize", "hash_split", "join"]
+__all__ = [
+    "PROVENANCE",
+    "SPLITS",
+    "FaceDataset",
+    "JoinedDataset",
+    "Problem",
+    "Problems",
+    "StoredSize",
+    "hash_split",
+    "join",
+]
 
 Seen = TypeVar("Seen")
 
@@ -84,6 +94,27 @@ class Problem:
     file: str
     code: str
     detail: str = ""
+
+
+#: More lines of one file that cannot be used mean that it is another kind of file.
+MAX_PROBLEMS = 100_000
+
+
+class Problems(list[Problem]):
+    """Lines of a label file that cannot be used, one by one; of a file that is nothing else, not all are kept."""
+
+    def append(self, problem: Problem) -> None:
+        """Add one.
+
+        Raises:
+            DatasetError: there are more than :data:`MAX_PROBLEMS`.
+        """
+        super().append(problem)
+        if len(self) > MAX_PROBLEMS:
+            raise DatasetError(
+                f"{problem.file.partition(':')[0]} has more than {MAX_PROBLEMS:,} entries that cannot be used, such as "
+                f"{problem.file} ({problem.detail:.200}). It is damaged, or of another kind."
+            )
 
 
 class StoredSize(NamedTuple):

@@ -17,7 +17,7 @@ import pandas as pd
 from vlbias.arguments import checked_call
 from vlbias.data.files import leave_out_links, list_images, read_text, refuse_link
 from vlbias.data.people import compare_counts, one_split_each, split_of_person
-from vlbias.data.table import FaceDataset, Problem
+from vlbias.data.table import FaceDataset, Problem, Problems
 from vlbias.errors import DatasetError
 
 __all__ = ["Person", "find_vggface2", "load_vggface2", "parse_people"]
@@ -53,7 +53,7 @@ def parse_people(text: str, file: str = META_FILE) -> tuple[dict[str, Person], l
         {'n000001': Person(name='14th_Dalai_Lama', gender='male', split='test')}
     """
     people: dict[str, Person] = {}
-    problems: list[Problem] = []
+    problems = Problems()
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line.strip() or (number == 1 and line.strip().lower().startswith("class_id")):
             continue

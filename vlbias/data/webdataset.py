@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.data.metadata import MAX_CELLS, MAX_COLUMNS
+from vlbias.data.files import MAX_COLUMNS
+from vlbias.data.metadata import MAX_CELLS
 from vlbias.data.packed import MAX_PICTURE_BYTES, PackedDataset, shards_of, unpacked
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError, ImageError

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from vlbias.arguments import checked_call
-from vlbias.data.files import read_text
+from vlbias.data.files import read_rows, read_text
 from vlbias.errors import ConfigError, LabelError
 from vlbias.fairness.inference import person_codes
 from vlbias.files import AnyPath
@@ -84,7 +84,8 @@ class LabelNoise(Settings):
         table = confusion.drop(columns=NO_LABEL, errors="ignore")
         rows, columns = list(map(str, table.index)), list(map(str, table.columns))
         if sorted(rows) != sorted(columns) or len(set(rows)) != len(rows):
-            raise LabelError(f"a confusion matrix has the same groups as rows and columns; got {rows} and {columns}.")
+            got = f"{rows!s:.200} and {columns!s:.200}"
+            raise LabelError(f"a confusion matrix has the same groups as rows and columns; got {got}.")
         try:
             values = table.set_axis(columns, axis=1)[rows].to_numpy(dtype=float)
         except ValueError as error:
@@ -142,6 +143,7 @@ class LabelNoise(Settings):
         if path.suffix == ".json":
             return cls.from_confusion(_reported(path, column), **options)
         try:
+            read_rows(path)  # pandas makes a column of each cell of the first line, however many there are
             table = pd.read_csv(StringIO(read_text(path)), index_col=0, keep_default_na=False)
             return cls.from_confusion(table.set_axis([str(name).strip() for name in table.index]), **options)
         except (ValueError, LabelError, ConfigError) as error:
