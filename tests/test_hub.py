@@ -28,6 +28,7 @@ def hub(monkeypatch, tmp_path):
     with hub_server() as (address, server):
         monkeypatch.setenv("HF_ENDPOINT", address)
         monkeypatch.setenv("HF_TOKEN", "hf_token")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # others import it under another setting
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
         monkeypatch.chdir(tmp_path)
         yield server

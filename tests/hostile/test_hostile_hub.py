@@ -41,6 +41,7 @@ def hub(monkeypatch, tmp_path):
     with hub_server() as (address, server):
         monkeypatch.setattr(socket.socket, "connect", checked)
         monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # others import it under another setting
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
         monkeypatch.chdir(tmp_path)
         yield server
