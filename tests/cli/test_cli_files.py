@@ -91,21 +91,6 @@ def test_nothing_outside_of_the_results_changes(name, made, tmp_path, monkeypatc
     assert tree_hash(made, home, here, CHECKPOINTS) == before
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["learn", "paths", "train clip", "train diffae"])
-def test_results_of_photographs_say_nothing_of_who_took_them(name, made, tmp_path):
-    """Of those commands, too, whose jobs are of drawn faces."""
-    out = tmp_path / "out"
-    words = [str(made / "people") if word.startswith("synthfaces:") else word for word in small_jobs(made, out)[name]]
-    assert str(made / "people") in words
-    with quickly():
-        told = run_command(*words, *(["--out", out] if name == "paths" else []))
-    files = [path for path in out.rglob("*") if path.is_file()]
-    private = [*PRIVATE, os.fsencode(tmp_path), os.fsencode(made)]
-    assert files and [path for path in files if any(word in path.read_bytes() for word in private)] == []
-    assert not any(word.decode() in told for word in PRIVATE)
-
-
 @pytest.mark.parametrize("name", CAREFUL)
 def test_results_of_others_are_not_replaced(name, made, tmp_path, monkeypatch, capsys):
     other = tmp_path / "other"
