@@ -109,6 +109,8 @@ def test_refusals_are_sentences_for_the_page(editor, tmp_path):
     bench = Bench(editor, detector=lambda _: found)
     with pytest.raises(ImageError, match="has 2 faces.*'Which face'"):
         bench.open(tmp_path / "two.png", Lookup(find="photo"))
+    with pytest.raises(ImageError, match="no face number 3 from the left. Choose one under 'Which face'"):
+        bench.open(tmp_path / "two.png", Lookup(find="photo", face=2))
     bench.open(tmp_path / "two.png", Lookup(find="photo", face=1))
     with pytest.raises(UnknownNameError, match="beard"):
         bench.edit({"beard": 1})

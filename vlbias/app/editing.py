@@ -18,7 +18,15 @@ from PIL import Image
 from vlbias.alignment import FaceDetector, Similarity, align
 from vlbias.checkpoints import list_checkpoints
 from vlbias.editor import Editor
-from vlbias.errors import CheckpointError, FaceError, ImageError, MissingDependencyError, OutOfRangeWarning, unknown
+from vlbias.errors import (
+    CheckpointError,
+    ConfigError,
+    FaceError,
+    ImageError,
+    MissingDependencyError,
+    OutOfRangeWarning,
+    unknown,
+)
 from vlbias.files import write_file
 from vlbias.given import LEAST_RATIO, given_faces
 from vlbias.images import to_pil, to_pixels, to_tensor
@@ -211,6 +219,9 @@ class Bench:
             if lookup.find == "auto" and getattr(error, "code", "") != "several_faces" and _is_crop(upright):
                 return None
             raise
+        except ConfigError as error:
+            fact = f"the picture has no face number {int(lookup.face) + 1} from the left"
+            raise ImageError(fact, code="several_faces") from error
         return found.transform
 
     def _crop(self, upright: Image.Image, placement: Similarity | None) -> torch.Tensor:
