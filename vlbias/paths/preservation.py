@@ -113,10 +113,11 @@ class ClipConstraint:
     def __init__(self, clip: Clip, layers: int = 3):
         if not hasattr(clip.model.visual, "forward_intermediates"):
             raise ConfigError(f"The image tower of {clip.name} gives no intermediate features; use another constraint.")
-        self.clip, self.layers = clip, layers
+        blocks = getattr(getattr(clip.model.visual, "transformer", None), "resblocks", range(layers))
+        self.clip, self.layers = clip, min(layers, len(blocks))  # a small tower has fewer
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Images => feature maps of the first ``layers`` stages, each (b, c, h, w)."""
+        """Images => feature maps of the first ``layers`` stages, or of as many as there are, each (b, c, h, w)."""
         x = self.clip.preprocess(x).to(self.clip.dtype)
         output = self.clip.model.visual.forward_intermediates(
             x, indices=list(range(self.layers)), stop_early=True, intermediates_only=True
