@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlbias.data import load_dataset
+from vlbias.data import load_dataset, open_dataset
 from vlbias.data.files import PICTURE_SUFFIXES, inside_root
 from vlbias.errors import ConfigError, DatasetError, LabelError, UnknownNameError
 from vlbias.images import IMAGE_SUFFIXES
@@ -392,3 +392,34 @@ def test_classes_spelled_in_two_ways_are_named(photos):
         == "'Light-skin' (1) and 'light skin' (1) are different labels; spell them alike if they mean the same"
     )
     assert faces.values("sex") == ["M", "f", "m", "ｆ"]  # nothing is changed
+
+
+def test_words_for_what_is_not_known_are_named(photos):
+    rows = ["unknown,-1,-1", "m,0,1", "?,1,1", "f,0,-1"]
+    names = [f"{number}.png,{row}" for number, row in enumerate(rows)]
+    (photos / "metadata.csv").write_text("\n".join(["file_name,sex,smile,celeba", *names]))
+    faces = load_dataset("folder", photos)
+    odd = [(found.file, found.detail) for found in faces.problems if found.code == "unknown_label"]
+    said = "is a label here; if no label is meant, leave the cell empty"
+    assert odd == [
+        ("column 'sex'", f"'?' (1) {said}"),
+        ("column 'sex'", f"'unknown' (1) {said}"),
+        ("column 'smile'", f"'-1' (1) {said}"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["photos/0.png", "0.PNG", "0.jpg", "elsewhere/0.png"])
+def test_a_name_that_is_nearly_right_is_told(photos, name):
+    (photos / "metadata.csv").write_text(f"file_name,smile\n{name},1\n")
+    with pytest.raises(DatasetError, match=rf"lacks 1 of 1 pictures, the first is {name}, where 0.png is there"):
+        load_dataset("folder", photos)
+    (photos / "metadata.csv").write_text("file_name,smile\n0,1\n")
+    with pytest.raises(DatasetError, match="row 1: 0 is no file name, such as 0.jpg, in column 'file_name'"):
+        load_dataset("folder", photos)
+
+
+def test_a_folder_in_the_place_of_a_kind_and_below_the_home_folder(photos, monkeypatch):
+    with pytest.raises(ConfigError, match="is a place, not a kind of dataset: open_dataset"):
+        load_dataset(str(photos))
+    monkeypatch.setenv("HOME", str(photos.parent))
+    assert len(load_dataset("folder", f"~/{photos.name}")) == len(open_dataset(f"~/{photos.name}")) == 10

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -305,8 +306,24 @@ def drop_missing(names: list[str], is_there: list[bool], *, max_missing: float, 
     checked_number("max_missing", max_missing, float, low=0, high=1)
     missing = [name for name, there in zip(names, is_there, strict=True) if not there]
     if missing and (len(missing) == len(names) or len(missing) > max_missing * len(names)):
+        near = _namesake(root, missing[0])
+        there = f", where {near} is there" if near else ""
         raise DatasetError(
-            f"{root} lacks {len(missing)} of {len(names)} pictures, the first is {missing[0]:.200}. "
-            f"At most a share of {max_missing:g} may be missing: restore them or pass `max_missing`."
+            f"{root} lacks {len(missing)} of {len(names)} pictures, the first is {missing[0]:.200}{there}. At most a "
+            f"share of {max_missing:g} may be missing: correct the names, restore the pictures, take out their rows, "
+            "or pass `max_missing` in Python."
         )
     return [Problem(name, "missing_image", "named in the labels, not on disk") for name in missing]
+
+
+def _namesake(root: Path, name: str) -> str | None:
+    """A picture that may be meant: of the same name but for its folder, its ending, or capitals."""
+    wanted = PurePosixPath(name)
+    for folder in (root / wanted.parent, root):
+        with suppress(OSError):
+            for found in sorted(os.listdir(folder)):
+                path = PurePosixPath(found)
+                is_picture = path.suffix.lower() in PICTURE_SUFFIXES and is_text(found)
+                if is_picture and wanted.stem.casefold() == path.stem.casefold():
+                    return (folder / found).relative_to(root).as_posix()
+    return None

@@ -187,7 +187,8 @@ def _file_names(path: Path, table: pd.DataFrame, folder: PurePosixPath, on_disk:
     for row, name in enumerate(table[column].tolist(), start=1):
         where = f"{path}, row {row}"
         if not isinstance(name, str):
-            raise DatasetError(f"{where}: no file name in column '{column}'.")
+            said = "no file name" if pd.isna(name) else f"{name} is no file name, such as {name}.jpg,"
+            raise DatasetError(f"{where}: {said} in column '{column}'.")
         clean = prefix + name if prefix + name in on_disk else inside_root(name, folder)
         if clean is not None and clean not in on_disk:  # composed and decomposed letters: one name in two spellings
             clean = composed.get(unicodedata.normalize("NFC", clean), clean)

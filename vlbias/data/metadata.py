@@ -33,12 +33,12 @@ __all__ = [
     "COLUMN_KINDS",
     "METADATA_FILES",
     "SCHEMA_FILE",
-    "alike_labels",
     "arrow_schema",
     "csv_text",
     "is_label_column",
     "metadata_files",
     "misread_words",
+    "odd_labels",
     "open_parquet",
     "parse_csv",
     "read_metadata",
@@ -65,6 +65,10 @@ METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _LEADING_ZERO = re.compile(rb'(?:^|[,\n\r])[ "]*[+-]?0\d+[ "]*(?:[,\n\r]|$)')
 #: More different labels than these are names of people or pictures, not classes.
 MAX_CLASSES = 200
+#: What people write where they do not know.
+UNKNOWN_WORDS = frozenset(
+    {"?", "-", "unknown", "unk", "missing", "undefined", "not known", "not available", "not given"}
+)
 #: What words are often written with or without.
 _NO_SIGN = re.compile(r"[\s._-]+")
 #: Beside a ``metadata.csv`` that vlbias wrote: column => type. Only an empty cell is missing there.
@@ -231,29 +235,43 @@ def misread_words(path: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-def alike_labels(labels: pd.DataFrame) -> list[Problem]:
-    """Columns in which one class seems to be spelled in several ways: "M" beside "m", "light-skin" beside "Light skin".
+def odd_labels(labels: pd.DataFrame) -> list[Problem]:
+    """Labels that may not be meant: one class spelled in several ways, and words or -1 for what is not known.
 
-    They are different labels, and stay so; but few people mean that.
+    They are labels all the same; nothing is changed.
     """
-    found = []
-    for name, column in labels.items():
-        if not pd.api.types.is_string_dtype(column.dtype):
-            continue
-        counts = column.value_counts()
-        if len(counts) > MAX_CLASSES:
-            continue
-        spellings: dict[str, list[str]] = {}
-        for label in sorted(counts.index):
-            folded = unicodedata.normalize("NFKC", label).casefold()
-            is_word = not any(sign.isdigit() for sign in folded)  # "1-5" is not "15"
-            spellings.setdefault(_NO_SIGN.sub("", folded) if is_word else folded, []).append(label)
-        for alike in spellings.values():
-            if len(alike) > 1:
-                told = " and ".join(f"'{label}' ({counts[label]})" for label in alike[:3])
-                said = f"{told} are different labels; spell them alike if they mean the same"
-                found.append(Problem(f"column '{name}'", "alike_labels", said))
-    return found
+    return [
+        Problem(f"column '{name}'", code, f"{_told(column, words)} {said}")
+        for name, column in labels.items()
+        for code, words, said in _odd(column)
+    ]
+
+
+def _odd(column: pd.Series) -> Iterator[tuple[str, list[object], str]]:
+    """Code, labels and what is said of them."""
+    blank = "if no label is meant, leave the cell empty"
+    if pd.api.types.is_integer_dtype(column.dtype):
+        if (column == -1).any() and (column == 0).any():
+            yield "unknown_label", [-1], f"is a label here; {blank}"
+        return
+    classes = set(column.dropna()) if pd.api.types.is_string_dtype(column.dtype) else set()
+    if len(classes) > MAX_CLASSES:
+        return
+    spellings: dict[str, list[object]] = {}
+    for label in sorted(classes):
+        folded = unicodedata.normalize("NFKC", label).casefold()
+        if folded in UNKNOWN_WORDS:
+            yield "unknown_label", [label], f"is a label here; {blank}"
+        is_word = not any(sign.isdigit() for sign in folded)  # "1-5" is not "15"
+        spellings.setdefault(_NO_SIGN.sub("", folded) if is_word else folded, []).append(label)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            yield "alike_labels", alike, "are different labels; spell them alike if they mean the same"
+
+
+def _told(column: pd.Series, labels: Sequence[object]) -> str:
+    """Labels with their counts."""
+    return " and ".join(f"'{label}' ({(column == label).sum()})" for label in labels[:3])
 
 
 def _few(words: set[str]) -> str:

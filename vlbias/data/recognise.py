@@ -24,7 +24,7 @@ from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
 from vlbias.data.files import is_number, list_images, list_pictures, refuse_link
 from vlbias.data.folder import load_folder
 from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
-from vlbias.data.metadata import METADATA_FILES, alike_labels
+from vlbias.data.metadata import METADATA_FILES, odd_labels
 from vlbias.data.packed import PackedDataset, packed_kind
 from vlbias.data.parquet import load_parquet
 from vlbias.data.recordio import find_records, load_recordio
@@ -77,6 +77,8 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
         ConfigError: an option that the kind does not have, or a root where none belongs.
         DatasetError: the folder is not of that kind.
     """
+    if kind not in KINDS and os.path.exists(os.path.expanduser(kind)):
+        raise ConfigError(f"'{kind}' is a place, not a kind of dataset: open_dataset({kind!r}) finds out what it is.")
     if kind not in KINDS:
         raise unknown("dataset kind", str(kind), KINDS)
     loader = KINDS[kind]
@@ -87,11 +89,11 @@ def load_dataset(kind: str, root: str | os.PathLike[str] | None = None, **option
     if kind != "synthfaces":
         if root is None:
             raise ConfigError(f"'{kind}' needs `root`, the folder of the dataset; got {root!r:.60}.")
-        root = fetch(str(root)) if is_url(root) else root
+        root = fetch(str(root)) if is_url(root) else os.path.expanduser(root)
         _refuse_archive(Path(root), kind)
     dataset = loader(root, **options)
     if kind != "synthfaces":
-        dataset.problems.extend(alike_labels(dataset.table[dataset.attributes]))
+        dataset.problems.extend(odd_labels(dataset.table[dataset.attributes]))
     return dataset
 
 
@@ -112,7 +114,7 @@ def open_dataset(spec: str | os.PathLike[str], **options: object) -> FaceDataset
     known = {name for loader in KINDS.values() for name in _options(loader)}
     if wrong := sorted(set(options) - known):
         raise ConfigError(f"`{wrong[0]}` is not an option of any dataset. There are: {', '.join(sorted(known))}.")
-    text = os.fspath(spec)
+    text = os.path.expanduser(spec)
     if is_url(text):
         return open_dataset(fetch(text), **options)
     word, colon, count = text.partition(":")

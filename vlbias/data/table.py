@@ -28,7 +28,7 @@ from vlbias.images import in_turn, open_image, picture_size, read_picture, to_te
 from vlbias.labels import typed_labels
 from vlbias.originals import Encoded, Original
 from vlbias.progress import track
-from vlbias.shown import Glance, Shown, printable
+from vlbias.shown import Glance, Shown, plural, printable
 
 __all__ = [
     "PROVENANCE",
@@ -86,8 +86,9 @@ class Problem:
         file: which, relative to the dataset's root.
         code: why, as a fixed word: ``malformed_name``, ``label_out_of_range``, ``missing_image``, ``unreadable_image``,
             ``duplicate_name``, ``no_label``, ``unknown_image``, ``link``, ``malformed_line``, ``other_count`` (than the
-            published one), ``person_in_two_splits``, ``alike_labels``; of photographs whose face is looked for also
-            ``no_face``, ``several_faces``, ``face_too_small``, ``face_cut_off``, ``face_unclear``.
+            published one), ``person_in_two_splits``, ``alike_labels``, ``unknown_label``; of
+            photographs whose face is looked for also ``no_face``, ``several_faces``, ``face_too_small``,
+            ``face_cut_off``, ``face_unclear``.
         detail: why, for people.
     """
 
@@ -208,7 +209,7 @@ class FaceDataset(Shown):
     def _glance(self) -> Glance:
         counts = self.table["split"].value_counts()
         splits = ", ".join(f"{counts[split]} {split}" for split in SPLITS if split in counts)
-        line = f"'{self.name}', {len(self)} faces ({splits}), {len(self.problems)} problems"
+        line = f"'{self.name}', {plural(len(self), 'face')} ({splits}), {plural(len(self.problems), 'problem')}"
         rows = [self._column(name) for name in self.attributes]
         return Glance(line, ("column", "values", "missing"), rows)
 
