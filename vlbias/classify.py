@@ -33,7 +33,7 @@ from vlbias.errors import CheckpointError, ConfigError, LabelError, ShapeError, 
 from vlbias.files import AnyPath, draft_folder, read_object, write_json
 from vlbias.images import Pictures, load_pixels, to_float
 from vlbias.iresnet import DEPTHS, EMBEDDING_SIZE, iresnet
-from vlbias.optim import WeightAverage, device_of, flush_denormals, set_learning_rate
+from vlbias.optim import WeightAverage, device_of, flush_denormals, in_bfloat16, set_learning_rate
 from vlbias.progress import Progress
 from vlbias.settings import Settings, checked_number, number, with_changes
 
@@ -90,7 +90,8 @@ class FitSettings(Settings):
         shift_px: shift training images by up to so many pixels each way.
         seed: of initial weights, order of the images and augmentation.
         device: "cpu", "cuda", ...; ``None`` takes CUDA where there is one.
-        amp: run the backbone in bfloat16 while training; the loss stays in float32.
+        amp: run the backbone in bfloat16 while training; the loss stays in float32, as do pictures below 32 px on a
+            processor.
 
     Raises:
         ConfigError: a value out of range.
@@ -563,7 +564,7 @@ def _train(
             x = x.to(device).contiguous(memory_format=torch.channels_last)
             share = step / settings.num_steps
             set_learning_rate(optimizer, settings.learning_rate, share, warmup=(step + 1) / warmup)
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
+            with in_bfloat16(x, settings.amp):
                 logits = module(x)
             loss = loss_of(logits.float(), targets.to(device), batch)
             value = float(loss.detach())

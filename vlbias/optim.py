@@ -18,7 +18,15 @@ from vlbias.checkpoints import read_foreign_pickle
 from vlbias.errors import CheckpointError, ConfigError, TrainingError, VlbiasError
 from vlbias.files import AnyPath, new_file
 
-__all__ = ["Resumable", "TrainingState", "WeightAverage", "device_of", "flush_denormals", "set_learning_rate"]
+__all__ = [
+    "Resumable",
+    "TrainingState",
+    "WeightAverage",
+    "device_of",
+    "flush_denormals",
+    "in_bfloat16",
+    "set_learning_rate",
+]
 
 _FORMAT = "vlbias-training-1"
 #: Seconds between two saved states: what a kill can cost.
@@ -35,6 +43,9 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
+
+#: Pictures below this edge may come down to a single place before a convolution with a stride.
+_LEAST_BFLOAT16_PX = 32
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -56,6 +67,17 @@ def device_of(name: str | torch.device | None) -> torch.device:
     if device.type == "cuda" and not has_cuda:
         raise ConfigError(f"`device` is '{device}', but PyTorch finds no graphics card here. Use 'cpu'.")
     return device
+
+
+def in_bfloat16(images: Tensor, wanted: bool) -> torch.autocast:
+    """Within it a network computes in bfloat16, if that is wanted.
+
+    On a processor pictures (b, c, h, w) below 32 px stay in float32: with a stride, from a map of one place, oneDNN
+    leaves gradients of weights that meet nothing but the border as the memory happened to be, NaN included.
+    """
+    kind = images.device.type
+    is_sound = kind != "cpu" or min(images.shape[-2:]) >= _LEAST_BFLOAT16_PX
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted and is_sound)
 
 
 def set_learning_rate(

@@ -18,14 +18,16 @@ from vlbias.search.trainer import TrainSettings  # noqa: E402
 
 def main() -> None:
     torch.set_num_threads(1)
+    is_amp = "amp" in sys.argv
     # 14 people of 4 pictures in batches of 19 and 18: two processes have unequal parts.
     space = replace(
         tiny_space(), mitigations=("flipped",), optimizers=("sgd",), learning_rates={"sgd": (0.01, 0.02, 0.01)}
     )
     study = run(
-        TinyFaces(tiny_table()), protected="gender", space=space, storage=None, image_size=16, n_trials=1,
+        TinyFaces(tiny_table()), protected="gender", space=space, storage=None,
+        image_size=32 if is_amp else 16, n_trials=1,
         fidelity=("epochs", 1, 2), max_error=1.0, sampler="random", eta=None,
-        training=TrainSettings(batch_size=16, device="cpu", amp="amp" in sys.argv), show_progress=False,
+        training=TrainSettings(batch_size=16, device="cpu", amp=is_amp), show_progress=False,
     )  # fmt: skip
     candidate = study.candidates()[0]
     trainer = study._recipe.trainer(candidate.configuration, 0, 1)

@@ -18,7 +18,7 @@ from vlbias.arguments import checked_call
 from vlbias.classify import create_backbone
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, TrainingError
 from vlbias.images import to_float
-from vlbias.optim import Resumable, TrainingState, device_of, set_learning_rate
+from vlbias.optim import Resumable, TrainingState, device_of, in_bfloat16, set_learning_rate
 from vlbias.search.cell import dpn_cell
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.heads import Head, make_head
@@ -48,7 +48,8 @@ class TrainSettings(Settings):
             are compared after a while at their full rate.
         flip: mirror each training image with probability one half.
         device: "cpu", "cuda", ...; None takes CUDA where there is one.
-        amp: run the backbone in bfloat16 while training; heads, losses and evaluations stay in float32.
+        amp: run the backbone in bfloat16 while training; heads, losses and evaluations stay in float32, as do images
+            below 32 px on a processor.
         num_workers: processes that decode images which are too many for memory; results do not hang on it. None for one
             a processor, 8 at most; 0 for none.
     """
@@ -374,7 +375,7 @@ class _Step(nn.Module):
         self.model, self.head, self.mitigation = model, head, mitigation
 
     def forward(self, x: Tensor, labels: Tensor, groups: Tensor, share: float, amp: bool) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=amp):
+        with in_bfloat16(x, amp):
             z = self.model(x)
         loss: Tensor = self.mitigation(self.head, z.float(), labels, groups, share)
         return loss
