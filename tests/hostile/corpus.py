@@ -6,6 +6,7 @@ Every case is a function that changes a sound folder. ``trap`` is a folder outsi
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -368,6 +369,19 @@ def _kept(key: str, value: object) -> Change:
     return _of_chunk(lambda values, trap: values["kept"][0].__setitem__(key, value))
 
 
+def _rewritten(name: str, content: bytes) -> Change:
+    """Change a table of a finished run, and what its list of files says of it."""
+
+    def edit(values: dict, trap: Path) -> None:
+        values["files"][name] = hashlib.sha256(content).hexdigest()
+
+    def change(out: Path, trap: Path) -> None:
+        (out / name).write_bytes(content)
+        _in_json("done.json", edit)(out, trap)
+
+    return change
+
+
 def _listed(name: str) -> Change:
     """A file elsewhere in the list of what a finished run wrote."""
     return _in_json("done.json", lambda values, trap: values["files"].__setitem__(name.format(trap=trap), "0" * 64))
@@ -425,6 +439,11 @@ RUNS: dict[str, Change] = {
     "a list with a parent": _listed("../trap/note.txt"),
     "a list with an absolute name": _listed("{trap}/note.txt"),
     "a list with a device": _listed("/dev/zero"),
+    "a list of tries that is no table": _rewritten("rejected.csv", b'slot,split\n1,2,3,4\n"'),
+    "a list of tries without text": _rewritten("rejected.csv", b"\xff\xfe\0\n"),
+    "a list of tries of other types": _rewritten("rejected.csv", b"donor,path,strength,seed\na,b,c,x\n"),
+    "a list of edits that is no table": _rewritten("plan.csv", b"slot\n" + b'"\n' * 10),
+    "a list of pictures that is no table": _rewritten("metadata.csv", b"\0" * 10),
     "a list with a long way": _listed("train/../../trap/note.txt"),
 }
 

@@ -36,7 +36,7 @@ from vlbias.balance.task import Task
 from vlbias.balance.traces import measured, needs_measuring, summary_lines
 from vlbias.balance.verification import enough
 from vlbias.data import FaceDataset
-from vlbias.data.metadata import csv_text, read_metadata
+from vlbias.data.metadata import csv_text, read_metadata, read_table
 from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import sha256_file, writing
@@ -383,7 +383,7 @@ class Run:
         run = self.folder
         text: dict[str, Any] = {"donor": str, "path": str, "strength": str, "seed": "Int64"}
         table = read_metadata(run.out / "metadata.csv")
-        rejected = pd.read_csv(run.out / "rejected.csv", dtype=text)
+        rejected = read_table(run.out / "rejected.csv", dtype=text)
         return Result(run.out, True, table, rejected, run.read_report())
 
     def _details(self, job: Job, chunks: Sequence[FinishedChunk]) -> dict[str, Any]:

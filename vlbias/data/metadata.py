@@ -43,6 +43,7 @@ __all__ = [
     "parse_csv",
     "read_metadata",
     "read_parquet",
+    "read_table",
     "refuse_large",
     "stored_table",
     "typed_column",
@@ -295,14 +296,33 @@ def _kind(column: pd.Series) -> str:
 # CSV
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """A table that a run wrote, as :func:`parse_csv` reads it.
+
+    Raises:
+        DatasetError: it is larger than any of faces, or cannot be read; the message names the file.
+    """
+    try:
+        _check_size(path)
+        return parse_csv(path, **options)
+    except DatasetError:
+        raise
+    except (*_DAMAGE, TypeError) as error:  # what pandas raises for a damaged file
+        raise DatasetError(f"{path} cannot be read ({str(error).strip():.300}).") from error
+
+
+def _check_size(path: Path, *, skipinitialspace: bool = False) -> None:
     refuse_long(path)
-    is_typed = (path.parent / SCHEMA_FILE).is_file()
     with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
-        rows = csv_rows(path, _lines(path, file), skipinitialspace=not is_typed)
+        rows = csv_rows(path, _lines(path, file), skipinitialspace=skipinitialspace)
         columns = list(_clean_names(next(rows, (0, []))[1]))
         refuse_large(path, sum(1 for _ in rows), len(columns))
     _refuse_twice(path, columns)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    is_typed = (path.parent / SCHEMA_FILE).is_file()
+    _check_size(path, skipinitialspace=not is_typed)
     if is_typed:
         return _read_typed(path, _read_schema(path.parent / SCHEMA_FILE))
     # Missing values are spelled as for `datasets`, which uses the same parser.

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.data.files import inside_root, linked
-from vlbias.data.metadata import parse_csv, read_metadata
+from vlbias.data.metadata import read_metadata, read_table
 from vlbias.data.packed import PackedDataset
 from vlbias.data.recognise import packed_set
 from vlbias.errors import ConfigError, DatasetError, ImageError, VlbiasError
@@ -217,7 +217,4 @@ class RunFiles:
             raise DatasetError(f"{path} is damaged ({error}). Run `vlbias balance` again.") from error
 
     def _read(self, name: str) -> pd.DataFrame:
-        try:
-            return parse_csv(self.out / name, dtype=_TEXT, keep_default_na=False, na_values=[""])
-        except (ValueError, OSError) as error:  # what pandas raises for a damaged file
-            raise DatasetError(f"{self.out / name} cannot be read ({error}).") from error
+        return read_table(self.out / name, dtype=_TEXT, keep_default_na=False, na_values=[""])
