@@ -145,6 +145,20 @@ def test_faces_that_are_held_out_or_tested_lend_no_edit(faces, test_set):
         tested.added("balanced")
 
 
+def test_nor_do_they_under_the_names_of_a_balanced_folder(faces, test_set):
+    """There an original has a new name, and its edits know it by the old one."""
+    balanced = edits_of(faces, faces.ids, "dark")
+    real = faces.table.assign(origin="real", source_id=faces.ids)
+    renamed = replace(faces, table=real.set_axis([f"train/{item}.png" for item in faces.ids]))
+    task = audit.ArmTask(renamed, test_set, "smile", "skin", sets={"balanced": balanced})
+    assert len(task.held_out) == 4 + 1 + 1 + 2
+    sources = {f"train/{item.split('~')[0]}.png" for item in task.added("balanced").ids}
+    assert sources == set(task.faces.ids) and task.orders["donor"].ge(0).all()
+    tested = audit.ArmTask(faces, in_split(renamed, "test"), "smile", "skin", sets={"balanced": balanced})
+    with pytest.raises(DatasetError, match="'balanced' adds no picture"):
+        tested.added("balanced")
+
+
 def test_people_are_held_out_as_a_whole(faces, test_set):
     people = faces.with_column("identity", [f"p{row // 4}" for row in range(len(faces))])
     task = audit.ArmTask(people, test_set, "smile", "skin")

@@ -138,3 +138,16 @@ def test_what_cannot_be_measured_is_refused(faces, tmp_path):
     (tmp_path / "bad.csv").write_text("name,answer\na,b\n")
     with pytest.raises(LabelError, match="must have rows with the columns prediction"):
         audit.flips(tmp_path / "bad.csv", faces, edited(faces), protected="skin")
+
+
+def test_edits_of_a_balanced_folder_are_those_of_its_own_originals(faces, tmp_path):
+    """There originals have new names, and edits name them by the old ones."""
+    edits = edited(faces)
+    donors = [item.split("~")[0] for item in edits.ids]
+    named = replace(edits, table=edits.table.assign(source_id=donors))
+    real = faces.table.assign(origin="real", source_id=faces.ids)
+    renamed = replace(faces, table=real.set_axis([f"train/{item}.png" for item in faces.ids]))
+    wanted = audit.flips(brightness, faces, named, protected="skin", size=32)
+    found = audit.flips(brightness, renamed, named, protected="skin", size=32)
+    pd.testing.assert_frame_equal(found.table, wanted.table)
+    assert set(found.pairs["donor"]) == set(renamed.ids)

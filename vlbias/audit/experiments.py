@@ -21,6 +21,7 @@ from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import labels_of, persons_of, protected_columns, weights_of
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
+from vlbias.data.origins import donors_of
 from vlbias.engine import Engine, checked_engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
 from vlbias.fairness import EvaluationSettings
@@ -289,10 +290,10 @@ def _test_set(
         if "test" not in set(dataset.table["split"]):
             raise DatasetError(f"'{first}' has no split 'test'; pass a test set of its own as `test`.")
         tested = dataset.split("test")
-        donors = set(tested.table.index)
+        test_ids = set(tested.table.index)
         for name, other in opened.items():
             train = other.table[other.table["split"] == "train"]
-            stray = list(train.index[train["source_id"].isin(donors)]) if "source_id" in train else []
+            stray = list(train.index[donors_of(train, tested.table).isin(test_ids)]) if "source_id" in train else []
             if stray:
                 raise DatasetError(f"'{name}' trains on '{stray[0]}', made from a face of the test set. Split anew.")
     if "origin" in tested.table and tested.table["origin"].isin(NOT_FOR_TEST).any():

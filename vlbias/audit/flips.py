@@ -25,6 +25,7 @@ from vlbias.balance.poles import resolve_poles
 from vlbias.classify import Classifier
 from vlbias.data import FaceDataset, open_dataset
 from vlbias.data.files import read_rows
+from vlbias.data.origins import donors_of
 from vlbias.editor import Editor
 from vlbias.errors import ConfigError, DatasetError, ImageError, LabelError, ShapeError
 from vlbias.files import json_value
@@ -180,8 +181,8 @@ def _pairs_given(faces: FaceDataset, edited: FaceDataset, protected: str) -> pd.
     if "source_id" not in edited.table:
         raise DatasetError(f"'{edited.name}' has no column source_id, which says whose edit a picture is.")
     own, new = label_texts(faces.column(protected)), label_texts(edited.column(protected))
-    donors = edited.table["source_id"].astype(object)
-    pairs = pd.DataFrame({"donor": donors, "from": donors.map(own), "to": new}, index=edited.table.index).dropna()
+    donor = donors_of(edited.table, faces.table)
+    pairs = pd.DataFrame({"donor": donor, "from": donor.map(own), "to": new}, index=edited.table.index).dropna()
     pairs = pairs[pairs["from"] != pairs["to"]]
     if pairs.empty:
         raise DatasetError(f"'{edited.name}' has no edit of a face of '{faces.name}' with another {protected}.")

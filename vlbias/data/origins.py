@@ -7,7 +7,7 @@ import pandas as pd
 from vlbias.data.table import ORIGINS
 from vlbias.errors import DatasetError
 
-__all__ = ["MADE", "origins"]
+__all__ = ["MADE", "donors_of", "origins"]
 
 #: What the pipeline writes into ``origin`` besides "real".
 MADE = tuple(word for word in ORIGINS if word != "real")
@@ -39,3 +39,21 @@ def origins(table: pd.DataFrame) -> pd.Series:
             f"says which pictures were made by a machine ({', '.join(MADE)}; else real): rename a column of your own."
         )
     return values
+
+
+def donors_of(edits: pd.DataFrame, faces: pd.DataFrame) -> pd.Series:
+    """Whose edit each picture is: the id among ``faces`` where there is one, else the ``source_id`` as it stands.
+
+    In a folder that a balance wrote, originals have new names, and as their ``source_id`` those that edits know.
+
+    Example:
+        >>> faces = pd.DataFrame({"origin": ["real"], "source_id": ["7.jpg"]}, index=["train/7.jpg"])
+        >>> donors_of(pd.DataFrame({"source_id": ["7.jpg", "8.jpg"]}), faces).tolist()
+        ['train/7.jpg', '8.jpg']
+    """
+    source = edits["source_id"].astype(object)
+    if not {"origin", "source_id"} <= set(faces.columns):
+        return source
+    real = faces[origins(faces) == "real"]
+    own, names = set(faces.index), dict(zip(real["source_id"].astype(object), real.index, strict=True))
+    return source.map(lambda item: item if item in own else names.get(item, item))

@@ -15,6 +15,7 @@ import torch
 from vlbias.audit.composition import labels_of, people_of
 from vlbias.classify import FitSettings
 from vlbias.data import FaceDataset
+from vlbias.data.origins import donors_of
 from vlbias.errors import ConfigError, DatasetError, LabelError
 from vlbias.images import load_pixels
 from vlbias.labels import group_texts, in_order
@@ -279,12 +280,15 @@ class ArmTask:
 
     def _added_ids(self, name: str) -> list[str]:
         table = self.need_set(name).table
-        unseen = set(self.test.ids) | self.held_out | set(self.validation.ids if self.validation is not None else ())
+        known = [self.train, self.test, *([] if self.validation is None else [self.validation])]
+        unseen = self.held_out.union(*(faces.ids for faces in known[1:]))
         made = table["origin"].isin(ADDED) if "origin" in table else pd.Series(False, table.index)
-        source = table["source_id"] if "source_id" in table else pd.Series(None, table.index, dtype=object)
+        lent = pd.Series(False, table.index)
+        for faces in known if "source_id" in table else []:
+            lent |= donors_of(table, faces.table).isin(unseen)
         if not made.any():
             made = ~table.index.to_series().isin(set(self.train.ids))
-        good = made & ~source.isin(unseen) & ~table.index.to_series().isin(unseen) & (table["split"] == "train")
+        good = made & ~lent & ~table.index.to_series().isin(unseen) & (table["split"] == "train")
         if not good.any():
             raise DatasetError(f"'{name}' adds no picture to the training faces: none in its split 'train' was made.")
         return list(table.index[good])
@@ -312,7 +316,7 @@ class ArmTask:
         )
         if "source_id" in dataset.table:
             place = pd.Index(self.faces.ids)
-            rows["donor"] = place.get_indexer(pd.Index(dataset.table.loc[labels.index, "source_id"]))
+            rows["donor"] = place.get_indexer(pd.Index(donors_of(dataset.table.loc[labels.index], self.train.table)))
         return rows[(rows["y"] >= 0) & (rows["g"] >= 0)]
 
     def _orders_drawn(self) -> pd.DataFrame:
