@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from vlbias import search
 from vlbias.errors import LabelError, ShapeError
-from vlbias.search import inference
+from vlbias.search import front, inference
 from vlbias.search.evaluation import Evaluation
 from vlbias.search.gallery import balanced_gallery
 from vlbias.search.inference import compare, intervals
 from vlbias.search.metrics import identification_ranks
+from vlbias.search.trainer import Recipe, TrainSettings
 
 OBJECTIVES = ("error", "error_gap", "rank_gap")
 
@@ -190,6 +192,18 @@ def test_splits_of_a_task_have_equal_galleries(make_tiny):
     assert len(natural.val) > len(task.val) and len(natural.train) == len(task.train)
     both = search.make_task(faces, protected=["kind", "gender"], image_size=16, balance_gallery=False)
     assert "few & male" in both.groups and both.protected == "kind & gender"
+
+
+@pytest.mark.parametrize("is_balanced", [True, False])
+def test_held_out_minus_validation_compares_galleries_of_one_size(make_tiny, small_space, is_balanced):
+    task = search.make_task(make_tiny(), protected="gender", image_size=16, balance_gallery=is_balanced)
+    recipe = Recipe(task, small_space, 1, 0.0, TrainSettings(device="cpu"), 0)
+    assert front._are_comparable(front.Refits(recipe, 1, "test", None)) == is_balanced
+    table = pd.DataFrame({"label": ["x"], "error": [0.3], "val_error": [0.1], "error_low": 0.2, "error_high": 0.4})
+    table = table.assign(on_front=True, p_dominated=0.0)
+    found = front.Front(table, pd.DataFrame(), ("error",), 0.95, 1, "test", pd.DataFrame(), "", is_balanced)
+    assert found.winners_curse()["error"] == pytest.approx(0.2 if is_balanced else np.nan, nan_ok=True)
+    assert ("not compared, the galleries have different sizes" in found.verdict()) != is_balanced
 
 
 def test_a_group_called_nan_is_a_group_and_a_missing_one_is_not(make_tiny):
