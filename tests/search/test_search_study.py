@@ -425,3 +425,18 @@ def test_a_target_without_its_task_is_told_how_to_be_given(tiny):
     for given in ({"target": "smile"}, {"task": "classify"}):
         with pytest.raises(ConfigError, match="Give both \\(--task classify --target COLUMN\\), or neither"):
             make_task(tiny, protected="gender", **given)
+
+
+def test_edits_of_a_balanced_folder_are_those_of_its_training_faces(make_tiny, tiny):
+    """There an original has a new name, and edits know it by the old one; none is lost, or of a test face."""
+    table = tiny.table
+    real = table.assign(origin="real", source_id=table.index).rename(index=lambda name: f"train/{name}.png")
+    edits = table.assign(origin="edited", source_id=table.index, split="train").rename(
+        index=lambda name: f"e_{name[6:]}"
+    )
+    options = {"protected": "gender", "task": "classify", "target": "smile", "image_size": 16}
+    one = make_task(make_tiny(pd.concat([real, edits])), **options)
+    two = make_task(make_tiny(real), **options, edits=make_tiny(edits))
+    for task in (one, two):
+        made = task.table[task.table["edited"]]
+        assert set(made["source"]) == set(real.index[real["split"] == "train"]) and set(made["split"]) == {"train"}

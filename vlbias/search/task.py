@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
-from vlbias.data.origins import origins
+from vlbias.data.origins import donors_of, origins
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
@@ -209,11 +209,12 @@ def make_task(
             raise unknown("column", name, columns, where=str(getattr(dataset, "name", "the dataset")))
     person = identity if identity in columns else None
     label = target or identity
-    table = _rows(dataset, protected_columns, label, person)
+    table = _rows(dataset, protected_columns, label, person, dataset.table)
     if edits is not None:
         if missing := [name for name in (*protected_columns, label) if name not in edits.table.columns]:
             raise LabelError(f"`edits` lacks column {missing[0]!r} of the dataset.")
-        extra = _rows(edits, protected_columns, label, person if person in edits.table.columns else None)
+        known_person = person if person in edits.table.columns else None
+        extra = _rows(edits, protected_columns, label, known_person, dataset.table)
         table = pd.concat([table, extra.assign(edited=True)], ignore_index=True)
     joined = " & ".join(protected_columns)
     _refuse_missing(table, joined, label)
@@ -238,9 +239,13 @@ def _balanced(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(held_out.index[~kept]).reset_index(drop=True)
 
 
-def _rows(dataset: LabelledImages, protected: Sequence[str], label: str, person: str | None) -> pd.DataFrame:
+def _rows(
+    dataset: LabelledImages, protected: Sequence[str], label: str, person: str | None, faces: pd.DataFrame
+) -> pd.DataFrame:
+    """A row for each picture; ``faces`` is the table of its donors."""
     table = dataset.table
-    source = table["source_id"] if "source_id" in table.columns else pd.Series(None, index=table.index, dtype=object)
+    named = "source_id" in table.columns
+    source = donors_of(table, faces) if named else pd.Series(None, index=table.index, dtype=object)
     return pd.DataFrame(
         {
             "id": table.index.astype(str),
