@@ -136,8 +136,14 @@ def test_what_cannot_be_measured_is_refused(faces, tmp_path):
     with pytest.raises(ConfigError, match="`classifier` must be a Classifier"):
         audit.flips(3, faces, protected="skin")
     (tmp_path / "bad.csv").write_text("name,answer\na,b\n")
-    with pytest.raises(LabelError, match="must have rows with the columns prediction"):
+    with pytest.raises(LabelError, match="rows with the columns prediction and id, or file_name; it has name, answer"):
         audit.flips(tmp_path / "bad.csv", faces, edited(faces), protected="skin")
+    made = edited(faces)
+    rows = "".join(f"{item},0.{place:03d}1\n" for place, item in enumerate([*faces.ids, *made.ids]))
+    (tmp_path / "scores.csv").write_text(f"id,prediction\n{rows}")
+    for scores in (tmp_path / "scores.csv", lambda x: x.mean((1, 2, 3)).abs()):
+        with pytest.raises(LabelError, match="answers 0.*looks like a probability. Give classes: 1 from 0.5 on"):
+            audit.flips(scores, faces, made, protected="skin")
 
 
 def test_edits_of_a_balanced_folder_are_those_of_its_own_originals(faces, tmp_path):

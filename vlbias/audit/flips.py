@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -310,9 +311,22 @@ def _answering(classifier: Any) -> Callable[[torch.Tensor], np.ndarray]:
             found = found.argmax(1)
         if found.shape != (len(pixels),):
             raise ShapeError(f"the classifier gave {found.shape}; expected ({len(pixels)},) labels or (b, c) scores.")
-        return np.array([label_text(value) for value in found.tolist()], dtype=object)
+        return _answers([label_text(value) for value in found.tolist()], "the classifier")
 
     return answer
+
+
+def _answers(texts: Sequence[str | None], who: object) -> np.ndarray:
+    """Answers (n,) as text; of probabilities each would differ from each, and count as changed."""
+    if text := next(filter(_is_probability, texts), None):
+        raise LabelError(f"{who} answers {text}, which looks like a probability. Give classes: 1 from 0.5 on.")
+    return np.array(texts, dtype=object)
+
+
+def _is_probability(text: str | None) -> bool:
+    with suppress(ValueError):
+        return 0 < float(text or "") < 1
+    return False
 
 
 def _of_csv(path: Path) -> _Ask:
@@ -320,7 +334,8 @@ def _of_csv(path: Path) -> _Ask:
     columns, rows = read_rows(path)
     key = next((name for name in ("id", "file_name") if name in columns), None)
     if key is None or "prediction" not in columns or not rows:
-        raise LabelError(f"{path} must have rows with the columns prediction and id, or file_name.")
+        has = f"it has {', '.join(columns) or 'none'}" + ("" if rows else ", and no row")
+        raise LabelError(f"{path} must have rows with the columns prediction and id, or file_name; {has}.")
     known = {row[key]: label_text(row["prediction"]) for row in rows}
 
     def ask(dataset: FaceDataset, ids: Sequence[str]) -> np.ndarray:
@@ -328,7 +343,7 @@ def _of_csv(path: Path) -> _Ask:
         missing = [name for name in names if known.get(name) is None]
         if missing:
             raise LabelError(f"{path} has no prediction for {len(missing)} pictures, such as '{missing[0]}'.")
-        return np.array([known[name] for name in names], dtype=object)
+        return _answers([known[name] for name in names], path)
 
     return ask
 
