@@ -34,7 +34,7 @@ from vlbias.images import load_pixels, to_float, to_pil, to_uint8
 from vlbias.labels import label_text, label_texts
 from vlbias.networks import FaceNetwork, load_network, of_classifier
 from vlbias.settings import checked_number
-from vlbias.shown import Glance, Shown
+from vlbias.shown import Glance, Shown, plural
 
 __all__ = ["FlipExample", "FlipReport", "flips", "share_interval"]
 
@@ -95,7 +95,9 @@ class FlipReport(Shown):
 
     def _glance(self) -> Glance:
         row = self.table.to_dict("index")[ALL]
-        line = f"{self.protected} changed in {int(row['num_pairs'])} faces, {row['rate']:.1%} of answers change"
+        line = (
+            f"{self.protected} changed in {plural(int(row['num_pairs']), 'face')}, {row['rate']:.1%} of answers change"
+        )
         columns = ("num_pairs", "rate", "low", "high", "true_rate")
         rows = [(str(name), *(float(part[c]) for c in columns)) for name, part in self.table.to_dict("index").items()]
         return Glance(line, (self.protected, *columns), rows)

@@ -30,7 +30,7 @@ from vlbias.paths import EncoderConstraint, PathSet, PathTrainingSettings, calib
 from vlbias.progress import track
 from vlbias.rendering import MAX_STRENGTH, Renderer
 from vlbias.settings import Settings, number, with_changes
-from vlbias.shown import Glance, Shown
+from vlbias.shown import Glance, Shown, plural
 
 __all__ = ["DriftReport", "DriftSettings", "Walks", "drift", "path_variants"]
 
@@ -102,7 +102,7 @@ class DriftReport(Shown):
 
     def _glance(self) -> Glance:
         rows = [(str(name), *map(float, row)) for name, row in self.summary().iterrows()]
-        line = f"{len(self.readers)} labels read; {', '.join(self.costs.index)}"
+        line = f"{plural(len(self.readers), 'label')} read; {', '.join(self.costs.index)}"
         return Glance(line, ("paths, strength 1", SUCCESS, IDENTITY, "drift"), rows)
 
     def at(self, strength: float) -> pd.DataFrame:

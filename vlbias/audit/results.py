@@ -25,7 +25,7 @@ from vlbias.fairness.counts import Counts
 from vlbias.fairness.intervals import Fits, intervals, resampled_items
 from vlbias.fairness.metrics import share
 from vlbias.files import json_records, json_value
-from vlbias.shown import Glance, Shown
+from vlbias.shown import Glance, Shown, plural
 
 __all__ = ["CHANCE_GAPS", "ArmSummary", "AuditResult", "TrainingSummary"]
 
@@ -115,7 +115,7 @@ class AuditResult(Shown):
         sets = list(self.predictions)
         means = [(metric.title, [self.per_seed[name][key].mean() for name in sets]) for key, metric in METRICS.items()]
         rows = [(title, *map(float, values)) for title, values in means]
-        line = f"{self.target} by {' x '.join(self.protected)}; {', '.join(sets)}; {len(self.seeds)} seeds"
+        line = f"{self.target} by {' x '.join(self.protected)}; {', '.join(sets)}; {plural(len(self.seeds), 'seed')}"
         return Glance(line, ("metric, mean over seeds", *sets), rows)
 
     # -- computed once ------------------------------------------------------------------------------------------------

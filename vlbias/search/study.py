@@ -42,7 +42,7 @@ from vlbias.search.storage import CONFIGURATION, REASON, SURPLUS, Storage, attem
 from vlbias.search.task import Task, make_task
 from vlbias.search.trainer import Recipe, Trainer, TrainSettings
 from vlbias.settings import MAX_DRAWS, MAX_RUNS, Settings, checked_number, number, with_changes
-from vlbias.shown import Glance, Shown
+from vlbias.shown import Glance, Shown, plural
 
 __all__ = ["SearchSettings", "Study", "open_study", "run"]
 
@@ -146,7 +146,7 @@ class Study(Shown):
         states = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
         best = table[table["on_front"]]
         columns = ["trial", "backbone", "head", "epochs", *objectives]
-        line = f"{len(table)} trials ({states}), {len(best)} on the front of {' and '.join(objectives)}"
+        line = f"{plural(len(table), 'trial')} ({states}), {len(best)} on the front of {' and '.join(objectives)}"
         return Glance(line, columns, best.reset_index()[columns].to_numpy().tolist())
 
     @property

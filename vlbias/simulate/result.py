@@ -16,7 +16,7 @@ from vlbias.errors import PlanError, unknown
 from vlbias.fairness import permuted_groups, person_weights, tally
 from vlbias.files import AnyPath, make_folder, write_file
 from vlbias.settings import MAX_DRAWS, checked_number
-from vlbias.shown import Glance, Shown, printable
+from vlbias.shown import Glance, Shown, plural, printable
 from vlbias.simulate.plans import SimulationPlan
 from vlbias.simulate.plots import Curve, plot_curves
 from vlbias.simulate.statistics import (
@@ -62,7 +62,7 @@ class SimulationResult(Shown):
         self.min_cell, self.num_permutations = plan.settings.min_cell, num_permutations
 
     def _glance(self) -> Glance:
-        line = f"{self.plan.target} by {self.plan.protected}, {len(self.records)} runs finished"
+        line = f"{self.plan.target} by {self.plan.protected}, {plural(len(self.records), 'run')} finished"
         if len(self.records) < len(self.plan) or not any(self.plan.runs["focal"]):
             return Glance(line)
         columns = ["fill", "focal", "own_slope", "own_slope_low", "own_slope_high", "own_p", "verdict"]
