@@ -105,6 +105,17 @@ def _folder_of_links(place: Path, trap: Path, mark: Path) -> None:
         (place / name).symlink_to(trap / "facts.json" if "." in name[1:] else trap)
 
 
+def _folder_of_noise(place: Path, trap: Path, mark: Path) -> None:
+    """A folder for results whose every file begins like one of its kind, and is none."""
+    names = "report.json metadata.csv plan.json plan.csv rejected.csv review.csv sim.log study.log front.csv state.pt"
+    names += " results.jsonl log.jsonl config.json manifest.json .state/job.json .state/done.json balanced/report.json"
+    names += " best/config.json .vlbias-demo.json .vlbias-simulate.json .vlbias-audit.json .vlbias-search.json"
+    for name in names.split():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        start = {".csv": b'a,a\n"', ".pt": b"PK\3\4", ".log": b'{"op_code": 0, '}.get(Path(name).suffix, b'{"job": [')
+        (place / name).write_bytes(start + b"\xff\0[" * 1000)
+
+
 def _written(content: bytes):
     return lambda place, trap, mark: place.write_bytes(content)
 
@@ -139,7 +150,7 @@ HOSTILE = {
         "a drawing.png": _written(b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
         "a pipe.png": _pipe,
     },
-    "out": {"links": _folder_of_links},
+    "out": {"links": _folder_of_links, "noise": _folder_of_noise},
     "file": {"taken.csv": lambda place, trap, mark: place.symlink_to(trap / "table.csv"), "a pipe": _pipe},
     "store": {"a pickle": _bomb, "a link": lambda place, trap, mark: place.symlink_to(trap / "note.txt")},
     "table": {
