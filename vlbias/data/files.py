@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,6 +20,7 @@ from vlbias.settings import checked_number
 __all__ = [
     "DEFAULT_MAX_MISSING",
     "MAX_COLUMNS",
+    "MAX_LINES",
     "MAX_ROW_CELLS",
     "PICTURE_SUFFIXES",
     "csv_rows",
@@ -51,7 +53,7 @@ PICTURE_SUFFIXES = IMAGE_SUFFIXES | {
 #: A larger table of labels is not read, nor a row of it that is longer, or of more columns.
 MAX_TABLE_BYTES, MAX_ROW_LENGTH, MAX_COLUMNS = 2**28, 2**22, 2000
 #: Of a list of labels, whose lines are taken apart one by one, less is read; the longest that was published has 27 MB.
-MAX_LIST_BYTES, MAX_LINES = 2**25, 1_000_000
+MAX_LIST_BYTES, MAX_LINES = 2**25, 600_000
 #: Cells of a table whose rows are kept as such: each takes more than ten times its text.
 MAX_ROW_CELLS = 5_000_000
 #: What to do about a link: it can lead anywhere, to pictures that nobody meant to pass on.
@@ -59,6 +61,10 @@ _REMEDY = "If you trust where links of this dataset lead, pass follow_links=True
 
 #: Share of pictures that may be missing before a dataset is taken for broken.
 DEFAULT_MAX_MISSING = 0.1
+
+
+#: A name that is clean as it stands: no drive, no way up, no part that a system takes for another.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(?:[-.][A-Za-z0-9_]+)*(?:/[A-Za-z0-9_]+(?:[-.][A-Za-z0-9_]+)*)*")
 
 
 def is_number(text: str) -> bool:
@@ -174,6 +180,8 @@ def inside_root(name: str, folder: PurePosixPath | None = None) -> str | None:
         >>> inside_root("a/../b.png"), inside_root("../b.png"), inside_root("/etc/passwd")
         ('b.png', None, None)
     """
+    if _PLAIN_NAME.fullmatch(name):  # most are, and there may be a million
+        return f"{folder}/{name}" if folder is not None and folder.parts else name
     if not name.strip() or "\0" in name or "://" in name or PureWindowsPath(name).drive:
         return None
     slashed = name.replace("\\", "/")
@@ -255,7 +263,7 @@ def linked(root: Path, names: Iterable[str]) -> set[str]:
         while way[-1] not in known:
             way.append(way[-1].rpartition("/")[0])
         for place, above in zip(way[-2::-1], way[:0:-1], strict=True):
-            known[place] = known[above] or os.path.islink(root / place)
+            known[place] = known[above] or os.path.islink(f"{root}/{place}")
         return known[name]
 
     return {name for name in names if is_linked(name)}

@@ -164,12 +164,13 @@ def _read_labelled(
         raise DatasetError(f"{metadata[0]} has no row.")
     table = parts[0].reset_index(drop=True) if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     names = table["file_name"].tolist()
-    links = set() if follow_links else linked(root, set(names) - on_disk)
+    unlisted = {name for name in set(names) - on_disk if os.path.lexists(f"{root}/{name}")}
+    links = set() if follow_links else linked(root, unlisted)
     problems += leave_out_links(links, root=root, num_left=len(names) - len(links))
     if links:
         table = table[~table["file_name"].isin(links)].reset_index(drop=True)
         names = table["file_name"].tolist()
-    is_there = [name in on_disk or os.path.isfile(root / name) for name in names]
+    is_there = [name in on_disk or (name in unlisted and os.path.isfile(root / name)) for name in names]
     problems += drop_missing(names, is_there, max_missing=max_missing, root=root)
     unlabelled = [name for name in pictures if name not in described]
     if unlabelled:

@@ -176,10 +176,11 @@ def _of_list(
         else:
             seen[clean] = number
             rows.append(row | {"path": clean})
-    links = set() if follow_links else linked(folder, seen)
+    present = {name for name in seen if os.path.lexists(f"{folder}/{name}")}
+    links = set() if follow_links else linked(folder, present)
     problems += leave_out_links(links, root=folder, num_left=len(rows) - len(links))
     rows = [row for row in rows if row["path"] not in links]
-    is_there = [os.path.isfile(folder / row["path"]) for row in rows]
+    is_there = [row["path"] in present and os.path.isfile(folder / row["path"]) for row in rows]
     problems += drop_missing([row["path"] for row in rows], is_there, max_missing=max_missing, root=folder)
     return [row for row, there in zip(rows, is_there, strict=True) if there], problems
 

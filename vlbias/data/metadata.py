@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlbias.data.files import MAX_COLUMNS, MAX_ROW_LENGTH, csv_rows, refuse_long
+from vlbias.data.files import MAX_COLUMNS, MAX_LINES, MAX_ROW_LENGTH, csv_rows, refuse_long
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError
 from vlbias.files import open_plain, parse_json, read_json
@@ -50,10 +50,10 @@ __all__ = [
     "typed_table",
 ]
 
-#: The largest table: half a million faces with forty columns; of a few columns, two million.
-MAX_ROWS, MAX_CELLS = 2_000_000, 20_000_000
-#: Lines of JSON take more memory than cells of a column.
-MAX_JSON_ROWS, MAX_JSON_CELLS = 1_000_000, 5_000_000
+#: The largest table: half a million faces with forty columns; of a few columns, a million.
+MAX_ROWS, MAX_CELLS = 1_000_000, 20_000_000
+#: Values in lines of JSON take more memory and time than cells of a column.
+MAX_JSON_CELLS = 5_000_000
 #: Columns or row groups of a Parquet file that are looked at.
 MAX_PARTS = 100_000
 #: Text that a Parquet file may unpack to, all cells together.
@@ -486,10 +486,9 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
         names.update(row)
         num_cells += len(row)
         refuse_large(path, len(rows), len(names))
-        if len(rows) > MAX_JSON_ROWS or num_cells > MAX_JSON_CELLS:
-            raise DatasetError(
-                f"{path} has more than {MAX_JSON_ROWS:,} rows or {MAX_JSON_CELLS:,} values. Save it as Parquet or CSV."
-            )
+        if len(rows) > MAX_LINES or num_cells > MAX_JSON_CELLS:
+            said = f"{path} has more than {MAX_LINES:,} lines or {MAX_JSON_CELLS:,} values"
+            raise DatasetError(f"{said}. Save it as Parquet or CSV.")
     return pd.DataFrame(_columns(rows))
 
 
