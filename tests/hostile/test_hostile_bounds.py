@@ -28,7 +28,7 @@ from vlbias.classify import Classifier, FitSettings, create_backbone
 from vlbias.data import open_dataset
 from vlbias.data.celeba import parse_identities
 from vlbias.data.celebahq import CELEBA_ATTRIBUTES
-from vlbias.data.files import MAX_COLUMNS
+from vlbias.data.files import MAX_COLUMNS, read_text
 from vlbias.data.landmarks import LandmarkCache
 from vlbias.data.metadata import read_metadata
 from vlbias.data.pairs import load_pairs
@@ -417,6 +417,14 @@ def test_a_list_of_a_million_odd_lines_ends_soon(name, listed, monkeypatch):
     path.write_text(heads.get(name, line) + f"\n{line}" * 20_000)
     with pytest.raises(VlbiasError, match=rf"{name}.* (more than 1,000 |20,00\d rows|1,001 rows|the same groups)"):
         small(LISTS[name], path, megabytes=20)
+
+
+def test_lines_of_a_list_are_counted_before_they_are_kept(tmp_path):
+    for end in ("\n", "\r", "\r\n"):
+        (tmp_path / "list.txt").write_bytes(f"x 1{end}".encode() * 10)
+        assert len(read_text(tmp_path / "list.txt", max_lines=10).split()) == 20
+        with pytest.raises(DatasetError, match=r"list\.txt has more than 9 lines"):
+            read_text(tmp_path / "list.txt", max_lines=9)
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "identities.csv", "list_attr_celeba.txt", "noise.csv", "metadata.csv"])
