@@ -75,8 +75,8 @@ def test_ten_forms_read_back_value_by_value(table, tmp_path):
             assert got == wanted and list(map(type, got)) == list(map(type, wanted)), name
         pd.testing.assert_frame_equal(faces.table.drop(columns="boxes"), table.drop(columns="boxes"), check_names=False)
         assert faces.table["boxes"].tolist() == [[1, 2]] * 6
-        codes = [problem.code for problem in faces.problems if problem.code != "alike_labels"]
-        assert codes == ["no_label_column"]
+        codes = [problem.code for problem in faces.problems if not problem.code.endswith("_label")]
+        assert codes[0] == "no_label_column" and {*codes[1:]} <= {"alike_labels"}
         write(root, faces.table)
 
 
