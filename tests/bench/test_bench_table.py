@@ -69,6 +69,20 @@ def test_dominated_means_no_better_in_either_and_worse_in_one():
     assert table.loc["erm", "on_average"] == "exact, even" and table.loc["exact", "on_average"] == ""
 
 
+def test_how_far_a_method_is_ahead_is_paired_and_told_task_by_task():
+    cells = {"erm": (0, 9, 9, 0), "same": (0, 1, 1, 0), "edits": (0, 1, 1, 0)}
+    results = [result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]
+    table = BenchTable([*results, result("erm", (0, 3, 3, 0), task="two"), result("edits", (0, 0, 0, 0), task="two")])
+    ahead = table.ahead("edits")
+    assert list(ahead.index) == [("one", "erm"), ("one", "same"), ("two", "erm")]
+    assert ahead["ahead"].tolist() == pytest.approx([0.8, 0.0, 0.3])
+    assert ahead.loc[("one", "same")].tolist() == [0, 0, 0]  # the same faces are drawn for both
+    low, high = ahead.loc[("one", "erm"), ["low", "high"]]
+    assert 0.3 < low < 0.8 < high < 1.1
+    with pytest.raises(ConfigError, match="no method 'nosuch'; it has erm, same, edits"):
+        table.ahead("nosuch")
+
+
 def test_intervals_are_paired_and_never_below_nothing():
     cells = {"erm": (0, 5, 5, 0), "same": (0, 5, 5, 0), "edits": (0, 1, 0, 0)}
     table = BenchTable([result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]).table
