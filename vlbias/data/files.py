@@ -99,7 +99,7 @@ def read_text(path: Path, *, max_bytes: int = MAX_LIST_BYTES, max_lines: int = M
             refuse_long(path, max_bytes)
             content = file.read(os.fstat(file.fileno()).st_size)
         if max(content.count(b"\n"), content.count(b"\r")) > max_lines:
-            raise DatasetError(f"{path} has more than {max_lines:,} lines; it is not read.")
+            raise DatasetError(f"{path} has more than {max_lines:,} lines; it is not read. Split it into parts.")
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist.") from error

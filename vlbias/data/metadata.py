@@ -399,7 +399,7 @@ def refuse_large(path: Path, rows: int, columns: int) -> None:
     if columns > MAX_COLUMNS or rows > MAX_ROWS or rows * columns > MAX_CELLS:
         raise DatasetError(
             f"{path} has {rows:,} rows of {columns:,} columns; at most {MAX_COLUMNS:,} columns and {MAX_CELLS:,} cells "
-            f"in {MAX_ROWS:,} rows are read. Leave out columns that are not labels."
+            f"in {MAX_ROWS:,} rows are read. Leave out columns that are not labels, or take a larger set in parts."
         )
 
 
