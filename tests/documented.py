@@ -153,6 +153,7 @@ few, features = images[:4], torch.rand(16, 2)
             "train_prior(model, z_sem)": "train_prior(model, z_sem, PriorTrainingSettings(num_steps=2))",
         },
     ),
+    "docs/fairness.md": Page(),
     "docs/hub.md": Page(
         before="""
 from vlbias import Balancer

@@ -101,7 +101,8 @@ def _usual_tensors() -> Iterator[None]:
     try:
         if dtype != torch.float32:
             torch.set_default_dtype(torch.float32)
-        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+        # Networks are laid out on "meta" before their weights are there.
+        with nullcontext() if device.type in ("cpu", "meta") else torch.device("cpu"):
             yield
     finally:
         if dtype != torch.float32:

@@ -27,6 +27,7 @@ from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError, 
 from vlbias.images import to_tensor, to_uint8
 from vlbias.labelling import ClassifierLabeller
 from vlbias.networks import FaceInput, FaceNetwork, FaceOutput, load_network
+from vlbias.report.page import percent
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'faces'")
 
@@ -412,7 +413,7 @@ def test_the_page_names_them(editor, faces, tmp_path, who):
     page = report.write(result.out_dir).read_text()
     assert "skin on the picture" in page and "CLIP, not asked" in page
     shares = result.report["identity_scorer"]
-    assert f"Identity was read by who.onnx: among originals, {shares['strangers_pass']:.0%} of pairs" in page
+    assert f"Identity was read by who.onnx: among originals, {percent(shares['strangers_pass'])} of pairs" in page
     assert "--identity who.onnx --scorer skin=skin" in page
 
 

@@ -141,7 +141,7 @@ def test_damaged_folders(rbf_paths, tmp_path):
     for change, message in (
         ({"dim": 9}, r"paths\.safetensors of config\.json does not fit its architecture.*mis-shaped: mean"),
         ({"network": "linear"}, r"paths\.safetensors of config\.json does not fit"),
-        ({"dim": 10**9}, r"`dim` of _PathsConfig must be a whole number in 1\.\.65536"),
+        ({"dim": 10**9}, r"`dim` of _PathsConfig must be a whole number in 1\.\.65,536"),
         ({"step_size": 1e-9}, r"would take more than 10,000 steps"),
         ({"calibration": []}, "`calibration` of _PathsConfig must be a mapping"),
         ({"kind": "probes"}, "does not describe a path set"),
