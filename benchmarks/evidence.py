@@ -269,8 +269,8 @@ def _on_photographs(tasks: dict[str, Any], ahead: dict[str, Any]) -> Iterator[st
         most = methods["erm"][key] - methods["more-real"][key]
         way = f"; {100 * (methods['erm'][key] - methods['edits'][key]) / most:.0f} % of the way to more photographs"
         yield (
-            f"`{task}`: edits are ahead of the best method without any ({best}) by {by:.3f} ({low:.3f} to {high:.3f}) "
-            f"in equalised odds difference{way if most > 0 else ''}."
+            f"`{task}`: edits are {'ahead of' if by >= 0 else 'behind'} the best method without any ({best}) by "
+            f"{abs(by):.3f} (ahead by {low:.3f} to {high:.3f}) in equalised odds difference{way if most > 0 else ''}."
         )
     if shown:
         yield f"Ahead with the interval above 0: {won} of {len(shown)} tasks (bar: 3 of 4)."
