@@ -9,7 +9,7 @@ setup(
     packages=[*find_packages(include=["vlbias", "vlbias.*"]), "vlbias._checkpoints"],
     package_dir={"vlbias._checkpoints": "checkpoints"},
     package_data={
-        "vlbias": ["py.typed", "checkpoints/shipped.json", "report/templates/*", "app/*.css", "app/*.js", "bench/*.txt"],
+        "vlbias": ["py.typed", "checkpoints/shipped.json", "pages/templates/*", "app/*.css", "app/*.js", "bench/*.txt"],
         "vlbias._checkpoints": ["synthfaces-64/*", "synthfaces-64/*/*"],
     },
 )

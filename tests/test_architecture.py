@@ -38,6 +38,7 @@ ROWS = [
     ["editor"],
     ["data"],
     ["labelling", "leak"],
+    ["pages"],
     ["balance"],
     ["fairness"],
     ["audit"],
@@ -54,7 +55,7 @@ HOMES = {
     "timm": {"classify", "search", "paths", "labelling"},
     "optuna": {"search"},
     "pytorch_metric_learning": {"search"},
-    "jinja2": {"report"},
+    "jinja2": {"pages"},
     "typer": {"cli"},
     "gradio": {"app"},
     "c2pa": {"provenance"},
@@ -256,7 +257,7 @@ Editor.from_pretrained("synthfaces-64", device="cpu", clip=False).edit(face, age
     assert loaded(code, heavy) == set()
 
 
-@pytest.mark.parametrize("command", [["balance"], ["train", "editor"], ["search"], ["edit"], ["app"]])
+@pytest.mark.parametrize("command", [["pages"], ["balance"], ["train", "editor"], ["search"], ["edit"], ["app"]])
 def test_help_loads_no_heavy_library(command):
     code = f"""
 import sys

@@ -19,9 +19,9 @@ from vlbias.balance import Plan
 from vlbias.balance.card import dataset_card
 from vlbias.cli.terminal import _Safe
 from vlbias.data import FaceDataset
+from vlbias.pages.page import render
+from vlbias.pages.plots import Estimate, counts_plot, estimates_plot
 from vlbias.provenance import xmp_packet
-from vlbias.report.page import render
-from vlbias.report.plots import Estimate, counts_plot, estimates_plot
 from vlbias.shown import in_code, in_markdown, printable
 
 #: Texts that act somewhere: on a terminal, in Markdown, in HTML, in a formula, and what stands between them.

@@ -27,7 +27,7 @@ from vlbias.errors import CheckpointError, ConfigError, OutputError, PlanError, 
 from vlbias.images import to_tensor, to_uint8
 from vlbias.labelling import ClassifierLabeller
 from vlbias.networks import FaceInput, FaceNetwork, FaceOutput, load_network
-from vlbias.report.page import percent
+from vlbias.pages.page import percent
 
 pytest.importorskip("onnxruntime", reason="needs the extra 'faces'")
 

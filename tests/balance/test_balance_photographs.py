@@ -21,8 +21,9 @@ from vlbias.data import FaceDataset, align_dataset, load_dataset
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.images import open_image, to_pil, to_tensor
 from vlbias.leak import LeakSettings
+from vlbias.pages.folder import RunFiles
+from vlbias.pages.page import data_uri
 from vlbias.provenance import read_provenance
-from vlbias.report.folder import RunFiles
 
 SCALE = 10  # photograph pixels for one pixel of a tiny face
 CELLS = {("train", 0, "light"): 9, ("train", 0, "dark"): 3, ("train", 1, "light"): 3, ("train", 1, "dark"): 7}
@@ -159,7 +160,7 @@ def test_a_face_box_says_where_to_look(whole, png_album, tmp_path):
     assert "face_box" not in read.attributes and read.attributes == ["smile", "skin"]
     shown = RunFiles(whole.out_dir)
     photo = open_image(whole.out_dir / row["file_name"])
-    assert shown.image(row["file_name"]) == report.page.data_uri(photo.crop((90, 50, 170, 130)))
+    assert shown.image(row["file_name"]) == data_uri(photo.crop((90, 50, 170, 130)))
     assert shown.image(beyond["file_name"]) is not None
     text = report.write(whole.out_dir).read_text()
     assert "written back into the whole photographs" in text and "--align --write whole --face only" in text

@@ -108,7 +108,7 @@ def test_who_takes_all_refusals_back_has_the_first_run_again(tiny, faces, finish
     assert tree(run(tiny, faces, out, review=out / "review.csv").out_dir) != expected
     back = run(tiny, faces, out, review=refuse(out, pairs[2:4], decision="accept"))
     changed = {name for name, digest in tree(out).items() if digest != expected[name]}
-    assert changed == {"README.md", "report.json"} and back.report["review"]["refused"] == 0
+    assert changed == {"README.md", "report.html", "report.json"} and back.report["review"]["refused"] == 0
 
 
 @pytest.mark.parametrize("moment", [0, 2, 10, 24, 28])

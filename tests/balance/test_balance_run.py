@@ -70,6 +70,22 @@ def test_the_report_is_what_its_published_schema_says(balanced, repository):
     assert list(check.iter_errors(balanced.report | {"edits": {}})) and list(check.iter_errors({}))
 
 
+def test_a_run_writes_its_page(editor, faces, tmp_path):
+    out = tmp_path / "out"
+    page = out / "report.html"
+    balance(editor, faces, out, limit=12, run={"shard": (0, 2)})
+    assert not page.exists()  # the other shard is not done
+    result = balance(editor, faces, out, limit=12)
+    shown = page.read_text()
+    assert result.complete and "<table" in shown and "data:image/png" in shown
+    page.write_text("with an audit")  # a page that somebody made of the finished run stays
+    balance(editor, faces, out, limit=12)
+    assert page.read_text() == "with an audit"
+    page.unlink()
+    balance(editor, faces, out, limit=12)
+    assert page.read_text() == shown
+
+
 def test_what_the_dataset_left_out_is_listed(editor, faces, tmp_path):
     problem = Problem("200_1_0.jpg", "label_out_of_range", "age is 200")
     result = balance(editor, replace(faces, problems=[problem]), tmp_path / "out", limit=2)
@@ -89,8 +105,8 @@ def test_figures_measured_afterwards_join_the_report(editor, faces, tmp_path):
 def test_the_layout_is_the_house_plan(balanced, faces):
     out = balanced.out_dir
     assert {p.name for p in out.iterdir()} == {
-        ".state", "README.md", "metadata.csv", "metadata.schema.json", "plan.csv", "rejected.csv", "report.json",
-        "test", "train",
+        ".state", "README.md", "metadata.csv", "metadata.schema.json", "plan.csv", "rejected.csv", "report.html",
+        "report.json", "test", "train",
     }  # fmt: skip
     table = balanced.table
     assert list(table.columns[:4]) == ["file_name", "split", "smile", "skin"]

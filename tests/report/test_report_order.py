@@ -13,10 +13,10 @@ from finished_run import audit_result, write_run
 from PIL import Image
 
 from vlbias import report
+from vlbias.pages.folder import RunFiles
+from vlbias.pages.page import data_uri
+from vlbias.pages.run_page import MAX_PAIRS, run_values
 from vlbias.provenance import examine_provenance
-from vlbias.report.folder import RunFiles
-from vlbias.report.page import data_uri
-from vlbias.report.run_page import MAX_PAIRS, run_values
 
 
 @pytest.fixture(scope="module")

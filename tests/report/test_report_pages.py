@@ -12,9 +12,9 @@ from PIL import Image
 from vlbias import report
 from vlbias.audit import Composition
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, OutputError
-from vlbias.report.folder import RunFiles, evenly_spaced
-from vlbias.report.page import data_uri, number, percent, signed
-from vlbias.report.plots import Estimate, counts_plot, estimates_plot
+from vlbias.pages.folder import RunFiles, evenly_spaced
+from vlbias.pages.page import data_uri, number, percent, signed
+from vlbias.pages.plots import Estimate, counts_plot, estimates_plot
 
 VOID = {"meta", "img", "br", "path", "rect", "circle", "use", "link", "hr", "input"}
 

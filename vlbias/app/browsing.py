@@ -16,8 +16,8 @@ from vlbias.app.places import allowed_folder
 from vlbias.editor import Editor
 from vlbias.errors import CheckpointError, ConfigError, unknown
 from vlbias.labels import group_texts, label_texts
+from vlbias.pages.folder import evenly_spaced
 from vlbias.paths import drift_matrix
-from vlbias.report.folder import evenly_spaced
 
 if TYPE_CHECKING:
     import pandas as pd

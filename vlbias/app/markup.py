@@ -11,8 +11,8 @@ from PIL import Image
 from vlbias.app.browsing import Drift
 from vlbias.app.editing import Reading
 from vlbias.app.reviewing import Pair
-from vlbias.report.page import data_uri, number, percent, signed
-from vlbias.report.run_page import SCORES
+from vlbias.pages.page import data_uri, number, percent, signed
+from vlbias.pages.run_page import SCORES
 from vlbias.shown import plural, printable
 
 __all__ = ["drift_table", "figure", "gallery", "pair_view", "readings_table", "score_title", "sentence", "table"]

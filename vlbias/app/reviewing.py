@@ -13,7 +13,7 @@ from vlbias.app.places import allowed_folder
 from vlbias.balance.review import REVIEW_FILE, Decision, add_decisions, decisions_of
 from vlbias.errors import DatasetError, unknown
 from vlbias.labels import group_name, in_order, label_text
-from vlbias.report.folder import RunFiles
+from vlbias.pages.folder import RunFiles
 
 __all__ = ["Desk", "Pair", "Selection", "open_run"]
 

@@ -258,7 +258,7 @@ class Balancer(Shown):
         show_progress: bool = True,
         review: Review | str | PathLike[str] | None = None,
     ) -> Result:
-        """Carry out a plan; go on where an earlier run of it stopped.
+        """Carry out a plan; go on where an earlier run of it stopped. What came of it is shown by ``report.html``.
 
         Args:
             faces: the dataset that was planned for.

@@ -41,6 +41,7 @@ from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, OutputError, PlanError
 from vlbias.files import sha256_file, writing
 from vlbias.networks import FaceNetwork
+from vlbias.pages import write_run
 from vlbias.progress import track
 from vlbias.shown import Glance, Shown, plural, printable
 from vlbias.version import __version__
@@ -167,7 +168,8 @@ class Run:
         first, step = self.part
         if self.folder.has("done.json"):
             self.folder.check_finished()
-            self._measure_again()
+            if self._measure_again() or not (self.folder.out / "report.html").exists():
+                self._write_page()
             return self._finished()
         self._check_space()
         job = self._job()
@@ -197,6 +199,7 @@ class Run:
         forget_key(self.folder)
         if step == 1:
             self.folder.clean()
+        self._write_page()
         return self._finished()
 
     def _rename(self, faces: FaceDataset, *, anew: bool) -> None:
@@ -372,11 +375,15 @@ class Run:
             show_progress=self.show_progress,
         )
 
-    def _measure_again(self) -> None:
-        """Measure a finished run in another way than it was."""
+    def _measure_again(self) -> bool:
+        """Measure a finished run in another way than it was, if that is asked for."""
         report = self.folder.read_report()
-        if needs_measuring(report, self.task.leak):
+        if is_wanted := needs_measuring(report, self.task.leak):
             write_report(self.folder, report | self._measure(self._finished().table), self.plan)
+        return is_wanted
+
+    def _write_page(self) -> None:
+        write_run(self.folder.out, follow_links=self.originals == "link")  # links of a run are its own
 
     def _finished(self) -> Result:
         """Read the result back from disk: what is returned is what was written."""

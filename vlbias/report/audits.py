@@ -8,8 +8,8 @@ from typing import Any
 
 from vlbias.audit import AuditResult, Composition
 from vlbias.fairness import METRICS
-from vlbias.report.page import number, percent, signed
-from vlbias.report.plots import Estimate, Spot, color_of, estimates_plot, front_plot
+from vlbias.pages.page import number, percent, signed
+from vlbias.pages.plots import Estimate, Spot, color_of, estimates_plot, front_plot
 
 __all__ = ["audit_limits", "audit_values", "composition_values", "headline", "summary_sentence"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vlbias.audit import DriftReport, FlipReport
-from vlbias.report.page import data_uri, number, percent
+from vlbias.pages.page import data_uri, number, percent
 from vlbias.shown import plural
 
 __all__ = ["drift_values", "flip_values"]

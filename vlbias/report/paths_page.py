@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from vlbias.pages.page import data_uri, number, percent, signed
 from vlbias.paths import Dipole, PathReport
-from vlbias.report.page import data_uri, number, percent, signed
 from vlbias.shown import plural
 
 __all__ = ["path_values"]

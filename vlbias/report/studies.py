@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from vlbias.files import json_records, json_value
-from vlbias.report.page import number, percent, signed
-from vlbias.report.plots import Estimate, Line, Panel, Spot, color_of, curves_plot, front_plot
+from vlbias.pages.page import number, percent, signed
+from vlbias.pages.plots import Estimate, Line, Panel, Spot, color_of, curves_plot, front_plot
 from vlbias.shown import plural
 from vlbias.simulate.statistics import PARITY, contrast
 

@@ -13,16 +13,14 @@ from vlbias.arguments import checked_call
 from vlbias.audit import AuditResult, Composition, DriftReport, FlipReport
 from vlbias.balance.export import add_to_report
 from vlbias.errors import ConfigError, OutputError
-from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_file, write_json
+from vlbias.files import AnyPath, make_folder, read_object, refuse_links, write_json
+from vlbias.pages import AuditPart, write_page, write_run
+from vlbias.pages.run_page import versions
 from vlbias.report.audits import audit_limits, audit_values, composition_values, headline, summary_sentence
-from vlbias.report.folder import RunFiles
 from vlbias.report.measured import drift_values, flip_values
-from vlbias.report.page import render
 from vlbias.report.paths_page import path_values
-from vlbias.report.run_page import run_values, versions
 from vlbias.report.studies import search_numbers, search_values, simulation_numbers, simulation_values
 from vlbias.shown import plural
-from vlbias.version import __version__
 
 if TYPE_CHECKING:
     from vlbias.editor import Editor
@@ -61,27 +59,12 @@ def write(
         DatasetError: the folder is not a finished run.
         OutputError: it cannot be written.
     """
-    files = RunFiles(Path(out_dir), follow_links=follow_links)
-    with files.of_one_run():
-        values = run_values(files, title=title, command=command)
-    contents = [("asked", "Asked"), ("counts", "Changed"), ("edits", "Edits"), ("rejected", "Turned down")]
+    part = None
     if audit is not None:
-        values["audit"] = audit_values(audit)
-        # The result first, then what was done to get it.
-        values["tiles"] = [*headline(audit), *values["tiles"]][:4]
-        values["lede"] = [*summary_sentence(audit), *values["lede"]]
-        values["limits"] = [*values["limits"], *audit_limits(audit)]
-        contents.append(("classifiers", "Classifiers"))
-    else:
-        values["audit"] = None
-    if values["labelling"]:
-        contents.append(("labels", "Labels"))
-    contents += [("leak", "Leak")] if values["leak"] else []
-    contents += [("scorers", "Scorers"), ("cost", "Cost"), ("limits", "Distrust"), ("provenance", "Again")]
-    values["contents"] = contents
-    page = _write_page(files.out, "balance.html.j2", values)
+        part = AuditPart(audit_values(audit), headline(audit), summary_sentence(audit), audit_limits(audit))
+    page = write_run(Path(out_dir), audit=part, title=title, command=command, follow_links=follow_links)
     if audit is not None:
-        add_to_report(files.out, audit.to_dict())
+        add_to_report(page.parent, audit.to_dict())
     return page
 
 
@@ -309,12 +292,6 @@ def _write_both(
     """A page, and its numbers beside it in a file of that name."""
     out = make_folder(out_dir)
     refuse_links(out / name, out / "report.html")
-    page = _write_page(out, template, values)
+    page = write_page(out, template, values)
     write_json(out / name, dict(numbers))
-    return page
-
-
-def _write_page(out: Path, template: str, values: Mapping[str, object]) -> Path:
-    page = out / "report.html"
-    write_file(page, render(template, {**values, "version": __version__}))
     return page

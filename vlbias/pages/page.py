@@ -73,7 +73,7 @@ def _environment() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vlbias.report", "templates"),
+        loader=jinja2.PackageLoader("vlbias.pages", "templates"),
         autoescape=jinja2.select_autoescape(["html", "j2"], default=True),
         undefined=jinja2.StrictUndefined,
         finalize=_visible,
@@ -86,5 +86,5 @@ def _environment() -> Any:
 
 def render(template: str, values: Mapping[str, object]) -> str:
     """Fill a template of ``templates/``; a value that it needs and does not get is an error."""
-    style = resources.files("vlbias.report").joinpath("templates/style.css").read_text("utf-8")
+    style = resources.files("vlbias.pages").joinpath("templates/style.css").read_text("utf-8")
     return _environment().get_template(template).render(style=style, **values)

@@ -21,7 +21,7 @@ from vlbias.files import links_below, read_json
 from vlbias.images import open_image
 from vlbias.labelling import ColumnReport, read_reports
 from vlbias.labels import group_texts
-from vlbias.report.page import MAX_EDGE_PX, data_uri
+from vlbias.pages.page import MAX_EDGE_PX, data_uri
 
 __all__ = ["RunFiles", "evenly_spaced"]
 

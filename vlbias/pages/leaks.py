@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlbias.leak import MAX_AUC, Auc, Leak, describe, leak_of, leak_warning, size_text, why_no_figure
-from vlbias.report.page import number, signed
+from vlbias.pages.page import number, signed
 from vlbias.shown import plural
 
 __all__ = ["leak_values", "leak_warnings"]

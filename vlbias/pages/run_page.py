@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from vlbias.labelling import ColumnReport
-from vlbias.report.folder import RunFiles, evenly_spaced
-from vlbias.report.leaks import leak_values, leak_warnings
-from vlbias.report.page import number, percent
-from vlbias.report.plots import counts_plot
+from vlbias.pages.folder import RunFiles, evenly_spaced
+from vlbias.pages.leaks import leak_values, leak_warnings
+from vlbias.pages.page import number, percent
+from vlbias.pages.plots import counts_plot
 from vlbias.shown import plural
 from vlbias.version import __version__
 
