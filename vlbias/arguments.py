@@ -14,6 +14,7 @@ import keyword
 import numbers
 import os
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,24 +88,29 @@ def checked_call(function: Function) -> Function:
     return typing.cast(Function, call)
 
 
+_within = threading.local()
+
+
 @contextmanager
 def _usual_tensors() -> Iterator[None]:
     """Within a call new tensors are float32 and on the CPU unless told otherwise, whatever a program prefers.
 
-    The device is set for the calling thread, the type for the process, and only where a program has set another.
+    The device is set for the calling thread, the type for the process, and only where a program has set another. A call
+    from within a call changes nothing: what is set there is ours, as where networks are laid out on "meta".
     """
     torch: Any = sys.modules.get("torch")
-    if not hasattr(torch, "get_default_device"):  # not imported, or just being so
+    if getattr(_within, "a_call", False) or not hasattr(torch, "get_default_device"):  # not imported, or just being so
         yield
         return
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    _within.a_call = True
     try:
         if dtype != torch.float32:
             torch.set_default_dtype(torch.float32)
-        # Networks are laid out on "meta" before their weights are there.
-        with nullcontext() if device.type in ("cpu", "meta") else torch.device("cpu"):
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
             yield
     finally:
+        _within.a_call = False
         if dtype != torch.float32:
             torch.set_default_dtype(dtype)
 
