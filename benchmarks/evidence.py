@@ -85,8 +85,14 @@ TABLES = {
     ),
     "utkface": Table(
         "Photographs of UTKFace, gender or age tied to another label, 64 px",
-        ("oversample", "group-dro", "edits", "edits+oversample", "more-real"),
+        ("oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),
         ["utkface-*-planted"],
+    ),
+    "utkface-128": Table(
+        "Photographs of UTKFace, gender or age tied to another label, 128 px",
+        ("oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),
+        ["utkface-*-planted"],
+        options={"image_size": 128},
     ),
 }
 

@@ -61,6 +61,19 @@ def test_a_variant_is_a_row_of_its_own_and_leaves_plain_training(out):
     assert added[1] == pytest.approx(added[0] / 2, abs=2)
 
 
+def test_classifiers_see_pictures_of_another_size(out, monkeypatch):
+    """As results of their own: what was measured at another size is not taken for it."""
+    entered("oversample", out)
+    seen = []
+    truly = runs.run_arm
+    monkeypatch.setattr(runs, "run_arm", lambda arm, task, **more: seen.append(task) or truly(arm, task, **more))
+    table = entered("oversample", out, image_size=24)
+    assert len(seen) == len(table.results) == 3
+    assert {task.settings.fit.image_size for task in seen} == {24}
+    with pytest.raises(ConfigError, match="image_size"):
+        entered("oversample", out, image_size=8)
+
+
 def test_an_arm_of_ones_own(out):
     @register_arm("half", "every second face")
     def half(task, trial):

@@ -60,6 +60,8 @@ class BenchSettings(Settings):
         num_seeds: fits of each arm on each task.
         budget: ``full``, or ``quick`` for a look at whether all works: few faces, few steps, nothing tuned.
         classifier: ``small`` for the wide table, or ``standard``, see :data:`CLASSIFIERS`.
+        image_size: edge in pixels of what classifiers see; ``None`` for 64. Drawn faces and their edits are 64 px wide,
+            photographs and theirs are larger.
         tune: whether learning rate, weight decay and knobs are chosen on validation faces.
         roots: folders of photographs by kind of dataset, such as ``{"utkface": "UTKFace/"}``.
         editor: edits the faces in the place of each task's own; ``None`` for that.
@@ -69,6 +71,7 @@ class BenchSettings(Settings):
     num_seeds: int = number(3, 1, 1000)
     budget: Literal["full", "quick"] = "full"
     classifier: Literal["small", "standard"] = "small"
+    image_size: int | None = number(None, 16, 2048)
     tune: bool = True
     roots: Mapping[str, str] = field(default_factory=dict)
     editor: str | None = None
@@ -78,6 +81,7 @@ class BenchSettings(Settings):
     def arms(self) -> ArmSettings:
         """How arms are tuned and fitted."""
         fit = CLASSIFIERS[self.classifier]
+        fit = replace(fit, image_size=self.image_size or fit.image_size)
         if self.budget == "quick":
             return ArmSettings(fit=replace(fit, num_steps=QUICK_STEPS), tune=False)
         return ArmSettings(fit=fit, tune=self.tune)

@@ -33,6 +33,9 @@ def bench(
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Fits of each method on each task.")] = 3,
     budget: Annotated[str, typer.Option(metavar="NAME", help="full, or quick to see that everything works.")] = "full",
     classifier: Annotated[str, typer.Option(metavar="NAME", help="small, or standard, which takes longer.")] = "small",
+    size: Annotated[
+        int | None, typer.Option(min=16, max=2048, metavar="PX", help="Edge of what classifiers see; else 64.")
+    ] = None,
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose settings on validation faces.")] = True,
     change: Annotated[
         list[str],
@@ -61,6 +64,7 @@ def bench(
 
     roots = {kind: folder for kind, folder in (("utkface", utkface), ("celebahq", celebahq)) if folder is not None}
     settings: dict[str, Any] = {"num_seeds": seeds, "budget": budget, "tune": tune, "roots": roots, "editor": editor}
+    settings["image_size"] = size
     variant = benches.Variant.from_dict(dict(_setting(text) for text in change))
     entered = ["all"] if methods == ["all"] else [_method(word) for word in methods]
     patterns = names_of(tasks, "--tasks")
