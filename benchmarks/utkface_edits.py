@@ -3,7 +3,7 @@
     python benchmarks/utkface_edits.py UTKFace/ [--editor utkface-64] [--edits 420] [--steps 2500]
 
 For age and for skin, photographs of the splits val and test (the editor was trained on none of them) are balanced
-against gender. The classifiers read age group, skin and gender; they are fitted on the train split alone, and the
+against gender, for gender against the age group. The classifiers read age group, skin and gender; they are fitted on the train split alone, and the
 pipeline never sees them. Their own balanced accuracy on untouched photographs is printed beside: no agreement can be
 expected above it. Intervals: 95 %, Wilson.
 """
@@ -25,9 +25,16 @@ from vlbias.data import load_dataset
 from vlbias.editor import Editor
 from vlbias.images import open_image, to_tensor
 
-COLUMNS = ("age_group", "skin", "gender")
-BARS = {("age_group", "new group"): 0.85, ("skin", "new group"): 0.95}
-GENDER_BAR, KEPT_BAR = 0.93, 0.75
+#: Protected => what it is balanced against, and must stay.
+AGAINST = {"age_group": "gender", "skin": "gender", "gender": "age_group"}
+#: (Edited, read) => least share of edits that the scorers agree with; edits of gender have none.
+BARS = {
+    ("age_group", "age_group"): 0.85,
+    ("age_group", "gender"): 0.93,
+    ("skin", "skin"): 0.95,
+    ("skin", "gender"): 0.93,
+}
+KEPT_BAR = 0.75
 ADULT = 16  # years; the editor was taught on adults
 
 
@@ -46,13 +53,13 @@ def main() -> None:
     faces = load_dataset("utkface", arguments.root)
     faces = faces.select(faces.table["age"] >= ADULT)
     train, unseen = faces.split("train"), faces.select(faces.table["split"] != "train")
-    scorers = {column: scorer_of(column, train, unseen, arguments) for column in COLUMNS}
+    scorers = {column: scorer_of(column, train, unseen, arguments) for column in AGAINST}
     if arguments.scorers_only:
         return
     editor = Editor.from_pretrained(arguments.editor)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.out or scratch)
-        for protected in ("age_group", "skin"):
+        for protected in AGAINST:
             report(protected, balanced(editor, unseen, protected, arguments.edits, folder / protected), scorers)
 
 
@@ -75,13 +82,14 @@ def scorer_of(column: str, train, unseen, arguments: argparse.Namespace) -> Clas
 
 def balanced(editor: Editor, unseen, protected: str, num_edits: int, out: Path) -> pd.DataFrame:
     """Edit photographs of both groups, with up to three donors at hand for each edit; the rows of kept edits."""
-    cells = unseen.table.dropna(subset=["gender", protected]).groupby(["gender", protected])
-    one, other = sorted(unseen.table[protected].dropna().unique())
+    target = AGAINST[protected]
+    cells = unseen.table.dropna(subset=[target, protected]).groupby([target, protected])
     # All of one group in one class and of the other in the other: the plan then edits both ways.
-    chosen = [cells.get_group(cell) for cell in (("female", one), ("male", other))]
+    values = [sorted(unseen.table[column].dropna().unique()) for column in (target, protected)]
+    chosen = [cells.get_group(cell) for cell in zip(*values, strict=True)]
     parts = [cell.sample(min(3 * num_edits // 2, len(cell)), random_state=0) for cell in chosen]
     faces = unseen.select(pd.concat(parts).index)
-    balancer = Balancer(editor, target="gender", protected=protected, splits=("val", "test"))
+    balancer = Balancer(editor, target=target, protected=protected, splits=("val", "test"))
     plan = balancer.plan(faces, limit=num_edits)
     result = balancer.run(faces, plan, out)
     share = result.report["edits"]["kept"] / len(plan)
@@ -97,14 +105,13 @@ def report(protected: str, kept: pd.DataFrame, scorers: dict[str, Classifier]) -
     if kept.empty:
         return
     x = torch.cat([to_tensor(open_image(path), 64) for path in kept["path"]])
-    for name, column in (("new group", protected), ("gender", "gender")):
+    for name, column in (("new group", protected), (f"old {AGAINST[protected]}", AGAINST[protected])):
         agrees = (pd.Series(scorers[column].predict(x), index=kept.index) == kept[column]).mean()
-        bar = BARS.get((protected, name), GENDER_BAR)
-        mark = "met" if agrees >= bar else "MISSED"
+        bar = BARS.get((protected, column))
+        mark = "" if bar is None else f"bar {bar:.2f}   {'met' if agrees >= bar else 'MISSED'}"
         low, high = wilson(float(agrees), len(kept))
         print(
-            f"{protected:>10}: agrees on the {name:<9} {agrees:.3f} ({low:.3f} to {high:.3f}) of {len(kept)}   "
-            f"bar {bar:.2f}   {mark}",
+            f"{protected:>10}: agrees on the {name:<13} {agrees:.3f} ({low:.3f} to {high:.3f}) of {len(kept)}   {mark}",
             flush=True,
         )
 
