@@ -31,7 +31,7 @@ def measure(editor_name: str, x_0: torch.Tensor) -> bool:
     from vlbias.diffae import seeded_noise
     from vlbias.diffae.evaluation import psnr
 
-    model = Editor.from_pretrained(editor_name, device="cpu").diffae
+    model = Editor.from_pretrained(editor_name, device="cpu").renderer.diffae
     z_sem = model.encode(x_0)
     x_T = seeded_noise(range(len(x_0)), x_0.shape[1:])
     print(f"\n{editor_name}, {len(x_0)} faces that it was not trained on; mean PSNR in dB")
