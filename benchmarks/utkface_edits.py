@@ -3,8 +3,8 @@
     python benchmarks/utkface_edits.py UTKFace/ [--editor utkface-64] [--edits 420] [--steps 2500]
 
 For age and for skin, photographs of the splits val and test (the editor was trained on none of them) are balanced
-against gender, for gender against the age group. The classifiers read age group, skin and gender; they are fitted on the train split alone, and the
-pipeline never sees them. Their own balanced accuracy on untouched photographs is printed beside: no agreement can be
+against gender, for gender against the age group. The classifiers read age group, skin and gender; they are fitted on
+the train split alone, and the pipeline never sees them. Their own balanced accuracy on untouched photographs is printed beside: no agreement can be
 expected above it. Intervals: 95 %, Wilson.
 """
 
