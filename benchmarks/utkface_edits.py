@@ -4,8 +4,8 @@
 
 For age and for skin, photographs of the splits val and test (the editor was trained on none of them) are balanced
 against gender, for gender against the age group. The classifiers read age group, skin and gender; they are fitted on
-the train split alone, and the pipeline never sees them. Their own balanced accuracy on untouched photographs is printed beside: no agreement can be
-expected above it. Intervals: 95 %, Wilson.
+the train split alone, and the pipeline never sees them. Their own balanced accuracy on untouched photographs is
+printed beside: no agreement can be expected above it. Intervals: 95 %, Wilson.
 """
 
 from __future__ import annotations
