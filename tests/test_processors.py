@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import subprocess
 import sys
 
@@ -42,6 +44,32 @@ def test_a_quota_bounds_the_processors(tmp_path, membership, files, most):
 
 def test_no_control_groups(tmp_path):
     assert usable_processors(membership=tmp_path / "none", cgroups=tmp_path) == AFFINITY
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize("starts", ["CliRunner().invoke(app, ['doctor'])", "Worker({})"])
+def test_what_was_freed_is_used_again(starts):
+    """What one step of a training frees serves the next one: no pages that the kernel has to clear first."""
+    code = f"""
+import resource
+import torch
+from typer.testing import CliRunner
+from vlbias.cli import app
+from vlbias.engine.worker import Worker
+{starts}
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    blocks = [torch.ones(2**20) for _ in range(12)]
+step()
+before = faults()
+for _ in range(20):
+    step()
+print(faults() - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(result.stdout) < 12 * 2**22 / resource.getpagesize()  # of 20 steps less than one step's blocks
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is set through Linux")

@@ -436,12 +436,10 @@ def _augment(x: Tensor, settings: FitSettings, generator: torch.Generator) -> Te
         mirrored = torch.rand(len(x), generator=generator) < 0.5
         x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     if settings.shift_px:
-        pad, (b, c, h, w) = settings.shift_px, x.shape
-        top, left = torch.randint(0, 2 * pad + 1, (2, b), generator=generator)
-        rows = (torch.arange(h) + top[:, None] - pad).clamp(0, h - 1)
-        columns = (torch.arange(w) + left[:, None] - pad).clamp(0, w - 1)
-        x = x.gather(2, rows[:, None, :, None].expand(b, c, h, w))
-        x = x.gather(3, columns[:, None, None, :].expand(b, c, h, w))
+        pad, (h, w) = settings.shift_px, x.shape[-2:]
+        top, left = torch.randint(0, 2 * pad + 1, (2, len(x)), generator=generator).tolist()
+        padded = F.pad(x, (pad, pad, pad, pad), mode="replicate")
+        x = torch.stack([image[:, i : i + h, j : j + w] for image, i, j in zip(padded, top, left, strict=True)])
     return x
 
 
@@ -555,7 +553,7 @@ def _train(
                 passes = [torch.randperm(len(images), generator=generator) for _ in range(num_passes)]
                 order = torch.cat([order, *passes])
             batch, order = order[: settings.batch_size], order[settings.batch_size :]
-            x = to_float(images[batch])
+            x = to_float(images.index_select(0, batch))
             if tuple(x.shape[-2:]) != size:
                 x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
             x, targets = _augment(x, settings, generator), codes[batch]

@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from vlbias.cli.terminal import safe_terminal
 from vlbias.errors import VlbiasError
 from vlbias.postgres import without_password
-from vlbias.processors import share_processors
+from vlbias.processors import keep_freed_memory, share_processors
 from vlbias.shown import printable
 from vlbias.version import __version__
 
@@ -53,6 +53,7 @@ class _Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         share_processors()
+        keep_freed_memory()
         from vlbias.optim import flush_denormals
 
         token = _RUNNING.set(ctx)

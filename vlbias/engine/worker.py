@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from vlbias import errors
 from vlbias.errors import ConfigError, VlbiasError, WorkerError
+from vlbias.processors import keep_freed_memory
 
 __all__ = ["Answer", "Work", "Worker", "packed"]
 
@@ -100,6 +101,7 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str], paths: Sequence[str] = ()):
         os.environ.update(environment)
+        keep_freed_memory()
         sys.path += [path for path in paths if path not in sys.path]
         self._do: Do | None = None
 
