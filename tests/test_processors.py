@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from vlbias.processors import usable_processors
+from vlbias.processors import usable_memory, usable_processors
 
 AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -40,6 +40,26 @@ def groups(tmp_path, membership, files):
 )
 def test_a_quota_bounds_the_processors(tmp_path, membership, files, most):
     assert usable_processors(**groups(tmp_path, membership, files)) == (AFFINITY if most is None else most)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "megabytes"),
+    [
+        ("0::/\n", {}, 8000),
+        ("0::/\n", {"memory.max": "max\n"}, 8000),
+        ("0::/job\n", {"job/memory.max": "2048000000\n"}, 2000),
+        ("0::/job/step\n", {"job/memory.max": "2048000000\n", "job/step/memory.max": "max\n"}, 2000),
+        ("0::/job\n", {"job/memory.max": "9999999999999\n"}, 8000),
+        ("4:memory:/a\n1:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "1024000000\n"}, 1000),
+        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": "9223372036854771712\n"}, 8000),
+        ("nonsense", {"memory.max": "1"}, 8000),
+    ],
+)
+def test_a_limit_bounds_the_memory(tmp_path, membership, files, megabytes):
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n")
+    found = usable_memory(**groups(tmp_path, membership, files), meminfo=tmp_path / "meminfo")
+    assert found == megabytes * 1024_000
+    assert usable_memory(membership=tmp_path / "none", cgroups=tmp_path, meminfo=tmp_path / "none") == float("inf")
 
 
 def test_no_control_groups(tmp_path):

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+import torch
 
 from vlbias import audit, report
+from vlbias.audit.comparison import fit_engine
 from vlbias.balance import Balancer, Plan
 from vlbias.data import FaceDataset, join, load_dataset
 from vlbias.data.synthfaces import SynthFaces
 from vlbias.editor import Editor
+from vlbias.engine import Engine, checked_engine, gpus_here, standing_workers
 from vlbias.files import AnyPath, refuse_links
 from vlbias.settings import MAX_RUNS, checked_number
 
@@ -43,6 +47,9 @@ TIED = 2
 
 #: Optimisation steps of each classifier: a small budget, in which the easiest cue wins.
 NUM_STEPS = 300
+
+#: What workers need for edits and for fits.
+_MODULES = ("vlbias.balance.chunk_work", "vlbias.audit.experiments", "timm")
 
 # Faces of the three sets come from other parts of the world.
 _TEST_START, _VALIDATION_START = 1_000_000, 2_000_000
@@ -109,8 +116,12 @@ def run_demo(
     num_seeds: int = 3,
     seed: int = 0,
     num_steps: int = NUM_STEPS,
+    engine: Engine | None = None,
 ) -> Path:
     """Run the demo; what an interrupted run finished is not done again.
+
+    Whoever works has one thread, unless ``engine.cores`` says otherwise. So the numbers do not depend on how many
+    processors there are, nor on who works.
 
     Args:
         out: folder; receives ``balanced/``, the result of ``Balancer`` with the report on everything, and ``fits/``,
@@ -120,16 +131,23 @@ def run_demo(
         num_seeds: classifiers fitted on each training set.
         seed: of everything.
         num_steps: optimisation steps of a classifier.
+        engine: who makes edits and fits; ``None`` for as many processes as this machine is good for.
 
     Returns:
         Path of the report.
 
     Raises:
-        ConfigError: ``num_faces`` or ``num_seeds`` is out of range.
+        ConfigError: ``num_faces`` or ``num_seeds`` is out of range, or ``engine`` is none.
     """
     checked_number("num_seeds", num_seeds, low=1, high=MAX_RUNS)
-    out = Path(out)
-    refuse_links(out)
+    refuse_links(Path(out))
+    asked, num_gpus = checked_engine(engine) or Engine(auto=True), gpus_here(None)
+    engine = fit_engine(replace(asked, cores=asked.cores or 1), 3 * num_seeds, num_steps, num_gpus)
+    with standing_workers(engine, _MODULES, num_gpus=num_gpus), _threads(engine.cores or 1):
+        return _run(Path(out), editor, num_faces, num_seeds, seed, num_steps, engine)
+
+
+def _run(out: Path, editor: Editor, num_faces: int, num_seeds: int, seed: int, num_steps: int, engine: Engine) -> Path:
     started = time.monotonic()
     _say("1/4  drawing a biased dataset: smiling goes with light skin")
     faces = biased_faces(num_faces, seed=seed)
@@ -139,7 +157,7 @@ def run_demo(
     balancer = Balancer(editor, target=TARGET, protected=PROTECTED, seed=seed)
     plan = balancer.plan(faces)
     _say(plan.describe())
-    result = balancer.run(faces, plan, out / "balanced")
+    result = balancer.run(faces, plan, out / "balanced", engine=engine)
     _say(result.summary())
 
     _say(f"3/4  fitting classifiers on the set before and after, and on true counterfactuals, {num_seeds} seeds each")
@@ -153,6 +171,7 @@ def run_demo(
         seeds=num_seeds,
         cache=out / "fits",
         num_steps=num_steps,
+        engine=engine,
     )
 
     _say("4/4  writing the report")
@@ -165,6 +184,17 @@ def run_demo(
     _say(_verdict(outcome.to_dict()))
     _say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
     return page
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Within the block PyTorch works with so many threads; with others sums are added up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_split(faces: Drawn, split: str) -> Drawn:

@@ -12,15 +12,15 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["keep_freed_memory", "share_processors", "usable_processors"]
+__all__ = ["keep_freed_memory", "share_processors", "usable_memory", "usable_processors"]
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 #: Options of glibc's ``mallopt`` and their values, in bytes: blocks up to the second are taken from what was freed, of
 #: which the first is kept.
 _MALLOC_OPTIONS = {-1: 64 * 2**20, -3: 32 * 2**20}
 
 
-def usable_processors(*, membership: Path = Path("/proc/self/cgroup"), cgroups: Path = _CGROUPS) -> int:
+def usable_processors(*, membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> int:
     """Processors that this process may keep busy: its affinity, bounded by the quota of its container.
 
     Args:
@@ -31,7 +31,24 @@ def usable_processors(*, membership: Path = Path("/proc/self/cgroup"), cgroups: 
         At least 1; a quota of 1.5 processors counts as 2.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(affinity, _quota(membership, cgroups))))
+    quotas = (_processors(group) for group in _groups("cpu", membership, cgroups))
+    return max(1, math.ceil(min(affinity, *quotas, math.inf)))
+
+
+def usable_memory(
+    *, membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS, meminfo: Path = Path("/proc/meminfo")
+) -> float:
+    """Bytes that this process and those that it starts may still use; infinite where nothing says.
+
+    It is what the machine has free, bounded by the limit of the container.
+
+    Args:
+        membership, cgroups: as for :func:`usable_processors`.
+        meminfo: what Linux tells of its memory.
+    """
+    free = re.search(r"^MemAvailable:\s*(\d+) kB$", _text(meminfo), re.MULTILINE)
+    limits = (_bytes(group) for group in _groups("memory", membership, cgroups))
+    return min(1024.0 * int(free[1]) if free else math.inf, *limits, math.inf)
 
 
 def share_processors() -> None:
@@ -59,25 +76,32 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-def _quota(membership: Path, cgroups: Path) -> float:
-    """Processors that the control groups of the process and their parents allow; infinite without a limit."""
-    places = []
+def _groups(controller: str, membership: Path, cgroups: Path) -> list[Path]:
+    """Folders of the control groups of the process and of their parents, as far as they have a controller."""
+    places: list[Path] = []
     for line in _text(membership).splitlines():
         text = line.partition(":")[2]
         controllers, named, own = text.partition(":")
-        if named and (controllers == "" or "cpu" in controllers.split(",")):
+        if named and (controllers == "" or controller in controllers.split(",")):
             root = cgroups / controllers  # version 1 has a folder for each set of controllers, version 2 one for all
             folder = root / own.lstrip("/")
             places += [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
-    return min((_limit(place) for place in places), default=math.inf)
+    return places
 
 
-def _limit(group: Path) -> float:
+def _processors(group: Path) -> float:
+    """Processors that a control group allows; infinite without a limit."""
     text = _text(group / "cpu.max") or " ".join(
         _text(group / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     )
     match = re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", text)  # "max" and -1 are no limit
     return int(match[1]) / int(match[2]) if match and int(match[1]) and int(match[2]) else math.inf
+
+
+def _bytes(group: Path) -> float:
+    """Memory that a control group allows; infinite without a limit."""
+    text = (_text(group / "memory.max") or _text(group / "memory.limit_in_bytes")).strip()
+    return int(text) if text.isdecimal() else math.inf
 
 
 def _text(path: Path) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_balance_resume import tree
 
-from vlbias.balance import Balancer
-from vlbias.engine import Engine
+from vlbias.balance import Balancer, run
+from vlbias.engine import Engine, run_pieces, settings
 from vlbias.engine.cluster import connected
 from vlbias.errors import ConfigError
 
@@ -41,6 +41,32 @@ def test_processes_give_the_same_bytes_where_one_is_killed(tiny, faces, whole, t
     marker = tmp_path / "killed"
     result = balance(tiny.MortalEditor(marker, leak=0.12), faces, tmp_path / "out", Engine(workers=2))
     assert result.complete and marker.exists() and tree(tmp_path / "out") == whole
+
+
+def test_workers_are_chosen_where_there_is_enough_to_do(tiny, faces, whole, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(settings, "usable_processors", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+    def noted(engine, *arguments, **options):
+        chosen.append(engine)
+        return run_pieces(engine, *arguments, **options)
+
+    monkeypatch.setattr(run, "run_pieces", noted)
+    balance(tiny.TinyEditor(leak=0.12), faces, tmp_path / "here", Engine(auto=True))
+    assert not chosen and tree(tmp_path / "here") == whole
+    monkeypatch.setattr(run, "WORKER_EDITS", 5)  # one chunk
+    balance(tiny.TinyEditor(leak=0.12), faces, tmp_path / "there", Engine(auto=True))
+    assert [engine.workers for engine in chosen] == [2] and tree(tmp_path / "there") == whole
+
+
+def test_a_run_that_workers_began_goes_on_in_this_process(tiny, faces, whole, tmp_path):
+    editor, out = tiny.TinyEditor(leak=0.12), tmp_path / "out"
+    balancer = Balancer(editor, target="smile", protected="skin", chunk_size=5, seed=3)
+    plan = balancer.plan(faces)
+    part = balancer.run(faces, plan, out, shard=(0, 2), engine=Engine(workers=2), show_progress=False)
+    assert not part.complete and 0 < part.report["chunks_done"] < plan.num_chunks
+    assert balancer.run(faces, plan, out, show_progress=False).complete and tree(out) == whole
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from vlbias import audit, classify, load_dataset, search, simulate
+from vlbias.audit.comparison import fit_engine
 from vlbias.diffae import DiffAE, DiffAEConfig
-from vlbias.engine import Engine
+from vlbias.engine import Engine, settings
 from vlbias.errors import ConfigError
 from vlbias.recipes import build_prior
 
@@ -55,6 +56,21 @@ def test_fits_of_an_audit(tmp_path):
     here = audit.measure(sets, **options, settings=TINY, show_progress=False)
     there = audit.measure(sets, **options, settings=TINY, engine=TWO, cache=tmp_path / "fits", show_progress=False)
     assert there.to_dict() == here.to_dict() and len(list((tmp_path / "fits").iterdir())) == 4
+
+
+def test_workers_are_chosen_for_fits_that_are_long_enough(monkeypatch):
+    monkeypatch.setattr(settings, "usable_processors", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    for engine, num_fits, num_steps, workers in [
+        (Engine(auto=True), 9, 300, 4),
+        (Engine(auto=True), 2, 600, 2),
+        (Engine(auto=True), 1, 600, 1),
+        (Engine(auto=True), 9, 100, 4),
+        (Engine(auto=True), 9, 10, 1),
+        (Engine(workers=3), 9, 10, 3),
+        (None, 9, 600, 1),  # from Python, unless it is asked for
+    ]:
+        assert fit_engine(engine, num_fits, num_steps, num_gpus=0).workers == workers
 
 
 def test_arms_are_tuned_and_fitted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +23,10 @@ from vlbias.files import AnyPath
 from vlbias.labels import in_order
 from vlbias.progress import track
 
-__all__ = ["compare_arms"]
+__all__ = ["compare_arms", "fit_engine"]
+
+#: Steps of a classifier that pay for the start of a worker: on a processor they take twice as long.
+WORKER_STEPS = 200
 
 
 @checked_call
@@ -62,7 +66,8 @@ def compare_arms(
     runs: dict[str, list[ArmRun]] = {arm.name: [] for arm in found}
     with ExitStack() as stack, track(len(found) * len(seeds), "comparing arms", "fits", show=show_progress) as bar:
         num_gpus = gpus_here(task.settings.fit.device)
-        if engine is not None and not engine.is_this_process(num_gpus):
+        engine = fit_engine(engine, len(found) * len(seeds), task.settings.fit.num_steps, num_gpus)
+        if not engine.is_this_process(num_gpus):
             cache = cache or stack.enter_context(tempfile.TemporaryDirectory())
             for wave in _waves(found, seeds, task.settings.tune):
                 for place, _ in run_pieces(engine, _ArmFits(task, cache), wave, num_gpus=num_gpus):
@@ -92,6 +97,11 @@ def compare_arms(
         arms={arm.name: ArmSummary(arm.summary, _chosen(runs[arm.name])) for arm in found},
         validation_counts=pd.DataFrame(task.counts(task.validation_faces), index=task.classes, columns=task.groups),
     )
+
+
+def fit_engine(engine: Engine | None, num_fits: int, num_steps: int, num_gpus: int) -> Engine:
+    """Who makes some fits of so many steps each; this process where nobody was asked for, or they are short."""
+    return (engine or Engine(workers=1)).sized(num_fits, num_gpus, least=math.ceil(WORKER_STEPS / num_steps))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from vlbias import classify
 from vlbias.arguments import checked_call
 from vlbias.audit.arms import ArmSettings, ArmTask
 from vlbias.audit.arms.fitting import checked_codes
-from vlbias.audit.comparison import compare_arms
+from vlbias.audit.comparison import compare_arms, fit_engine
 from vlbias.audit.composition import labels_of, persons_of, protected_columns, weights_of
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
@@ -390,8 +390,9 @@ def _fitted(
     steps, num_gpus = fits.settings.num_steps, gpus_here(fits.settings.device)
     if not waiting:
         return
+    engine = fit_engine(engine, len(waiting), steps, num_gpus)
     with track(len(waiting) * steps, "training classifiers", "steps", show=show_progress) as bar:
-        if engine is None or engine.is_this_process(num_gpus):
+        if engine.is_this_process(num_gpus):
             for done, (name, seed) in enumerate(waiting):
                 bar.fields["fit"] = f"{done + 1}/{len(waiting)} ({name}, seed {seed})"
                 yield (name, seed), fits.fit(name, seed, bar)

@@ -271,8 +271,8 @@ class Balancer(Shown):
                 included; ``link`` to them; ``omit``; ``resize`` to the editor's size, which goes with
                 ``size="editor"``.
             engine: who works, such as ``Engine(workers=4)`` or ``Engine(kind="ray")``; ``None`` for the GPUs of this
-                machine, or this process. Workers change no byte of the result where each has as many threads as a run
-                in one process.
+                machine, or this process; ``Engine(auto=True)`` chooses, as the command line does. Workers change no
+                byte of the result where each has as many threads as a run in one process.
             show_progress: whether a line on stderr tells how far it is.
             review: a ``review.csv``, or a :class:`Review` with another rule: its refused edits leave, those of a
                 finished run as well, and the next donors take their places. ``None`` leaves it at the last review.

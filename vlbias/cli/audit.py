@@ -11,6 +11,7 @@ from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
     AddressOption,
     AmpOption,
+    ChosenWorkersOption,
     CoresOption,
     DeviceOption,
     EngineKind,
@@ -19,7 +20,6 @@ from vlbias.cli.options import (
     ProtectedOption,
     SeedOption,
     TargetOption,
-    WorkersOption,
     engine_of,
     open_editor,
     open_faces,
@@ -100,7 +100,7 @@ def audit(
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
     engine: EngineOption = EngineKind.local,
-    workers: WorkersOption = None,
+    workers: ChosenWorkersOption = None,
     cores: CoresOption = None,
     address: AddressOption = None,
     overwrite: OverwriteOption = False,
@@ -109,7 +109,7 @@ def audit(
     from vlbias import audit as audits
     from vlbias.report.audits import summary_sentence
 
-    columns, machines = columns_of(protected), engine_of(engine, workers, cores, address)
+    columns, machines = columns_of(protected), engine_of(engine, workers, cores, address, auto=True)
     if flips is not None:
         if out is not None:
             refuse_inside(out, *datasets)

@@ -12,6 +12,7 @@ from vlbias.cli.application import app, typed_command
 from vlbias.cli.options import (
     DEFAULT_EDITOR,
     AddressOption,
+    ChosenWorkersOption,
     CoresOption,
     EditorOption,
     EngineKind,
@@ -23,7 +24,6 @@ from vlbias.cli.options import (
     Quality,
     QualityOption,
     SeedOption,
-    WorkersOption,
     engine_of,
     open_editor,
     open_faces,
@@ -270,7 +270,7 @@ def balance(
         str | None, typer.Option(metavar="I/N", help="Do part I of N (1/4 ... 4/4); parts may run at once.")
     ] = None,
     engine: EngineOption = EngineKind.local,
-    workers: WorkersOption = None,
+    workers: ChosenWorkersOption = None,
     cores: CoresOption = None,
     address: AddressOption = None,
     chunk_size: Annotated[
@@ -321,7 +321,7 @@ def balance(
     from vlbias.leak import LeakSettings
     from vlbias.remote import is_url, send_folder, work_folder
 
-    machines = engine_of(engine, workers, cores, address)
+    machines = engine_of(engine, workers, cores, address, auto=True)
     part, num_images, wishes = shard_of(shard), _new_faces(dataset), _wishes(label)
     if push_to_hub is not None and not pseudonymise and num_images is None and source is Source.real:
         raise typer.BadParameter(

@@ -85,6 +85,16 @@ WorkersOption = Annotated[
         "--workers", min=1, metavar="N", help="Workers at once; else one per GPU, or one that uses all processors."
     ),
 ]
+ChosenWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Workers at once; else one per GPU. Without a GPU: as many as processors, memory (1.5 GB each) and the "
+        "length of the job are good for.",
+    ),
+]
 CoresOption = Annotated[
     int | None, typer.Option("--cores", min=1, metavar="N", help="Processors of each worker; else a fair share.")
 ]
@@ -96,13 +106,15 @@ AddressOption = Annotated[
 ]
 
 
-def engine_of(kind: EngineKind, workers: int | None, cores: int | None, address: str | None) -> Engine:
-    """The engine of ``--engine``, ``--workers``, ``--cores`` and ``--address``."""
+def engine_of(
+    kind: EngineKind, workers: int | None, cores: int | None, address: str | None, *, auto: bool = False
+) -> Engine:
+    """The engine of ``--engine``, ``--workers``, ``--cores`` and ``--address``; ``auto`` as for ``Engine``."""
     from vlbias.engine import Engine
 
     if address is not None and kind is not EngineKind.ray:
         raise typer.BadParameter("is that of a Ray cluster: add --engine ray", param_hint="--address")
-    return Engine(kind=kind.value, workers=workers, cores=cores, address=address)
+    return Engine(kind=kind.value, workers=workers, cores=cores, auto=auto, address=address)
 
 
 def open_editor(name: str, clip: str | Literal[False] | None = None) -> Editor:

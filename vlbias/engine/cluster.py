@@ -26,7 +26,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 def run_on_ray(engine: Engine, work: bytes, pieces: Sequence[Any]) -> Generator[tuple[int, Answer]]:
-    """Do pieces on a cluster; arguments, values and errors are those of :func:`vlbias.engine.local.run_local`.
+    """Do pieces on a cluster; arguments, values and errors are those of :meth:`vlbias.engine.local.LocalWorkers.run`.
 
     Raises:
         MissingDependencyError: Ray is not installed.

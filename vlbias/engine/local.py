@@ -8,15 +8,14 @@ import sys
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from typing import Any, Self
 
 from vlbias.engine.settings import Engine, threads_here
 from vlbias.engine.worker import Answer, packed
 from vlbias.errors import WorkerError
 
-__all__ = ["MOST_LOSSES", "lost", "run_local"]
+__all__ = ["MOST_LOSSES", "LocalWorkers", "lost"]
 
 #: A piece that cost so many workers is given up: they will have died of it.
 MOST_LOSSES = 3
@@ -30,34 +29,28 @@ def lost(number: int) -> WorkerError:
     )
 
 
-@dataclass
 class _Process:
-    """A worker, the pipe to it, and which worker it is."""
+    """A worker: a fresh interpreter, with no thread, lock or GPU of this one.
 
-    index: int
-    pipe: Connection
-    process: subprocess.Popen[bytes]
+    Args:
+        index: which of the workers it is.
+        environment: what it finds.
+        modules: that it loads at once.
+    """
 
-    @classmethod
-    def start(cls, index: int, work: bytes, environment: dict[str, str]) -> _Process:
-        """A fresh interpreter: no thread, lock or GPU of this one goes with it."""
-        here, there = Pipe()
-        words = [sys.executable, "-c", f"from vlbias.engine.worker import serve; serve({there.fileno()})"]
-        process = subprocess.Popen(words, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env=environment)
+    def __init__(self, index: int, environment: dict[str, str], modules: Sequence[str] = ()):
+        self.index, self._work = index, b""
+        self.pipe, there = Pipe()
+        code = f"from vlbias.engine.worker import serve; serve({there.fileno()}, {tuple(modules)!r})"
+        words = [sys.executable, "-c", code]
+        self.process = subprocess.Popen(words, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env=environment)
         there.close()
-        worker = cls(index, here, process)
-        worker.say_bytes(work)
-        return worker
 
-    def say_bytes(self, data: bytes) -> None:
-        """Send the job; a worker that is dead already is noticed when it is listened to."""
+    def say(self, work: bytes, number: int, piece: Any) -> None:
+        """Send a piece, and its job before the first one; that it is dead already is noticed by who listens."""
+        job, self._work = None if work is self._work else work, work
         with suppress(OSError):
-            self.pipe.send_bytes(data)
-
-    def say(self, number: int, piece: Any) -> None:
-        """Send a piece."""
-        with suppress(OSError):
-            self.pipe.send((number, packed(piece)))
+            self.pipe.send((job, number, packed(piece)))
 
     def hear(self) -> tuple[int, Answer] | None:
         """The next answer; ``None`` of a worker that died."""
@@ -73,56 +66,79 @@ class _Process:
         self.process.wait()
 
 
-def run_local(engine: Engine, work: bytes, pieces: Sequence[Any], num_gpus: int) -> Generator[tuple[int, Answer]]:
-    """Do pieces in processes of this machine.
+class LocalWorkers:
+    """Processes of this machine, ended with the block; one job after another is done by the same ones.
 
     Args:
         engine: how many there are.
-        work: of :func:`vlbias.engine.worker.packed`.
-        pieces: what each is told.
-        num_gpus: GPUs that the job can use; workers take turns with them.
-
-    Yields:
-        The place of a piece and its answer, in the order in which they are done.
-
-    Raises:
-        WorkerError: a piece cost several workers.
+        num_gpus: GPUs that the jobs can use; workers take turns with them.
+        modules: that jobs will need; with them, workers start at once and load them.
     """
-    num_workers = engine.workers or max(num_gpus, 1)
-    cores = engine.cores or max(1, threads_here() // num_workers)
-    environments = [_environment(index, cores, num_gpus) for index in range(min(num_workers, len(pieces)))]
-    waiting, losses = deque(range(len(pieces))), Counter[int]()
-    busy: dict[Connection, tuple[_Process, int]] = {}
 
-    def give(worker: _Process) -> None:
-        if waiting:
-            number = waiting.popleft()
-            worker.say(number, pieces[number])
-            busy[worker.pipe] = worker, number
-        else:
-            worker.end()
+    def __init__(self, engine: Engine, num_gpus: int, modules: Sequence[str] = ()):
+        self.engine = engine
+        num_workers = engine.workers or max(num_gpus, 1)
+        cores = engine.cores or max(1, threads_here() // num_workers)
+        self._environments = [_environment(index, cores, num_gpus) for index in range(num_workers)]
+        self._idle: dict[int, _Process] = {}
+        if modules:
+            self._idle = {index: _Process(index, own, modules) for index, own in enumerate(self._environments)}
 
-    try:
-        for index, environment in enumerate(environments):
-            give(_Process.start(index, work, environment))
-        while busy:
-            ready = set(wait(list(busy)))
-            for pipe in [pipe for pipe in busy if pipe in ready]:
-                worker, number = busy.pop(pipe)
-                answer = worker.hear()
-                if answer is None:
-                    worker.end()
-                    losses[number] += 1
-                    if losses[number] >= MOST_LOSSES:
-                        raise lost(number)
-                    waiting.appendleft(number)
-                    worker = _Process.start(worker.index, work, environments[worker.index])
-                give(worker)
-                if answer is not None:
-                    yield answer
-    finally:
-        for worker, _ in busy.values():
-            worker.end()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._idle:
+            self._idle.popitem()[1].end()
+
+    def run(self, work: bytes, pieces: Sequence[Any]) -> Generator[tuple[int, Answer]]:
+        """Do the pieces of a job.
+
+        Args:
+            work: of :func:`vlbias.engine.worker.packed`.
+            pieces: what each is told.
+
+        Yields:
+            The place of a piece and its answer, in the order in which they are done.
+
+        Raises:
+            WorkerError: a piece cost several workers.
+        """
+        waiting, losses = deque(range(len(pieces))), Counter[int]()
+        busy: dict[Connection, tuple[_Process, int]] = {}
+
+        def give(worker: _Process) -> None:
+            if waiting:
+                number = waiting.popleft()
+                worker.say(work, number, pieces[number])
+                busy[worker.pipe] = worker, number
+            else:
+                self._idle[worker.index] = worker
+
+        try:
+            for index in range(min(len(self._environments), len(pieces))):
+                give(self._worker(index))
+            while busy:
+                ready = set(wait(list(busy)))
+                for pipe in [pipe for pipe in busy if pipe in ready]:
+                    worker, number = busy.pop(pipe)
+                    answer = worker.hear()
+                    if answer is None:
+                        worker.end()
+                        losses[number] += 1
+                        if losses[number] >= MOST_LOSSES:
+                            raise lost(number)
+                        waiting.appendleft(number)
+                        worker = self._worker(worker.index)
+                    give(worker)
+                    if answer is not None:
+                        yield answer
+        finally:
+            for worker, _ in busy.values():
+                worker.end()
+
+    def _worker(self, index: int) -> _Process:
+        return self._idle.pop(index, None) or _Process(index, self._environments[index])
 
 
 def _environment(index: int, cores: int, num_gpus: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ class and its sentence.
 from __future__ import annotations
 
 import builtins
+import importlib
 import os
 import pickle
 import signal
@@ -115,14 +116,23 @@ class Worker:
             return Answer.of(error)
 
 
-def serve(descriptor: int) -> None:
-    """Do what comes through a pipe until its other end is closed."""
+def serve(descriptor: int, modules: Sequence[str] = ()) -> None:
+    """Do what comes through a pipe until its other end is closed.
+
+    Args:
+        descriptor: of the pipe; through it come jobs, and the number and the rest of each of their pieces.
+        modules: that are loaded before the first job comes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this worker ends it
     with Connection(descriptor) as pipe:
         try:
-            worker, work = Worker({}), pipe.recv_bytes()
+            worker, work = Worker({}), b""
+            for module in modules:
+                importlib.import_module(module)
             while True:
-                number, piece = pipe.recv()  # whatever is wrong with a piece is found, and told, by `run`
+                job, number, piece = pipe.recv()  # whatever is wrong with a piece is found, and told, by `run`
+                if job is not None:
+                    worker, work = Worker({}), job
                 pipe.send((number, worker.run(work, piece)))
         except (EOFError, OSError):
             return  # nobody waits for an answer any more
