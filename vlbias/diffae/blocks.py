@@ -1,4 +1,4 @@
-"""Building blocks of the UNet and of the semantic encoder: time features, residual block, attention.
+"""Building blocks of the UNet and of the semantic encoder: memory layout, time features, residual block, attention.
 
 Source: Dhariwal & Nichol 2021 (the "BeatGANs" UNet); Preechakul et al. 2022, eq. 9, for the semantic scale.
 """
@@ -6,6 +6,8 @@ Source: Dhariwal & Nichol 2021 (the "BeatGANs" UNet); Preechakul et al. 2022, eq
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -14,7 +16,56 @@ from torch.nn import functional as F
 
 from vlbias.diffae.winograd import Conv1x1, Conv3x3
 
-__all__ = ["AttentionBlock", "ResBlock", "Stage", "silu_of_fresh", "timestep_features", "zero_init"]
+__all__ = [
+    "AttentionBlock",
+    "GroupNorm",
+    "LaidOut",
+    "ResBlock",
+    "Stage",
+    "memory_layout",
+    "silu_of_fresh",
+    "timestep_features",
+    "zero_init",
+]
+
+
+def memory_layout(device: torch.device) -> torch.memory_format:
+    """How feature maps and kernels of convolutions lie: oneDNN wants channels last, CUDA's group norm wants them first.
+
+    CUDA's kernel copies maps of the other layout before each norm, and gives them back in its own.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
+class LaidOut(nn.Module):
+    """A network of convolutions that has the memory layout of the device it is on, wherever it is moved."""
+
+    def lay_out(self) -> None:
+        """Bring the kernels into the layout of their device; those that have it stay where they are."""
+        device = next(self.parameters()).device
+        super()._apply(lambda value: value.to(memory_format=memory_layout(device)) if value.ndim == 4 else value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """What ``to``, ``cuda`` and ``float`` come down to."""
+        super()._apply(fn, recurse)
+        self.lay_out()
+        return self
+
+
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm`` whose output has the type of its input, under autocast too.
+
+    CUDA's autocast would lift a map to float32 for a kernel that adds up in float32 whatever the map's type.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(b, c, h, w) => the same shape and type."""
+        if input.dtype == self.weight.dtype:
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):  # CUDA's kernel takes one type for all it is given
+            return F.group_norm(
+                input, self.num_groups, self.weight.to(input.dtype), self.bias.to(input.dtype), self.eps
+            )
 
 
 def silu_of_fresh(x: Tensor) -> Tensor:
@@ -61,14 +112,14 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.resample = resample
-        self.norm_in = nn.GroupNorm(num_groups, in_channels)
+        self.norm_in = GroupNorm(num_groups, in_channels)
         self.conv_in = Conv3x3(in_channels, out_channels)
         self.skip = nn.Identity() if in_channels == out_channels else Conv1x1(in_channels, out_channels)
         self.is_conditioned = embed_channels is not None
         if embed_channels is not None:
             self.time = nn.Linear(embed_channels, 2 * out_channels)
             self.semantic = nn.Linear(embed_channels, out_channels)
-            self.norm_out = nn.GroupNorm(num_groups, out_channels)
+            self.norm_out = GroupNorm(num_groups, out_channels)
             self.dropout = nn.Dropout(dropout)
             self.conv_out = zero_init(Conv3x3(out_channels, out_channels))
 
@@ -99,7 +150,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, *, num_heads: int, num_groups: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.GroupNorm(num_groups, channels)
+        self.norm = GroupNorm(num_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero_init(nn.Linear(channels, channels))
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.diffae.blocks import AttentionBlock, ResBlock, Stage, silu_of_fresh
+from vlbias.diffae.blocks import AttentionBlock, GroupNorm, LaidOut, ResBlock, Stage, memory_layout, silu_of_fresh
 from vlbias.diffae.config import DiffAEConfig
 
 __all__ = ["SemanticEncoder"]
 
 
-class SemanticEncoder(nn.Module):
+class SemanticEncoder(LaidOut):
     """The first half of the UNet without conditions, then a pool and a linear layer to ``embed_channels``."""
 
     def __init__(self, config: DiffAEConfig) -> None:
@@ -44,15 +43,16 @@ class SemanticEncoder(nn.Module):
                 side //= 2
                 self.input_blocks.append(Stage([res(channels, channels, "down")]))
         self.middle_block = Stage([res(channels, channels), attention(channels), res(channels, channels)])
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         places = side * side if config.enc_pool == "flatten" else 1
         self.out = nn.Linear(channels * places, config.embed_channels)
+        self.lay_out()
 
     def forward(self, x_0: Tensor) -> Tensor:
         """Image (b, c, h, w) in [-1, 1] => z_sem (b, d)."""
         patch = self.config.enc_patch_size
         h = F.pixel_unshuffle(x_0, patch) if patch > 1 else x_0
-        h = h.contiguous(memory_format=torch.channels_last)
+        h = h.contiguous(memory_format=memory_layout(h.device))
         for stage in self.input_blocks:
             h = stage(h)
         h = silu_of_fresh(self.norm(self.middle_block(h)))

@@ -55,11 +55,6 @@ class DiffAE(nn.Module):
             schedule = alphas_cumprod(config.beta_schedule, config.T)
         self.register_buffer("alphas_cumprod", schedule, persistent=False)
         self.evaluations = 0
-        self._channels_last()
-
-    def _channels_last(self) -> None:
-        # convolutions on the CPU and with tensor cores are faster so; Linear and norms have no such layout
-        self.to(memory_format=torch.channels_last)
 
     @property
     def device(self) -> torch.device:
@@ -253,9 +248,12 @@ class DiffAE(nn.Module):
             model = cls(config)
         checkpoints.check_tensors(model.state_dict(), state, source)
         model.load_state_dict({k: checkpoints.aligned(v.float()) for k, v in state.items()}, assign=True)
-        model._channels_last()
         model.eval().requires_grad_(False)
-        return model.to(device) if device is not None else model
+        if device is not None:
+            return model.to(device)
+        for network in (model.encoder, model.unet):
+            network.lay_out()
+        return model
 
     @classmethod
     @checked_call

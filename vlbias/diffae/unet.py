@@ -6,13 +6,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlbias.diffae.blocks import AttentionBlock, ResBlock, Stage, silu_of_fresh, timestep_features, zero_init
+from vlbias.diffae.blocks import (
+    AttentionBlock,
+    GroupNorm,
+    LaidOut,
+    ResBlock,
+    Stage,
+    memory_layout,
+    silu_of_fresh,
+    timestep_features,
+    zero_init,
+)
 from vlbias.diffae.config import DiffAEConfig
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):
+class UNet(LaidOut):
     """The published decoder: the Dhariwal & Nichol UNet with time scale-shift and semantic scale in each block.
 
     The layers stand in the order of the published state dict (``input_blocks``, ``middle_block``,
@@ -76,8 +86,9 @@ class UNet(nn.Module):
                     side *= 2
                     stage.append(res(channels, channels, "up"))
                 self.output_blocks.append(stage)
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.out = zero_init(nn.Conv2d(channels, pixels, 3, padding=1))
+        self.lay_out()
 
     def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
         """x_t (b, c, h, w), integer t (b,), z_sem (b, d) => prediction (b, c, h, w)."""
@@ -85,7 +96,7 @@ class UNet(nn.Module):
         time = F.silu(self.time_embed(timestep_features(t, config.model_channels).to(x_t.dtype)))
         semantic = F.silu(z_sem)
         h = F.pixel_unshuffle(x_t, config.patch_size) if config.patch_size > 1 else x_t
-        h = h.contiguous(memory_format=torch.channels_last)
+        h = h.contiguous(memory_format=memory_layout(h.device))
         laterals = []
         for stage in self.input_blocks:
             h = stage(h, time, semantic)
