@@ -14,7 +14,7 @@ from PIL import Image
 from vlbias import alignment
 from vlbias.arguments import checked_call, completed_with
 from vlbias.clip import Clip
-from vlbias.diffae import DiffAE
+from vlbias.diffae import DiffAE, Student
 from vlbias.editor_folder import push_editor, read_editor, write_editor
 from vlbias.errors import ConfigError
 from vlbias.given import Answer, Code, Given, Images, Pictures, given_faces, given_photos
@@ -38,6 +38,7 @@ class Editor(Shown):
         probes: linear readings of attributes from z_sem.
         settings: steps and solver; ``None`` for the defaults.
         info: what the checkpoint's config says of itself (name, license, ...).
+        student: makes the edits of as few evaluations as it was trained for; ``None`` for none.
 
     Attributes:
         renderer: does the work, on tensors; what a :class:`vlbias.Balancer` drives.
@@ -56,8 +57,11 @@ class Editor(Shown):
         probes: Probes | None = None,
         settings: RenderSettings | None = None,
         info: Mapping[str, object] | None = None,
+        student: Student | None = None,
     ):
-        self.renderer = Renderer(diffae, clip=clip, paths=paths, probes=probes, settings=settings, info=info)
+        self.renderer = Renderer(
+            diffae, clip=clip, paths=paths, probes=probes, settings=settings, info=info, student=student
+        )
 
     # -- loading and saving -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""An editor as a folder: ``config.json``, ``diffae/``, ``clip/`` and ``paths/``, and a manifest over every file."""
+"""An editor as a folder: ``config.json``, ``diffae/``, ``clip/``, ``paths/``, ``student/``, and a manifest of all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlbias.checkpoints import list_checkpoints, verify_folder, write_manifest
 from vlbias.checkpoints.manifest import MANIFEST_FILE
 from vlbias.clip import Clip
 from vlbias.clip import load as load_clip
-from vlbias.diffae import DiffAE
+from vlbias.diffae import DiffAE, Student
 from vlbias.errors import CheckpointError, ConfigError
 from vlbias.files import draft_folder, read_json, write_file, write_json
 from vlbias.hub import check_hub_name, find_or_fetch, is_hub_name, model_card, push_folder
@@ -23,7 +23,7 @@ from vlbias.optim import device_of
 from vlbias.paths import PathSet, Probes
 from vlbias.rendering import Qualities, Renderer, RenderSettings
 
-__all__ = ["push_editor", "read_editor", "write_editor"]
+__all__ = ["editor_card", "push_editor", "read_editor", "write_editor"]
 
 
 def read_editor(
@@ -38,7 +38,7 @@ def read_editor(
     device = device_of(device)
     place = find_or_fetch(name_or_path)
     info: dict[str, object] = {"name": place.stem}
-    settings = RenderSettings()
+    settings, student = RenderSettings(), None
     if place.is_file():
         diffae = DiffAE.from_published(place)
     else:
@@ -51,6 +51,8 @@ def read_editor(
         paths = paths or (place / "paths" if (place / "paths").is_dir() else None)
         if clip is None and (place / "clip").is_dir():
             clip = place / "clip"
+        if (place / "student").is_dir():
+            student = Student.from_pretrained(place / "student", diffae.to(device))
     path_set, probes = _load_paths(paths)
     renderer = Renderer(
         diffae.to(device),
@@ -59,6 +61,7 @@ def read_editor(
         probes=None if probes is None else probes.to(device),
         settings=settings,
         info=info,
+        student=student,
     )
     renderer.source = None if isinstance(clip, Clip) else source
     return renderer
@@ -78,10 +81,31 @@ def write_editor(parts: Renderer, folder: str | Path, *, dtype: torch.dtype) -> 
             parts.paths.save_pretrained(draft / "paths")
         if parts.probes is not None:
             parts.probes.save_pretrained(draft / "paths")
+        if parts.student is not None:
+            parts.student.save_pretrained(draft / "student", dtype=dtype)
         write_json(draft / "config.json", parts.info)
         for part in draft.glob(f"*/{MANIFEST_FILE}"):
             part.unlink()  # one for all of the editor
         write_manifest(draft)
+
+
+def editor_card(parts: Renderer, load_name: str) -> str:
+    """The card of an editor, which says how to open it by ``load_name``; see :func:`vlbias.hub.model_card`."""
+    student = parts.student
+    each_way = None if student is None else student.edit_evaluations
+    return model_card(
+        parts.name,
+        license=parts.license,
+        dipoles={} if parts.paths is None else parts.paths.dipoles,
+        load=f'from vlbias import Editor\n\neditor = Editor.from_pretrained("{load_name}")',
+        facts={
+            "pictures": f"{parts.image_size} px",
+            "trained on": parts.info.get("trained_on"),
+            "layout of faces": parts.layout,
+            "few-step student": each_way and f"edits of {each_way} network evaluations there and {each_way} back",
+        },
+        tags=["image-editing", "diffusion-autoencoder"],
+    )
 
 
 def push_editor(parts: Renderer, name: str, *, private: bool, dtype: torch.dtype) -> str:
@@ -90,17 +114,9 @@ def push_editor(parts: Renderer, name: str, *, private: bool, dtype: torch.dtype
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "editor"
         write_editor(parts, folder, dtype=dtype)
-        size = f"{parts.image_size} px"
-        card = model_card(
-            parts.name,
-            license=parts.license,
-            dipoles={} if parts.paths is None else parts.paths.dipoles,
-            load=f'from vlbias import Editor\n\neditor = Editor.from_pretrained("{name}")',
-            facts={"pictures": size, "trained on": parts.info.get("trained_on"), "layout of faces": parts.layout},
-            tags=["image-editing", "diffusion-autoencoder"],
-        )
-        write_file(folder / "README.md", card)
-        return push_folder(folder, name, kind="model", private=private, replaced=["diffae/*", "clip/*", "paths/*"])
+        write_file(folder / "README.md", editor_card(parts, name))
+        replaced = [f"{part}/*" for part in ("diffae", "clip", "paths", "student")]
+        return push_folder(folder, name, kind="model", private=private, replaced=replaced)
 
 
 def _read_config(folder: Path) -> dict[str, object]:

@@ -28,7 +28,9 @@ __all__ = ["check_hub_name", "find_or_fetch", "is_hub_name", "license_entries", 
 #: ``user/name`` as the hub allows it.
 _NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?/[A-Za-z0-9](?:[\w.-]{0,94}\w)?", re.ASCII)
 #: What is fetched: the files of an editor or of a set of paths.
-_WANTED = re.compile(r"(?:(?:diffae|clip|paths)/)?(?:[\w.-]+\.(?:json|safetensors)|bpe_merges\.txt\.gz)", re.ASCII)
+_WANTED = re.compile(
+    r"(?:(?:diffae|clip|paths|student)/)?(?:[\w.-]+\.(?:json|safetensors)|bpe_merges\.txt\.gz)", re.ASCII
+)
 #: More is not fetched.
 MAX_FILES, MAX_BYTES = 100, 16 * 2**30
 #: Licences that the hub knows by a name of its own; any other is "other", in its own words.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,25 @@ from vlbias.clip import (
 from vlbias.clip import load as load_clip
 from vlbias.data import FaceDataset
 from vlbias.data.synthfaces import SynthFaces
-from vlbias.diffae import DiffAE, DiffAEConfig, DiffAETrainingSettings, PriorTrainingSettings, train_diffae, train_prior
+from vlbias.diffae import (
+    DiffAE,
+    DiffAEConfig,
+    DiffAETrainingSettings,
+    DistillationSettings,
+    PriorTrainingSettings,
+    train_diffae,
+    train_prior,
+    train_student,
+)
+from vlbias.diffae.distillation import mixed
 from vlbias.editor import Editor
+from vlbias.editor_folder import editor_card
 from vlbias.engine import Engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, DatasetError, LabelError, TrainingError, VlbiasError, unknown
-from vlbias.files import AnyPath, make_folder, write_json
+from vlbias.files import AnyPath, make_folder, write_file, write_json
 from vlbias.images import load_pixels, to_float
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, fit_probes, train_paths
+from vlbias.rendering import Renderer
 from vlbias.settings import Settings, number
 from vlbias.world import DIPOLES
 from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
@@ -53,6 +66,7 @@ __all__ = [
     "build_editor",
     "build_paths",
     "build_prior",
+    "build_student",
     "caption_source",
     "dipoles_of",
     "held_out_images",
@@ -385,6 +399,70 @@ def _encoded(model: DiffAE, parts: Sequence[torch.Tensor], engine: Engine | None
     # a copy, for a part of a tensor is sent with the whole of it
     answers = dict(run_pieces(engine, _Encoding(model), [part.clone() for part in parts], num_gpus=num_gpus))
     return [torch.from_numpy(answers[place]).to(model.device) for place in range(len(parts))]
+
+
+@checked_call
+def build_student(
+    editor: Editor, dataset: FaceDataset, out: AnyPath, settings: DistillationSettings | None = None
+) -> Editor:
+    """The editor with a few-step student that makes its standard edits, as a folder; `docs/diffae.md` says what for.
+
+    Args:
+        editor: the teacher; one without paths teaches edits towards other faces.
+        dataset: faces to edit, of the split "train".
+        out: editor folder. A build that was killed goes on from ``out/.building``.
+        settings: ``None`` for the defaults.
+
+    Raises:
+        DatasetError: too few faces. See also :func:`vlbias.diffae.train_student`.
+    """
+    out, settings, renderer = Path(out), settings or DistillationSettings(), editor.renderer
+    images = training_images(dataset.split("train"), renderer.image_size)
+    work = make_folder(out / ".building")
+    walk = partial(_random_walk, renderer) if renderer.attributes else mixed
+    student = train_student(renderer.diffae, images, settings, walk=walk, state_path=work / "student.state")
+    render = replace(renderer.settings, method="difference", solver="dpm++2m", edit_steps=settings.edit_evaluations + 2)
+    terms = _joint_license(renderer.license, dataset.license)
+    quick = Editor(
+        renderer.diffae,
+        clip=renderer.clip,
+        paths=renderer.paths,
+        probes=renderer.probes,
+        settings=render,
+        info=renderer.info | {"name": out.name, "license": terms},
+        student=student,
+    )
+    quick.save_pretrained(out)
+    write_file(out / "README.md", editor_card(quick.renderer, f"{out.name}/"))
+    facts = {"teacher": editor.name, "dataset": dataset.name, "faces": len(images)}
+    write_json(out / "distill.json", {**facts, **settings.to_dict()})
+    shutil.rmtree(work)
+    return quick
+
+
+def _joint_license(editor: str | None, faces: str | None) -> str | None:
+    """The terms of an editor whose student learned from faces; ``None``, not stated, where the editor states none."""
+    if editor is None or faces is None or faces.startswith(editor):
+        return editor
+    return f"{editor}; student: {faces}"
+
+
+#: How far a student is taught to follow the paths, and the share of its edits that lead towards other faces instead:
+#: corrections, and paths that are learned later, leave the paths of today.
+_TAUGHT_STRENGTH, _TAUGHT_MIXED = 1.3, 0.25
+#: How often an edit of one attribute moves another as well.
+_TAUGHT_TOGETHER = 0.25
+
+
+def _random_walk(renderer: Renderer, z_sem: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Codes (b, d) walked along one path or several, both ways."""
+    names, n = renderer.attributes, len(z_sem)
+    moves = torch.rand(len(names), n, generator=generator) < _TAUGHT_TOGETHER
+    moves[torch.randint(len(names), (n,), generator=generator), torch.arange(n)] = True
+    lengths = _TAUGHT_STRENGTH * (2 * torch.rand(len(names), n, generator=generator) - 1)
+    walked = renderer.walk(z_sem, dict(zip(names, (moves * lengths).to(z_sem.device), strict=True)))
+    is_mixed = torch.rand(n, 1, generator=generator) < _TAUGHT_MIXED
+    return torch.where(is_mixed.to(z_sem.device), mixed(z_sem, generator), walked)
 
 
 @checked_call

@@ -8,7 +8,6 @@ files behind it; :class:`vlbias.Balancer` drives it face by face.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import numbers
 import time
@@ -23,9 +22,9 @@ from einops import rearrange, repeat
 
 from vlbias.alignment import LAYOUTS
 from vlbias.arguments import checked_call
-from vlbias.checkpoints import list_checkpoints
+from vlbias.checkpoints import list_checkpoints, weights_digest
 from vlbias.clip import Clip
-from vlbias.diffae import DiffAE, seeded_noise
+from vlbias.diffae import DiffAE, Student, seeded_noise
 from vlbias.diffae.evaluation import psnr
 from vlbias.errors import CheckpointError, ConfigError, ImageError, OutOfRangeWarning, unknown
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
@@ -121,6 +120,8 @@ class Renderer(Backend):
         probes: linear readings of attributes from codes.
         settings: steps and solver; ``None`` for the defaults.
         info: what the checkpoint says of itself (name, license, layout, trained_on, ...).
+        student: makes the edits of as many evaluations as it was trained for, with ``method="difference"`` and
+            ``solver="dpm++2m"``; the autoencoder makes all others, inverts and decodes. ``None`` for none.
 
     Raises:
         CheckpointError: paths for codes of another size.
@@ -137,6 +138,7 @@ class Renderer(Backend):
         probes: Probes | None = None,
         settings: RenderSettings | None = None,
         info: Mapping[str, object] | None = None,
+        student: Student | None = None,
     ):
         if paths is not None and paths.dim != diffae.config.embed_channels:
             raise CheckpointError(
@@ -144,7 +146,7 @@ class Renderer(Backend):
                 f"{diffae.config.embed_channels}; they belong to different checkpoints."
             )
         self.diffae = diffae.eval()
-        self.clip, self.paths, self.probes = clip, paths, probes
+        self.clip, self.paths, self.probes, self.student = clip, paths, probes, student
         self.settings = settings or RenderSettings()
         self.info = dict(info or {})
         self.qualities = Qualities.from_dict(self.info.get("qualities", {}))  # type: ignore[arg-type]  # it is checked
@@ -164,14 +166,23 @@ class Renderer(Backend):
         self.evaluations_to_render = (
             self.settings.edit_evaluations if self.adds_difference else self.settings.decode_steps
         )
+        #: What traces and retraces: the student where it serves.
+        serves = student is not None and student.edit_evaluations == self.settings.edit_evaluations
+        serves = serves and self.adds_difference and self._order == 2
+        self._editing = student.model if student is not None and serves else self.diffae
         self.evaluations_to_open = self.settings.evaluations_per_edit - self.evaluations_to_render
         self.can_read_pictures = clip is not None
         self.can_sample = diffae.prior is not None
 
     def changed(
-        self, *, paths: PathSet | None = None, probes: Probes | None = None, settings: RenderSettings | None = None
+        self,
+        *,
+        paths: PathSet | None = None,
+        probes: Probes | None = None,
+        settings: RenderSettings | None = None,
+        student: Student | None = None,
     ) -> Renderer:
-        """The same networks with other paths, probes or settings; ``None`` keeps what is there."""
+        """The same networks with other paths, probes, settings or student; ``None`` keeps what is there."""
         other = Renderer(
             self.diffae,
             clip=self.clip,
@@ -179,8 +190,9 @@ class Renderer(Backend):
             probes=probes or self.probes,
             settings=settings or self.settings,
             info=self.info,
+            student=student or self.student,
         )
-        other.source = self.source if paths is None and probes is None else None
+        other.source = self.source if paths is None and probes is None and student is None else None
         return other
 
     @checked_call
@@ -193,8 +205,9 @@ class Renderer(Backend):
     def fingerprint(self) -> dict[str, object]:
         """See :meth:`vlbias.types.Backend.fingerprint`."""
         paths, clip = self.paths, self.clip
+        student = None if self._editing is self.diffae else self._editing.unet
         return {
-            "weights": _weights_digest(self.diffae, paths, self.probes, clip),
+            "weights": weights_digest(self.diffae, paths, self.probes, clip, student),
             "render": asdict(self.settings),
             "diffae": self.diffae.config.to_dict(),
             "paths": None if paths is None else {"space": paths.space, "step_size": paths.step_size},
@@ -245,6 +258,9 @@ class Renderer(Backend):
 
     def draw(self, z_sem: torch.Tensor, x_T: torch.Tensor, *, num_steps: int) -> tuple[torch.Tensor, Traced]:
         """See :meth:`vlbias.types.Backend.draw`; fewer than 4 steps have no way between their ends."""
+        if self._editing is not self.diffae:  # a student's way is its own
+            drawn = self.decode(z_sem, x_T, num_steps=num_steps)
+            return drawn, self.trace(drawn, z_sem)
         if not self.adds_difference or num_steps < 4:
             return super().draw(z_sem, x_T, num_steps=num_steps)
         self.evaluations += num_steps * len(z_sem)
@@ -462,7 +478,7 @@ class Renderer(Backend):
             return Traced(self.invert(x_0, z_sem))
         steps = self.settings.edit_evaluations
         self.evaluations += steps * len(x_0)
-        parts = self._batches(partial(self.diffae.trace, num_steps=steps, order=self._order), x_0, z_sem)
+        parts = self._batches(partial(self._editing.trace, num_steps=steps, order=self._order), x_0, z_sem)
         x_T, residuals = map(torch.cat, zip(*parts, strict=True))
         return Traced(x_T, residuals)
 
@@ -483,7 +499,7 @@ class Renderer(Backend):
         else:
             self.evaluations += traced.residuals.shape[1] * len(x_0)
             edited = self._batched(
-                partial(self.diffae.retrace, order=self._order), z_edit, traced.x_T, traced.residuals
+                partial(self._editing.retrace, order=self._order), z_edit, traced.x_T, traced.residuals
             )
         still = (z_edit.to(z_sem.device) == z_sem).all(dim=1)
         return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited.to(x_0.device))
@@ -650,14 +666,3 @@ def _layout(info: Mapping[str, object]) -> str:
     stated = str(info.get("layout") or "")
     trained_on = str(info.get("trained_on", "")).lower()
     return stated or next((name for name in LAYOUTS if trained_on.startswith(name)), "ffhq")
-
-
-def _weights_digest(*parts: torch.nn.Module | None) -> str:
-    """A hash of the weights that decide pixels and verdicts."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, torch.nn.Module):
-            for name, value in sorted(part.state_dict().items()):
-                hashed.update(name.encode())
-                hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return hashed.hexdigest()

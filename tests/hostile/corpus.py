@@ -498,6 +498,11 @@ def _pickled_weights(folder: Path, trap: Path, mark: Path) -> None:
         bomb(folder / "clip" / name, mark)
 
 
+def _pickled_student(folder: Path, trap: Path, mark: Path) -> None:
+    bomb(folder / "student" / "unet.safetensors", mark)
+    (folder / "student" / "config.json").write_text('{"edit_evaluations": 1}')
+
+
 def _linked(name: str, target: str) -> Callable[[Path, Path, Path], None]:
     return lambda folder, trap, mark: _link(name, target)(folder, trap)
 
@@ -512,6 +517,8 @@ EDITORS: dict[str, Callable[[Path, Path, Path], object]] = {
     "pickled weights": _pickled_weights,
     "pickled paths": lambda folder, trap, mark: bomb(folder / "paths" / "latent_paths_model.pt", mark),
     "a pickle for a picture model": lambda folder, trap, mark: bomb(folder / "diffae" / "model.safetensors", mark),
+    "a pickle for a student": _pickled_student,
+    "a student elsewhere": lambda folder, trap, mark: (folder / "student").symlink_to(trap),
     "a config elsewhere": _linked("config.json", "facts.json"),
     "a part's config elsewhere": _linked("diffae/config.json", "facts.json"),
     "weights elsewhere": _linked("diffae/model.safetensors", "note.txt"),

@@ -282,6 +282,7 @@ DOORS: dict[str, tuple[str, dict[str, str]]] = {
     "train clip": ("train clip {dataset:dataset} --out {out:out} --images 16", {}),
     "train diffae": ("train diffae {dataset:dataset} --out {out:out} --images 16", {"config": "--config {table}"}),
     "train prior": ("train prior {dataset:dataset} --diffae {diffae:network} --out {out:out}", {}),
+    "train distill": ("train distill {editor:editor} {dataset:dataset} {out:out} --steps 1", {}),
 }
 _PLACE = re.compile(r"\{(?:(\w+):)?(\w+)\}")
 

@@ -23,6 +23,7 @@ from vlbias.checkpoints.tensors import (
     fill,
     load_tensors,
     save_tensors,
+    weights_digest,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "save_tensors",
     "stays_inside",
     "verify_folder",
+    "weights_digest",
     "whole_folder",
     "write_manifest",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
@@ -26,6 +27,7 @@ __all__ = [
     "fill",
     "load_tensors",
     "save_tensors",
+    "weights_digest",
 ]
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -219,3 +221,14 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, assig
     """
     check_tensors(module.state_dict(), tensors, source)
     module.load_state_dict(dict(tensors), assign=assign)
+
+
+def weights_digest(*parts: nn.Module | None) -> str:
+    """A hash of all weights of modules, those that are ``None`` passed over."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for name, value in sorted(part.state_dict().items()):
+                hashed.update(name.encode())
+                hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()

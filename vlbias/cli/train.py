@@ -182,3 +182,30 @@ def train_prior_command(
     pictures = training_images(faces.split("train"), model.config.image_size)
     build_prior(model, pictures, seed=seed).save_pretrained(out)
     typer.echo(out)
+
+
+@train_app.command("distill", epilog="Example: vlbias train distill synthfaces-64 synthfaces:5000 quick-editor")
+def train_distill_command(
+    editor: Annotated[str, typer.Argument(metavar="EDITOR", help="A shipped name, a folder, or a published .ckpt.")],
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the editor with its student.")],
+    evaluations: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Network evaluations of an edit there; as many back.")
+    ] = 1,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Optimiser steps.")] = 1_000,
+    seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """A few-step student: quicker edits by the same editor. The same command goes on after a kill."""
+    from vlbias.diffae import DistillationSettings
+    from vlbias.editor import Editor
+    from vlbias.recipes import build_student
+
+    settings = DistillationSettings(edit_evaluations=evaluations, num_steps=steps, seed=seed)
+    faces = open_faces(dataset, seed, follow_links=follow_links)
+    teacher = Editor.from_pretrained(editor)
+    job = {"editor": editor, "dataset": dataset, **settings.to_dict()}
+    claim_folder(out, "train-distill", job, overwrite=overwrite)
+    build_student(teacher, faces, out, settings)
+    typer.echo(f"{out}: standard edits in {evaluations} + {evaluations} evaluations")

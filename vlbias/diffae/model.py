@@ -273,9 +273,18 @@ class DiffAE(nn.Module):
 
 def with_prior(model: DiffAE, prior: LatentPrior) -> DiffAE:
     """A model that shares the modules and statistics of ``model`` and has ``prior``."""
+    return _sharing(model, dataclasses.replace(model.config, prior=prior.config), model.unet, prior)
+
+
+def with_unet(model: DiffAE, unet: UNet) -> DiffAE:
+    """A model that shares the modules and statistics of ``model`` and has ``unet``."""
+    return _sharing(model, model.config, unet, model.prior)
+
+
+def _sharing(model: DiffAE, config: DiffAEConfig, unet: UNet, prior: LatentPrior | None) -> DiffAE:
     with torch.device("meta"):
-        out = DiffAE(dataclasses.replace(model.config, prior=prior.config))
-    out.encoder, out.unet, out.prior = model.encoder, model.unet, prior
+        out = DiffAE(config)
+    out.encoder, out.unet, out.prior = model.encoder, unet, prior
     for name, buffer in model.named_buffers(recurse=False):
         setattr(out, name, buffer)
     return out.train(model.training)

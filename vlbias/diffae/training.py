@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlbias import files
+from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.evaluation import reconstruct, write_sheet
 from vlbias.diffae.model import DiffAE
 from vlbias.errors import ConfigError, TrainingError
@@ -127,6 +128,22 @@ def train_diffae(
     return _Trainer(model, images, config, Path(out_dir), held_out, aux_features, probe).run(resume)
 
 
+def check_pixels(config: DiffAEConfig, *, images: Tensor, held_out: Tensor | None = None) -> None:
+    """Refuse pictures that a model of ``config`` cannot be trained on.
+
+    Raises:
+        ConfigError: they are not uint8 (n, c, h, w) of its size, or there are none.
+    """
+    shape = (config.in_channels, config.image_size, config.image_size)
+    for name, x in (("images", images), ("held_out", held_out)):
+        if x is not None and (x.dtype != torch.uint8 or x.ndim != 4 or tuple(x.shape[1:]) != shape):
+            raise ConfigError(
+                f"`{name}` must be uint8 (n, {', '.join(map(str, shape))}); got {x.dtype} {tuple(x.shape)}."
+            )
+    if len(images) < 1:
+        raise ConfigError("`images` is empty: nothing to train on.")
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """SIGTERM and SIGINT only note their number in the yielded list while the block runs."""
@@ -157,16 +174,7 @@ class _Trainer:
     ) -> None:
         from accelerate import Accelerator
 
-        side, channels = model.config.image_size, model.config.in_channels
-        for name, x in (("images", images), ("held_out", held_out)):
-            if x is not None and (
-                x.dtype != torch.uint8 or x.ndim != 4 or tuple(x.shape[1:]) != (channels, side, side)
-            ):
-                raise ConfigError(
-                    f"`{name}` must be uint8 (n, {channels}, {side}, {side}); got {x.dtype} {tuple(x.shape)}."
-                )
-        if len(images) < 1:
-            raise ConfigError("`images` is empty: nothing to train on.")
+        check_pixels(model.config, images=images, held_out=held_out)
         use_cuda = torch.cuda.is_available() and str(config.device or "cuda").startswith("cuda")
         self.accelerator = Accelerator(mixed_precision="bf16" if use_cuda else "no", cpu=not use_cuda)
         self.device = self.accelerator.device
