@@ -9,16 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from vlbias.alignment import (
     LAYOUTS,
     OWN_SIZE_PX,
     CenterFace,
     DetectedFace,
+    Similarity,
     align,
     ffhq_transform,
     layout_transform,
     paste_back,
+    smooth,
 )
 from vlbias.errors import ConfigError, FaceError, ImageError, ShapeError
 
@@ -268,3 +271,22 @@ def test_the_default_detector():
     assert detector(photo((128, 96))) == []
     with pytest.raises(ImageError, match="no face was found"):
         align(photo((128, 96)), size=64, detector=detector)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2, 3), (33, 33), (64, 64, 3)])
+def test_what_is_enlarged_follows_the_splines_of_scipy(shape):
+    values = np.random.default_rng(0).normal(0, 40, shape).astype(np.float32)
+    transform = Similarity(np.array([[9.0, 0, 1], [0, 9.0, 2]]), shape[0])
+    planes = values.reshape(*shape[:2], -1)
+    for channel in range(planes.shape[2]):
+        plane = planes[..., channel]
+        least, cubic, most = (
+            ndimage.zoom(source, 4, order=order, mode="nearest", grid_mode=True)
+            for source, order in (
+                (ndimage.minimum_filter(plane, 3, mode="nearest"), 1),
+                (plane, 3),
+                (ndimage.maximum_filter(plane, 3, mode="nearest"), 1),
+            )
+        )
+        finer = smooth(values, transform).reshape(4 * shape[0], 4 * shape[1], -1)[..., channel]
+        np.testing.assert_allclose(finer, np.clip(cubic, least, most), rtol=0, atol=1e-4)  # float32, values of 100

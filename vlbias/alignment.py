@@ -611,19 +611,28 @@ def smooth(values: np.ndarray, transform: Similarity) -> np.ndarray:
     """
     if transform.side <= values.shape[0]:
         return values
-    planes = values.astype(np.float32).reshape(*values.shape[:2], -1)
-    # each colour by itself: as a third axis the spline would blur them into each other
-    finer = np.stack([_finer(planes[..., channel]) for channel in range(planes.shape[2])], axis=-1)
-    return finer.reshape(*finer.shape[:2], *values.shape[2:])
-
-
-def _finer(plane: np.ndarray) -> np.ndarray:
     from scipy import ndimage  # a fifth of a second, which faces at the editor's size do not need
 
-    enlarge = functools.partial(ndimage.zoom, zoom=_FINER, mode="nearest", grid_mode=True)
+    # each colour by itself: as a third axis the spline would blur them into each other
+    planes = np.moveaxis(values.astype(np.float32).reshape(*values.shape[:2], -1), 2, 0)
     around = (ndimage.minimum_filter, ndimage.maximum_filter)
-    least, most = (enlarge(bound(plane, size=3, mode="nearest"), order=1) for bound in around)
-    return np.clip(enlarge(plane, order=3), least, most)
+    least, most = (_finer(bound(planes, size=(1, 3, 3), mode="nearest"), 1) for bound in around)
+    finer = np.moveaxis(np.clip(_finer(planes, 3), least, most), 0, 2)
+    return np.ascontiguousarray(finer).reshape(*finer.shape[:2], *values.shape[2:])
+
+
+def _finer(planes: np.ndarray, order: int) -> np.ndarray:
+    """Planes (c, e, e), enlarged by splines: a matrix a side, which is several times faster than ``ndimage.zoom``."""
+    spline = _spline(planes.shape[1], order)
+    return (spline @ planes @ spline.T).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _spline(edge: int, order: int) -> np.ndarray:
+    """What enlarges a side of so many values (float64): the splines through each of them alone."""
+    from scipy import ndimage
+
+    return ndimage.zoom(np.eye(edge), (_FINER, 1), order=order, mode="nearest", grid_mode=True)
 
 
 def warp(values: np.ndarray, transform: Similarity, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -146,3 +146,31 @@ def test_faces_that_are_asked_for_in_turn_are_drawn_together(monkeypatch):
     fresh.image(faces.ids[9])
     fresh.image(faces.ids[30])
     assert sizes[4:] == [1, 1]
+
+
+def test_faces_that_are_expected_are_drawn_once_for_all_parts_of_a_dataset(monkeypatch):
+    from vlbias.data import synthfaces
+
+    faces = load_dataset("synthfaces", n=30, seed=2, image_size=16)
+    wanted = faces.ids[3:27:4]
+    drawn, small = faces.tensor(wanted, 16), faces.tensor(wanted, 12)
+    sizes, render = [], synthfaces.render
+    monkeypatch.setattr(synthfaces, "render", lambda *given: sizes.append(len(given[0])) or render(*given))
+    faces.expect(wanted[:2])
+    faces.expect(wanted)
+    part = faces.select(wanted)
+    assert torch.equal(part.tensor(wanted, 16), drawn) and torch.equal(part.tensor(wanted, 12), small)
+    assert torch.equal(to_tensor([faces.image(item) for item in wanted]), drawn) and sizes == [2, 4]
+    assert torch.equal(faces.tensor(wanted[:1] + faces.ids[:1], 16)[:1], drawn[:1]) and sizes == [2, 4, 2]
+    with pytest.raises(UnknownNameError, match="nobody"):
+        faces.expect(["nobody"])
+
+
+def test_few_large_faces_are_kept(monkeypatch):
+    from vlbias.data import synthfaces
+
+    monkeypatch.setattr(synthfaces, "KEPT_PIXELS", 3 * 16**2)
+    faces = load_dataset("synthfaces", n=9, seed=2, image_size=16)
+    faces.expect(faces.ids[:2])
+    faces.expect([faces.ids[5], faces.ids[0], faces.ids[6], faces.ids[7]])
+    assert list(faces._kept.pictures) == [faces.ids[0], faces.ids[5], faces.ids[6]]

@@ -170,6 +170,7 @@ def _from_originals(task: Task, faces: FaceDataset) -> Scorers:
     ids = _drawn_ids(cells, CALIBRATION_FACES, task.seed)
     x_faces: dict[str, torch.Tensor] = {}
     failures = []
+    faces.expect(ids)
     for item in ids:
         try:
             x_faces[item] = to_tensor(faces.image(item), backend.image_size)[0]

@@ -124,6 +124,7 @@ def _amplified(attempt: Attempt) -> torch.Tensor:
 
 def open_donors(job: Job, attempts: list[Attempt]) -> list[Attempt]:
     """Open and encode faces of the dataset; a picture that cannot be read is turned down."""
+    job.dataset.expect([attempt.donor for attempt in attempts])
     for attempt in attempts:
         # one by one: pictures of a dataset may have several sizes, and full-size ones are not kept
         attempt.look = functools.cache(partial(_opened, job, attempt.donor))

@@ -24,15 +24,15 @@ from vlbias.world.sampling import MAX_FACES
 __all__ = ["SynthFaces", "drawn_dataset", "load_synthfaces"]
 
 DEFAULT_N = 1000
-# Faces that are drawn at once, and how many single ones are kept: what is edited is opened, written and compared.
-DRAWN_TOGETHER, DRAWN_KEPT = 16, 1024
+# Faces that are drawn at once, and how many pixels of them are kept: what is edited is opened, written and compared.
+DRAWN_TOGETHER, KEPT_PIXELS = 16, 1024 * 64**2
 
 
 @dataclass
 class _Kept:
-    """Faces that were drawn lately, by their rows, and the row that was asked for last."""
+    """Faces that were drawn lately, by their ids, and the row that was asked for last."""
 
-    pictures: dict[int, Image.Image] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
     last: int | None = None
 
 
@@ -51,15 +51,23 @@ class SynthFaces(FaceDataset):
     def image(self, item: str) -> Image.Image:
         """One face, drawn; who asks for one after the other gets faces that were drawn together, two times faster."""
         kept, row = self._kept, int(self._rows([item])[0])
-        picture = kept.pictures.pop(row, None)
-        if picture is None:
-            count = DRAWN_TOGETHER if row - 1 == kept.last else 1
-            picture, *others = to_pil(self._draw(self.table.index[row : row + count].tolist()))
-            kept.pictures.update(zip(range(row + 1, row + count), others, strict=False))  # the table may end there
-        kept.pictures[row], kept.last = picture, row  # what was asked for last leaves last
-        for oldest in list(kept.pictures)[:-DRAWN_KEPT]:
-            kept.pictures.pop(oldest, None)
+        if item not in kept.pictures:
+            self.expect(self.table.index[row : row + (DRAWN_TOGETHER if row - 1 == kept.last else 1)].tolist())
+        kept.last = row
+        picture = kept.pictures[item] = kept.pictures.pop(item)  # what was asked for last leaves last
         return picture.copy()
+
+    def expect(self, items: Sequence[str]) -> None:
+        """Draw faces together, as many as are kept, that are not drawn yet."""
+        self._require(items)
+        pictures, most = self._kept.pictures, max(1, KEPT_PIXELS // self.image_size**2)
+        wanted = list(dict.fromkeys(items))[:most]
+        pictures.update({item: pictures.pop(item) for item in wanted if item in pictures})
+        missing = [item for item in wanted if item not in pictures]
+        if missing:
+            pictures.update(zip(missing, to_pil(self._draw(missing)), strict=True))
+        for oldest in list(pictures)[:-most]:
+            del pictures[oldest]
 
     @cached_property
     def _kept(self) -> _Kept:
@@ -75,6 +83,9 @@ class SynthFaces(FaceDataset):
         check_tensor(len(items), size)
         if not items:
             return torch.empty(0, 3, size, size)
+        pictures = self._kept.pictures
+        if all(item in pictures for item in items):
+            return to_tensor([pictures[item] for item in items], size)
         drawn = self._draw(items)
         return drawn if size == self.image_size else to_tensor(to_pil(drawn), size)
 
@@ -85,7 +96,9 @@ class SynthFaces(FaceDataset):
     def select(self, which: Selection) -> Self:
         """Some of the faces, by ids or a mask."""
         ids = self._resolve(which)
-        return replace(self, table=self.table.loc[ids], faces=self.faces[self._rows(ids)])
+        chosen = replace(self, table=self.table.loc[ids], faces=self.faces[self._rows(ids)])
+        chosen._kept.pictures = self._kept.pictures  # the same faces by the same ids
+        return chosen
 
     def counterfactual(self, items: Sequence[str] | None = None, /, **attributes: object) -> Self:
         """The same faces with some attributes changed and all else equal: what a perfect edit would give.

@@ -257,6 +257,14 @@ class FaceDataset(Shown):
             raise DatasetError(f"'{self.name}' has only labels; no folder of pictures was given with them.")
         return open_image(path)
 
+    def expect(self, items: Sequence[str]) -> None:
+        """Say which faces :meth:`image` will be asked for next; a dataset may ready them together.
+
+        Raises:
+            UnknownNameError: no such id.
+        """
+        self._require(items)
+
     def file(self, item: str) -> Encoded | None:
         """The file of one face, byte by byte; ``None`` where the picture is made and not stored.
 
