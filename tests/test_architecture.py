@@ -25,7 +25,7 @@ ROWS = [
     ["attributes", "labels", "settings", "privacy"],
     ["files", "progress", "locks"],
     ["checkpoints"],
-    ["hub", "images", "remote", "optim", "runstore", "sqlite", "iresnet", "engine"],
+    ["hub", "images", "remote", "optim", "augment", "runstore", "sqlite", "iresnet", "engine"],
     ["alignment", "classify", "provenance", "postgres"],
     ["originals", "networks"],
     ["world"],

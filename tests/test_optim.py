@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
-from vlbias.optim import TrainingState, WeightAverage, device_of, flush_denormals, is_flushing, set_learning_rate
+from vlbias.optim import (
+    TrainingState,
+    WeightAverage,
+    device_of,
+    fits_beside,
+    flush_denormals,
+    held_for,
+    is_flushing,
+    set_learning_rate,
+)
 
 
 def rate_of(optimizer):
@@ -136,3 +145,9 @@ def test_devices_that_there_are():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="finds no graphics card"):
             device_of("cuda")
+
+
+def test_pictures_are_held_on_a_card_that_has_room():
+    assert fits_beside(num_bytes=25, free_bytes=100) and not fits_beside(num_bytes=26, free_bytes=100)
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert held_for(images, "cpu") is images

@@ -23,7 +23,9 @@ __all__ = [
     "TrainingState",
     "WeightAverage",
     "device_of",
+    "fits_beside",
     "flush_denormals",
+    "held_for",
     "in_bfloat16",
     "set_learning_rate",
 ]
@@ -47,6 +49,9 @@ _DAMAGE = (
 #: Pictures below this edge may come down to a single place before a convolution with a stride.
 _LEAST_BFLOAT16_PX = 32
 
+#: Share of a card's free memory that pictures may take from the network that learns from them.
+_HELD_SHARE = 0.25
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -67,6 +72,23 @@ def device_of(name: str | torch.device | None) -> torch.device:
     if device.type == "cuda" and not has_cuda:
         raise ConfigError(f"`device` is '{device}', but PyTorch finds no graphics card here. Use 'cpu'.")
     return device
+
+
+def fits_beside(num_bytes: int, free_bytes: int) -> bool:
+    """Whether pictures of so many bytes leave a network room enough on a card with so many bytes free."""
+    return num_bytes <= _HELD_SHARE * free_bytes
+
+
+def held_for(images: Tensor, device: torch.device | str) -> Tensor:
+    """Pictures where a training on ``device`` takes batches from: on the card, if they take a quarter of it at most.
+
+    Args:
+        images: (n, c, h, w), as a rule uint8.
+        device: "cpu", "cuda", ...
+    """
+    device = torch.device(device)
+    is_held = device.type == "cuda" and fits_beside(images.nbytes, torch.cuda.mem_get_info(device)[0])
+    return images.to(device) if is_held else images
 
 
 def in_bfloat16(images: Tensor, wanted: bool) -> torch.autocast:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from vlbias.augment import augment
 from vlbias.clip import (
     MILD,
     STRONG,
@@ -20,7 +21,6 @@ from vlbias.clip import (
     train_clip,
     train_tower,
 )
-from vlbias.clip.augment import augment
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, TrainingError, UnknownNameError
 from vlbias.recipes import photograph_templates
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from vlbias.clip import (
     statement_loss,
     train_clip,
 )
+from vlbias.clip.batches import Statements
 from vlbias.clip.tokenizer import load_tokenizer, write_merges
 from vlbias.errors import ConfigError, LabelError, ShapeError, TrainingError, UnknownNameError
 from vlbias.recipes import photograph_templates, synthfaces_templates
@@ -87,6 +89,34 @@ def test_statements_are_about_one_column(templates, coloured):
     assert len(statements["colour"]) == 3
 
 
+def test_statements_are_tokenised_once_and_drawn_from_seed_and_step(templates, coloured):
+    """As plain loops over the sentences draw them; a token here is a sentence's hash."""
+    captions, calls = TableCaptions(templates, coloured[1]), []
+
+    def tokenize(texts):
+        calls.append(len(texts))
+        return torch.tensor([[hash(text)] for text in texts])
+
+    drawn, pool = Statements(captions, 2, 5, tokenize), captions.statements()
+    rows = torch.arange(20)
+    for step in range(3):
+        rng, texts, stated, groups = random.Random(5 * 1_000_003 + step), [], [], []
+        for number, column in enumerate(sorted(pool)):
+            for phrases in rng.sample(sorted(pool[column]), 2):
+                texts.append(rng.choice(pool[column][phrases]))
+                stated.append(phrases)
+                groups.append(number)
+        tokens, fit, columns = drawn.compare(rows, step)
+        assert tokens.flatten().tolist() == [hash(text) for text in texts]
+        assert columns.tolist() == groups
+        assert torch.equal(fit, captions.fit(rows, captions.claims(stated)))
+    rng, again = random.Random(1), random.Random(1)
+    by_phrases = pool[again.choice(sorted(pool))]
+    phrases = again.choice(sorted(by_phrases))
+    assert drawn.tokens[drawn.any(rng)].item() == hash(again.choice(by_phrases[phrases]))
+    assert calls == [sum(len(texts) for by_phrases in pool.values() for texts in by_phrases.values())]
+
+
 def test_anchors_put_apart_what_excludes_and_together_what_goes_along():
     rows = [{"colour": c, "bar": b, "size": "big" if b else "small"} for c in ("red", "blue") for b in (0, 1)] * 6
     templates = CaptionTemplates(
@@ -149,9 +179,8 @@ def test_missing_values_are_not_mentioned():
     assert "young" in first
     assert "young" not in second
     captions = TableCaptions(templates, table)
-    fit = captions.fit(
-        torch.tensor([0, 1]), [(captions.number["age", "young"],), (captions.number["skin", "with dark skin"],)]
-    )
+    stated = [(captions.number["age", "young"],), (captions.number["skin", "with dark skin"],)]
+    fit = captions.fit(torch.tensor([0, 1]), captions.claims(stated))
     assert fit.tolist() == [[1, -1], [-1, 1]]
 
 
@@ -160,7 +189,7 @@ def test_captions_fit_every_row_of_which_they_are_true(templates, coloured):
     captions = TableCaptions(templates, table)
     _, stated = captions.draw(0)
     rows = torch.arange(60)
-    fit = captions.fit(rows, stated)
+    fit = captions.fit(rows, captions.claims(stated))
     for j, phrases in enumerate(stated):
         for i, row in enumerate(table.itertuples()):
             true = all(

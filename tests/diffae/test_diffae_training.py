@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from vlbias.augment import Augmentation
 from vlbias.diffae import DiffAE, DiffAETrainingSettings, LatentPrior, PriorTrainingSettings, train_diffae, train_prior
 from vlbias.diffae.evaluation import psnr, reconstruct
 from vlbias.diffae.training import _Trainer
@@ -20,6 +21,7 @@ from vlbias.images import to_float
 SHORT = DiffAETrainingSettings(
     max_images=32, batch_size=4, warmup_images=8, eval_every=1000, save_every=16, log_every=16
 )
+LIGHT = Augmentation(turn=5.0, zoom=0.1, brightness=0.2, contrast=0.2)
 
 
 def fresh(config, seed=0):
@@ -108,10 +110,29 @@ def test_high_noise_shifts_the_time_steps(tiny_config, tiny_images, tmp_path):
     assert means[0] == pytest.approx(0.5, abs=0.03) and means[1] == pytest.approx(0.75, abs=0.03)
 
 
+def test_a_batch_is_drawn_from_seed_and_step_alone(tiny_config, tiny_images, tmp_path):
+    """In this order: places, mirrors, whatever else changes pictures, time steps, noise."""
+    trainer = _Trainer(fresh(tiny_config), tiny_images, SHORT, tmp_path, None, None, None)
+    rows, x_0, t, eps = trainer._batch(2)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(rows, order[8:12])
+    generator = torch.Generator().manual_seed(2)
+    mirrored = torch.rand(4, generator=generator) < 0.5
+    pictures = to_float(tiny_images[rows])
+    assert torch.equal(x_0, torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures))
+    assert torch.equal(t, (1000 * torch.rand(4, generator=generator)).long())
+    assert torch.equal(eps, torch.randn(4, 3, 16, 16, generator=generator))
+    changed = dataclasses.replace(SHORT, augmentation=LIGHT)
+    again = [_Trainer(fresh(tiny_config), tiny_images, changed, tmp_path, None, None, None)._batch(2) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))
+    assert torch.equal(again[0][0], rows) and not torch.allclose(again[0][1], x_0, atol=0.05)
+
+
 def test_stop_and_resume_equals_one_run(tiny_config, tiny_images, tmp_path, monkeypatch):
     tiny_config = dataclasses.replace(tiny_config, dropout=0.2)
+    short = dataclasses.replace(SHORT, augmentation=LIGHT)
     whole = fresh(tiny_config)
-    train_diffae(whole, tiny_images, SHORT, tmp_path / "whole")
+    train_diffae(whole, tiny_images, short, tmp_path / "whole")
     parts = fresh(tiny_config)
     original = _Trainer._train_step
 
@@ -122,17 +143,17 @@ def test_stop_and_resume_equals_one_run(tiny_config, tiny_images, tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(_Trainer, "_train_step", step)
-        result = train_diffae(parts, tiny_images, SHORT, tmp_path / "parts")
+        result = train_diffae(parts, tiny_images, short, tmp_path / "parts")
     assert not result.finished and result.images == 20
     with pytest.raises(ConfigError, match="has the state of a run. Resume it"):
-        train_diffae(parts, tiny_images, SHORT, tmp_path / "parts")
-    changed = dataclasses.replace(SHORT, learning_rate=1.0)
+        train_diffae(parts, tiny_images, short, tmp_path / "parts")
+    changed = dataclasses.replace(short, learning_rate=1.0)
     with pytest.raises(TrainingError, match=r"state of another run: train\.learning_rate differ"):
         train_diffae(parts, tiny_images, changed, tmp_path / "parts", resume=True)
     (tmp_path / "parts" / "STOP").unlink()
     resumed = fresh(tiny_config, seed=9)
     for _ in range(2):  # the second time as after a kill right behind the last saved state
-        assert train_diffae(resumed, tiny_images, SHORT, tmp_path / "parts", resume=True).finished
+        assert train_diffae(resumed, tiny_images, short, tmp_path / "parts", resume=True).finished
         assert same_weights(whole, resumed)
         assert (tmp_path / "parts" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
 

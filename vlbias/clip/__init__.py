@@ -1,6 +1,6 @@
 """The one door to open_clip: features, text embeddings, zero-shot, and a small CLIP trained on captions."""
 
-from vlbias.clip.augment import MILD, STRONG, Augmentation
+from vlbias.augment import MILD, STRONG, Augmentation
 from vlbias.clip.captions import CaptionTemplates, TableCaptions
 from vlbias.clip.loading import create, load
 from vlbias.clip.losses import caption_loss, statement_loss

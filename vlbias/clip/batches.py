@@ -24,39 +24,60 @@ class Comparison(Protocol):
     def start_epoch(self, epoch: int) -> None:
         """Called before the first step of an epoch."""
 
-    def compare(self, index: torch.Tensor, step: int) -> tuple[list[str], torch.Tensor, torch.Tensor | None]:
-        """Texts, which fit the images ``index`` (b, m), and the column each is about (m,) or None."""
+    def compare(self, index: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Token ids (m, context length), which fit the images ``index`` (b, m), and the columns (m,) or None."""
 
 
 class Statements:
-    """Sentences about one column each, and which of them fit which images."""
+    """Sentences about one column each, and which of them fit which images.
 
-    def __init__(self, captions: TableCaptions, per_column: int, seed: int):
+    Args:
+        captions: of a label table.
+        per_column: how many about each column an image is compared with in a step.
+        seed: of the draws.
+        tokenize: texts => token ids (n, context length); called once, with all sentences.
+
+    Attributes:
+        stated: phrases that each sentence states, by their numbers.
+        tokens: token ids of each sentence (n, context length).
+    """
+
+    def __init__(
+        self,
+        captions: TableCaptions,
+        per_column: int,
+        seed: int,
+        tokenize: Callable[[Sequence[str]], torch.Tensor],
+    ):
         self.captions, self.per_column, self.seed = captions, per_column, seed
-        # column => phrases stated => sentences that state them
-        self.pool = captions.statements()
-        self.columns = sorted(self.pool)
+        self.stated: list[tuple[int, ...]] = []
+        sentences: list[str] = []
+        # for each column, by name: for each set of phrases about it, the numbers of the sentences that state them
+        self._pool: list[list[range]] = []
+        for _, by_phrases in sorted(captions.statements().items()):
+            self._pool.append([])
+            for phrases, wordings in sorted(by_phrases.items()):
+                self._pool[-1].append(range(len(sentences), len(sentences) + len(wordings)))
+                sentences += wordings
+                self.stated += [phrases] * len(wordings)
+        self.tokens, self._claims = tokenize(sentences), captions.claims(self.stated)
 
     def start_epoch(self, epoch: int) -> None:
         """Statements are drawn anew in each step; epochs do not matter."""
 
-    def any(self, rng: random.Random) -> tuple[str, tuple[int, ...]]:
-        """One sentence about any column."""
-        by_phrases = self.pool[rng.choice(self.columns)]
-        phrases = rng.choice(sorted(by_phrases))
-        return rng.choice(by_phrases[phrases]), phrases
+    def any(self, rng: random.Random) -> int:
+        """Number of one sentence about any column."""
+        return rng.choice(rng.choice(rng.choice(self._pool)))
 
-    def compare(self, index: torch.Tensor, step: int) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    def compare(self, index: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A few statements about each column, which of them fit the images ``index``, and their columns' numbers."""
         rng = random.Random(self.seed * 1_000_003 + step)
-        texts, stated, groups = [], [], []
-        for number, column in enumerate(self.columns):
-            by_phrases = self.pool[column]
-            for phrases in rng.sample(sorted(by_phrases), min(self.per_column, len(by_phrases))):
-                texts.append(rng.choice(by_phrases[phrases]))
-                stated.append(phrases)
-                groups.append(number)
-        return texts, self.captions.fit(index, stated), torch.tensor(groups)
+        chosen, groups = [], []
+        for column, choices in enumerate(self._pool):
+            for wordings in rng.sample(choices, min(self.per_column, len(choices))):
+                chosen.append(rng.choice(wordings))
+                groups.append(column)
+        return self.tokens[chosen], self.captions.fit(index, self._claims[chosen]), torch.tensor(groups)
 
 
 class CaptionSource:
@@ -64,7 +85,8 @@ class CaptionSource:
 
     def __init__(self, captions: Captions, n: int, seed: int):
         self.captions, self.n, self.seed = captions, n, seed
-        self.ids: dict[str, torch.Tensor] = {}
+        self.tokenizer: Tokenizer | None = None  # made of the texts themselves: :meth:`vocabulary_texts`
+        self._ids: dict[str, torch.Tensor] = {}
         self.texts: Sequence[str] = []
         if (isinstance(captions, TableCaptions) or not callable(captions)) and len(captions) != n:
             raise ShapeError(f"`captions` must hold one entry for each of the {n} images; got {len(captions)}.")
@@ -87,7 +109,7 @@ class CaptionSource:
                 f"`captions({epoch})` must return {self.n} texts, one for each image; got {len(self.texts)}."
             )
 
-    def compare(self, index: torch.Tensor, step: int) -> tuple[list[str], torch.Tensor, None]:
+    def compare(self, index: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, None]:
         """Distinct captions of the images ``index``, sorted, and which fit which: see :func:`caption_loss`."""
         del step  # the captions of an epoch are fixed
         distinct = sorted({self.texts[i] for i in index.tolist()})
@@ -95,7 +117,7 @@ class CaptionSource:
         fit = torch.zeros(len(index), len(distinct), dtype=torch.int8)
         for row, i in enumerate(index.tolist()):
             fit[row, place[self.texts[i]]] = 1
-        return distinct, fit, None
+        return self.tokenize(distinct), fit, None
 
     def vocabulary_texts(self) -> list[str]:
         """Texts to learn the vocabulary from: a few epochs if captions vary, all of them if they are listed."""
@@ -107,9 +129,10 @@ class CaptionSource:
             texts += self.texts
         return texts
 
-    def tokenize(self, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Texts => token ids (n, context length), each text tokenised once."""
-        missing = [text for text in texts if text not in self.ids]
+        assert self.tokenizer is not None
+        missing = [text for text in dict.fromkeys(texts) if text not in self._ids]
         if missing:
-            self.ids.update(zip(missing, tokenizer(missing), strict=True))
-        return torch.stack([self.ids[text] for text in texts])
+            self._ids.update(zip(missing, self.tokenizer(missing), strict=True))
+        return torch.stack([self._ids[text] for text in texts])

@@ -260,11 +260,15 @@ class TableCaptions:
         rows = loadings @ torch.linalg.qr(random)[0].T
         return torch.nn.functional.normalize(rows, dim=1).float()
 
-    def fit(self, rows: torch.Tensor, stated: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """Which captions fit which rows: int8 (len(rows), len(stated)), 1 fits, 0 does not, -1 not known."""
+    def claims(self, stated: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Which phrases each caption states: float32 (len(stated), number of phrases) of zeros and ones."""
         claims = torch.zeros(len(stated), len(self.phrases))
         for i, claimed in enumerate(stated):
             claims[i, list(claimed)] = 1
+        return claims
+
+    def fit(self, rows: torch.Tensor, claims: torch.Tensor) -> torch.Tensor:
+        """Which captions fit which rows: int8 (len(rows), len(claims)), 1 fits, 0 does not, -1 not known."""
         truth = self.truth[rows]
         denied = (truth == 0).float() @ claims.T > 0
         unclear = (truth == -1).float() @ claims.T > 0

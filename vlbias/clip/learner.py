@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlbias.clip.augment import MILD, Augmentation, augment
+from vlbias.augment import MILD, Augmentation, augment
 from vlbias.errors import TrainingError
 from vlbias.files import AnyPath
 from vlbias.images import to_float
-from vlbias.optim import Resumable, TrainingState, WeightAverage, flush_denormals, set_learning_rate
+from vlbias.optim import Resumable, TrainingState, WeightAverage, flush_denormals, held_for, set_learning_rate
 from vlbias.progress import track
 from vlbias.settings import Settings, number
 
@@ -78,7 +78,7 @@ class Learner:
         identity: Mapping[str, Any],
         state_path: AnyPath | None,
     ):
-        self.model, self.images, self.settings = model, images, settings
+        self.model, self.images, self.settings = model, held_for(images, settings.device), settings
         self.seen = self.step = 0
         self._seconds_before, self._start = 0.0, time.monotonic()
         self.optimizer = torch.optim.AdamW(
@@ -124,7 +124,7 @@ class Learner:
             progress.resume_at(self.seen)
             for index in self._batches(start_epoch):
                 generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.step)
-                x = to_float(self.images[index].to(settings.device))
+                x = to_float(self.images[index.to(self.images.device)].to(settings.device))
                 x = augment(x, settings.augmentation, generator, flip=settings.flip)
                 loss = self._optimise(loss_of(index, x, generator))
                 shown = after_step()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from vlbias.arguments import checked_call
-from vlbias.clip.augment import STRONG, Augmentation
+from vlbias.augment import STRONG, Augmentation
 from vlbias.clip.learner import Learner, LearningSettings
 from vlbias.clip.small import ClipConfig, resized, small_preprocess
 from vlbias.errors import ConfigError, ShapeError, unknown

@@ -98,7 +98,7 @@ def train_clip(
         raise ShapeError(f"`images` must hold two or more images to tell apart; got {len(images)}.")
     source = CaptionSource(captions, len(images), training.seed)
     clip = new_clip(config, source.vocabulary_texts(), training.seed).to(training.device)
-    model = clip.model
+    source.tokenizer, model = clip.tokenizer, clip.model
     if tower is not None:
         start_tower(model.visual, tower)
     with torch.no_grad():
@@ -108,14 +108,14 @@ def train_clip(
     learner = Learner(model, groups, images, training, {"given_tower": tower is not None}, state_path)
     comparison: Comparison = source
     if isinstance(captions, TableCaptions):
-        comparison = Statements(captions, training.statements, training.seed)
+        comparison = Statements(captions, training.statements, training.seed, source.tokenize)
         if learner.step == 0:
             _train_text(clip, captions, source, comparison, training)
     clip.train().requires_grad_(True)
 
     def loss_of(index: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        texts, fit, columns = comparison.compare(index, learner.step)
-        tokens = _with_noise(source.tokenize(clip.tokenizer, texts), clip, training.noise_tokens, generator)
+        tokens, fit, columns = comparison.compare(index, learner.step)
+        tokens = _with_noise(tokens, training.noise_tokens, generator)
         if columns is not None:
             model.text.requires_grad_(learner.share() >= training.freeze_text)
         image_features = F.normalize(model.encode_image(clip.preprocess(x)), dim=-1)
@@ -147,10 +147,12 @@ def _train_text(
     """Text first: captions => the sum of their phrases' anchors, by cosine; half of them state one column alone."""
     if not training.text_steps:
         return
-    texts, stated = captions.draw(0)
-    full = [(text, phrases) for text, phrases in zip(texts, stated, strict=True) if phrases]
+    full = [(text, phrases) for text, phrases in zip(*captions.draw(0), strict=True) if phrases]
+    all_tokens = torch.cat([source.tokenize([text for text, _ in full]), statements.tokens])
+    stated = [*(phrases for _, phrases in full), *statements.stated]
     embed_dim = (clip.model_config or {})["embed_dim"]
     anchors = captions.anchors(embed_dim, seed=training.seed).to(clip.device)
+    targets = F.normalize(torch.stack([anchors[list(phrases)].sum(dim=0) for phrases in stated]), dim=1)
     tower = clip.model.text
     assert isinstance(tower, nn.Module)
     tower.train().requires_grad_(True)
@@ -162,12 +164,11 @@ def _train_text(
         for step in range(training.text_steps):
             share = step / training.text_steps
             set_learning_rate(optimizer, training.learning_rate, share, warmup=(step + 1) / 20)
-            batch = [rng.choice(full) for _ in range(48)] + [statements.any(rng) for _ in range(48)]
-            target = F.normalize(torch.stack([anchors[list(phrases)].sum(dim=0) for _, phrases in batch]), dim=1)
-            tokens = source.tokenize(clip.tokenizer, [text for text, _ in batch])
-            tokens = _with_noise(tokens, clip, training.noise_tokens, generator)
+            rows = [rng.choice(range(len(full))) for _ in range(48)]
+            rows += [len(full) + statements.any(rng) for _ in range(48)]
+            tokens = _with_noise(all_tokens[rows], training.noise_tokens, generator)
             features = F.normalize(tower(tokens.to(clip.device)), dim=-1)
-            loss = (1 - (features * target).sum(dim=1)).mean()
+            loss = (1 - (features * targets[rows]).sum(dim=1)).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -175,7 +176,7 @@ def _train_text(
             progress.update(1, loss=loss.item())
 
 
-def _with_noise(tokens: torch.Tensor, clip: Clip, share: float, generator: torch.Generator) -> torch.Tensor:
+def _with_noise(tokens: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
     """Put one random token that is not special at a random place of some rows; full rows stay as they are."""
     if not share:
         return tokens

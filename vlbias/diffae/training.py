@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlbias import files
+from vlbias.augment import STILL, Augmentation, augment
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.evaluation import reconstruct, write_sheet
 from vlbias.diffae.model import DiffAE
 from vlbias.errors import ConfigError, TrainingError
 from vlbias.images import to_float
-from vlbias.optim import TrainingState, WeightAverage, flush_denormals, set_learning_rate
+from vlbias.optim import TrainingState, WeightAverage, flush_denormals, held_for, set_learning_rate
 from vlbias.progress import track
 from vlbias.settings import Settings, number
 
@@ -48,6 +49,7 @@ class DiffAETrainingSettings(Settings):
         learning_rate, warmup_images, final_rate: AdamW's rate, its linear warmup, and what share of it is left at the
             end.
         ema_decay: of the averaged weights, ramped up as (1 + step) / (10 + step).
+        flip, augmentation: how pictures are changed at random: mirrored, moved, brighter or darker.
         high_noise: density of the time steps is proportional to t ** high_noise; 0 is uniform. Higher values spend
             more of the training where z_sem alone must say what is in the picture.
         detail_weight, detail_from: weight of an L1 term on the predicted x_0 at t >= detail_from * T.
@@ -66,6 +68,7 @@ class DiffAETrainingSettings(Settings):
     grad_clip: float = number(1.0, above=0)
     ema_decay: float = number(0.9995, 0, 1)
     flip: bool = True
+    augmentation: Augmentation = STILL
     high_noise: float = number(0.0, 0)
     detail_weight: float = number(0.0, 0)
     detail_from: float = number(0.5, 0, 1)
@@ -178,7 +181,7 @@ class _Trainer:
         use_cuda = torch.cuda.is_available() and str(config.device or "cuda").startswith("cuda")
         self.accelerator = Accelerator(mixed_precision="bf16" if use_cuda else "no", cpu=not use_cuda)
         self.device = self.accelerator.device
-        self.target, self.images, self.config, self.out_dir = model, images, config, out_dir
+        self.target, self.images, self.config, self.out_dir = model, held_for(images, self.device), config, out_dir
         self.held_out, self.aux_features, self.probe = held_out, aux_features, probe
 
         raw = copy.deepcopy(model).train().requires_grad_(True)
@@ -236,20 +239,17 @@ class _Trainer:
 
     # -- one step -----------------------------------------------------------------------------------------------------
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows, x_0, t and eps of a step; a function of the seed and the step number alone."""
+        """Rows, x_0, t and eps of a step, drawn where it trains; a function of the seed and the step number alone."""
         c, n = self.config, len(self.images)
-        generator = torch.Generator().manual_seed((c.seed * 1_000_003 + step) % 2**63)
+        generator = torch.Generator(self.device).manual_seed((c.seed * 1_000_003 + step) % 2**63)
         first = step * c.batch_size
         rows = torch.tensor([self._shuffled(i // n)[i % n] for i in range(first, first + c.batch_size)])
-        x_0 = to_float(self.images[rows])
-        if c.flip:
-            flipped = torch.rand(len(rows), generator=generator) < 0.5
-            x_0 = torch.where(flipped[:, None, None, None], x_0.flip(-1), x_0)
-        u = torch.rand(len(rows), generator=generator)
+        x_0 = to_float(self.images[rows.to(self.images.device)].to(self.device))
+        x_0 = augment(x_0, c.augmentation, generator, flip=c.flip)
+        u = torch.rand(len(rows), generator=generator, device=self.device)
         T = self.target.config.T
         t = (T * u ** (1 / (1 + c.high_noise))).long().clamp_max(T - 1)
-        eps = torch.randn(x_0.shape, generator=generator)
-        return rows, x_0.to(self.device), t.to(self.device), eps.to(self.device)
+        return rows, x_0, t, torch.randn(x_0.shape, generator=generator, device=self.device)
 
     def _shuffled(self, epoch: int) -> list[int]:
         if getattr(self, "_order", (None,))[0] != epoch:
@@ -287,7 +287,7 @@ class _Trainer:
         shares += [self.seconds / 60 / c.max_minutes] if c.max_minutes else []
         return min(1.0, max(shares))
 
-    def _train_step(self) -> dict[str, Tensor]:
+    def _train_step(self) -> dict[str, float]:
         c = self.config
         warmup = (self.step + 1) * c.batch_size / c.warmup_images if c.warmup_images else 1.0
         set_learning_rate(self.optimizer, c.learning_rate, self._fraction(), warmup=warmup, floor=c.final_rate)
@@ -297,7 +297,9 @@ class _Trainer:
             loss, parts = self._loss(*batch)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.trained.parameters(), c.grad_clip)
-        if not math.isfinite(float(norm)):
+        # the only wait for a card: what it then computes runs beside the next batch
+        length, *values = torch.stack([norm, *parts.values()]).detach().tolist()
+        if not math.isfinite(length):
             raise TrainingError(
                 f"The gradient is not finite at step {self.step} (learning rate {c.learning_rate:g}). "
                 "Resume from the last state with a lower rate."
@@ -306,7 +308,7 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update()
         self.step += 1
-        return {k: v.detach() for k, v in parts.items()}
+        return dict(zip(parts, values, strict=True))
 
     # -- the run ------------------------------------------------------------------------------------------------------
     def run(self, resume: bool) -> TrainResult:
@@ -335,7 +337,7 @@ class _Trainer:
                 # a paused process or a sleeping laptop does not use up the budget
                 self.seconds, mark = self.seconds + min(now - mark, LONGEST_STEP_S), now
                 for k, v in parts.items():
-                    sums[k] = sums.get(k, 0.0) + float(v)
+                    sums[k] = sums.get(k, 0.0) + v
                 counted += 1
                 progress.update(c.batch_size, loss=sums["mse"] / counted, done=f"{self._fraction():.1%}")
                 if self._crossed(c.log_every):

@@ -1,4 +1,4 @@
-"""What a face may look like and still be the same face: the augmentation that small image towers are trained under.
+"""What a face may look like and still be the same face: how training changes pictures at random.
 
 A few thousand photographs shown ten times and more are learned by heart: a tower trained on them with shifts alone
 reads age with an area under the curve of .95 on its own photographs and .84 on others. Turning, zooming, light, colour
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from vlbias.settings import Settings, number
 
-__all__ = ["MILD", "STRONG", "Augmentation", "augment"]
+__all__ = ["MILD", "STILL", "STRONG", "Augmentation", "augment"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Augmentation(Settings):
     erase: float = number(0.0, 0, below=1)
 
 
+#: Pictures as they are.
+STILL = Augmentation(shift=0.0)
 #: For images without end, such as drawn faces, whose columns name small things and colours.
 MILD = Augmentation()
 #: For a few thousand photographs.
@@ -60,9 +62,9 @@ def augment(x: torch.Tensor, settings: Augmentation, generator: torch.Generator,
     """Change a batch at random, each image its own way.
 
     Args:
-        x: images (b, 3, s, s) in [-1, 1].
+        x: images (b, c, s, s) in [-1, 1].
         settings: how far.
-        generator: of all that is drawn, on the CPU.
+        generator: of all that is drawn; it may be on the device of the images.
         flip: mirror half of the images.
 
     Returns:
@@ -71,10 +73,10 @@ def augment(x: torch.Tensor, settings: Augmentation, generator: torch.Generator,
     b = len(x)
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=generator).to(x.device)
+        return torch.rand(*shape, generator=generator, device=generator.device).to(x.device)
 
     def apart(size: float) -> torch.Tensor:
-        """One number per image in [-size, size], ready to meet (b, 3, s, s)."""
+        """One number per image in [-size, size], ready to meet (b, c, s, s)."""
         return (size * (2 * draw(b) - 1)).view(b, 1, 1, 1)
 
     if flip:
@@ -91,7 +93,8 @@ def augment(x: torch.Tensor, settings: Augmentation, generator: torch.Generator,
     if settings.grey:
         x = torch.where((draw(b) < settings.grey).view(b, 1, 1, 1), x.mean(dim=1, keepdim=True).expand_as(x), x)
     if settings.cast:
-        x = x + settings.cast * torch.randn(b, 3, 1, 1, generator=generator).to(x.device)
+        drawn = torch.randn(b, x.shape[1], 1, 1, generator=generator, device=generator.device)
+        x = x + settings.cast * drawn.to(x.device)
     if settings.blur:
         size = x.shape[-1]
         half = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
@@ -128,7 +131,7 @@ def _shifted(x: torch.Tensor, share: float, draw: Callable[..., torch.Tensor]) -
     rows = (offset[:, :1] + torch.arange(size, device=x.device)).view(b, 1, size, 1)
     columns = (offset[:, 1:] + torch.arange(size, device=x.device)).view(b, 1, 1, size)
     images = torch.arange(b, device=x.device).view(b, 1, 1, 1)
-    channels = torch.arange(3, device=x.device).view(1, 3, 1, 1)
+    channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
     return x[images, channels, rows, columns]
 
 
