@@ -6,9 +6,10 @@ import types
 
 import pytest
 import torch
+from doubles import people, run_command
 from safetensors.torch import load_file
 
-from vlbias import checkpoints
+from vlbias import Editor, checkpoints
 from vlbias.diffae import DiffAE, DiffAEConfig
 from vlbias.diffae.published import PublishedCheckpoint, config_from_hyper_parameters, published_name
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, UnsafeCheckpointError
@@ -127,6 +128,17 @@ def test_small_copy_loads(published, tmp_path, monkeypatch):
     assert_same(loaded.state_dict(), model.state_dict())
     loaded.save_pretrained(tmp_path / "folder", dtype=None)
     assert_same(DiffAE.from_pretrained(tmp_path / "folder").state_dict(), model.state_dict())
+
+
+def test_a_student_of_published_weights(published, tmp_path):
+    model, content = published
+    torch.save(content, tmp_path / "last.ckpt")
+    run_command("train", "distill", tmp_path / "last.ckpt", people(tmp_path / "faces"), tmp_path / "out", "--steps", 1)
+    renderer = Editor.from_pretrained(f"{tmp_path / 'out'}/").renderer
+    assert renderer.student.edit_evaluations == 1 and renderer.license is None  # nobody knows it
+    taught, own = renderer.student.model.unet.state_dict(), model.unet.state_dict()
+    assert any(not torch.equal(taught[name], value.half().float()) for name, value in own.items())
+    assert "treat it as research only" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_half_precision_file(published, tmp_path):

@@ -38,7 +38,7 @@ __all__ = ["DistillationSettings", "Walk", "mixed", "train_student"]
 #: Semantic codes (b, d) and a generator of what is drawn at random => codes (b, d) to which the faces are edited.
 Walk = Callable[[Tensor, torch.Generator], Tensor]
 
-#: Batches of faces whose edits the teacher makes at a time; what a resumed run must make again.
+#: Most batches of faces whose edits the teacher makes at a time; what a resumed run must make again.
 _BATCHES = 4
 #: Change that counts as none, as a mean square: a third of a grey level.
 _NO_CHANGE = (1 / 3 / 127.5) ** 2
@@ -157,11 +157,12 @@ class _Teacher:
 
     def __init__(self, model: DiffAE, images: Tensor, walk: Walk, config: DistillationSettings) -> None:
         self.model, self.images, self.walk, self.config = model, images, walk, config
+        self.num_batches = min(_BATCHES, math.ceil(config.num_steps / (config.walks * config.passes)))
         self._made: tuple[int, _Edits] | None = None
 
     def batch(self, step: int) -> _Edits:
         """The edits of a step, a function of the seed and the step alone."""
-        c, num_batches = self.config, _BATCHES * self.config.walks
+        c, num_batches = self.config, self.num_batches * self.config.walks
         turn, place = divmod(step, num_batches)
         number = turn // c.passes
         if self._made is None or self._made[0] != number:
@@ -176,7 +177,7 @@ class _Teacher:
         return torch.Generator().manual_seed(seed % 2**63)
 
     def _round(self, generator: torch.Generator) -> list[_Edits]:
-        return [edits for _ in range(_BATCHES) for edits in self._edits(generator)]
+        return [edits for _ in range(self.num_batches) for edits in self._edits(generator)]
 
     @torch.no_grad()
     def _edits(self, generator: torch.Generator) -> list[_Edits]:

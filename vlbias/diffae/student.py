@@ -67,5 +67,5 @@ class Student:
         with torch.device("meta"):
             unet = UNet(teacher.config)
         checkpoints.fill(unet, checkpoints.load_tensors(folder / _WEIGHTS), str(folder / _WEIGHTS), assign=True)
-        unet.to(teacher.device).to(memory_format=torch.channels_last)
-        return cls(with_unet(teacher, unet.eval().requires_grad_(False)), described.edit_evaluations)
+        unet.to(teacher.device).eval().requires_grad_(False)
+        return cls(with_unet(teacher, unet), described.edit_evaluations)
