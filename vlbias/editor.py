@@ -44,7 +44,7 @@ class Editor(Shown):
         renderer: does the work, on tensors; what a :class:`vlbias.Balancer` drives.
 
     Raises:
-        CheckpointError: paths for codes of another size.
+        CheckpointError: paths for codes of another size, or a student of another architecture.
     """
 
     @checked_call

@@ -124,7 +124,7 @@ class Renderer(Backend):
             ``solver="dpm++2m"``; the autoencoder makes all others, inverts and decodes. ``None`` for none.
 
     Raises:
-        CheckpointError: paths for codes of another size.
+        CheckpointError: paths for codes of another size, or a student of another architecture.
         ConfigError: ``info`` has qualities that are none.
     """
 
@@ -145,6 +145,8 @@ class Renderer(Backend):
                 f"the paths are for codes of {paths.dim} numbers, the autoencoder makes "
                 f"{diffae.config.embed_channels}; they belong to different checkpoints."
             )
+        if student is not None and replace(student.model.config, prior=None) != replace(diffae.config, prior=None):
+            raise CheckpointError("the student is that of an autoencoder of another architecture; distil one anew.")
         self.diffae = diffae.eval()
         self.clip, self.paths, self.probes, self.student = clip, paths, probes, student
         self.settings = settings or RenderSettings()

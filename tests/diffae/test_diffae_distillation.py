@@ -154,6 +154,11 @@ def test_it_is_saved_with_its_editor(editor, tiny_images, tmp_path):
     assert loaded.renderer.fingerprint() == editor.renderer.fingerprint()
 
 
+def test_a_student_of_another_autoencoder_is_refused(editor, teacher):
+    with pytest.raises(CheckpointError, match="another architecture"):
+        Editor(teacher, student=editor.renderer.student)
+
+
 def _another_size(folder, model):
     state = dict(model.unet.state_dict())
     state["time_embed.0.weight"] = state["time_embed.0.weight"][:, :-1]
