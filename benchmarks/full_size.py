@@ -1,21 +1,33 @@
-"""Speed at full size: the ffhq256 architecture with random weights, float32, on this machine's processor.
+"""Speed at full size: the ffhq256 architecture with random weights, on this machine's processor or on a GPU.
 
     python benchmarks/full_size.py [--threads 2] [--repeats 3]
+    python benchmarks/full_size.py --device cuda --precision float32 tf32 bf16 --batch 1 4 32 --repeats 10
+    python benchmarks/full_size.py --batch 1 --image-size 16 --channels 32 --photo 64 --train-batch 8 --train-steps 5
 
-Prints in one run: seconds for an evaluation of the UNet and for an encode, GFLOP/s and their share of the matrix
-product and convolution peaks measured beside them, peak memory; evaluations for a decoded, an inverted and a kept face;
-the ratio to a plain eager module-by-module network of the same architecture and weights (``PlainUNet``) and how far
-the two outputs lie apart; and a walk of 256 codes through 30 steps in one batch against one by one.
+The last tries on the processor what the second measures. The first prints in one run: seconds for an evaluation of
+the UNet and for an encode, GFLOP/s and their share of the matrix product and convolution peaks measured beside them,
+peak memory; evaluations for a decoded, an inverted and a kept face; the ratio to a plain eager module-by-module
+network of the same architecture and weights (``PlainUNet``) and how far the two outputs lie apart; and a walk of 256
+codes through 30 steps in one batch against one by one.
+
+With `--batch` it prints, for each precision and batch: milliseconds of an evaluation, ours and the plain network's, and
+how far the outputs lie apart; images a second of training a network of 15 million weights at 128 px; and evaluations,
+seconds and peak memory of a photograph that is edited, beside what 350 evaluations of the published recipe take.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import resource
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +36,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 #: Bars that the project set itself.
 MIN_RATIO, MAX_DIFFERENCE, MIN_WALK_RATIO = 1.3, 1e-4, 20.0
+#: On a GPU: speed against the plain network by batch; dB of bfloat16 outputs; images a second of training.
+GPU_RATIOS, MIN_DB, MIN_TRAINED = {1: 1.3, 4: 1.3, 32: 1.5}, 40.0, 15_000
+#: Evaluations that the published recipe makes for an edit of a photograph: DDIM inversion, and rendering.
+PUBLISHED_EVALUATIONS = 250 + 100
 
 
 # -- the reference: every step a module or a line of its own, in torch's default layout --------------------------------
@@ -97,7 +113,7 @@ class PlainUNet(nn.Module):
 
     def forward(self, x, t, z_sem):
         half = self.width // 2
-        rates = torch.exp(-torch.log(torch.tensor(10_000.0)) * torch.arange(half) / half)
+        rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device) / half)
         angles = t[:, None].float() * rates
         time = self.time_embed(torch.cat([angles.cos(), angles.sin()], dim=-1))
         h, kept = x, []
@@ -163,14 +179,14 @@ def randomised(model: nn.Module) -> nn.Module:
     return model
 
 
-def full_size_config(image_size: int):
-    """ffhq256_autoenc; fewer levels for smaller pictures, to try the script out."""
+def full_size_config(image_size: int, channels: int = 128):
+    """ffhq256_autoenc; fewer levels for smaller pictures, and fewer channels, to try the script out."""
     from vlbias.diffae import DiffAEConfig
 
     levels = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4)}.get(image_size, (1, 2, 4))
     return DiffAEConfig(
         image_size=image_size,
-        model_channels=128,
+        model_channels=channels,
         channel_mult=levels,
         num_res_blocks=2,
         embed_channels=512,
@@ -266,9 +282,6 @@ def peak_gb() -> float:
 
 def evaluations(editor_name: str, num_edits: int) -> None:
     """Evaluations of the UNet for a decoded, inverted, edited and kept face, read from the model's own counter."""
-    import tempfile
-    from pathlib import Path
-
     from vlbias import Balancer, Editor, load_dataset
     from vlbias.files import read_json
 
@@ -326,19 +339,182 @@ def walks(repeats: int) -> bool:
     return single_s / batch_s >= MIN_WALK_RATIO
 
 
+# -- batches, precisions and devices -----------------------------------------------------------------------------------
+@contextmanager
+def precision(name: str, device: torch.device) -> Iterator[None]:
+    """Within it products are made in float32, in TF32 (by CUDA alone), or under bfloat16 autocast."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = name == "tf32"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def milliseconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median of a call on ``device``, after two that warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[2:])
+
+
+def beside_the_published(args: argparse.Namespace, device: torch.device) -> bool:
+    """An evaluation of ours and of the plain network, for each precision and batch. True if the bars are met."""
+    from vlbias.diffae import DiffAE
+    from vlbias.diffae.evaluation import psnr
+
+    model = DiffAE(full_size_config(args.image_size, args.channels)).eval().requires_grad_(False)
+    randomised(model.unet)
+    plain = PlainUNet(model.unet).eval().requires_grad_(False).to(device)
+    model.to(device)
+    print(f"  {'precision':10s}{'batch':>6s}{'ours':>10s}{'plain':>10s}{'ratio':>7s}   outputs apart")
+    met = True
+    for batch in args.batch:
+        generator = torch.Generator().manual_seed(batch)
+        x = torch.randn(batch, 3, args.image_size, args.image_size, generator=generator).to(device)
+        t, z_sem = torch.full((batch,), 500, device=device), torch.randn(batch, 512, generator=generator).to(device)
+        with precision("float32", device):
+            exact = plain(x, t, z_sem)
+        for name in args.precision:
+            with precision(name, device):
+                ours = model(x, t, z_sem).float()
+                ours_ms = milliseconds(lambda x=x, t=t, z=z_sem: model(x, t, z), device, args.repeats)
+                plain_ms = milliseconds(lambda x=x, t=t, z=z_sem: plain(x, t, z), device, args.repeats)
+            apart, db = float((ours - exact).abs().max()), float(psnr(ours, exact).mean())
+            ratio = plain_ms / ours_ms
+            print(
+                f"  {name:10s}{batch:6d}{ours_ms:8.1f} ms{plain_ms:8.1f} ms{ratio:6.2f}   {apart:.1e}, {db:.1f} dB "
+                f"(bars: {GPU_RATIOS.get(batch, MIN_RATIO)} and {f'{MIN_DB:g} dB' if name == 'bf16' else '1e-04'})"
+            )
+            is_near = db >= MIN_DB if name == "bf16" else name == "tf32" or apart <= MAX_DIFFERENCE
+            met &= is_near and ratio >= GPU_RATIOS.get(batch, MIN_RATIO)
+    return met
+
+
+def trained(args: argparse.Namespace) -> bool:
+    """Images a second of training a network of 15 million weights at 128 px. True if the bar is met."""
+    from vlbias.diffae import DiffAE, DiffAEConfig, DiffAETrainingSettings, train_diffae
+
+    edge, batch = min(128, 2 * args.image_size), args.train_batch
+    model = DiffAE(
+        DiffAEConfig(
+            image_size=edge,
+            model_channels=args.channels // 2,
+            channel_mult=(1, 2, 4),
+            num_res_blocks=1,
+            embed_channels=320,
+            attention_resolutions=(),
+            patch_size=4,
+            prediction_type="v_prediction",
+            num_groups=8,
+            enc_channel_mult=(1, 2, 2, 2),
+            enc_num_res_blocks=1,
+            enc_patch_size=4,
+            enc_pool="flatten",
+        )
+    )
+    images = torch.randint(0, 256, (4 * batch, 3, edge, edge), dtype=torch.uint8)
+    settings = DiffAETrainingSettings(
+        max_images=args.train_steps * batch,
+        batch_size=batch,
+        log_every=args.train_steps // 5 * batch,
+        save_every=10**9,
+        eval_every=10**9,
+        device=args.device,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        train_diffae(model, images, settings, folder)
+        lines = [json.loads(line) for line in (Path(folder) / "times.jsonl").read_text().splitlines()]
+    first, last = lines[0], lines[4]  # what is before the first line warms up
+    rate = (last["images"] - first["images"]) / max(last["seconds"] - first["seconds"], 1e-9)
+    weights = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"  {weights:.1f} million weights, {edge} px, batch {batch}: {rate:.0f} images/s (bar {MIN_TRAINED:,})")
+    return rate >= MIN_TRAINED
+
+
+def photograph(args: argparse.Namespace, device: torch.device, batch: int) -> None:
+    """Evaluations, seconds and peak memory of photographs that are edited, and of the published recipe's counts."""
+    from PIL import Image
+
+    from vlbias import Dipole, Editor, PathSet
+    from vlbias.diffae import DiffAE
+    from vlbias.rendering import RenderSettings
+
+    model = DiffAE(full_size_config(args.image_size, args.channels)).eval().requires_grad_(False)
+    randomised(model.unet)
+    paths = PathSet({"age": Dipole("old", "young")}, 512, mean=torch.zeros(512), std=torch.ones(512))
+    paths.requires_grad_(False).to(device)
+    editor = Editor(model.to(device), paths=paths, settings=RenderSettings(batch_size=batch, corrections=0))
+    pixels = torch.randint(0, 256, (args.photo, args.photo, 3), dtype=torch.uint8).numpy()
+    pictures = [Image.fromarray(pixels).resize((args.photo, args.photo)) for _ in range(batch)]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    editor.renderer.evaluations = 0
+    with precision(args.precision[-1], device):
+        evaluation_s = editor.renderer.seconds_per_evaluation(batch)
+        start = time.perf_counter()
+        editor.edit(pictures, age=0.8)
+    taken = (time.perf_counter() - start) / batch
+    count = editor.renderer.evaluations / batch
+    published = PUBLISHED_EVALUATIONS * evaluation_s
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else peak_gb()
+    print(
+        f"  {args.photo} px, {batch} at a time, {args.precision[-1]}: {count:g} evaluations and {taken:.2f} s a "
+        f"photograph, peak {peak:.2f} GB; the published {PUBLISHED_EVALUATIONS} evaluations at this network's speed "
+        f"({1000 * evaluation_s:.1f} ms): {published:.1f} s, {published / taken:.1f} times as long"
+    )
+
+
+def on_device(args: argparse.Namespace) -> bool:
+    """The part for batches, precisions and devices. True if all bars are met."""
+    device = torch.device(args.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}; medians of {args.repeats}; bars are those of an H100 or H200")
+    print(f"Networks of ffhq256_autoenc at {args.image_size} px, random weights, beside a plain eager network")
+    with torch.inference_mode():
+        met = beside_the_published(args, device)
+    print("Training")
+    met &= trained(args)
+    print("Photographs")
+    for batch in (1, 4):
+        photograph(args, device, batch)
+    return met
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image-size", type=int, default=256, metavar="PX")
+    parser.add_argument("--channels", type=int, default=128, metavar="N", help="of the networks' first level")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="default: torch's own choice")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements that a median is taken of")
     parser.add_argument(
         "--editor", default="synthfaces-64", metavar="NAME", help="editor whose evaluations are counted"
     )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--precision", nargs="+", choices=["float32", "tf32", "bf16"], default=["float32"])
+    parser.add_argument("--batch", type=int, nargs="+", metavar="N", help="compare at these; on a GPU: 1 4 32")
+    parser.add_argument("--photo", type=int, default=1024, metavar="PX", help="edge of the photographs that are edited")
+    parser.add_argument("--train-batch", type=int, default=256, metavar="N", help="images of a training step")
+    parser.add_argument("--train-steps", type=int, default=500, metavar="N", help="steps of the training, at least 5")
     parser.add_argument("--edits", type=int, default=8, metavar="N", help="planned edits of the balance run; 0: none")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
+    if args.device != "cpu":
+        args.batch = args.batch or [1, 4, 32]
+    if args.batch:
+        print("all bars met" if on_device(args) else "a bar is missed")
+        return
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
         f"{torch.get_num_threads()} threads of {os.cpu_count()} cores, float32, torch {torch.__version__}; load {load}"
