@@ -354,9 +354,11 @@ def precision(name: str, device: torch.device) -> Iterator[None]:
 
 
 def milliseconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median of a call on ``device``, after two that warm up."""
-    times = []
-    for _ in range(repeats + 2):
+    """Median of a call on ``device``, after those that warm up and are captured."""
+    from vlbias.diffae.graphs import PATIENCE
+
+    times, warm_up = [], PATIENCE + 1 if device.type == "cuda" else 1
+    for _ in range(repeats + warm_up):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
@@ -364,19 +366,20 @@ def milliseconds(function: Callable[[], object], device: torch.device, repeats: 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[2:])
+    return statistics.median(times[warm_up:])
 
 
 def beside_the_published(args: argparse.Namespace, device: torch.device) -> bool:
     """An evaluation of ours and of the plain network, for each precision and batch. True if the bars are met."""
     from vlbias.diffae import DiffAE
     from vlbias.diffae.evaluation import psnr
+    from vlbias.diffae.graphs import plain_evaluations
 
     model = DiffAE(full_size_config(args.image_size, args.channels)).eval().requires_grad_(False)
     randomised(model.unet)
     plain = PlainUNet(model.unet).eval().requires_grad_(False).to(device)
     model.to(device)
-    print(f"  {'precision':10s}{'batch':>6s}{'ours':>10s}{'plain':>10s}{'ratio':>7s}   outputs apart")
+    print(f"  {'precision':10s}{'batch':>6s}{'ours':>11s}{'no graphs':>11s}{'plain':>11s}{'ratio':>7s}   outputs apart")
     met = True
     for batch in args.batch:
         generator = torch.Generator().manual_seed(batch)
@@ -386,17 +389,20 @@ def beside_the_published(args: argparse.Namespace, device: torch.device) -> bool
             exact = plain(x, t, z_sem)
         for name in args.precision:
             with precision(name, device):
-                ours = model(x, t, z_sem).float()
                 ours_ms = milliseconds(lambda x=x, t=t, z=z_sem: model(x, t, z), device, args.repeats)
                 plain_ms = milliseconds(lambda x=x, t=t, z=z_sem: plain(x, t, z), device, args.repeats)
+                ours = model(x, t, z_sem).float()
+                with plain_evaluations():
+                    eager_ms = milliseconds(lambda x=x, t=t, z=z_sem: model(x, t, z), device, args.repeats)
             apart, db = float((ours - exact).abs().max()), float(psnr(ours, exact).mean())
             ratio = plain_ms / ours_ms
+            bar, asked = GPU_RATIOS.get(batch, MIN_RATIO), f"{MIN_DB:g} dB" if name == "bf16" else f"{MAX_DIFFERENCE:g}"
             print(
-                f"  {name:10s}{batch:6d}{ours_ms:8.1f} ms{plain_ms:8.1f} ms{ratio:6.2f}   {apart:.1e}, {db:.1f} dB "
-                f"(bars: {GPU_RATIOS.get(batch, MIN_RATIO)} and {f'{MIN_DB:g} dB' if name == 'bf16' else '1e-04'})"
+                f"  {name:10s}{batch:6d}{ours_ms:8.1f} ms{eager_ms:8.1f} ms{plain_ms:8.1f} ms{ratio:6.2f}   "
+                f"{apart:.1e}, {db:.1f} dB (bars: {bar} and {asked})"
             )
             is_near = db >= MIN_DB if name == "bf16" else name == "tf32" or apart <= MAX_DIFFERENCE
-            met &= is_near and ratio >= GPU_RATIOS.get(batch, MIN_RATIO)
+            met &= is_near and ratio >= bar
     return met
 
 
@@ -458,8 +464,10 @@ def photograph(args: argparse.Namespace, device: torch.device, batch: int) -> No
     pictures = [Image.fromarray(pixels).resize((args.photo, args.photo)) for _ in range(batch)]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    editor.renderer.evaluations = 0
     with precision(args.precision[-1], device):
+        for _ in range(4 if device.type == "cuda" else 0):  # until evaluations are captured
+            editor.edit(pictures, age=0.8)
+        editor.renderer.evaluations = 0
         evaluation_s = editor.renderer.seconds_per_evaluation(batch)
         start = time.perf_counter()
         editor.edit(pictures, age=0.8)

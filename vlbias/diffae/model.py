@@ -14,6 +14,7 @@ from vlbias.arguments import checked_call
 from vlbias.diffae.betas import Process, alphas_cumprod
 from vlbias.diffae.config import DiffAEConfig
 from vlbias.diffae.encoder import SemanticEncoder
+from vlbias.diffae.graphs import evaluated
 from vlbias.diffae.multistep import draw, retrace, trace
 from vlbias.diffae.prior import LatentPrior
 from vlbias.diffae.published import PublishedCheckpoint
@@ -85,7 +86,7 @@ class DiffAE(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
         """What the UNet predicts, in the config's ``prediction_type``; t is integer (b,) in 0..T-1."""
         self.evaluations += x_t.shape[0]
-        return self.unet(x_t, t, z_sem)
+        return evaluated(self.unet, x_t, t, z_sem)
 
     def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise level at t: sqrt(alpha_bar) and sqrt(1 - alpha_bar), each (b, 1, 1, 1)."""
