@@ -143,7 +143,7 @@ def run_demo(
     refuse_links(Path(out))
     asked, num_gpus = checked_engine(engine) or Engine(auto=True), gpus_here(None)
     engine = fit_engine(replace(asked, cores=asked.cores or 1), 3 * num_seeds, num_steps, num_gpus)
-    with standing_workers(engine, _MODULES, num_gpus=num_gpus), _threads(engine.cores or 1):
+    with standing_workers(engine, _MODULES, num_gpus=num_gpus):
         return _run(Path(out), editor, num_faces, num_seeds, seed, num_steps, engine)
 
 
@@ -152,38 +152,42 @@ def _run(out: Path, editor: Editor, num_faces: int, num_seeds: int, seed: int, n
     _say("1/4  drawing a biased dataset: smiling goes with light skin")
     faces = biased_faces(num_faces, seed=seed)
     test = _in_split(load_dataset("synthfaces", n=_TEST_FACES, seed=seed, start=_TEST_START), "test")
+    for drawn in (faces, test):
+        drawn.expect(drawn.ids)  # at once and by all threads, while workers start
+    with _threads(engine.cores or 1):
+        _say("2/4  planning and making verified edits")
+        balancer = Balancer(editor, target=TARGET, protected=PROTECTED, seed=seed)
+        plan = balancer.plan(faces)
+        _say(plan.describe())
+        result = balancer.run(faces, plan, out / "balanced", engine=engine)
+        _say(result.summary())
 
-    _say("2/4  planning and making verified edits")
-    balancer = Balancer(editor, target=TARGET, protected=PROTECTED, seed=seed)
-    plan = balancer.plan(faces)
-    _say(plan.describe())
-    result = balancer.run(faces, plan, out / "balanced", engine=engine)
-    _say(result.summary())
+        _say(
+            f"3/4  fitting classifiers on the set before and after, and on true counterfactuals, {num_seeds} seeds each"
+        )
+        outcome = audit.compare(
+            faces,
+            out / "balanced",
+            oracle=oracle_faces(faces, plan),
+            target=TARGET,
+            protected=PROTECTED,
+            test=test,
+            seeds=num_seeds,
+            cache=out / "fits",
+            num_steps=num_steps,
+            engine=engine,
+        )
 
-    _say(f"3/4  fitting classifiers on the set before and after, and on true counterfactuals, {num_seeds} seeds each")
-    outcome = audit.compare(
-        faces,
-        out / "balanced",
-        oracle=oracle_faces(faces, plan),
-        target=TARGET,
-        protected=PROTECTED,
-        test=test,
-        seeds=num_seeds,
-        cache=out / "fits",
-        num_steps=num_steps,
-        engine=engine,
-    )
-
-    _say("4/4  writing the report")
-    page = report.write(
-        out / "balanced",
-        audit=outcome,
-        title="A balanced dataset from the embedded world",
-        command="vlbias demo OUT",
-    )
-    _say(_verdict(outcome.to_dict()))
-    _say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
-    return page
+        _say("4/4  writing the report")
+        page = report.write(
+            out / "balanced",
+            audit=outcome,
+            title="A balanced dataset from the embedded world",
+            command="vlbias demo OUT",
+        )
+        _say(_verdict(outcome.to_dict()))
+        _say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
+        return page
 
 
 @contextmanager

@@ -58,6 +58,11 @@ def test_workers_are_chosen_where_there_is_enough_to_do(tiny, faces, whole, tmp_
     monkeypatch.setattr(run, "WORKER_EDITS", 5)  # one chunk
     balance(tiny.TinyEditor(leak=0.12), faces, tmp_path / "there", Engine(auto=True))
     assert [engine.workers for engine in chosen] == [2] and tree(tmp_path / "there") == whole
+    balancer = Balancer(tiny.TinyEditor(leak=0.12), target="smile", protected="skin", chunk_size=5, seed=3)
+    plan = balancer.plan(faces)
+    shard = {"shard": (0, plan.num_chunks), "engine": Engine(auto=True), "show_progress": False}
+    balancer.run(faces, plan, tmp_path / "part", **shard)  # a part of a run has the threads of the whole
+    assert [engine.workers for engine in chosen] == [2, 2]
 
 
 def test_a_run_that_workers_began_goes_on_in_this_process(tiny, faces, whole, tmp_path):

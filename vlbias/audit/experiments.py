@@ -374,6 +374,8 @@ def _fit_all(
                 waiting.append((name, seed))
             else:
                 predictions[name][list(seeds).index(seed)] = known
+    # by all of them: who goes on with an audit works with as many threads as who does the whole
+    engine = fit_engine(engine, len(places), fits.settings.num_steps, gpus_here(fits.settings.device))
     for (name, seed), codes in _fitted(fits, waiting, engine, show_progress):
         predictions[name][list(seeds).index(seed)] = codes
         place = places[name, seed]
@@ -384,13 +386,12 @@ def _fit_all(
 
 
 def _fitted(
-    fits: _Fits, waiting: Sequence[tuple[str, int]], engine: Engine | None, show_progress: bool
+    fits: _Fits, waiting: Sequence[tuple[str, int]], engine: Engine, show_progress: bool
 ) -> Iterator[tuple[tuple[str, int], list[int]]]:
     """Fits as they are done, here or by workers."""
     steps, num_gpus = fits.settings.num_steps, gpus_here(fits.settings.device)
     if not waiting:
         return
-    engine = fit_engine(engine, len(waiting), steps, num_gpus)
     with track(len(waiting) * steps, "training classifiers", "steps", show=show_progress) as bar:
         if engine.is_this_process(num_gpus):
             for done, (name, seed) in enumerate(waiting):

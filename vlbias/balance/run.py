@@ -178,6 +178,7 @@ class Run:
         self._check_space()
         job = self._job()
         work = {chunk.number: chunk for chunk in self._chunks(job)}
+        self._choose_workers(len(work))
         mine = {number: item for number, item in work.items() if number % step == first}
         self._run_chunks(job, list(mine.values()))
         self._reviewed(job, mine, make=True)
@@ -304,18 +305,21 @@ class Run:
                 kept, rejected = kept + more_kept, rejected + more_rejected
                 bar.update(len(chunk.rows), kept=kept, rejected=rejected)
 
+    def _choose_workers(self, num_chunks: int) -> None:
+        """By all chunks of the run: shards, and who goes on with a run, work with as many threads as the whole."""
+        least = math.ceil(WORKER_EDITS / self.task.settings.chunk_size)
+        self.engine = self.engine.sized(num_chunks, gpus_here(self.task.backend.device.type), least=least)
+
     def _done(self, job: Job, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Counts]]:
         """Chunks as they are done, here or by workers."""
         num_gpus = gpus_here(self.task.backend.device.type)
-        least = math.ceil(WORKER_EDITS / self.task.settings.chunk_size)
-        engine = self.engine.sized(len(chunks), num_gpus, least=least)
-        if engine.is_this_process(num_gpus):
+        if self.engine.is_this_process(num_gpus):
             for chunk in chunks:
                 if not self.folder.has_chunk(chunk.number, chunk.rows):  # another shard may have done it meanwhile
                     yield chunk, do_chunk(self.folder, job, chunk)
             return
         work = ChunkWork.of(self.task, self.plan.groups, self.folder)
-        for place, counts in run_pieces(engine, work, chunks, num_gpus=num_gpus):
+        for place, counts in run_pieces(self.engine, work, chunks, num_gpus=num_gpus):
             yield chunks[place], counts
 
     # -- scorers ------------------------------------------------------------------------------------------------------
