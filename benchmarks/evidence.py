@@ -92,7 +92,7 @@ TABLES = {
         "Photographs of UTKFace, gender or age tied to another label, 128 px",
         ("oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),
         ["utkface-*-planted"],
-        options={"image_size": 128},
+        options={"image_size": 128, "classifier": "standard", "tune": False},
     ),
 }
 
