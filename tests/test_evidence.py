@@ -72,6 +72,24 @@ def test_findings_follow_from_the_figures(evidence):
     assert "75 % of the way to the oracle (bar 80, missed)" in text
     assert "dominated on 3 of 8 tasks, on average by x" in text
     assert evidence._findings({"erm": row}) == []
+    both = evidence._findings({"erm": row, "edits": better, "edits+oversample": row, "oracle": row})
+    assert both[-1] == (
+        "Edits and copies (`edits+oversample`) are dominated on 0 of 8 tasks, on average by none (bar: on one of eight "
+        "at most, on average by none; met)."
+    )
+
+
+def test_tasks_that_nobody_learned_are_told_apart(evidence):
+    def task(accuracy, gap):
+        return {
+            name: {"accuracy": accuracy, "equalized_odds_difference": gap + shift}
+            for name, shift in (("erm", 0.2), ("oracle", 0.0))
+        }
+
+    (text,) = evidence._not_learned({"noses": task(0.51, 0.4), "smiles": task(0.9, 0.1), "beards": task(0.8, 0.3)})
+    assert "on `noses` the classifier is right on less than 0.6" in text
+    assert text.endswith("on the other 2: `erm` 0.850, 0.400; `oracle` 0.850, 0.200.")
+    assert not list(evidence._not_learned({"smiles": task(0.9, 0.1)}))
 
 
 # -- the demo's task --------------------------------------------------------------------------------------------------
