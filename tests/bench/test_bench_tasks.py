@@ -108,9 +108,12 @@ def test_results_of_photographs_say_nothing_of_who_took_them(tmp_path, monkeypat
     root, out = utkface(tmp_path / "home-of-jane", monkeypatch, 24), tmp_path / "out"
     for path in root.iterdir():
         note_owner(path)
-    words = ["erm", "--tasks", "utkface-age_group-gender-natural", "--utkface", root, "--budget", "quick", "--seeds", 1]
+    task = "utkface-age_group-gender-natural"
+    words = ["edits", "--tasks", task, "--utkface", root, "--budget", "quick", "--seeds", 1]
     with quickly():
-        run_command("bench", *words, "--out", out, "--json", out / "table.json")
+        told = run_command("bench", *words, "--out", out, "--json", out / "table.json")
+    # pictures of one colour are no faces, so nothing is made of them, and plain training is entered all the same
+    assert f"None of the edits planned for '{task}' was kept" in told and "erm" in told
     private = [*PRIVATE, b"home-of-jane", os.fsencode(tmp_path)]
     files = [path for path in out.rglob("*") if path.is_file()]
     assert files and [path for path in files if any(word in path.read_bytes() for word in private)] == []

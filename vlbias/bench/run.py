@@ -269,7 +269,7 @@ class _Sets(Mapping[str, FaceDataset]):
         return found
 
     def _make(self, name: str) -> FaceDataset | None:
-        """None where the editor cannot make the set."""
+        """None where the editor cannot make the set, or made nothing of it."""
         if name not in SETS:
             return None
         recipe = replace(self.variant, **SETS[name])

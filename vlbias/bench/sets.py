@@ -15,8 +15,9 @@ from vlbias.balance.verification import Checks
 from vlbias.bench.tasks import Task
 from vlbias.data import FaceDataset, join
 from vlbias.data.folder import load_folder
+from vlbias.data.metadata import read_metadata
 from vlbias.editor import Editor
-from vlbias.errors import DatasetError
+from vlbias.errors import DatasetError, PlanError
 from vlbias.files import AnyPath, sha256_json
 from vlbias.locks import FileLock
 from vlbias.settings import Settings, number
@@ -108,7 +109,7 @@ def balanced_set(
         show_progress: whether a line on stderr tells how far it is.
 
     Raises:
-        PlanError: the editor cannot edit the protected attribute.
+        PlanError: the editor cannot edit the protected attribute, or no edit was kept.
     """
     parts = []
     for part in range(math.ceil(variant.share)):
@@ -150,6 +151,8 @@ def _made(task: Task, training: FaceDataset, recipe: Variant, out: Path, show_pr
             checks=_checks(recipe),
         )
         balancer.run(training, balancer.plan(training), out, originals="omit", show_progress=show_progress)
+    if read_metadata(out / "metadata.csv").empty:
+        raise PlanError(f"None of the edits planned for '{task.name}' was kept; rejected.csv of that set says why.")
     return load_folder(out)
 
 
