@@ -124,6 +124,7 @@ def small_jobs(inputs: Path, out: Path) -> dict[str, list[str]]:
         "train diffae": ["synthfaces:64", "--out", out, "--images", 64, "--config", inputs / "diffae.json"],
         "train prior": [faces, "--diffae", inputs / "diffae", "--out", out],
         "train distill": [inputs / "mine", faces, out, "--steps", 1],
+        "train enlarge": [inputs / "mine", faces, out, "--images", 16],
         "app": [faces],
     }  # fmt: skip
     return {name: [*name.split(), *map(str, words)] for name, words in jobs.items()}

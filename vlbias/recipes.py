@@ -45,6 +45,7 @@ from vlbias.diffae import (
     train_student,
 )
 from vlbias.diffae.distillation import mixed
+from vlbias.diffae.enlarging import enlarge
 from vlbias.editor import Editor
 from vlbias.editor_folder import editor_card
 from vlbias.engine import Engine, gpus_here, run_pieces
@@ -64,6 +65,7 @@ __all__ = [
     "build_clip",
     "build_diffae",
     "build_editor",
+    "build_enlarged",
     "build_paths",
     "build_prior",
     "build_student",
@@ -438,6 +440,71 @@ def build_student(
     write_json(out / "distill.json", {**facts, **settings.to_dict()})
     shutil.rmtree(work)
     return quick
+
+
+@checked_call
+def build_enlarged(
+    editor: Editor,
+    dataset: FaceDataset,
+    out: AnyPath,
+    *,
+    diffae_images: int = 100_000,
+    seed: int = 0,
+    device: str | None = None,
+) -> Editor:
+    """The editor at twice its size: its encoder, CLIP, paths and probes, and its decoder taught the detail.
+
+    Args:
+        editor: what knows the faces at half the size; a student of it is left behind.
+        dataset: faces, of the split "train"; those of "val" are looked at on the way.
+        out: editor folder. A build that was killed goes on from ``out/.building``.
+        diffae_images: images shown to the decoder, with repetition.
+        seed: of the training.
+        device: where to train; ``None`` for CUDA if there is one.
+
+    Raises:
+        ConfigError: an editor that cannot be enlarged, see :func:`vlbias.diffae.enlarge`.
+        DatasetError: too few faces. TrainingError: it was asked to stop; the same call goes on.
+    """
+    out, renderer = Path(out), editor.renderer
+    size = 2 * renderer.image_size
+    images = training_images(dataset.split("train"), size)
+    work = make_folder(out / ".building")
+    larger = enlarge(renderer.diffae, images[:_MEASURED])
+    settings = DiffAETrainingSettings(
+        max_images=diffae_images,
+        batch_size=16,
+        learning_rate=1e-3,
+        ema_decay=0.998,
+        train_encoder=False,
+        seed=seed,
+        device=device,
+    )
+    held_out = held_out_images(dataset, size)
+    result = train_diffae(larger, images, settings, work / "training", held_out=held_out, resume=True)
+    if not result.finished:
+        raise TrainingError(f"stopped after {result.images:,} images; the same command goes on from {work}.")
+    info = {name: value for name, value in renderer.info.items() if name not in _OF_ONE_SIZE}
+    enlarged = Editor(
+        larger,
+        clip=renderer.clip,
+        paths=renderer.paths,
+        probes=renderer.probes,
+        settings=renderer.settings,
+        info=info | {"name": out.name, "license": _joint_license(renderer.license, dataset.license)},
+    )
+    enlarged.save_pretrained(out)
+    write_file(out / "README.md", editor_card(enlarged.renderer, f"{out.name}/"))
+    facts = {"editor": editor.name, "dataset": dataset.name, "faces": len(images), "seed": seed}
+    write_json(out / "enlarge.json", {**facts, "diffae_images": diffae_images})
+    shutil.rmtree(work)
+    return enlarged
+
+
+#: Pictures whose detail says at what scale the decoder of an enlarged editor meets it.
+_MEASURED = 1024
+#: What an editor's description says that is true at one size alone.
+_OF_ONE_SIZE = ("image_size", "usual_rebuild_db", "sha256", "qualities")
 
 
 def _joint_license(editor: str | None, faces: str | None) -> str | None:

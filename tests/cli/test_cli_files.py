@@ -27,6 +27,7 @@ CAREFUL = {
     "train clip": "config.json",
     "train prior": "config.json",
     "train distill": "config.json",
+    "train enlarge": "config.json",
     "reproduce fer": "comparison.csv",
 }
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
@@ -131,7 +132,18 @@ def test_links_among_the_results_are_refused(name, made, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "name", ["audit", "simulate", "search", "train prior", "train clip", "train distill", "learn", "search transfer"]
+    "name",
+    [
+        "audit",
+        "simulate",
+        "search",
+        "train prior",
+        "train clip",
+        "train distill",
+        "train enlarge",
+        "learn",
+        "search transfer",
+    ],
 )
 def test_results_in_what_is_read_are_refused(name, tmp_path, monkeypatch, capsys):
     read, editor = people(tmp_path / "read"), tmp_path / "editor"

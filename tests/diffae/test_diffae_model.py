@@ -51,6 +51,8 @@ def test_betas():
     assert betas("linear", 1000)[[0, -1]].tolist() == pytest.approx([1e-4, 2e-2])
     assert betas("const0.008", 1000).unique().tolist() == pytest.approx([0.008])
     assert (betas("cosine", 100).diff() > 0).all()
+    usual, larger = (torch.cumprod(1 - betas(name, 1000), 0) for name in ("linear", "linear/2"))
+    torch.testing.assert_close(usual / (1 - usual), 4 * larger / (1 - larger))  # signal-to-noise in power
     with pytest.raises(ConfigError, match="must be linear, cosine or const"):
         betas("sigmoid", 10)
     with pytest.raises(ConfigError, match=r"outside \(0, 1\)"):

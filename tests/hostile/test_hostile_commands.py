@@ -283,6 +283,7 @@ DOORS: dict[str, tuple[str, dict[str, str]]] = {
     "train diffae": ("train diffae {dataset:dataset} --out {out:out} --images 16", {"config": "--config {table}"}),
     "train prior": ("train prior {dataset:dataset} --diffae {diffae:network} --out {out:out}", {}),
     "train distill": ("train distill {editor:editor} {dataset:dataset} {out:out} --steps 1", {}),
+    "train enlarge": ("train enlarge {editor:editor} {dataset:dataset} {out:out} --images 16", {}),
 }
 _PLACE = re.compile(r"\{(?:(\w+):)?(\w+)\}")
 

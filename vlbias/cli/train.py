@@ -209,3 +209,26 @@ def train_distill_command(
     claim_folder(out, "train-distill", job, overwrite=overwrite)
     build_student(teacher, faces, out, settings)
     typer.echo(f"{out}: standard edits in {evaluations} + {evaluations} evaluations")
+
+
+@train_app.command("enlarge", epilog="Example: vlbias train enlarge utkface-64 UTKFace/ utkface-128")
+def train_enlarge_command(
+    editor: Annotated[str, typer.Argument(metavar="EDITOR", help="A shipped name or a folder.")],
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the editor at twice the size.")],
+    images: ImagesOption = 100_000,
+    seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """An editor at twice its size: the same codes, paths and judges, a decoder that learns the detail."""
+    from vlbias.editor import Editor
+    from vlbias.recipes import build_enlarged
+
+    faces = open_faces(dataset, seed, follow_links=follow_links)
+    small = Editor.from_pretrained(editor)
+    # Another budget of images is another run: the rate falls over the whole of it.
+    job = {"editor": editor, "dataset": dataset, "images": images, "seed": seed}
+    claim_folder(out, "train-enlarge", job, overwrite=overwrite)
+    larger = build_enlarged(small, faces, out, diffae_images=images, seed=seed)
+    typer.echo(f"{out}: {larger.renderer.image_size} px")

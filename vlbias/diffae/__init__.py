@@ -2,6 +2,7 @@
 
 from vlbias.diffae.config import DiffAEConfig, PriorConfig
 from vlbias.diffae.distillation import DistillationSettings, train_student
+from vlbias.diffae.enlarging import enlarge
 from vlbias.diffae.model import DiffAE
 from vlbias.diffae.prior import LatentPrior
 from vlbias.diffae.prior_training import PriorTrainingSettings, train_prior
@@ -18,6 +19,7 @@ __all__ = [
     "PriorConfig",
     "PriorTrainingSettings",
     "Student",
+    "enlarge",
     "seeded_noise",
     "train_diffae",
     "train_prior",

@@ -33,8 +33,11 @@ def betas(schedule: str, T: int) -> Tensor:
     """Noise variances beta_1..beta_T, float64 (T,).
 
     ``linear``: 1e-4 to 2e-2 at T = 1000, scaled for another T; ``cosine``: Nichol & Dhariwal 2021, eq. 17;
-    ``constB``: B throughout (the published latent prior: ``const0.008``).
+    ``constB``: B throughout (the published latent prior: ``const0.008``). ``NAME/K``: for pictures K times as wide.
+    In means over K x K pixels noise is K times weaker, so it is K times stronger here, and the means are those that
+    NAME knows (Hoogeboom et al. 2023, "Simple diffusion", section 3.1).
     """
+    schedule, _, enlargement = schedule.partition("/")
     if schedule == "linear":
         values = np.linspace(1e-4 * 1000 / T, 0.02 * 1000 / T, T, dtype=np.float64)
     elif schedule == "cosine":
@@ -44,6 +47,10 @@ def betas(schedule: str, T: int) -> Tensor:
         values = np.full(T, float(match[1]) * 1000 / T)
     else:
         raise ConfigError(f"`beta_schedule` must be linear, cosine or const<number>; got {schedule!r}.")
+    if enlargement:
+        alphas = np.cumprod(1 - values)
+        alphas = alphas / (alphas + int(enlargement) ** 2 * (1 - alphas))
+        values = 1 - alphas / np.concatenate([[1.0], alphas[:-1]])
     if not ((values > 0) & (values < 1)).all():
         raise ConfigError(f"`beta_schedule` {schedule!r} with T={T} gives variances outside (0, 1).")
     return torch.from_numpy(values)

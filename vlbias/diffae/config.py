@@ -14,11 +14,16 @@ __all__ = ["DiffAEConfig", "PriorConfig"]
 #: Most levels and most blocks of a level; with the widths below they bound the time that building a network takes.
 _LEVELS, _BLOCKS = 16, 16
 _WIDEST, _LARGEST_CODE, _MOST_STEPS = 8192, 65_536, 100_000
+#: Most numbers of a patch whose bands are told apart by filters: their table has the square of it.
+_PATCH = 1024
 
 
 def _check_schedule(schedule: str) -> None:
-    if not re.fullmatch(r"linear|cosine|const\d{0,9}\.?\d{1,9}", schedule):
-        raise ConfigError(f"`beta_schedule` must be linear, cosine or const<number>; got {schedule!r:.40}.")
+    if not re.fullmatch(r"(linear|cosine|const\d{0,9}\.?\d{1,9})(/[1-9]\d?)?", schedule):
+        raise ConfigError(
+            "`beta_schedule` must be linear, cosine or const<number>, and /<whole number> for larger pictures; "
+            f"got {schedule!r:.40}."
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,10 @@ class DiffAEConfig(Settings):
       so a small encoder can hold where things are.
     * ``semantic_map``: a linear image of z_sem is added to the coarsest feature map of the UNet, so a small decoder
       need not build the layout of a face from channel scales alone.
+    * ``haar_stds``: deviations of the means and of the differences of 2 x 2 pixels (orthonormal, one level of Haar's
+      wavelets). The UNet then sees both at deviation 1, and adds to the best linear prediction of each, as Karras et
+      al. 2022 do (table 1) for whole pictures. So noise passes beside the network, not through its channels.
+      ``None``: neither, as published.
 
     ``clip_denoised`` limits the predicted x_0 to [-1, 1] in each sampling step; ``clip_inversion`` does the same
     when inverting (``None``: as ``clip_denoised``).
@@ -84,6 +93,7 @@ class DiffAEConfig(Settings):
     enc_patch_size: int = number(1, 1, 64)
     enc_pool: Literal["average", "flatten"] = "average"
     semantic_map: bool = False
+    haar_stds: tuple[float, ...] | None = number(None, 1e-4, 1e4)
     num_groups: int = number(32, 1, _WIDEST)
     dropout: float = number(0.0, 0, below=1)
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
@@ -100,6 +110,8 @@ class DiffAEConfig(Settings):
         self._check_levels("encoder", self.enc_patch_size, self.encoder_channels, self.enc_channel_mult)
         if self.model_channels % 2:
             raise ConfigError(f"`model_channels` must be even; got {self.model_channels}.")
+        if self.haar_stds is not None:
+            self._check_haar(self.haar_stds)
 
     def _check_levels(self, who: str, patch: int, width: int, mult: tuple[int, ...]) -> None:
         if not 1 <= len(mult) <= _LEVELS:
@@ -115,6 +127,20 @@ class DiffAEConfig(Settings):
             raise ConfigError(
                 f"Channel counts {wrong} of the {who} are not multiples of `num_groups` {self.num_groups} and of "
                 f"`num_heads` {self.num_heads}."
+            )
+
+    def _check_haar(self, stds: tuple[float, ...]) -> None:
+        if len(stds) != 2:
+            raise ConfigError(f"`haar_stds` must be two numbers, of means and of differences; got {len(stds)}.")
+        if self.prediction_type != "v_prediction" or self.patch_size % 2:
+            raise ConfigError(
+                "`haar_stds` wants v_prediction and an even `patch_size`; "
+                f"got {self.prediction_type} and {self.patch_size}."
+            )
+        if self.in_channels * self.patch_size**2 > _PATCH:
+            raise ConfigError(
+                f"`haar_stds` wants patches of {_PATCH:,} numbers at most; {self.in_channels} channels of "
+                f"{self.patch_size} x {self.patch_size} pixels are more."
             )
 
     @property

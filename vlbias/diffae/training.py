@@ -53,6 +53,7 @@ class DiffAETrainingSettings(Settings):
         high_noise: density of the time steps is proportional to t ** high_noise; 0 is uniform. Higher values spend
             more of the training where z_sem alone must say what is in the picture.
         detail_weight, detail_from: weight of an L1 term on the predicted x_0 at t >= detail_from * T.
+        train_encoder: ``False`` leaves the encoder, and so the codes and all that was learned of them, as they are.
         aux_weight: weight of the auxiliary term (see :func:`train_diffae`), used where features are given.
         device: where to train; None for CUDA if there is one.
         eval_every, save_every: images between evaluations (PSNR, sample sheet, probes) and between saved states.
@@ -72,6 +73,7 @@ class DiffAETrainingSettings(Settings):
     high_noise: float = number(0.0, 0)
     detail_weight: float = number(0.0, 0)
     detail_from: float = number(0.5, 0, 1)
+    train_encoder: bool = True
     aux_weight: float = number(0.1, 0)
     eval_every: int = number(20_000, 1)
     save_every: int = number(5_000, 1)
@@ -186,13 +188,14 @@ class _Trainer:
 
         raw = copy.deepcopy(model).train().requires_grad_(True)
         raw.prior = None  # the prior has a training of its own
+        raw.encoder.requires_grad_(config.train_encoder)
         self.head: nn.Linear | None = None
         self.aux_mean: Tensor | None = None
         if aux_features is not None:
             self._make_head()
         trained = nn.ModuleDict({"model": raw} | ({"head": self.head} if self.head is not None else {}))
         optimizer = torch.optim.AdamW(
-            trained.parameters(),
+            [weight for weight in trained.parameters() if weight.requires_grad],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             betas=(0.9, 0.99),
@@ -268,7 +271,8 @@ class _Trainer:
         else:
             # v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, appendix D)
             target, x_pred = signal_level * eps - noise_level * x_0, signal_level * x_t - noise_level * out
-        parts = {"mse": F.mse_loss(out, target)}
+        error, bands = out - target, model.unet.bands
+        parts = {"mse": (error if bands is None else bands.scaled(error, t)).square().mean()}
         loss = parts["mse"]
         if c.detail_weight:
             is_noisy = (t >= c.detail_from * model.config.T).float()
@@ -351,7 +355,8 @@ class _Trainer:
                     self._save(sums, counted)
         finished = self._fraction() >= 1
         if finished:
-            self.average.module.fit_normalization(self.images)
+            if c.train_encoder:
+                self.average.module.fit_normalization(self.images)
             self._evaluate(log=self.step != done_at)
             self._save(sums, counted, done=True)
         self.target.load_state_dict(self.average.module.state_dict(), strict=False)

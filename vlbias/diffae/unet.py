@@ -18,6 +18,7 @@ from vlbias.diffae.blocks import (
     zero_init,
 )
 from vlbias.diffae.config import DiffAEConfig
+from vlbias.diffae.haar import HaarBands
 
 __all__ = ["UNet"]
 
@@ -88,6 +89,7 @@ class UNet(LaidOut):
                 self.output_blocks.append(stage)
         self.norm = GroupNorm(groups, channels)
         self.out = zero_init(nn.Conv2d(channels, pixels, 3, padding=1))
+        self.bands = None if config.haar_stds is None else HaarBands(config)
         self.lay_out()
 
     def forward(self, x_t: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
@@ -95,7 +97,11 @@ class UNet(LaidOut):
         config = self.config
         time = F.silu(self.time_embed(timestep_features(t, config.model_channels).to(x_t.dtype)))
         semantic = F.silu(z_sem)
-        h = F.pixel_unshuffle(x_t, config.patch_size) if config.patch_size > 1 else x_t
+        beside: Tensor | None = None
+        if self.bands is not None:
+            h, beside = self.bands.split(x_t, t)
+        else:
+            h = F.pixel_unshuffle(x_t, config.patch_size) if config.patch_size > 1 else x_t
         h = h.contiguous(memory_format=memory_layout(h.device))
         laterals = []
         for stage in self.input_blocks:
@@ -107,4 +113,6 @@ class UNet(LaidOut):
         for stage in self.output_blocks:
             h = stage(torch.cat([h, laterals.pop()], dim=1), time, semantic)
         h = self.out(silu_of_fresh(self.norm(h)))
+        if self.bands is not None and beside is not None:
+            return self.bands.join(h, beside, t)
         return F.pixel_shuffle(h, config.patch_size) if config.patch_size > 1 else h
