@@ -424,7 +424,7 @@ def build_student(
     walk = partial(_random_walk, renderer) if renderer.attributes else mixed
     student = train_student(renderer.diffae, images, settings, walk=walk, state_path=work / "student.state")
     render = replace(renderer.settings, method="difference", solver="dpm++2m", edit_steps=settings.edit_evaluations + 2)
-    terms = _joint_license(renderer.license, dataset.license)
+    terms = _joint_license(renderer.license, "student", dataset.license)
     quick = Editor(
         renderer.diffae,
         clip=renderer.clip,
@@ -491,7 +491,7 @@ def build_enlarged(
         paths=renderer.paths,
         probes=renderer.probes,
         settings=renderer.settings,
-        info=info | {"name": out.name, "license": _joint_license(renderer.license, dataset.license)},
+        info=info | {"name": out.name, "license": _joint_license(renderer.license, "decoder", dataset.license)},
     )
     enlarged.save_pretrained(out)
     write_file(out / "README.md", editor_card(enlarged.renderer, f"{out.name}/"))
@@ -507,11 +507,11 @@ _MEASURED = 1024
 _OF_ONE_SIZE = ("image_size", "usual_rebuild_db", "sha256", "qualities")
 
 
-def _joint_license(editor: str | None, faces: str | None) -> str | None:
-    """The terms of an editor whose student learned from faces; ``None``, not stated, where the editor states none."""
+def _joint_license(editor: str | None, part: str, faces: str | None) -> str | None:
+    """The terms of an editor of which a part learned from faces; ``None``, not stated, where the editor states none."""
     if editor is None or faces is None or faces.startswith(editor):
         return editor
-    return f"{editor}; student: {faces}"
+    return f"{editor}; {part}: {faces}"
 
 
 #: How far a student is taught to follow the paths, and the share of its edits that lead towards other faces instead:

@@ -227,8 +227,8 @@ def train_enlarge_command(
 
     faces = open_faces(dataset, seed, follow_links=follow_links)
     small = Editor.from_pretrained(editor)
-    # Another budget of images is another run: the rate falls over the whole of it.
-    job = {"editor": editor, "dataset": dataset, "images": images, "seed": seed}
+    # Another budget of images is the same run carried on.
+    job = {"editor": editor, "dataset": dataset, "seed": seed}
     claim_folder(out, "train-enlarge", job, overwrite=overwrite)
     larger = build_enlarged(small, faces, out, diffae_images=images, seed=seed)
     typer.echo(f"{out}: {larger.renderer.image_size} px")
