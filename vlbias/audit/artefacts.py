@@ -12,6 +12,7 @@ import pandas as pd
 from vlbias.arguments import checked_call
 from vlbias.audit.composition import labels_of
 from vlbias.data import FaceDataset
+from vlbias.data.origins import are_copies
 from vlbias.errors import DatasetError
 from vlbias.labels import group_texts, in_order
 from vlbias.leak import Leak, LeakSettings, measure_leak
@@ -79,7 +80,7 @@ def _rows(dataset: FaceDataset, origin: str, target: str | None, columns: list[s
     rows["source_id"] = table["source_id"] if origin == "edited" and "source_id" in table else table.index
     if origin == "edited" and "origin" in table:
         rows = rows[table["origin"] != "real"]
-    rows = rows.dropna()
+    rows = rows[~are_copies(table)[rows.index]].dropna()
     if rows.empty:
         raise DatasetError(f"'{dataset.name}' has no {origin} face with all labels.")
     places = []

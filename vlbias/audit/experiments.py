@@ -21,7 +21,7 @@ from vlbias.audit.comparison import compare_arms, fit_engine
 from vlbias.audit.composition import labels_of, persons_of, protected_columns, weights_of
 from vlbias.audit.results import AuditResult, TrainingSummary
 from vlbias.data import FaceDataset, join, open_dataset
-from vlbias.data.origins import donors_of
+from vlbias.data.origins import COPIED, donors_of
 from vlbias.engine import Engine, checked_engine, gpus_here, run_pieces
 from vlbias.errors import ConfigError, DatasetError, LabelError, unknown
 from vlbias.fairness import EvaluationSettings
@@ -36,8 +36,9 @@ __all__ = ["compare", "measure"]
 
 #: Origins of images that were made.
 MADE = ("edited", "sampled")
-#: Origins that a test image must not have: an original that passed through an editor is none of these any more.
-NOT_FOR_TEST = (*MADE, "round-trip")
+#: Origins that a test image must not have: an original that passed through an editor is none of these any more, and a
+#: copy counts a face twice.
+NOT_FOR_TEST = (*MADE, "round-trip", COPIED)
 #: More test images than this found in a training set, as a share, is a mistake in the split.
 MAX_OVERLAP = 0.01
 
@@ -297,10 +298,10 @@ def _test_set(
             if stray:
                 raise DatasetError(f"'{name}' trains on '{stray[0]}', made from a face of the test set. Split anew.")
     if "origin" in tested.table and tested.table["origin"].isin(NOT_FOR_TEST).any():
-        made = tested.table.index[tested.table["origin"].isin(NOT_FOR_TEST)]
+        made = tested.table[tested.table["origin"].isin(NOT_FOR_TEST)]
+        what = "are copies of others" if (made["origin"] == COPIED).all() else "an editor made or changed"
         raise DatasetError(
-            f"the test set contains {len(made)} images that an editor made or changed, such as '{made[0]}'; test on "
-            "originals alone."
+            f"the test set contains {len(made)} images that {what}, such as '{made.index[0]}'; test on originals alone."
         )
     classes, groups = labels_of(tested, target, columns)
     known = classes.notna() & groups.notna()

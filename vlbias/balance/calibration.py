@@ -25,6 +25,7 @@ from vlbias.balance.poles import Poles, turned_round
 from vlbias.balance.scoring import AttributeScorer, Reading, read
 from vlbias.balance.task import Task
 from vlbias.data import FaceDataset
+from vlbias.data.origins import are_copies
 from vlbias.errors import ImageError, OutputError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name, label_text
@@ -159,7 +160,7 @@ def _laid_out(reading: Reading, pole: Poles, middle: float, half: float) -> Read
 def _from_originals(task: Task, faces: FaceDataset) -> Scorers:
     """Scorers calibrated on labelled originals, as many from each cell."""
     backend, poles, columns = task.backend, task.poles, task.columns
-    table = faces.table[faces.table["split"].isin(list(task.settings.splits))]
+    table = faces.table[faces.table["split"].isin(list(task.settings.splits)) & ~are_copies(faces.table)]
     labels = [[label_text(value) for value in table[column]] for column in columns]
     of_item: dict[str, list[str]] = {}
     for item, klass, *groups in zip(table.index, *labels, strict=True):

@@ -16,6 +16,7 @@ from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES
 from vlbias.data import FaceDataset
+from vlbias.data.origins import COPIED
 from vlbias.data.renamed import PseudonymousFaces
 from vlbias.errors import ImageError, PlanError
 from vlbias.images import IMAGE_SUFFIXES, to_pil, to_tensor
@@ -42,8 +43,8 @@ MAX_STEM = 120
 ROUND_TRIP = "round-trip"
 #: Columns behind the labels: where a row comes from, and the readings that verified an edit.
 PROVENANCE_COLUMNS = ("origin", "source_id", "path", "strength", "seed", *(f"score_{name}" for name in SCORES))
-#: What ``origin`` says of a picture that is no photograph, as it was balanced or drawn before.
-_MADE = frozenset({"edited", "sampled", ROUND_TRIP, "counterfactual"})
+#: What ``origin`` says of a picture that is no photograph of its own, as it was balanced or drawn before.
+_MADE = frozenset({"edited", "sampled", COPIED, ROUND_TRIP, "counterfactual"})
 
 
 def file_stem(item: str) -> str:
@@ -169,7 +170,9 @@ def write_originals(
             unreadable[item] = faces.reason(item, error)
         else:
             row = {"file_name": name} | {str(column): value for column, value in values.items()}
-            rows.append(row if new is None else row | {"origin": ROUND_TRIP})
+            if new is not None and row["origin"] != COPIED:
+                row["origin"] = ROUND_TRIP
+            rows.append(row)
         bar.update(1)
     return rows, unreadable
 

@@ -7,10 +7,12 @@ import pandas as pd
 from vlbias.data.table import ORIGINS
 from vlbias.errors import DatasetError
 
-__all__ = ["MADE", "donors_of", "origins"]
+__all__ = ["COPIED", "MADE", "are_copies", "are_originals", "donors_of", "origins"]
 
 #: What the pipeline writes into ``origin`` besides "real".
 MADE = tuple(word for word in ORIGINS if word != "real")
+#: What ``origin`` says of an original that stands in a set once more; ``source_id`` says which.
+COPIED = "copied"
 
 
 def origins(table: pd.DataFrame) -> pd.Series:
@@ -39,6 +41,30 @@ def origins(table: pd.DataFrame) -> pd.Series:
             f"says which pictures were made by a machine ({', '.join(MADE)}; else real): rename a column of your own."
         )
     return values
+
+
+def are_copies(table: pd.DataFrame) -> pd.Series:
+    """Which pictures are copies of others of the set, whose ids stand in ``source_id``.
+
+    Example:
+        >>> are_copies(pd.DataFrame({"origin": ["real", "copied"], "source_id": ["7.jpg", "7.jpg"]})).tolist()
+        [False, True]
+    """
+    if not {"origin", "source_id"} <= set(table.columns):
+        return pd.Series(False, index=table.index)
+    return table["origin"] == COPIED
+
+
+def are_originals(table: pd.DataFrame) -> pd.Series:
+    """Which pictures are the dataset's own: neither edited nor drawn, nor copies; a round trip leaves them its own.
+
+    Example:
+        >>> are_originals(pd.DataFrame({"origin": ["real", "edited", "copied", "round-trip"]})).tolist()
+        [True, False, False, True]
+    """
+    if "origin" not in table.columns:
+        return pd.Series(True, index=table.index)
+    return ~table["origin"].isin(set(MADE) - {"round-trip"})
 
 
 def donors_of(edits: pd.DataFrame, faces: pd.DataFrame) -> pd.Series:

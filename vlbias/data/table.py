@@ -47,7 +47,7 @@ Seen = TypeVar("Seen")
 SPLITS = ("train", "val", "test")
 
 #: Words of the column ``origin`` that the pipeline writes.
-ORIGINS = ("real", "edited", "sampled", "round-trip", "counterfactual")
+ORIGINS = ("real", "edited", "sampled", "copied", "round-trip", "counterfactual")
 
 #: Columns that say where a row comes from; they are no attributes of the face. Scores are named ``score_*``.
 PROVENANCE = frozenset({"origin", "source_id", "path", "strength", "seed", "face_box"})

@@ -19,6 +19,7 @@ import torch
 
 from vlbias.arguments import checked_call
 from vlbias.classify import FitSettings
+from vlbias.data.origins import are_copies
 from vlbias.errors import ConfigError, unknown
 from vlbias.images import picture_size, to_tensor, to_uint8, to_upright_rgb
 from vlbias.labels import group_texts, label_texts
@@ -288,7 +289,8 @@ def _rows(table: pd.DataFrame, target: str, protected: Sequence[str], splits: Se
     if target not in table:
         raise unknown("column", target, table.columns)
     labels = label_texts(table[target])
-    known = table["split"].isin(list(splits)) & labels.notna() & groups.notna()
+    # a copy is an original that is there already
+    known = table["split"].isin(list(splits)) & labels.notna() & groups.notna() & ~are_copies(table)
     rows = table.loc[known].reindex(columns=["file_name", "source_id", "origin", "face_box"])
     rows = rows.astype(object).reset_index(drop=True)
     rows["target"], rows["group"] = labels[known].to_numpy(), groups[known].to_numpy()

@@ -14,6 +14,7 @@ import pandas as pd
 
 from vlbias.data.files import inside_root, linked
 from vlbias.data.metadata import read_metadata, read_table
+from vlbias.data.origins import COPIED
 from vlbias.data.packed import PackedDataset
 from vlbias.data.recognise import packed_set
 from vlbias.errors import ConfigError, DatasetError, ImageError, VlbiasError
@@ -194,7 +195,7 @@ class RunFiles:
 
     @cached_property
     def _originals(self) -> dict[str, str]:
-        others = self.table[self.table["origin"] != "edited"]
+        others = self.table[~self.table["origin"].isin(["edited", COPIED])]
         return dict(zip(others["source_id"].astype(str), others["file_name"], strict=True))
 
     @cached_property

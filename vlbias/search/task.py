@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlbias.arguments import checked_call
 from vlbias.classify import LabelledImages
-from vlbias.data.origins import donors_of, origins
+from vlbias.data.origins import are_copies, donors_of, origins
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.twins import refuse_shared_pictures
 from vlbias.errors import ConfigError, LabelError, unknown
@@ -219,7 +219,7 @@ def make_task(
     joined = " & ".join(protected_columns)
     _refuse_missing(table, joined, label)
     table = _split_by_person(table, by_person=person is not None)
-    table = _edits_follow_their_donors(table, task)
+    table = _edits_follow_their_donors(_copies_to_learn_from(table), task)
 
     groups = tuple(sorted(table["group"].unique()))
     if len(groups) < 2:
@@ -255,6 +255,7 @@ def _rows(
             "person": label_texts(table[person]).to_numpy() if person else table.index.astype(str),
             "edited": (origins(table) == "edited").to_numpy(),
             "source": source.astype(object).to_numpy(),
+            "copied": are_copies(table).to_numpy(),
         }
     )
 
@@ -275,6 +276,12 @@ def _split_by_person(table: pd.DataFrame, by_person: bool) -> pd.DataFrame:
         return table
     share = table["person"].map(lambda name: zlib.crc32(str(name).encode()) % 10)
     return table.assign(split=np.select([share < 6, share < 8], ["train", "val"], "test"))
+
+
+def _copies_to_learn_from(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the copies of training images only: a test image would count twice. Among edits there is none of use."""
+    kept = ~table["copied"] | ((table["split"] == "train") & ~table["edited"])
+    return table[kept].drop(columns="copied").reset_index(drop=True)
 
 
 def _edits_follow_their_donors(table: pd.DataFrame, task: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import torch
 from vlbias.audit.composition import labels_of, people_of
 from vlbias.classify import FitSettings
 from vlbias.data import FaceDataset
-from vlbias.data.origins import donors_of
+from vlbias.data.origins import are_copies, donors_of
 from vlbias.errors import ConfigError, DatasetError, LabelError
 from vlbias.images import load_pixels
 from vlbias.labels import group_texts, in_order
@@ -212,14 +212,22 @@ class ArmTask:
 
     @cached_property
     def held_out(self) -> frozenset[str]:
-        """Ids of the training faces that are validation; none where a validation set is given."""
+        """Ids of the training faces that are validation; none where a validation set is given.
+
+        Copies of such faces are among them: they are learned from as little as these, and nothing is chosen by them.
+        """
         if self.validation is not None:
             return frozenset()
-        labels = self._labels(self.train)
+        copies = are_copies(self.train.table)
         people = people_of(self.train, self.settings.person)
+        if copies.any():
+            own = donors_of(self.train.table[copies], self.train.table)
+            people[copies] = own.map(lambda item: people.get(item, item))
+        labels = self._labels(self.train)
+        originals = labels[~copies[labels.index]]
         rng = np.random.default_rng([self.settings.fit.seed, 1])
         chosen: set[str] = set()
-        for _, part in labels.groupby(["y", "g"], sort=True):
+        for _, part in originals.groupby(["y", "g"], sort=True):
             names = np.unique(people[part.index].to_numpy(dtype=str))
             count = round(self.settings.validation_share * len(names))
             chosen |= set(rng.permutation(names)[: max(count, int(len(names) > 1))])
@@ -239,7 +247,9 @@ class ArmTask:
         """The faces to choose by."""
         if self.validation is not None:
             return self.faces_of(self.validation)
-        return self.faces_of(self.train.select([item for item in self.train.ids if item in self.held_out]))
+        copies = are_copies(self.train.table)
+        held_out = [item for item in self.train.ids if item in self.held_out and not copies[item]]
+        return self.faces_of(self.train.select(held_out))
 
     @cached_property
     def test_faces(self) -> LabelledFaces:
@@ -288,7 +298,7 @@ class ArmTask:
             lent |= donors_of(table, faces.table).isin(unseen)
         if not made.any():
             made = ~table.index.to_series().isin(set(self.train.ids))
-        good = made & ~lent & ~table.index.to_series().isin(unseen) & (table["split"] == "train")
+        good = made & ~lent & ~are_copies(table) & ~table.index.to_series().isin(unseen) & (table["split"] == "train")
         if not good.any():
             raise DatasetError(f"'{name}' adds no picture to the training faces: none in its split 'train' was made.")
         return list(table.index[good])
