@@ -12,6 +12,7 @@ from typing import Unpack
 import pandas as pd
 
 from vlbias.arguments import checked_call
+from vlbias.balance.copies import check_copies
 from vlbias.balance.cost import estimate
 from vlbias.balance.fitting import check_labels
 from vlbias.balance.identity import resolve_identity
@@ -183,6 +184,7 @@ class Balancer(Shown):
             seed=self.seed,
             chunk_size=self.settings.chunk_size,
             limit=limit,
+            copies=self.settings.copies,
         )
 
     def _check_scorers(self, table: pd.DataFrame | None, target_poles: Poles | None, poles: Sequence[Poles]) -> None:
@@ -280,7 +282,8 @@ class Balancer(Shown):
         Raises:
             OutputError: the folder holds something else, or cannot be written; finished chunks are kept.
             PlanError: the scorers cannot read the attributes in this dataset.
-            ConfigError: ``shard`` or ``originals`` out of range, or the job cannot be sent to workers.
+            ConfigError: ``shard`` or ``originals`` out of range or at odds with a setting, or the job cannot be sent
+                to workers.
             DatasetError: ``review`` is no review of this run.
             WorkerError: workers died one after another.
         """
@@ -289,6 +292,7 @@ class Balancer(Shown):
         if faces is None and self.source == "real":
             raise PlanError("source='real' edits the faces of a dataset; give the one that was planned for.")
         check_size(self.settings.size, originals)
+        check_copies(plan.settings.get("copies_share", 0.0), originals)
         check_format(self.settings.format, originals)
         check_round_trip(self.settings.round_trip, source=self.source, originals=originals)
         if self.settings.pseudonymise:

@@ -34,6 +34,9 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     target, protected = in_code(report["target"]), in_code(", ".join(report["protected"]))
     dataset, editor = in_code(report["dataset"]), in_code(report["editor"])
     aim = "to equalise" if report["mode"] == "reduce" else "to make more unequal, for study,"
+    origins = (
+        "real, edited, copied, sampled or round-trip" if "copies" in report else "real, edited, sampled or round-trip"
+    )
     source = {"real": "its own faces", "prior": "faces sampled from the editor's latent prior"}[report["source"]]
     lines = [
         front_matter(_head(report)),
@@ -47,6 +50,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
         f"- licence of the editor: {_or(report['editor_license'], 'not stated')}",
         f"- {edits['planned']} edits planned, {edits['kept']} kept, {edits['unfilled']} cells' places left unfilled; "
         f"{edits['rejected']} tries turned down (`rejected.csv` says why)",
+        *_copies_lines(report),
         "",
         f"| {target} | {protected} | before | after |",
         "|---|---|---|---|",
@@ -67,7 +71,7 @@ def dataset_card(report: Mapping[str, Any], plan: Plan) -> str:
     lines += [
         "",
         "## Files",
-        "`metadata.csv` has one row a picture: labels, `origin` (real, edited, sampled or round-trip), `source_id`",
+        f"`metadata.csv` has one row a picture: labels, `origin` ({origins}), `source_id`",
         f"(the donor), path, strength, seed, and the readings that verified it (`score_...`). {where}",
         "plan, `report.json` has the figures.",
         "",
@@ -127,6 +131,17 @@ def _alignment_lines(settings: Mapping[str, Any] | None) -> list[str]:
         "crop": "Originals and edits are both the aligned crop, cut and compressed in the same way.",
     }
     return ["", f"Faces were found in photographs by {in_markdown(settings['detector'])}. {written[settings['write']]}"]
+
+
+def _copies_lines(report: Mapping[str, Any]) -> list[str]:
+    """What stands in the set twice; nothing where copies were not asked for."""
+    if "copies" not in report:
+        return []
+    copied = report["edits"]["copied"]
+    return [
+        f"- {report['copies']} copies of originals of the short cells, {copied} of them in places of edits (`origin` "
+        "is `copied`, `source_id` says whose). A copy shows nobody new: hold it out with its original and their edits",
+    ]
 
 
 def _round_trip_lines(trips: Mapping[str, object] | None) -> list[str]:

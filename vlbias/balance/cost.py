@@ -53,9 +53,9 @@ def estimate(
     evaluations += evaluations_of(trips, backend)
     seconds = backend.seconds_per_evaluation() if len(plan) else None
     minutes = None if seconds is None else round(evaluations * seconds * OVERHEAD / 60, 2)
-    pictures = images + (0 if faces is None else len(faces.table))
+    pictures = images + plan.num_copies + (0 if faces is None else len(faces.table))
     small = backend.image_size**2 * BYTES_PER_PIXEL
     typical = small if faces is None else median_bytes(faces, otherwise=small)
     edited = typical if own_size and plan.settings["source"] == "real" else small
     megabytes = ((pictures - images) * typical + images * edited) / 1e6
-    return Cost(images, round(evaluations), minutes, round(megabytes, 2))
+    return Cost(images + plan.num_copies, round(evaluations), minutes, round(megabytes, 2))

@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.card import dataset_card
+from vlbias.balance.copies import missing_faces, write_copies
 from vlbias.balance.layout import Placing, placing
 from vlbias.balance.originals import PROVENANCE_COLUMNS, label_columns, with_face_boxes, write_originals
 from vlbias.balance.packing import summary_of_shards
-from vlbias.balance.plan import Counts, Plan
+from vlbias.balance.plan import CellKey, Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.refusals import REJECTED_COLUMNS, FinishedChunk
 from vlbias.balance.round_trip import remade_of, summary_of
@@ -116,7 +117,7 @@ def assemble(
     Returns:
         (metadata table, rejected table, report).
     """
-    faces, poles, originals = task.faces, task.poles, details["originals"]
+    faces, originals = task.faces, details["originals"]
     folder_of = placing(task.settings.layout)
     passed = {number: run.read_chunk(number) for number in trips}
     kept = [record for chunk in chunks for record in chunk.kept]
@@ -127,10 +128,14 @@ def assemble(
     if faces is not None and originals != "omit":
         real, unreadable = write_originals(run, task, replaced, originals, bar, remade_of(passed), folder_of)
     made = _made_rows(run, task, plan, chunks, folder_of)
+    lost = set(unreadable) | replaced
+    copied = write_copies(run, plan, real, missing_faces(plan, kept, faces, lost))
     attributes = [] if faces is None else label_columns(faces)
     attributes += [name for name in task.columns if name not in attributes]
     # objects first: whole numbers beside a blank must not become floating point
-    rows = pd.DataFrame([*real, *made], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS], dtype=object)
+    rows = pd.DataFrame(
+        [*real, *made, *copied], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS], dtype=object
+    )
     table = typed_table(rows).astype({"source_id": "str", "path": "str", "seed": "Int64"})
     if faces is not None and faces.alignment is not None and details["size"] == "own":
         table = with_face_boxes(faces, table)
@@ -146,9 +151,11 @@ def assemble(
     rejects["slot"] = rejects["slot"].astype("Int64")
     rejects["seed"] = rejects["seed"].astype("Int64")
 
-    lost = set(unreadable) | replaced
-    after = _counts_after(plan, kept, faces, poles, lost)
+    copies = Counter(plan.cell_of(row) for row in copied)
+    after = _counts_after(plan, kept, faces, lost, copies)
     report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details)
+    if plan.settings.get("copies_share"):
+        report |= _of_copies(plan, kept, report["edits"], copies)
     report["round_trip"] = summary_of(passed)
     report["unet_evaluations"] += sum(chunk["unet_evaluations"] for chunk in passed.values())
     if "format" in details:
@@ -185,18 +192,21 @@ def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, object
 
 
 def _counts_after(
-    plan: Plan, kept: Sequence[Mapping[str, Any]], faces: FaceDataset | None, poles: Sequence[Poles], lost: set[str]
+    plan: Plan,
+    kept: Sequence[Mapping[str, Any]],
+    faces: FaceDataset | None,
+    lost: set[str],
+    copies: Mapping[CellKey | None, int],
 ) -> Counts:
-    """Faces in each cell of the balanced splits, originals that are gone taken off and kept edits added."""
+    """Faces in each cell of the balanced splits: originals that are gone taken off, kept edits and copies added."""
     after: Counts = {target: dict(groups) for target, groups in plan.counts_before.items()}
-    groups = {values: name for name, values in plan.groups.items()}
-    for item in sorted(lost):
+    for item in lost:
         assert faces is not None  # what is lost was there
-        labels = faces.table.loc[item]
-        group = groups.get(tuple(label_text(labels[pole.column]) or "" for pole in poles))
-        target = label_text(labels[plan.settings["target"]])
-        if labels["split"] in plan.settings["splits"] and group is not None and target in after:
-            after[target][group] -= 1
+        if (cell := plan.cell_of(faces.table.loc[item])) is not None:
+            after[cell[1]][cell[2]] -= 1
+    for cell, count in copies.items():
+        assert cell is not None  # copies are those of a cell
+        after[cell[1]][cell[2]] += count
     keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
     for record in kept:
         after[record["target"]][record["to"]] += 1
@@ -239,6 +249,19 @@ def _report(
         "median_identity": identity[len(identity) // 2] if identity else None,
         "unreadable": unreadable,
         "warnings": [*details["warnings"], *_written_otherwise(kept)],
+    }
+
+
+def _of_copies(
+    plan: Plan, kept: Sequence[Mapping[str, Any]], edits: Mapping[str, Any], copies: Mapping[CellKey | None, int]
+) -> dict[str, Any]:
+    """What the report says of copies: how many there are, and how many of them stand where an edit was planned."""
+    cells = zip(*(plan.table[name] for name in ("split", "target", "to")), strict=True)
+    missing = Counter(cells) - Counter((record["split"], record["target"], record["to"]) for record in kept)
+    copied = sum(min(count, copies[cell]) for cell, count in missing.items())
+    return {
+        "copies": sum(copies.values()),
+        "edits": {**edits, "copied": copied, "unfilled": edits["unfilled"] - copied},
     }
 
 

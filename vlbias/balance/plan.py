@@ -11,21 +11,25 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from vlbias.arguments import checked_call
 from vlbias.balance.poles import Poles, column_labels, deciding_columns, spelled
+from vlbias.data.origins import are_copies, are_originals
 from vlbias.data.table import label_columns
 from vlbias.errors import PlanError
-from vlbias.labels import group_name
+from vlbias.labels import group_name, label_text
 from vlbias.settings import Settings, number, plain_numbers
 from vlbias.shown import Glance, Shown, plural, printable
 
 __all__ = [
+    "CellKey",
     "Cost",
     "Counts",
     "EditPlanSettings",
@@ -41,6 +45,8 @@ __all__ = [
 
 #: class -> group -> number of faces
 Counts = dict[str, dict[str, int]]
+#: (split, class, group)
+CellKey = tuple[str, str, str]
 #: How far a plan goes: a level by name, a number of faces, or group -> share.
 Level = str | int | Mapping[str, float]
 
@@ -104,6 +110,8 @@ class Plan(Shown):
         settings: what the plan was made with, as plain values.
         cost: estimate, where one was asked for.
         notes: what people should know before they start, a sentence or two each.
+        copies: (split, class, group) -> copies of the cell's own originals, for each cell that copies fill (0 where
+            only places of edits that are turned down will need any); empty without ``copies``.
     """
 
     table: pd.DataFrame
@@ -113,6 +121,7 @@ class Plan(Shown):
     settings: dict[str, Any] = field(default_factory=dict)
     cost: Cost | None = None
     notes: tuple[str, ...] = ()
+    copies: dict[CellKey, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -121,6 +130,23 @@ class Plan(Shown):
     def num_chunks(self) -> int:
         """Batches that are committed one by one."""
         return int(self.table["chunk"].max()) + 1 if len(self.table) else 0
+
+    @property
+    def num_copies(self) -> int:
+        """Copies that are planned, beside those that take the place of edits."""
+        return sum(self.copies.values())
+
+    @cached_property
+    def _group_names(self) -> dict[tuple[str, ...], str]:
+        return {values: name for name, values in self.groups.items()}
+
+    def cell_of(self, row: Any) -> CellKey | None:
+        """The cell of a face by its row of a table; ``None`` where it is in none that is balanced."""
+        values = tuple(label_text(row[column]) or "" for column in self.settings["protected"])
+        group, klass = self._group_names.get(values), label_text(row[self.settings["target"]])
+        if row["split"] not in self.settings["splits"] or group is None or klass not in self.counts_before:
+            return None
+        return str(row["split"]), klass, group
 
     def renamed(self, names: Mapping[str, str]) -> Plan:
         """The same plan where the donors have other names (old => new)."""
@@ -132,14 +158,18 @@ class Plan(Shown):
         return replace(self, table=self.table.assign(donor=donors, reserves=self.table["reserves"].map(reserves)))
 
     def digest(self) -> str:
-        """A hash of the table: equal for equal plans."""
-        return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()
+        """A hash of edits and copies: equal for equal plans."""
+        text = self.table.to_csv(index=False)
+        if self.copies:  # a plan of edits alone keeps the digest that it had before there were copies
+            text += json.dumps(sorted((*cell, count) for cell, count in self.copies.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _size(self) -> str:
-        return f"{plural(len(self), 'edit')} in {plural(self.num_chunks, 'chunk')}"
+        edits = f"{plural(len(self), 'edit')} in {plural(self.num_chunks, 'chunk')}"
+        return f"{edits}, {plural(self.num_copies, 'copy', 'copies')} of originals" if self.copies else edits
 
     def describe(self) -> str:
-        """The plan in a few lines: edits, counts of each class before and after, cost, notes."""
+        """The plan in a few lines: edits and copies, counts of each class before and after, cost, notes."""
         lines = [self._size()]
         for target, before in self.counts_before.items():
             after = self.counts_after[target]
@@ -254,6 +284,7 @@ class _Stream:
     spare: list[tuple[str, str]] = field(default_factory=list)  # who steps in where a donor fails
     replaces_donor: bool = False
     keep_donor: bool = False
+    copies: int | None = None  # of the cell's own originals, beside its edits; None where copies fill nothing
 
     def spare_beyond(self, count: int) -> list[tuple[str, str]]:
         """Who can step in where only the first ``count`` edits are made: the spare, and the donors of the others."""
@@ -274,7 +305,8 @@ class EditPlanSettings(Settings):
         splits: splits that are balanced; a donor and its edits stay in one.
         seed: draws donors and gives each edit its own seed.
         chunk_size: edits in one chunk, the unit of resuming and of shards.
-        limit: at most so many edits, spread evenly over the cells.
+        limit: at most so many edits, spread evenly over the cells; copies become fewer in the same proportion.
+        copies: share of what a short cell lacks that copies of its own originals fill, 0 <= share < 1.
 
     Raises:
         PlanError, ConfigError: names the setting, its value and what it may be.
@@ -289,6 +321,7 @@ class EditPlanSettings(Settings):
     seed: int = number(0, 0)
     chunk_size: int = number(32, 1)
     limit: int | None = number(None, 1)
+    copies: float = number(0.0, 0, below=1)
 
     def __post_init__(self) -> None:
         self._check_columns()
@@ -301,6 +334,15 @@ class EditPlanSettings(Settings):
         if self.source == "prior" and self.mode == "amplify":
             raise PlanError("`mode`='amplify' edits the dataset's own minority members. Use source='real'.")
         super().__post_init__()
+        object.__setattr__(self, "copies", float(self.copies))
+        self._check_copies()
+
+    def _check_copies(self) -> None:
+        given = f"`copies`={self.copies:g} fills short cells"
+        if self.copies and self.mode == "amplify":
+            raise PlanError(f"{given}, and mode='amplify' makes them no fuller. Use mode='reduce', or copies=0.")
+        if self.copies and self.to == "mean":
+            raise PlanError(f"{given}, and to='mean' adds no face to a class. Use to='max', or copies=0.")
 
     def _check_columns(self) -> None:
         target, protected = self.target, self.protected
@@ -328,6 +370,8 @@ class EditPlanSettings(Settings):
             "seed": self.seed,
             "chunk_size": self.chunk_size,
             "limit": self.limit,
+            # not there at 0, so that runs that were begun before there were copies go on
+            **({"copies_share": self.copies} if self.copies else {}),
         }
 
 
@@ -367,6 +411,8 @@ def make_plan(
         )
     cells, groups = _cells(table, target, poles, open_groups)
     cells = cells[cells["split"].isin(splits)]
+    kinds = {"is_original": are_originals(table), "is_copy": are_copies(table)}
+    cells = cells.assign(**{name: kind.set_axis(kind.index.astype(str)) for name, kind in kinds.items()})
     columns = ", ".join(settings.protected)
     if cells.empty:
         raise PlanError(f"No face of split {', '.join(splits)} has both '{target}' and {columns}.")
@@ -382,10 +428,14 @@ def make_plan(
             "member to edit."
         )
     rows = _rows(streams, groups, poles, settings)
+    copies = _copies(streams, rows)
     notes = _notes(table[table["split"].isin(splits)], poles, open_groups)
     if rows:
         notes += _blanks(table, target, poles)
-    return Plan(_frame(rows), before, _after(before, rows), groups, settings.facts(poles), notes=notes)
+    if settings.copies:
+        notes += _uncopied(streams, target)
+    after = _after(before, rows, copies)
+    return Plan(_frame(rows), before, after, groups, settings.facts(poles), notes=notes, copies=copies)
 
 
 def _check_level(to: Any, mode: str) -> None:
@@ -483,6 +533,12 @@ def _blanks(table: pd.DataFrame, target: str, poles: Sequence[Poles]) -> tuple[s
     )
 
 
+def _uncopied(streams: Sequence[_Stream], target: str) -> tuple[str, ...]:
+    """Short cells that have nothing to copy."""
+    empty = [f"{target}={one.target}, {one.to} ({one.split})" for one in streams if one.copies is None]
+    return (f"no original to copy, so edits alone: {'; '.join(empty)}",) if empty else ()
+
+
 def _streams(
     split: str, klass: str, rows: pd.DataFrame, groups: Sequence[str], settings: EditPlanSettings
 ) -> list[_Stream]:
@@ -490,28 +546,33 @@ def _streams(
     counts = count_cells(list(rows["target"]), list(rows["group"]), groups)[klass]
     wanted = wanted_counts(counts, to=settings.to, mode=settings.mode)
     by_size = sorted(groups, key=lambda group: (-counts[group], group))
-    members = {
-        group: sorted(rows.index[rows["group"] == group], key=lambda item: item_seed(settings.seed, "donor", item))
-        for group in groups
-    }
+    originals, copies = Counter(rows["group"][rows["is_original"]]), set(rows.index[rows["is_copy"]])
+
+    def turn(item: str) -> tuple[bool, int]:
+        return item in copies, item_seed(settings.seed, "donor", item)
+
+    members = {group: sorted(rows.index[rows["group"] == group], key=turn) for group in groups}
     short = [group for group in by_size if wanted[group] > counts[group]]
     if settings.to == "mean":
         return _replacing(split, klass, counts, wanted, short, members, by_size)
     streams = []
     for group in short:
         needed = wanted[group] - counts[group]
+        copied = round(settings.copies * needed) if settings.copies and originals[group] else None
+        needed -= copied or 0
         givers = [giver for giver in by_size if giver != group]
         if settings.source == "prior":
             # faces are drawn as they are needed, as members of the largest other group of the class
-            streams.append(_Stream(split, klass, group, [("", givers[0])] * needed))
+            streams.append(_Stream(split, klass, group, [("", givers[0])] * needed, copies=copied))
             continue
-        donors = [(item, giver) for giver in givers for item in members[giver]]
+        # an edit of a copy would not say whose it is
+        donors = [(item, giver) for giver in givers for item in members[giver] if item not in copies]
         if len(donors) < needed:
             raise PlanError(
                 f"Group '{group}' of class '{klass}' needs {needed} edits, but split '{split}' has {len(donors)} "
                 f"donors of that class in other groups. Lower `to`, or draw faces with source='prior'."
             )
-        streams.append(_Stream(split, klass, group, donors[:needed], donors[needed:]))
+        streams.append(_Stream(split, klass, group, donors[:needed], donors[needed:], copies=copied))
     return streams
 
 
@@ -590,6 +651,18 @@ def _rows(
     return rows
 
 
+def _copies(streams: Sequence[_Stream], rows: Sequence[Mapping[str, Any]]) -> dict[CellKey, int]:
+    """Copies of each cell that has any; where a limit left out edits, as many fewer."""
+    planned = Counter((row["split"], row["target"], row["to"]) for row in rows)
+    copies = {}
+    for stream in streams:
+        if stream.copies is not None:
+            cell = (stream.split, stream.target, stream.to)
+            share = planned[cell] / len(stream.donors) if stream.donors else 1.0
+            copies[cell] = round(stream.copies * share)
+    return copies
+
+
 def walks(poles: Sequence[Poles], source: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     """Path -> signed strength that carries a median face of one group to another; unchanged attributes are left out."""
     triples = zip(poles, source, wanted, strict=True)
@@ -606,11 +679,13 @@ def _frame(rows: list[dict[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _after(before: Counts, rows: Sequence[Mapping[str, Any]]) -> Counts:
+def _after(before: Counts, rows: Sequence[Mapping[str, Any]], copies: Mapping[CellKey, int]) -> Counts:
     after = {target: dict(groups) for target, groups in before.items()}
     for row in rows:
         after[row["target"]][row["to"]] += 1
         after[row["target"]][row["from"]] += int(row["keep_donor"]) - int(row["replaces_donor"])
+    for (_, target, group), count in copies.items():
+        after[target][group] += count
     return after
 
 
@@ -624,6 +699,8 @@ def _plan_new(
     """
     if (settings.source, settings.mode, settings.to) != ("prior", "reduce", "max"):
         raise PlanError("Without a dataset only source='prior', mode='reduce', to='max' can make one. Give a dataset.")
+    if settings.copies:
+        raise PlanError(f"`copies`={settings.copies:g} repeats faces of a dataset, and none is given. Use copies=0.")
     if len(classes) < 2:
         raise PlanError(
             f"Without a dataset `target` must be an attribute the editor has a dipole for; '{settings.target}' is "
@@ -649,4 +726,4 @@ def _plan_new(
     before: Counts = {klass: dict.fromkeys(names, 0) for klass in sorted(classes)}
     rows = _rows(streams, groups, poles, settings)
     values = {**settings.facts(poles), "num_images": num_images}
-    return Plan(_frame(rows), before, _after(before, rows), groups, values)
+    return Plan(_frame(rows), before, _after(before, rows, {}), groups, values)

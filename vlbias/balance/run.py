@@ -93,7 +93,10 @@ class Result(Shown):
         if not self.complete:
             return Glance(f"{self.report['chunks_done']} of {self.report['chunks']} chunks done, in {self.out_dir}")
         edits, report = self.report["edits"], self.report
-        line = f"{edits['kept']} of {edits['planned']} edits kept, {len(self.table):,} pictures in {self.out_dir}"
+        copies = f", {plural(report['copies'], 'copy', 'copies')}" if "copies" in report else ""
+        line = (
+            f"{edits['kept']} of {edits['planned']} edits kept{copies}, {len(self.table):,} pictures in {self.out_dir}"
+        )
         return Glance(line, *counts_table(report["target"], report["counts_before"], report["counts_after"]))
 
     def summary(self) -> str:
@@ -107,6 +110,9 @@ class Result(Shown):
         ]
         if edits["by_reason"]:
             lines[0] += " (" + ", ".join(f"{reason} {n}" for reason, n in edits["by_reason"].items()) + ")"
+        if "copies" in self.report:
+            copies = plural(self.report["copies"], "copy", "copies")
+            lines.append(f"{copies} of originals, {edits['copied']} of them in places of edits")
         if review := self.report.get("review"):
             lines.append(f"refused by a person: {review['refused']}, {review['replaced']} of them replaced")
         for target, after in self.report["counts_after"].items():

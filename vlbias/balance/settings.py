@@ -26,6 +26,8 @@ class BalanceSettings(Settings):
 
     Attributes:
         to: how far, see :func:`vlbias.balance.wanted_counts`: ``"max"``, ``"mean"``, ``"all"``, a number, or shares.
+        copies: share of what each short cell lacks that copies of the cell's own originals fill, 0 <= share < 1; edits
+            fill the rest, and copies take the places of edits that verification turns down. 0 for edits alone.
         splits: splits to balance; the others are passed on as they are.
         poles: {column: (path, {value: place in -1..1})}, or values in order, for columns the library does not know.
             Naming them also plans for values that do not occur.
@@ -65,6 +67,7 @@ class BalanceSettings(Settings):
     """
 
     to: Level = "max"
+    copies: float = number(0.0, 0, below=1)
     splits: Sequence[str] = ("train",)
     poles: Mapping[Any, Any] | Sequence[Any] | None = None
     path: str | None = None
@@ -100,6 +103,7 @@ class BalanceOptions(TypedDict, total=False):
     """The fields of :class:`BalanceSettings` as keywords of a :class:`vlbias.Balancer`."""
 
     to: Level
+    copies: float
     splits: Sequence[str]
     poles: Mapping[Any, Any] | Sequence[Any] | None
     path: str | None

@@ -126,6 +126,7 @@ Example: vlbias balance synthfaces:1000 out/balanced --target smile --protected 
          vlbias balance photos/ out/mine --target sex --protected older --poles older:age=no,yes
          vlbias balance photos/ out/whole --target sex --protected older --poles older:age=no,yes --align
          vlbias balance photos/ out/both --target sex --protected skin,age_group --to mean --splits train,val
+         vlbias balance photos/ out/half --target sex --protected older --poles older:age=no,yes --copies .5
          vlbias balance prior:400 out/new --target smile --protected skin
          vlbias balance faces/ /shared/out --target sex --protected skin --engine ray --address auto
          vlbias balance synthfaces:1000 out/balanced --target smile --protected skin --limit 50 --review"""
@@ -164,6 +165,17 @@ def balance(
             "the place of their donors), all (as many as the class), a number, or shares such as light=.5,dark=.5.",
         ),
     ] = "max",
+    copies: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Share of what each short cell lacks that copies of its own originals fill, below 1; edits fill the "
+            "rest, and copies take the places of those that are turned down. docs/evidence.md tells of half and half, "
+            ".5; 0 is edits alone.",
+        ),
+    ] = 0.0,
     splits: Annotated[
         str, typer.Option(metavar="SPLIT,...", help="Splits to balance; the others are passed on as they are.")
     ] = "train",
@@ -337,6 +349,11 @@ def balance(
             "'resize' brings originals to the editor's size, so edits need it too: add --size editor",
             param_hint="--originals",
         )
+    if copies and originals is Originals.omit:
+        raise typer.BadParameter(
+            "'omit' leaves out the originals that --copies writes once more: use --originals copy",
+            param_hint="--originals",
+        )
     settings: dict[str, Any] = {
         "target": target,
         "protected": columns_of(protected),
@@ -344,6 +361,7 @@ def balance(
         "path": path,
         "mode": mode.value,
         "to": to_of(to),
+        "copies": copies,
         "splits": names_of(splits, "--splits"),
         "source": "prior" if num_images is not None else source.value,
         "prior_steps": prior_steps,

@@ -39,6 +39,10 @@ REASONS = {
     "refused_by_person": "A person looked at the edit and refused it.",
     "no_donor_left": "Every donor of this place in the plan was turned down; the cell stays one short.",
 }
+#: What that comes to where copies fill places.
+_NO_DONOR_LEFT = (
+    "Every donor of this place in the plan was turned down; a copy of an original fills it, if there is one."
+)
 
 SCORES = {
     "score_protected_latent": ("Protected attribute, latent probe", "reached"),
@@ -99,6 +103,12 @@ def _worst_ratio(report: Mapping[str, Any], key: str) -> float | None:
 def _lede(report: Mapping[str, Any], protected: str) -> str:
     edits = report["edits"]
     source = "faces sampled from the prior" if report.get("source") == "prior" else "its own faces"
+    copies = report.get("copies", 0)
+    if not edits["planned"] and copies:
+        return (
+            f"No edit was planned; the short groups of {protected} in each class of {report['target']} are filled by "
+            f"{plural(copies, 'copy', 'copies')} of their own originals."
+        )
     if not edits["planned"]:
         return f"The groups of {protected} were as wanted in each class of {report['target']}: no edit was planned."
     aim = (
@@ -109,6 +119,9 @@ def _lede(report: Mapping[str, Any], protected: str) -> str:
     text = (
         f"{edits['kept']:,} of {edits['planned']:,} planned edits of {source} were kept, so that the dataset can {aim}."
     )
+    if copies:
+        instead = f", {edits['copied']:,} in places of edits that were turned down" if edits["copied"] else ""
+        text += f" The same cells hold {plural(copies, 'copy', 'copies')} of originals as well{instead}."
     if edits.get("unfilled"):
         text += f" {plural(edits['unfilled'], 'place')} stayed empty, because no donor passed the checks there."
     if report.get("limit") == edits["planned"]:
@@ -137,10 +150,20 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     if per_image is not None:
         tiles.append(
             {
-                "label": "Cost of an added picture",
+                "label": "Cost of a kept edit" if "copies" in report else "Cost of an added picture",
                 "before": None,
                 "value": number(float(per_image), 1),
                 "note": "evaluations of the diffusion network",
+            }
+        )
+    if "copies" in report:
+        tiles.append(
+            {
+                "label": "Copies of originals",
+                "before": None,
+                "value": f"{report['copies']:,}",
+                "note": f"{percent(report['copies_share'])} of what cells lack was asked for; "
+                f"{edits['copied']:,} in places of edits",
             }
         )
     return tiles
@@ -255,8 +278,9 @@ def _needed(report: Mapping[str, Any], score: str) -> float | None:
 def _rejected(files: RunFiles) -> dict[str, Any]:
     rejected = files.rejected
     counts = rejected["reason"].value_counts()
+    meanings = REASONS | ({"no_donor_left": _NO_DONOR_LEFT} if "copies" in files.report else {})
     reasons = [
-        {"code": code, "times": int(times), "meaning": REASONS.get(str(code), "")} for code, times in counts.items()
+        {"code": code, "times": int(times), "meaning": meanings.get(str(code), "")} for code, times in counts.items()
     ]
     intro = (
         "Nothing was turned down."
@@ -413,6 +437,10 @@ def _limits(files: RunFiles) -> list[str]:
         )
     if "skin" in report["protected"] and "race" in files.table.columns and not files.labelling:
         limits.append("The column skin groups annotated race; it is not measured skin tone.")
+    if report.get("copies"):
+        limits.append(
+            "Copies show nobody new. Hold faces out for validation together with their copies: source_id says whose."
+        )
     if report["edits"].get("unfilled"):
         limits.append(
             f"{plural(report['edits']['unfilled'], 'place')} of the plan stayed empty: the set is less balanced "
@@ -434,6 +462,7 @@ def _asked(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Licence of the editor", licences[1] or "not stated"),
         ("Mode, source", f"{report.get('mode', '–')}, {report.get('source', '–')}"),
         ("Seed", report.get("seed")),
+        ("Copies", f"{percent(report['copies_share'])} of what cells lack" if "copies_share" in report else None),
         ("Review", _review(report.get("review"))),
         ("Originals", _originals(report)),
         ("Faces", _alignment(report.get("alignment"))),
@@ -492,6 +521,7 @@ def _command(report: Mapping[str, Any]) -> str:
     for name in ("editor", "mode", "source", "limit", "originals", "seed"):
         if report.get(name) is not None:
             words += [f"--{name}", str(report[name])]
+    words += ["--copies", f"{report['copies_share']:g}"] if "copies_share" in report else []
     words += ["--round-trip"] if report.get("round_trip") else []
     words += ["--review"] if report.get("review") else []
     words += ["--pseudonymise"] if report.get("pseudonymised") else []

@@ -72,7 +72,9 @@ class BalancerFill:
         if folder is None:
             raise ConfigError("Edits are images on disk; give the simulation a `storage` file.")
         # originals are the simulation's own
-        balancer = self.balancer.changed(mode="reduce", source="real", to="all", splits=["train"], round_trip=False)
+        balancer = self.balancer.changed(
+            mode="reduce", source="real", to="all", copies=0.0, splits=["train"], round_trip=False
+        )
         faces = dataset.select(dataset.table["split"] == "train")
         with FileLock(folder.with_suffix(".lock")):
             plan = balancer.plan(faces)
