@@ -53,7 +53,7 @@ from vlbias.errors import ConfigError, DatasetError, LabelError, TrainingError, 
 from vlbias.files import AnyPath, make_folder, write_file, write_json
 from vlbias.images import load_pixels, to_float
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, fit_probes, train_paths
-from vlbias.rendering import Renderer
+from vlbias.rendering import Renderer, RenderSettings
 from vlbias.settings import Settings, number
 from vlbias.world import DIPOLES
 from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
@@ -485,12 +485,15 @@ def build_enlarged(
     if not result.finished:
         raise TrainingError(f"stopped after {result.images:,} images; the same command goes on from {work}.")
     info = {name: value for name, value in renderer.info.items() if name not in _OF_ONE_SIZE}
+    render = renderer.settings
+    if renderer.student is not None:  # what suffices for a student is too little without it
+        render = replace(render, edit_steps=RenderSettings().edit_steps)
     enlarged = Editor(
         larger,
         clip=renderer.clip,
         paths=renderer.paths,
         probes=renderer.probes,
-        settings=renderer.settings,
+        settings=render,
         info=info | {"name": out.name, "license": _joint_license(renderer.license, "decoder", dataset.license)},
     )
     enlarged.save_pretrained(out)

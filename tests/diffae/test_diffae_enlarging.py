@@ -10,11 +10,14 @@ from doubles import TINY_PRIOR, people, run_command, tiny_editor
 from torch.nn import functional as F
 
 from vlbias import Editor
-from vlbias.diffae import DiffAE, DiffAETrainingSettings, enlarge, train_diffae
+from vlbias.data.folder import load_folder
+from vlbias.diffae import DiffAE, DiffAETrainingSettings, Student, enlarge, train_diffae
 from vlbias.diffae.haar import HaarBands, haar_bands
 from vlbias.errors import ConfigError, TrainingError
 from vlbias.files import read_object
 from vlbias.images import to_float
+from vlbias.recipes import build_enlarged
+from vlbias.rendering import RenderSettings
 
 
 @pytest.fixture
@@ -133,6 +136,14 @@ def test_what_cannot_be_enlarged_is_refused(tiny_config, make_model, small, imag
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_a_student_is_left_behind_and_so_are_its_few_steps(small, tmp_path):
+    r = tiny_editor(replace(small.config, attention_resolutions=()), settings=RenderSettings(edit_steps=3)).renderer
+    editor = Editor(r.diffae, paths=r.paths, settings=r.settings, student=Student(r.diffae, 1))
+    faces = load_folder(people(tmp_path / "people"))
+    larger = build_enlarged(editor, faces, tmp_path / "large", diffae_images=16, device="cpu").renderer
+    assert larger.student is None and larger.settings.edit_steps == RenderSettings().edit_steps
 
 
 def test_the_command_writes_an_editor_and_goes_on_after_a_kill(small, tmp_path, monkeypatch):
