@@ -151,6 +151,7 @@ few, features = images[:4], torch.rand(16, 2)
             "max_minutes=90": "max_images=8, batch_size=4, device='cpu'",
             "num_steps=20": "num_steps=2",
             " quick-faces  ": " quick-faces --steps 1  ",
+            "UTKFace/ utkface-128": "UTKFace/ utkface-128 --images 16",
             "train_prior(model, z_sem)": "train_prior(model, z_sem, PriorTrainingSettings(num_steps=2))",
         },
     ),
