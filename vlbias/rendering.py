@@ -272,6 +272,12 @@ class Renderer(Backend):
         x_0, traced = zip(*parts, strict=True)
         return torch.cat(x_0), Traced(*map(torch.cat, zip(*traced, strict=True)))
 
+    def evaluations_to_draw(self, num_steps: int) -> tuple[int, int]:
+        """See :meth:`vlbias.types.Backend.evaluations_to_draw`; an edit spends nothing at the ends of a drawn way."""
+        if self._editing is not self.diffae:
+            return num_steps + self.evaluations_to_open, self.evaluations_to_render
+        return num_steps, num_steps - 2 if self.adds_difference and num_steps > 3 else num_steps
+
     def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
         """z_sem => codes of mean 0 and deviation 1 in each dimension."""
         return self.diffae.normalize(z_sem.to(self.device))

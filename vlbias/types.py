@@ -226,3 +226,7 @@ class Backend(Protocol):
             CheckpointError: it cannot sample.
         """
         return self.decode(z_sem, x_T, num_steps=num_steps), Traced(x_T)
+
+    def evaluations_to_draw(self, num_steps: int) -> tuple[int, int]:
+        """What one :meth:`draw` costs for one face, and an edit of that face, for the price of a plan."""
+        return num_steps, num_steps

@@ -146,6 +146,22 @@ def test_drawn_faces_are_edited_on_its_own_way(editor):
     assert torch.allclose(r.student.model.retrace(z_sem, traced.x_T, traced.residuals), x_0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("num_steps", "has_student"), [(5, True), (5, False), (3, False)])
+def test_the_price_of_a_drawn_face_and_of_its_edit_is_known(editor, num_steps, has_student):
+    r = editor.renderer
+    if not has_student:
+        r = Editor(r.diffae, paths=r.paths, settings=r.settings, info=r.info).renderer
+    z_sem, noise = r.sample_codes(range(2)), r.noise(range(2))
+    r.evaluations = 0
+    x_0, traced = r.draw(z_sem, noise, num_steps=num_steps)
+    drawn = r.evaluations
+    if traced.residuals is None:
+        r.decode(z_sem.roll(1, dims=0), traced.x_T, num_steps=num_steps)
+    else:
+        r.render(x_0, z_sem, z_sem.roll(1, dims=0), traced)
+    assert r.evaluations_to_draw(num_steps) == (drawn / 2, (r.evaluations - drawn) / 2)
+
+
 def test_it_is_saved_with_its_editor(editor, tiny_images, tmp_path):
     editor.save_pretrained(tmp_path / "editor", dtype=torch.float32)
     loaded, x_0 = Editor.from_pretrained(f"{tmp_path / 'editor'}/"), to_float(tiny_images[:2])

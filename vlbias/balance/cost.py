@@ -45,9 +45,8 @@ def estimate(
         evaluations = len(plan) * (backend.evaluations_to_open + EXPECTED_TRIES * backend.evaluations_to_render)
     else:
         seen = pairs or images > len(plan)
-        # the edit of a donor that is decoded spends nothing at the ends of its way
-        a_try = prior_steps - 2 if seen and backend.adds_difference and prior_steps > 3 else prior_steps
-        evaluations = len(plan) * ((prior_steps if seen else 0) + EXPECTED_TRIES * a_try)
+        a_donor, a_try = backend.evaluations_to_draw(prior_steps) if seen else (0, prior_steps)
+        evaluations = len(plan) * (a_donor + EXPECTED_TRIES * a_try)
         if faces is None:
             evaluations += SAMPLED_FACES * prior_steps
     evaluations += evaluations_of(trips, backend)
