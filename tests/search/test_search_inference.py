@@ -204,6 +204,12 @@ def test_held_out_minus_validation_compares_galleries_of_one_size(make_tiny, sma
     found = front.Front(table, pd.DataFrame(), ("error",), 0.95, 1, "test", pd.DataFrame(), "", is_balanced)
     assert found.winners_curse()["error"] == pytest.approx(0.2 if is_balanced else np.nan, nan_ok=True)
     assert ("not compared, the galleries have different sizes" in found.verdict()) != is_balanced
+    assert found.brief().iloc[0].to_dict() == {
+        "label": "x",
+        "error": "0.300 (0.200 to 0.400)",
+        "on_front": "yes",
+        "p_dominated": 0.0,
+    }
 
 
 def test_a_group_called_nan_is_a_group_and_a_missing_one_is_not(make_tiny):

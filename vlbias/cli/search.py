@@ -254,7 +254,7 @@ def search(
     study.write(out, front)
     best = study.best()
     study.save(best, out / "best", front)
-    typer.echo(front.table.round(4).to_string())
+    typer.echo(front.brief().to_string())
     typer.echo(front.verdict())
     typer.echo(". ".join(study.reliability()["advice"]) + ".")
     page = report.write_search(out, study, front, command=typed_command())

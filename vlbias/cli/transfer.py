@@ -53,7 +53,7 @@ def transfer(
     moved = searches.transfer(
         found, faces, protected=columns, identity=subject, target=target, refit=refit, device=device, folder=out
     )
-    typer.echo(moved.front.table.round(4).to_string())
+    typer.echo(moved.front.brief().to_string())
     typer.echo(moved.correlation.round(3).to_string())
     if out is not None:
         typer.echo(f"Wrote {moved.write(out / 'transfer.json')}")

@@ -108,6 +108,18 @@ class Front(Shown):
         line = f"{plural(len(self.table), 'candidate')} on {self.split}, {on_front} on the front"
         return Glance(line, columns, self.table[columns].to_numpy().tolist())
 
+    def brief(self) -> pd.DataFrame:
+        """The table as narrow as a terminal: objectives as texts with their intervals, then front and dominance."""
+        texts = {
+            name: [
+                f"{value:.3f} ({low:.3f} to {high:.3f})"
+                for value, low, high in self.table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+            ]
+            for name in self.objectives
+        }
+        shown = self.table[["label"]].assign(**texts, on_front=self.table["on_front"].map({True: "yes", False: ""}))
+        return shown.assign(p_dominated=self.table["p_dominated"].round(2))
+
     def verdict(self) -> str:
         """What held-out data say of the validation front, in one sentence."""
         count = int((self.table["p_dominated"] >= self.claim_level).sum())
