@@ -93,6 +93,23 @@ def test_what_the_dataset_left_out_is_listed(editor, faces, tmp_path):
     assert result.report["left_out"] == [wanted]
 
 
+def test_labels_that_both_scorers_contradict_are_named(editor, faces, balanced, tmp_path):
+    assert not any("labelled" in text for text in balanced.report["warnings"])
+    table = faces.table.copy()
+    smiling = table.index[(table["split"] == "train") & (table["smile"] == 1) & (table["skin"] == "light")]
+    table.loc[smiling, "smile"] = 0
+    result = balance(editor, replace(faces, table=table), tmp_path / "out")
+    edits = result.table[result.table["origin"] == "edited"]
+    wrong = edits[edits["source_id"].isin(smiling)]
+    assert 3 <= len(wrong) == (edits[["score_target_latent", "score_target_image"]].max(axis=1) < 0).sum()
+    said = [text for text in result.report["warnings"] if "labelled" in text]
+    assert len(said) == 1 and said[0].startswith(
+        f"{len(wrong)} of {len(edits)} kept edits read as another 'smile' than they are labelled, by both scorers"
+    )
+    assert said[0].endswith(f"look at these labels, such as that of {wrong['source_id'].iloc[0]}.")
+    assert said[0] in result.summary()
+
+
 def test_figures_measured_afterwards_join_the_report(editor, faces, tmp_path):
     result = balance(editor, faces, tmp_path / "out", limit=2)
     add_to_report(result.out_dir, {"classifiers": {"baseline": {"accuracy": 0.5}}})

@@ -37,6 +37,8 @@ __all__ = ["add_to_report", "assemble", "write_report"]
 
 #: (column, label) => the value as the dataset writes it.
 Natural = Callable[[str, str], Any]
+#: Share of kept edits from which on it is said that their labels are contradicted: scorers err on a few.
+CONTRADICTED = 0.02
 
 
 def _made_rows(
@@ -248,7 +250,7 @@ def _report(
         "unet_evaluations_per_kept_image": round(evaluations / kept_images, 2) if kept_images else None,
         "median_identity": identity[len(identity) // 2] if identity else None,
         "unreadable": unreadable,
-        "warnings": [*details["warnings"], *_written_otherwise(kept)],
+        "warnings": [*details["warnings"], *_contradicted(kept, plan.settings["target"]), *_written_otherwise(kept)],
     }
 
 
@@ -263,6 +265,19 @@ def _of_copies(
         "copies": sum(copies.values()),
         "edits": {**edits, "copied": copied, "unfilled": edits["unfilled"] - copied},
     }
+
+
+def _contradicted(kept: Sequence[Mapping[str, Any]], target: str) -> list[str]:
+    """A warning where many kept edits read as another class than their donors' labels say."""
+    readings = [(record["target_latent"], record["target_image"], record["donor"]) for record in kept]
+    both = [(latent, image, donor) for latent, image, donor in readings if latent is not None and image is not None]
+    donors = [donor for latent, image, donor in both if max(latent, image) < 0]
+    if len(donors) < max(3, CONTRADICTED * len(both)):
+        return []
+    return [
+        f"{len(donors)} of {len(kept)} kept edits read as another '{target}' than they are labelled, by both scorers, "
+        f"and so did their donors, or nearly: look at these labels, such as that of {donors[0]}."
+    ]
 
 
 def _written_otherwise(kept: Sequence[Mapping[str, object]]) -> list[str]:
