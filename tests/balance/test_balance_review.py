@@ -145,6 +145,21 @@ def test_killed_in_a_review_and_resumed(tiny, faces, finished, tmp_path, monkeyp
     assert tree(run(tiny, faces, other, review=review).out_dir) == expected and verify_run(other) == []
 
 
+def test_a_review_that_was_killed_and_taken_back_leaves_nothing(tiny, faces, tmp_path, monkeypatch):
+    out, options = tmp_path / "out", {"copies": 0.3}
+    before = run(tiny, faces, out, **options)
+    expected = tree(out)
+    pairs = list(edits(before).items())
+    review = refuse(out, pairs)  # all, so that copies take places of edits
+    (out / "train" / "mine+notes.txt").write_text("not the run's")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "clear_after_review", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(tiny, faces, out, review=review, **options)
+    assert {name for name in tree(out) if "+copy" in name} - set(expected)
+    run(tiny, faces, out, review=refuse(out, pairs, decision="accept"), **options)
+    assert tree(out).keys() - expected.keys() == {"train/mine+notes.txt"} and expected.keys() <= tree(out).keys()
+
+
 def test_shards_review_together(tiny, faces, finished, tmp_path):
     before, pairs = finished
     out, other = before.out_dir, tmp_path / "other"

@@ -46,6 +46,8 @@ STATE = ".state"
 _DRAFT = "draft-"
 #: Files of a finished run that are written again when somebody measures, reports or reviews anew.
 REWRITTEN = frozenset({"report.json", "report.html", "README.md", REVIEW_FILE})
+#: Pictures that a run makes: edits and copies.
+_MADE = re.compile(r"edit-\d{6}\.\w+|.+\+copy\d+\.\w+")
 #: A chunk of the plan by its number, or a piece that a review added by its name.
 ChunkKey: TypeAlias = int | str
 
@@ -244,9 +246,19 @@ class RunFolder:
         """
         before, path = self.state / "before.json", self.state / "review.json"
         with writing(path):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.replace(self.state / "done.json", before)
+            except FileNotFoundError:
+                self._note_made(before)
             write_json(path, review)
+
+    def _note_made(self, before: Path) -> None:
+        """Where an earlier review was left half carried out, what it has put in place may have to go as well."""
+        if before.is_file():
+            known = self.read(before.name)
+            files = (path.relative_to(self.out) for path in self.out.rglob("*"))
+            made = {path.as_posix(): "" for path in files if path.parts[0] != STATE and _MADE.fullmatch(path.name)}
+            write_json(before, known | {"files": made | known.get("files", {})})
 
     def clear_after_review(self, names: Iterable[str]) -> None:
         """Remove what the run had written before its review and did not write now: refused edits and their donors.
