@@ -164,7 +164,6 @@ class Renderer(Backend):
         #: Keywords that ``vlbias.editor_folder.read_editor`` opened it with; ``None`` where it was put together.
         self.source: Mapping[str, object] | None = None
         self.evaluations = 0
-        self._last_read: tuple[torch.Tensor, list[torch.Tensor]] | None = None
         self.adds_difference = self.settings.method == "difference"
         self.evaluations_to_render = (
             self.settings.edit_evaluations if self.adds_difference else self.settings.decode_steps
@@ -632,8 +631,7 @@ class Renderer(Backend):
         """
         self._check_name("dipole", name, self.dipoles)
         clip, poles = self.need_clip(), self.dipoles[name].classes
-        with torch.no_grad():
-            return torch.cat([clip.classify_features(part, poles)[:, 0] for part in self._features_of(x_0)])
+        return self._batched(lambda x: clip.zero_shot(x, poles)[:, 0], x_0)
 
     def features(self, x_0: torch.Tensor) -> torch.Tensor:
         """CLIP's unit features (b, e) of faces (b, 3, h, w).
@@ -643,17 +641,6 @@ class Renderer(Backend):
         """
         with torch.no_grad():
             return self.need_clip().encode_image(x_0.to(self.device))
-
-    def _features_of(self, x_0: torch.Tensor) -> list[torch.Tensor]:
-        """CLIP's features of each batch; the faces of one batch are known again, for each attribute reads them anew."""
-        last = self._last_read
-        alike = last is not None and (last[0].device, last[0].dtype) == (x_0.device, x_0.dtype)
-        if last is not None and alike and torch.equal(last[0], x_0):
-            return last[1]
-        found = self._batches(self.need_clip().encode_image, x_0)
-        if len(x_0) <= self.batch_size:
-            self._last_read = (x_0.clone(), found)
-        return found
 
     def _check_name(self, kind: str, name: str, known: Collection[str]) -> None:
         if name not in known:
