@@ -52,7 +52,7 @@ evidence: $(VENV)/ready
 	$(BIN)/python benchmarks/evidence.py page $(if $(filter quick,$(BUDGET)),--check)
 
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --doctest-modules vlbias \
 		$$($(BIN)/python -m pip show --quiet gradio 2>/dev/null || echo --ignore=vlbias/app)
@@ -61,7 +61,7 @@ test-fast: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(FAST_TESTS)
 
 coverage: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --cov=vlbias --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov=vlbias --cov-report=term
 
 docs: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -25,6 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+#: Files of few tests that take minutes: they begin first, so that no process is left alone with one of them at the end.
+LONG = ("test_docs_run", "test_hostile_fuzz", "test_notebook", "test_engine_jobs", "test_balance_engine", "test_demo")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
