@@ -132,6 +132,14 @@ def test_faces_of_the_prior_are_compared_with_those_kept(tiny, tmp_path):
     assert set(table["origin"]) == {"edited", "sampled"}
 
 
+@pytest.mark.parametrize("layout", ["imagefolder", "webdataset"])
+def test_drawn_donors_that_nobody_kept_are_not_compared(tiny, large, tmp_path, layout):
+    made = balancer(tiny, source="prior", keep_pairs=False, format=layout)
+    result = made.run(large, made.plan(large), tmp_path / "out", show_progress=False)
+    leak = Leak.from_dict(result.report["leak"])
+    assert leak.num_edits >= 20 and leak.readings and leak.readings[0].donors is None
+
+
 @pytest.fixture
 def command(tiny, large, monkeypatch):
     import vlbias.cli.balance as module

@@ -53,8 +53,10 @@ def measured(
         ImageError: a picture cannot be read.
     """
 
-    def original(item: str) -> Source:
+    def original(item: str) -> Source | None:
         assert faces is not None
+        if item not in faces.table.index:  # drawn from the prior
+            return None
         path, cut = faces.path(item), (faces.alignment or {}).get("write") == "crop"
         if path is not None and not cut:
             return Path(path)

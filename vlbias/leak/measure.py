@@ -37,7 +37,7 @@ MAX_AUC = 0.65
 MIN_OF_CELL, MIN_IN_ALL = 5, 20
 _NUM_THREADS = 4
 
-Original = Callable[[str], Source]
+Original = Callable[[str], Source | None]
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,8 @@ def measure_leak(
         target, protected: columns whose values make the cells.
         splits: splits to look at.
         settings: ``None`` for the defaults.
-        original: the unedited picture of an id, for those that the folder lacks; ``None`` where there is no more than
-            the folder.
+        original: the unedited picture of an id, or ``None`` where there is none, for those that the folder lacks;
+            ``None`` where there is no more than the folder.
         show_progress: whether a line on stderr tells how far it is.
 
     Raises:
@@ -341,10 +341,12 @@ def _pictures(drawn: pd.DataFrame, folder: Path | Original, original: Original |
 
 def _source(file_name: object, source_id: object, folder: Path | Original, original: Original | None) -> Source:
     if isinstance(file_name, str):
-        return folder(file_name) if callable(folder) else folder / file_name
-    if original is None:
+        found = folder(file_name) if callable(folder) else folder / file_name
+    else:
+        found = None if original is None else original(str(source_id))
+    if found is None:
         raise ConfigError(f"the picture of '{source_id}' is not in {folder}. Say where originals are with `original`.")
-    return original(str(source_id))
+    return found
 
 
 def _name_beside(folder: Path, edit: str) -> str | None:
@@ -363,7 +365,8 @@ def _donors(
     for row in edits.itertuples():
         name = None if callable(folder) else _name_beside(folder, str(row.file_name))
         names.append(name or unedited.get(row.source_id))
-        if not isinstance(names[-1], str) and original is None:
+        # nobody kept a donor that was drawn from the prior
+        if not isinstance(names[-1], str) and (original is None or original(str(row.source_id)) is None):
             return None
     edits["file_name"] = names
     return _pictures(pd.concat([edits, drawn.loc[~drawn["is_edit"]]]), folder, original)
