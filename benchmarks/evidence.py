@@ -198,8 +198,7 @@ def _section(path: Path) -> str:
             "",
             *_table(("method", *tasks), list(_by_task(methods, tasks))),
         ]
-    is_ablation = len(record["definition"]["variants"]) > 1
-    notes = [*([] if is_ablation else _findings(methods)), *_not_learned(tasks)]
+    notes = [*(_findings(methods) if len(tasks) > 1 else []), *_not_learned(tasks)]  # bars are for means over tasks
     notes += _on_photographs(tasks, record.get("ahead", {}))
     notes += record["table"]["notes"]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
