@@ -75,7 +75,7 @@ TABLES = {
         "Edits as varied as their group, or all like its typical member",
         ("edits",),
         ONE_PAIR,
-        [{}, {"varied": 1.0}],
+        [{}, {"varied": 0.0}],
     ),
     "evaluations": Table(
         "Network evaluations of an edit", ("edits",), ONE_PAIR, [{}, *({"edit_steps": n} for n in (2, 8))]

@@ -13,6 +13,7 @@ from doubles import DIPOLES, TINY, TINY_PRIOR, tiny_editor
 from PIL import ExifTags, Image
 
 from vlbias import Balancer, Dipole, Editor, PathSet, load_dataset, world
+from vlbias.balance import Checks
 from vlbias.checkpoints import write_manifest
 from vlbias.errors import (
     CheckpointError,
@@ -163,6 +164,26 @@ def test_an_editor_says_in_its_config_what_its_qualities_are(editor, tmp_path):
         (tmp_path / "tiny" / "config.json").write_text(json.dumps(config | {"qualities": wrong}))
         write_manifest(tmp_path / "tiny")
         with pytest.raises(CheckpointError, match=r"config\.json: "):
+            Editor.from_pretrained(tmp_path / "tiny", device="cpu")
+
+
+def test_an_editor_says_in_its_config_how_varied_its_edits_are(editor, tmp_path):
+    parts = editor.renderer
+    assert Balancer(editor, target="smile", protected="age").settings.checks.varied == 0
+    asks = Editor(parts.diffae, paths=parts.paths, probes=parts.probes, info=parts.info | {"varied": 0.75})
+    asks.save_pretrained(tmp_path / "tiny")
+    again = Editor.from_pretrained(tmp_path / "tiny", device="cpu")
+
+    def varied(**changes):
+        return Balancer(again, target="smile", protected="age", checks=Checks(**changes)).settings.checks.varied
+
+    assert varied() == varied(goal=0.8) == 0.75 and varied(varied=0) == 0 and varied(varied=1) == 1
+    assert Balancer(again, target="smile", protected="age", quality="draft").settings.checks.varied == 0.75
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    for wrong in (-0.1, 1.5, "much", True, None, [1]):
+        (tmp_path / "tiny" / "config.json").write_text(json.dumps(config | {"varied": wrong}))
+        write_manifest(tmp_path / "tiny")
+        with pytest.raises(CheckpointError, match=r"config\.json: `varied` must be a number in 0\.\.1"):
             Editor.from_pretrained(tmp_path / "tiny", device="cpu")
 
 

@@ -21,7 +21,7 @@ from vlbias.files import draft_folder, read_json, write_file, write_json
 from vlbias.hub import check_hub_name, find_or_fetch, is_hub_name, model_card, push_folder
 from vlbias.optim import device_of
 from vlbias.paths import PathSet, Probes
-from vlbias.rendering import Qualities, Renderer, RenderSettings
+from vlbias.rendering import Qualities, Renderer, RenderSettings, read_varied
 
 __all__ = ["editor_card", "push_editor", "read_editor", "write_editor"]
 
@@ -144,6 +144,7 @@ def _read_config(folder: Path) -> dict[str, object]:
 def _settings_of(info: Mapping[str, object], folder: Path) -> RenderSettings:
     try:
         Qualities.from_dict(info.get("qualities", {}))  # type: ignore[arg-type]  # whatever stands there
+        read_varied(info)
         return RenderSettings.from_dict(info.get("render", {}))  # type: ignore[arg-type]  # whatever stands there
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error

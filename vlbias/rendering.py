@@ -28,10 +28,10 @@ from vlbias.diffae import DiffAE, Student, seeded_noise
 from vlbias.diffae.evaluation import psnr
 from vlbias.errors import CheckpointError, ConfigError, ImageError, OutOfRangeWarning, unknown
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, extend_paths
-from vlbias.settings import Settings, number
+from vlbias.settings import Settings, checked_number, number
 from vlbias.types import Backend, Quality, Strengths, Traced
 
-__all__ = ["Qualities", "RenderSettings", "Renderer"]
+__all__ = ["Qualities", "RenderSettings", "Renderer", "read_varied"]
 
 Found = TypeVar("Found")
 
@@ -125,7 +125,7 @@ class Renderer(Backend):
 
     Raises:
         CheckpointError: paths for codes of another size, or a student of another architecture.
-        ConfigError: ``info`` has qualities that are none.
+        ConfigError: ``info`` has qualities that are none, or ``varied`` out of range.
     """
 
     @checked_call
@@ -152,6 +152,7 @@ class Renderer(Backend):
         self.settings = settings or RenderSettings()
         self.info = dict(info or {})
         self.qualities = Qualities.from_dict(self.info.get("qualities", {}))  # type: ignore[arg-type]  # it is checked
+        self.varied = read_varied(self.info)
         self.name = str(self.info.get("name", "unnamed"))
         self.license = str(self.info["license"]) if self.info.get("license") else None
         self.image_size = diffae.config.image_size
@@ -668,6 +669,15 @@ class Renderer(Backend):
         with torch.no_grad():
             batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
             return [function(*(part.to(self.device) for part in parts)) for parts in batches]
+
+
+def read_varied(info: Mapping[str, object]) -> float:
+    """How much an editor's edits differ in how far they go, as its description states it, 0..1; 0 where it does not.
+
+    Raises:
+        ConfigError: it states something else.
+    """
+    return float(checked_number("varied", info.get("varied", 0.0), float, low=0, high=1))
 
 
 def _layout(info: Mapping[str, object]) -> str:

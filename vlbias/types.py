@@ -60,6 +60,7 @@ class Backend(Protocol):
         evaluations_to_render: what one :meth:`render` costs for one face.
         adds_difference: whether :meth:`render` puts the change on the donor's own pixels. Such a change can be made
             smaller or larger without another evaluation.
+        varied: how much its edits differ in how far they go where nobody asks, see ``vlbias.balance.Checks``.
         can_read_pictures: whether :meth:`score` and :meth:`features` work.
         can_sample: whether :meth:`sample_codes`, :meth:`noise` and :meth:`decode` work.
     """
@@ -76,6 +77,7 @@ class Backend(Protocol):
     evaluations_to_open: int = 0
     evaluations_to_render: int = 1
     adds_difference: bool = False
+    varied: float = 0.0
     can_read_pictures: bool = False
     can_sample: bool = False
 

@@ -40,7 +40,7 @@ def test_an_editor_of_one_quality_says_so(editor):
 
 def test_checks_are_checks(editor):
     refused(r"`checks` must be a Checks, such as Checks\(goal=0.8\); got {}", editor, ConfigError, checks={})
-    assert Balancer(editor, target="smile", protected="skin").settings.checks == Checks()
+    assert Balancer(editor, target="smile", protected="skin").settings.checks == Checks(varied=0)
 
 
 def test_poles_say_where_values_stand(editor):

@@ -89,11 +89,11 @@ def test_bin_files_whose_pictures_are_arrays_of_bytes(tmp_path, protocol):
 def test_bin_files_run_no_code(tmp_path):
     class Evil:
         def __reduce__(self):
-            return (print, ("run",))
+            return (eval, ("1",))  # not `print`, for which ray puts its own
 
     path = tmp_path / "lfw.bin"
     path.write_bytes(pickle.dumps((PICTURES, [True, False, True, Evil()])))
-    with pytest.raises(UnsafeCheckpointError, match="it asks to call builtins.print"):
+    with pytest.raises(UnsafeCheckpointError, match="it asks to call builtins.eval"):
         load_pairs(path)
     path.write_bytes(pickle.dumps((PICTURES, ANSWERS))[:-40])
     with pytest.raises(CheckpointError):

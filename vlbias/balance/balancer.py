@@ -77,9 +77,10 @@ class Balancer(Shown):
         settings: BalanceSettings | None = None,
         **options: Unpack[BalanceOptions],
     ):
-        self.settings = settings = with_changes(BalanceSettings, settings, options)
+        settings = with_changes(BalanceSettings, settings, options)
         self.editor = editor.renderer if isinstance(editor, Editor) else editor
         self.backend = backend = self.editor.at_quality(settings.quality)
+        self.settings = settings = replace(settings, checks=settings.checks.of(backend))
         self.target, self.mode, self.source, self.seed = target, mode, source, int(seed)
         if not isinstance(protected, str | Sequence):
             raise PlanError(f"`protected` must name a column or several; got {protected!r}.")

@@ -228,7 +228,7 @@ def _goals(job: Job, attempts: list[Attempt], place: int, far: float) -> torch.T
     for attempt in attempts:
         share = item_seed(attempt.seed, "goal", scorer.column) / 2**52
         drawn = scorer.latent.member_margin(job.groups[attempt.wanted][place], share) if scorer.latent else 1.0
-        goal = checks.goal * (1 + checks.varied * (drawn - 1))
+        goal = checks.goal * (1 + (checks.varied or 0.0) * (drawn - 1))
         # readings of a picture fall short of those of its walked code
         goal = max(goal, min(checks.goal, nearest + BEYOND))
         goals.append(nearest + far * (goal - nearest))

@@ -8,12 +8,13 @@ protected attributes differ taken out, so that ageing does not count as becoming
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from vlbias.balance.scoring import Pair, Reading
 from vlbias.errors import ConfigError
 from vlbias.settings import Settings, number
+from vlbias.types import Backend
 
 __all__ = ["SCORES", "Checks", "Reason", "Scores", "enough", "verdict"]
 
@@ -41,8 +42,9 @@ class Checks(Settings):
     Attributes:
         goal: latent margin at which a walk stops, > 0; 1 walks as far as members of the group stand.
         varied: how much edits differ in how far they go, 0..1: 1 as much as members of the group do, each picture like
-            one drawn among them; 0 not at all, all walks end like the typical one. Readings of photographs are noisy,
-            and noise makes members look further apart than they are: see docs/evidence.md before you raise it for them.
+            one drawn among them; 0 not at all, all walks end like the typical one. ``None`` for what the editor asks
+            for: 1 where faces are drawn, 0 of photographs, whose readings are noisy, and noise makes members look
+            further apart than they are (docs/evidence.md).
         sure: both scorers must see the edit so far inside the protected group that this share of the originals which
             read so belong to it, 0.5..1 (see ``Reading.sure_margin``).
         reached: a margin that both must see instead, the same for all; ``None`` leaves it to ``sure``.
@@ -60,7 +62,7 @@ class Checks(Settings):
     """
 
     goal: float = number(1.0, above=0)
-    varied: float = number(0.0, 0, 1)
+    varied: float | None = number(None, 0, 1)
     sure: float = number(0.8, above=0.5, below=1)
     reached: float | None = None
     donor: float = 0.5
@@ -79,6 +81,10 @@ class Checks(Settings):
             raise ConfigError(
                 f"`checks.reached` ({self.reached}) must not exceed `checks.goal` ({self.goal}): a walk stops there."
             )
+
+    def of(self, backend: Backend) -> Checks:
+        """The same with what is left to the editor filled in."""
+        return replace(self, varied=backend.varied) if self.varied is None else self
 
 
 @dataclass(frozen=True)

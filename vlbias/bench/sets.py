@@ -48,7 +48,8 @@ class Variant(Settings):
         edit_steps: network evaluations of an edit, there and as many back; ``None`` for the editor's own.
         strength: ``closed-loop`` walks each face as far as its scorers ask for; ``random`` draws the strength, as the
             published code does, and turns down what does not pass.
-        varied: how much edits differ in how far they go, see ``vlbias.balance.Checks``.
+        varied: how much edits differ in how far they go, see ``vlbias.balance.Checks``; ``None`` for what the editor
+            asks for.
         seed: of the edits.
     """
 
@@ -59,7 +60,7 @@ class Variant(Settings):
     wrong_labels: float = number(0.0, 0, 0.5)
     edit_steps: int | None = number(None, 1, 1000)
     strength: Literal["closed-loop", "random"] = "closed-loop"
-    varied: float = number(0.0, 0, 1)
+    varied: float | None = number(None, 0, 1)
     seed: int = number(0, 0)
 
     def changes(self) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def balanced_set(
 
 
 def _digest(task: Task, training: FaceDataset, recipe: Variant) -> str:
-    checks = asdict(_checks(recipe))
+    checks = asdict(_checks(recipe).of(open_editor(task.editor).renderer))
     parts = [training.table.to_csv(), editor_digest(task.editor), task.target, task.protected, recipe.changes(), checks]
     return sha256_json(parts)
 
