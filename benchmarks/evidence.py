@@ -93,7 +93,7 @@ TABLES = {
     ),
     "utkface-128": Table(
         "Photographs of UTKFace, gender or age tied to another label, 128 px",
-        ("oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),
+        ("oversample", "group-dro", "edits", "more-real"),
         ["utkface-*-planted"],
         options={"image_size": 128, "classifier": "standard", "tune": False},
     ),

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-import torch
 
 from vlbias import audit, report
 from vlbias.audit.comparison import fit_engine
@@ -26,6 +24,7 @@ from vlbias.data.synthfaces import SynthFaces
 from vlbias.editor import Editor
 from vlbias.engine import Engine, checked_engine, gpus_here, standing_workers
 from vlbias.files import AnyPath, refuse_links
+from vlbias.optim import in_threads
 from vlbias.settings import MAX_RUNS, checked_number
 
 __all__ = ["GRID", "MIN_GAP", "TIED", "biased_faces", "choose", "oracle_faces", "run_demo", "validation_faces"]
@@ -154,7 +153,7 @@ def _run(out: Path, editor: Editor, num_faces: int, num_seeds: int, seed: int, n
     test = _in_split(load_dataset("synthfaces", n=_TEST_FACES, seed=seed, start=_TEST_START), "test")
     for drawn in (faces, test):
         drawn.expect(drawn.ids)  # at once and by all threads, while workers start
-    with _threads(engine.cores or 1):
+    with in_threads(engine.cores or 1):
         _say("2/4  planning and making verified edits")
         balancer = Balancer(editor, target=TARGET, protected=PROTECTED, seed=seed)
         plan = balancer.plan(faces)
@@ -188,17 +187,6 @@ def _run(out: Path, editor: Editor, num_faces: int, num_seeds: int, seed: int, n
         _say(_verdict(outcome.to_dict()))
         _say(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
         return page
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Within the block PyTorch works with so many threads; with others sums are added up in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_split(faces: Drawn, split: str) -> Drawn:

@@ -27,6 +27,7 @@ __all__ = [
     "flush_denormals",
     "held_for",
     "in_bfloat16",
+    "in_threads",
     "set_learning_rate",
 ]
 
@@ -172,6 +173,17 @@ def flush_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+@contextmanager
+def in_threads(number: int) -> Iterator[None]:
+    """Within the block PyTorch works with so many threads; with others sums are added up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Resumable(Protocol):

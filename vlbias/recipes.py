@@ -208,7 +208,11 @@ def build_editor(
 
     labels = pole_labels(train, dipoles)
     paths, probes = build_paths(diffae, clip, images, dipoles, settings, labels=labels, seed=seed)
-    info = {"name": name or out.name, "license": dataset.license or "unknown", "trained_on": dataset.name}
+    info: dict[str, object] = {
+        "name": name or out.name,
+        "license": dataset.license or "unknown",
+        "trained_on": dataset.name,
+    }
     if isinstance(dataset, SynthFaces):
         info["varied"] = 1.0  # drawn faces are read without noise, so members look as far apart as they are
     editor = Editor(diffae, clip=clip, paths=paths, probes=probes, info=info)

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from vlbias.audit.arms import ARMS, Recipe, register_arm
@@ -17,6 +18,7 @@ from vlbias.classify import FitSettings
 from vlbias.cli import app
 from vlbias.errors import ConfigError, UnknownNameError
 from vlbias.images import load_pixels
+from vlbias.optim import in_threads
 
 TASK = "world-smile-skin-0.7"
 
@@ -51,6 +53,20 @@ def test_nothing_is_fitted_twice(out, monkeypatch):
     monkeypatch.setattr(runs, "run_arm", lambda *_, **__: pytest.fail("fitted again"))
     after = entered("edits", out)
     assert [one.codes.tolist() for one in after.results] == [one.codes.tolist() for one in before.results]
+
+
+def test_a_row_is_made_by_one_thread_on_any_machine(tmp_path, monkeypatch):
+    seen = set()
+
+    def watched(*given, **options):
+        seen.add(torch.get_num_threads())
+        return runs_arm(*given, **options)
+
+    runs_arm = runs.run_arm
+    monkeypatch.setattr(runs, "run_arm", watched)
+    with in_threads(3):
+        entered("oversample", tmp_path)
+        assert seen == {1} and torch.get_num_threads() == 3
 
 
 def test_a_variant_is_a_row_of_its_own_and_leaves_plain_training(out):

@@ -23,6 +23,7 @@ from vlbias.data.synthfaces import SynthFaces
 from vlbias.errors import ConfigError, PlanError
 from vlbias.files import AnyPath, make_folder, refuse_links
 from vlbias.locks import FileLock
+from vlbias.optim import in_threads
 from vlbias.progress import track
 from vlbias.runstore import RunStore
 from vlbias.settings import Settings, number, with_changes
@@ -203,7 +204,11 @@ class _Entrants:
             return
         try:
             waiting = [key for key in self.keys if key not in self.store.read()]
-            with track(len(waiting), self.task.name, "fits", show=self.settings.show_progress) as progress:
+            # one thread, so that a row is the same on a machine of more; several processes share the work
+            with (
+                in_threads(1),
+                track(len(waiting), self.task.name, "fits", show=self.settings.show_progress) as progress,
+            ):
                 for key in waiting:
                     self._enter(key, *self.keys[key])
                     progress.update(1, method=self.keys[key][0].label)
