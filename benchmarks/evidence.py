@@ -78,7 +78,7 @@ TABLES = {
         [{}, {"varied": 0.0}],
     ),
     "evaluations": Table(
-        "Network evaluations of an edit", ("edits",), ONE_PAIR, [{}, *({"edit_steps": n} for n in (2, 8))]
+        "Network evaluations of an edit", ("edits",), ONE_PAIR, [{}, *({"edit_steps": n} for n in (1, 3, 8))]
     ),
     "standard": Table(
         "The library's own classifier",
