@@ -20,7 +20,7 @@ from vlbias.runstore import RunStore
 __all__ = ["Entry", "Result", "key_of", "open_store"]
 
 #: Raised when the protocol changes, so that older results are not mixed with newer ones.
-PROTOCOL = 2
+PROTOCOL = 3
 #: Most test faces of a line that is read from a file.
 MAX_FACES = 10_000_000
 

@@ -43,7 +43,7 @@ def _oversample(task: ArmTask, trial: Trial) -> Recipe:
     return Recipe(task.faces.joined(task.drawn(task.faces, trial.rng, repeat=True)))
 
 
-@register_arm("reweight", "faces of short cells weigh more in the loss", own_loss=True)
+@register_arm("reweight", "faces of short cells weigh more in the loss")
 def _reweight(task: ArmTask, trial: Trial) -> Recipe:
     have = task.counts(task.faces)
     factor = (have + task.ordered) / np.maximum(have, 1)
@@ -73,9 +73,7 @@ def _trivially_augmented(share: float) -> Callable[[Tensor, Tensor, torch.Genera
     return change
 
 
-@register_arm(
-    "mixup", "mixtures of two faces, with labels mixed alike", knob="alpha", values=(0.2, 0.4, 1.0), own_loss=True
-)
+@register_arm("mixup", "mixtures of two faces, with labels mixed alike", knob="alpha", values=(0.2, 0.4, 1.0))
 def _mixup(task: ArmTask, trial: Trial) -> Recipe:
     alpha, num_classes = trial.value or 0.2, len(task.classes)
     if trial.settings.loss == "focal":
@@ -114,7 +112,6 @@ def _worst_cells(task: ArmTask, faces: LabelledFaces, trial: Trial) -> FitHooks:
     "the loss follows the worst cell; cells are drawn evenly",
     knob="eta",
     values=(0.01, 0.1, 0.001),
-    own_loss=True,
 )
 def _group_dro(task: ArmTask, trial: Trial) -> Recipe:
     faces = _oversample.build(task, trial).faces
@@ -126,7 +123,6 @@ def _group_dro(task: ArmTask, trial: Trial) -> Recipe:
     "faces that a short first fit gets wrong weigh more",
     knob="weight",
     values=(5.0, 20.0, 50.0),
-    own_loss=True,
 )
 def _just_train_twice(task: ArmTask, trial: Trial) -> Recipe:
     # Liu et al. (2021), algorithm 1. The first fit comes on top of the steps that all arms have.
@@ -184,7 +180,6 @@ def _edits_round_trip(task: ArmTask, trial: Trial) -> Recipe:
     knob="eta",
     values=(0.01, 0.1, 0.001),
     needs=["balanced"],
-    own_loss=True,
 )
 def _edits_group_dro(task: ArmTask, trial: Trial) -> Recipe:
     recipe = _edits.build(task, trial)

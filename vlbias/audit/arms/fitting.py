@@ -138,7 +138,7 @@ class _Bench:
             decays = [replace(best, weight_decay=fits.weight_decay * one) for one in self.settings.decay_factors]
             return self._best(arm, decays, (best, kept) if best in decays else None)
         base = replace(self.choose(find_arm("erm"))[0], value=plain.value)
-        done = self._best_rate(arm, base) if arm.own_loss else (base, None)
+        done = self._best_rate(arm, base)
         return self._best(arm, [replace(done[0], value=value) for value in arm.values or (None,)], done)
 
     def _best_rate(self, arm: Arm, about: _Choice) -> tuple[_Choice, _Fitted | None]:

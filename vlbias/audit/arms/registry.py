@@ -77,8 +77,6 @@ class Arm:
         knob: what its own setting is called; ``None`` for an arm without.
         values: of the knob, tried on validation faces; the first is the default.
         needs: what must be given beside the training faces, keys of :data:`MISSING`.
-        own_loss: whether its loss is another one than that of plain training, so that it tunes a learning rate of its
-            own.
     """
 
     name: str
@@ -87,7 +85,6 @@ class Arm:
     knob: str | None = None
     values: tuple[float, ...] = ()
     needs: tuple[str, ...] = ()
-    own_loss: bool = False
 
     def missing(self, task: ArmTask) -> str | None:
         """What the arm lacks on this task, as a sentence; ``None`` if nothing."""
@@ -129,7 +126,6 @@ def register_arm(
     knob: str | None = None,
     values: Sequence[float] = (),
     needs: Sequence[str] = (),
-    own_loss: bool = False,
 ) -> Callable[[Callable[[ArmTask, Trial], Recipe]], Arm]:
     """Decorator: make a function an arm that can be named in ``audit.compare(..., arms=[...])``.
 
@@ -140,8 +136,6 @@ def register_arm(
         values: of the knob, tried on validation faces; the first is the default.
         needs: what must be given beside the training faces: "balanced", "prior", "amplified", "more", "editor" or
             "counterfactuals".
-        own_loss: whether its loss is not that of plain training: it then tunes its own learning rate, beginning with
-            that of plain training.
 
     Raises:
         ConfigError: an empty name, a knob without values, or an unknown need.
@@ -160,7 +154,7 @@ def register_arm(
             raise unknown("need", need, MISSING, where=f"the arm '{name}'")
 
     def register(build: Callable[[ArmTask, Trial], Recipe]) -> Arm:
-        ARMS[name] = Arm(name, summary, build, knob, tuple(map(float, values)), tuple(needs), own_loss)
+        ARMS[name] = Arm(name, summary, build, knob, tuple(map(float, values)), tuple(needs))
         return ARMS[name]
 
     return register

@@ -44,10 +44,10 @@ class ArmSettings(Settings):
             on for half as many steps at a tenth of the learning rate.
         tune: whether anything is chosen on validation faces; ``False`` takes the settings as they are and the first
             value of each knob.
-        rate_factors: learning rates that plain training tries, as multiples of that of ``fit``; arms with a loss of
-            their own try such multiples of the rate that plain training chose. Where the best is the highest or the
-            lowest, the next one beyond it is tried as well, see ``fitting.FURTHER_RATES``.
-        decay_factors: weight decays that it then tries, likewise.
+        rate_factors: learning rates that plain training tries, as multiples of that of ``fit``; every other arm tries
+            such multiples of the rate that plain training chose. Where the best is the highest or the lowest, the next
+            one beyond it is tried as well, see ``fitting.FURTHER_RATES``.
+        decay_factors: weight decays that plain training then tries, likewise; the others take what it chose.
         validation_share: of each cell of the training faces, held out where no validation set is given.
         person: column that says who is shown: people are held out as a whole, and resampled and permuted as a whole.
             ``None`` takes "identity" or "person" where there is one.
