@@ -255,8 +255,8 @@ def test_nothing_is_tuned_twice(task, monkeypatch):
     monkeypatch.setattr("vlbias.audit.arms.fitting.FURTHER_RATES", 0)
     fresh = replace(task)
     audit.compare_arms(fresh, ["erm", "oversample"], seeds=[0, 4], show_progress=False)
-    # Five fits to tune plain training; the best of them, oversample, and both once more.
-    assert seeds.count(0) == 5 + 1 and seeds.count(4) == 2
+    # Five fits to tune plain training and three for the rate of oversample; the best of each, and both once more.
+    assert seeds.count(0) == 5 + 3 and seeds.count(4) == 2
 
 
 def test_the_published_protocol_goes_on_from_plain_training(task, monkeypatch):
