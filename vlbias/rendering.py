@@ -262,7 +262,7 @@ class Renderer(Backend):
 
     def draw(self, z_sem: torch.Tensor, x_T: torch.Tensor, *, num_steps: int) -> tuple[torch.Tensor, Traced]:
         """See :meth:`vlbias.types.Backend.draw`; fewer than 4 steps have no way between their ends."""
-        if self._editing is not self.diffae:  # a student's way is its own
+        if self._student_draws(num_steps):  # a student's way is its own
             drawn = self.decode(z_sem, x_T, num_steps=num_steps)
             return drawn, self.trace(drawn, z_sem)
         if not self.adds_difference or num_steps < 4:
@@ -270,13 +270,19 @@ class Renderer(Backend):
         self.evaluations += num_steps * len(z_sem)
         parts = self._batches(partial(self.diffae.draw, num_steps=num_steps, order=self._order), z_sem, x_T)
         x_0, traced = zip(*parts, strict=True)
-        return torch.cat(x_0), Traced(*map(torch.cat, zip(*traced, strict=True)))
+        found, residuals = map(torch.cat, zip(*traced, strict=True))
+        return torch.cat(x_0), Traced(found, residuals, on_drawn_way=True)
 
     def evaluations_to_draw(self, num_steps: int) -> tuple[int, int]:
         """See :meth:`vlbias.types.Backend.evaluations_to_draw`; an edit spends nothing at the ends of a drawn way."""
-        if self._editing is not self.diffae:
+        if self._student_draws(num_steps):
             return num_steps + self.evaluations_to_open, self.evaluations_to_render
         return num_steps, num_steps - 2 if self.adds_difference and num_steps > 3 else num_steps
+
+    def _student_draws(self, num_steps: int) -> bool:
+        """Whether a student edits faces drawn in so many steps: where the way they were drawn on costs no less."""
+        on_the_way = num_steps - 2 if num_steps > 3 else num_steps
+        return self._editing is not self.diffae and self.settings.evaluations_per_edit <= on_the_way
 
     def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
         """z_sem => codes of mean 0 and deviation 1 in each dimension."""
@@ -508,9 +514,8 @@ class Renderer(Backend):
             edited = self.decode(z_edit, traced.x_T)
         else:
             self.evaluations += traced.residuals.shape[1] * len(x_0)
-            edited = self._batched(
-                partial(self._editing.retrace, order=self._order), z_edit, traced.x_T, traced.residuals
-            )
+            network = self.diffae if traced.on_drawn_way else self._editing
+            edited = self._batched(partial(network.retrace, order=self._order), z_edit, traced.x_T, traced.residuals)
         still = (z_edit.to(z_sem.device) == z_sem).all(dim=1)
         return torch.where(rearrange(still, "b -> b 1 1 1").to(x_0.device), x_0, edited.to(x_0.device))
 

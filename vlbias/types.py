@@ -33,10 +33,12 @@ class Traced:
         x_T: stochastic codes (b, ...): the detail that ``z_sem`` leaves open.
         residuals: (b, ...) what is added on the way so that an unedited code shows the face itself; ``None`` for a back
             end that needs none.
+        on_drawn_way: whether :meth:`Backend.draw` made the faces on it; otherwise it was traced for edits.
     """
 
     x_T: torch.Tensor
     residuals: torch.Tensor | None = None
+    on_drawn_way: bool = False
 
 
 class Backend(Protocol):

@@ -15,7 +15,7 @@ from vlbias.diffae.distillation import mixed
 from vlbias.errors import CheckpointError, ConfigError, TrainingError
 from vlbias.files import read_object, write_json
 from vlbias.images import to_float
-from vlbias.rendering import RenderSettings
+from vlbias.rendering import Renderer, RenderSettings
 
 QUICK = DistillationSettings(num_steps=6, batch_size=4, walks=1, passes=1, teacher_evaluations=2)
 
@@ -146,7 +146,21 @@ def test_drawn_faces_are_edited_on_its_own_way(editor):
     assert torch.allclose(r.student.model.retrace(z_sem, traced.x_T, traced.residuals), x_0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("num_steps", "has_student"), [(5, True), (5, False), (3, False)])
+def test_drawn_faces_are_edited_on_the_way_they_were_drawn_on_where_that_costs_less(editor):
+    r = editor.renderer
+    quick = r.changed(student=Student(r.student.model, 2), settings=replace(r.settings, edit_steps=4))
+    z_sem, noise = r.sample_codes(range(2)), r.noise(range(2))
+    x_0, traced = quick.draw(z_sem, noise, num_steps=4)  # two evaluations on that way, four on the student's
+    assert traced.on_drawn_way and quick.evaluations == 2 * 4
+    edited = quick.render(x_0, z_sem, z_sem.roll(1, dims=0), traced)
+    assert quick.evaluations == 2 * (4 + 2)
+    teacher = Renderer(r.diffae, paths=r.paths, settings=quick.settings)
+    assert torch.equal(edited, teacher.render(x_0, z_sem, z_sem.roll(1, dims=0), traced))
+    assert not quick.draw(z_sem, noise, num_steps=6)[1].on_drawn_way
+    assert not quick.trace(x_0, z_sem).on_drawn_way
+
+
+@pytest.mark.parametrize(("num_steps", "has_student"), [(5, True), (5, False), (3, True), (3, False)])
 def test_the_price_of_a_drawn_face_and_of_its_edit_is_known(editor, num_steps, has_student):
     r = editor.renderer
     if not has_student:

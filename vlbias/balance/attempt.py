@@ -82,7 +82,7 @@ class Attempt:
         x_0: the donor (3, h, w); ``None`` while nobody needs to see a drawn one.
         look: the donor's own picture at another size, as (1, 3, size, size); ``None`` where there is no picture.
         z_read: code that the encoder finds in a decoded donor; ``None`` for others.
-        x_T, residuals: its trace, see ``vlbias.types.Traced``.
+        x_T, residuals, on_drawn_way: its trace, see ``vlbias.types.Traced``.
         donor_file: the donor as it is written, if it was drawn.
         strengths: path -> calibrated strength that was found for this face.
         goal: latent margin in the wanted group that the picture is to show; ``None`` for none, or where several
@@ -113,6 +113,7 @@ class Attempt:
     z_read: torch.Tensor | None = None
     x_T: torch.Tensor = field(init=False, repr=False)
     residuals: torch.Tensor | None = None
+    on_drawn_way: bool = False
     donor_file: Encoded | None = None
     strengths: dict[str, float] = field(default_factory=dict)
     goal: float | None = None

@@ -196,11 +196,13 @@ def _traced(attempts: Sequence[Attempt], traced: Traced) -> None:
     for index, attempt in enumerate(attempts):
         attempt.x_T = traced.x_T[index]
         attempt.residuals = None if traced.residuals is None else traced.residuals[index]
+        attempt.on_drawn_way = traced.on_drawn_way
 
 
 def _rendered(job: Job, attempts: Sequence[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
     residuals = [attempt.residuals for attempt in attempts if attempt.residuals is not None]
-    traced = Traced(torch.stack([a.x_T for a in attempts]), torch.stack(residuals) if residuals else None)
+    x_T = torch.stack([a.x_T for a in attempts])
+    traced = Traced(x_T, torch.stack(residuals) if residuals else None, attempts[0].on_drawn_way)
     x_0, z_sem = torch.stack([a.picture for a in attempts]), torch.stack([a.z_sem for a in attempts])
     return job.backend.render(x_0, z_sem, z_edit, traced)
 
