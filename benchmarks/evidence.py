@@ -91,6 +91,11 @@ TABLES = {
         ("oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),
         ["utkface-*-planted"],
     ),
+    "utkface-natural": Table(
+        "Photographs of UTKFace as they come, 64 px",
+        ("oversample", "group-dro", "edits", "edits+oversample"),
+        ["utkface-*-natural"],
+    ),
     "utkface-128": Table(
         "Photographs of UTKFace, gender or age tied to another label, 128 px",
         ("oversample", "group-dro", "edits", "more-real"),
