@@ -8,6 +8,7 @@ import pytest
 from vlbias.audit.arms import ArmSettings, find_arm
 from vlbias.bench import BenchTable, Result, Variant, WorldTask, rank_agreement
 from vlbias.bench.results import Entry, key_of, open_store
+from vlbias.bench.sets import open_editor
 from vlbias.errors import ConfigError
 
 #: Ten faces in each of four cells: class 0 and 1 in group 0, then in group 1.
@@ -163,7 +164,7 @@ def test_a_damaged_result_counts_as_not_written(damage, tmp_path):
     assert list(open_store(tmp_path / "results.jsonl").read()) == ["key"]
 
 
-def test_a_key_changes_with_all_that_decides_a_result():
+def test_a_key_changes_with_all_that_decides_a_result(monkeypatch):
     task = WorldTask("smile", "skin", num_training=40, num_validation=40, num_test=40)
     faces, settings = task.faces(), ArmSettings()
     weaker = WorldTask("smile", "skin", 0.5, num_training=40, num_validation=40, num_test=40)
@@ -177,3 +178,5 @@ def test_a_key_changes_with_all_that_decides_a_result():
         key_of(task, faces, entry, ArmSettings(tune=False), 0),
     ]
     assert len(set(keys)) == len(keys) and keys[0] == key_of(task, task.faces(), entry, settings, 0)
+    monkeypatch.setattr(open_editor(task.editor).renderer, "varied", 0.5)  # what the editor asks of edits
+    assert key_of(task, faces, entry, settings, 0) not in keys

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlbias.audit.arms import Arm, ArmSettings
-from vlbias.bench.sets import Variant, editor_digest
+from vlbias.bench.sets import Variant, editor_digest, open_editor
 from vlbias.bench.tasks import Task, TaskFaces
 from vlbias.errors import CheckpointError
 from vlbias.files import AnyPath, sha256_json
@@ -113,7 +113,7 @@ def key_of(task: Task, faces: TaskFaces, entry: Entry, settings: ArmSettings, se
     parts = {
         "protocol": PROTOCOL,
         "task": (task.name, task.target, task.protected, faces.digest()),
-        "editor": editor_digest(task.editor),
+        "editor": (editor_digest(task.editor), open_editor(task.editor).renderer.varied),
         "arm": (entry.arm.name, entry.arm.digest),
         "variant": entry.variant.changes(),
         "settings": settings.of_result(),
