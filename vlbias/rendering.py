@@ -277,12 +277,15 @@ class Renderer(Backend):
         """See :meth:`vlbias.types.Backend.evaluations_to_draw`; an edit spends nothing at the ends of a drawn way."""
         if self._student_draws(num_steps):
             return num_steps + self.evaluations_to_open, self.evaluations_to_render
-        return num_steps, num_steps - 2 if self.adds_difference and num_steps > 3 else num_steps
+        return num_steps, self._on_drawn_way(num_steps)
 
     def _student_draws(self, num_steps: int) -> bool:
         """Whether a student edits faces drawn in so many steps: where the way they were drawn on costs no less."""
-        on_the_way = num_steps - 2 if num_steps > 3 else num_steps
-        return self._editing is not self.diffae and self.settings.evaluations_per_edit <= on_the_way
+        serves = self._editing is not self.diffae
+        return serves and self.settings.evaluations_per_edit <= self._on_drawn_way(num_steps)
+
+    def _on_drawn_way(self, num_steps: int) -> int:
+        return num_steps - 2 if self.adds_difference and num_steps > 3 else num_steps
 
     def normalize(self, z_sem: torch.Tensor) -> torch.Tensor:
         """z_sem => codes of mean 0 and deviation 1 in each dimension."""
