@@ -1,6 +1,6 @@
 """What sharing a run costs: start of the workers, time between two chunks of one worker, and whether the bytes agree.
 
-    python benchmarks/engines.py [--editor synthfaces-64] [--edits 128] [--chunk-size 32] [--workers 1 2 4]
+    python benchmarks/engines.py [--editor synthfaces-64] [--edits 256] [--chunk-size 32] [--workers 1 2 4]
 
 A worker notes when it begins and ends a chunk. What lies between the end of one and the beginning of the next is the
 engine's: the answer, the progress line, the next chunk's rows. The bar is 5 % of a chunk's own time. Storing the chunk
@@ -28,9 +28,10 @@ import numpy as np
 from kill_and_shard import tree
 
 import vlbias.balance.run as runs
-from vlbias import Balancer, Editor, open_dataset
+from vlbias import Balancer, Editor
 from vlbias.balance import Result
 from vlbias.balance.chunk_work import Chunk, ChunkWork, Counts
+from vlbias.demo import PROTECTED, TARGET, TIED, biased_faces
 from vlbias.engine import Engine, run_pieces
 
 BAR = 0.05
@@ -92,15 +93,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--editor", default="synthfaces-64")
     parser.add_argument("--quality", default=None, help="draft, standard or exact")
-    parser.add_argument("--faces", type=int, default=600)
-    parser.add_argument("--edits", type=int, default=128)
+    parser.add_argument("--faces", type=int, default=400, help="the demo's, whose labels are tied")
+    parser.add_argument("--edits", type=int, default=256)
     parser.add_argument("--chunk-size", type=int, default=32)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--kinds", nargs="*", default=["local", "ray"])
     arguments = parser.parse_args()
-    faces, editor = open_dataset(f"synthfaces:{arguments.faces}"), Editor.from_pretrained(arguments.editor)
+    faces, editor = biased_faces(arguments.faces, seed=0, tied=TIED), Editor.from_pretrained(arguments.editor)
     options: dict[str, Any] = {} if arguments.quality is None else {"quality": arguments.quality}
-    balancer = Balancer(editor, target="smile", protected="skin", chunk_size=arguments.chunk_size, **options)
+    balancer = Balancer(editor, target=TARGET, protected=PROTECTED, chunk_size=arguments.chunk_size, **options)
     plan = balancer.plan(faces, limit=arguments.edits)
     base = Path(tempfile.mkdtemp(prefix="engines-"))
 

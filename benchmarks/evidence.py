@@ -176,6 +176,7 @@ def page(results: Path = RESULTS, template: Path = TEMPLATE) -> str:
         r"<!-- ranks: (\S+) (\S+) -->", lambda match: _ranks(*(_read(results, name) for name in match.groups())), text
     )
     text = text.replace("<!-- demo -->", _demo(results / "demo_task.json"))
+    text = text.replace("<!-- flips -->", _flips(results / "flips.json"))
     return "<!-- Written by `python benchmarks/evidence.py page`; change the template or measure again. -->\n\n" + text
 
 
@@ -339,6 +340,54 @@ def _demo(path: Path) -> str:
     headings = ("dark faces that smile, of 200", "accuracy", "accuracy gap", "")
     return "\n".join(
         [f"`{record['command']}`, validation faces, seeds {_listed(record['seeds'])}:", "", *_table(headings, rows)]
+    )
+
+
+#: Points of a hundred within which flip rates by edits are to be the true ones, and on how many of the four targets.
+FLIPS_BAR, FLIPS_TARGETS = 5, 3
+
+
+def _flips(path: Path) -> str:
+    if not path.is_file():
+        return "Not measured yet: `python benchmarks/flips.py`."
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows, within = [], {}
+    for name, one in record["tasks"].items():
+        _, target, protected, _ = name.split("-")
+        points = [100 * one[key] for key in ("difference", "difference_low", "difference_high")]
+        within.setdefault(protected, []).append(abs(points[0]) <= FLIPS_BAR)
+        rows.append(
+            [
+                target,
+                protected.replace("_", " "),
+                f"{one['accuracy']:.3f}",
+                *(f"{100 * one[key]:.1f} %" for key in ("rate", "true_rate")),
+                f"{points[0]:+.1f} ({points[1]:+.1f} to {points[2]:+.1f})",
+                f"{100 * one['agree']:.1f} %",
+            ]
+        )
+    headings = (
+        "target",
+        "protected",
+        "accuracy",
+        "flips by edits",
+        "true flips",
+        "difference, points",
+        "same face by face",
+    )
+    found = "; ".join(
+        f"{protected.replace('_', ' ')} {sum(good)} of {len(good)}, {'met' if sum(good) >= FLIPS_TARGETS else 'missed'}"
+        for protected, good in within.items()
+    )
+    faces = next(iter(record["tasks"].values()))["num_faces"]
+    return "\n".join(
+        [
+            f"`{record['command']}`: {faces} test faces a row, seed {record['seed']}; {record['date']}.",
+            "",
+            *_table(headings, rows),
+            "",
+            f"- Within {FLIPS_BAR} points of the true rate (bar: {FLIPS_TARGETS} of 4 targets): {found}.",
+        ]
     )
 
 

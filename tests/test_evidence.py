@@ -92,6 +92,24 @@ def test_tasks_that_nobody_learned_are_told_apart(evidence):
     assert not list(evidence._not_learned({"smiles": task(0.9, 0.1)}))
 
 
+def test_flip_rates_are_held_against_the_true_ones(evidence, tmp_path):
+    """Five points are the bar, on three of the four targets, for each protected attribute by itself."""
+
+    def row(difference):
+        rest = {"accuracy": 0.9, "agree": 0.95, "rate": 0.3 + difference, "true_rate": 0.3, "num_faces": 400}
+        return rest | {"difference": difference, "difference_low": difference - 0.02, "difference_high": 0.1}
+
+    targets = ("smile", "glasses", "nose", "gender")
+    tasks = {f"world-{one}-skin-0.9": row(far) for one, far in zip(targets, (0.05, -0.02, 0.0, 0.2), strict=True)}
+    tasks |= {f"world-{one}-age_group-0.9": row(-0.06) for one in targets}
+    path = tmp_path / "flips.json"
+    path.write_text(json.dumps({"command": "flips", "seed": 0, "date": "2026-01-01", "tasks": tasks}))
+    text = evidence._flips(path)
+    assert "| smile | skin | 0.900 | 35.0 % | 30.0 % | +5.0 (+3.0 to +10.0) | 95.0 % |" in text
+    assert text.endswith("(bar: 3 of 4 targets): skin 3 of 4, met; age group 0 of 4, missed.")
+    assert evidence._flips(tmp_path / "none.json").startswith("Not measured yet")
+
+
 # -- the demo's task --------------------------------------------------------------------------------------------------
 
 
