@@ -594,7 +594,7 @@ class Renderer(Backend):
         for guard in guards or ():
             if guard not in others:
                 raise unknown("dipole", guard, others, where=self.name)
-        network = "rbf" if self.paths is None else self.paths.network
+        alike = {} if self.paths is None else {"network": self.paths.network}
         paths, probes = extend_paths(
             self.diffae,
             self.need_clip(),
@@ -603,7 +603,7 @@ class Renderer(Backend):
             paths=self.paths,
             probes=self.probes,
             guards=others if guards is None else {key: others[key] for key in guards},
-            settings=PathTrainingSettings.from_dict({"network": network, **(settings or {})}),
+            settings=PathTrainingSettings.from_dict({**alike, **(settings or {})}),
         )
         return self.changed(paths=paths, probes=probes)
 

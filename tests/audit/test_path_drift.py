@@ -104,7 +104,7 @@ def test_what_cannot_be_measured_is_refused(faces):
         audit.path_variants(renderer, torch.zeros(2, 3, 16, 16))
 
 
-def test_paths_are_found_in_four_ways(monkeypatch):
+def test_paths_are_found_in_five_ways(monkeypatch):
     """Training itself is tested in its own room; here, what each way is asked for, and the straight one."""
     renderer = tiny_editor().renderer
     asked = []
@@ -125,14 +125,15 @@ def test_paths_are_found_in_four_ways(monkeypatch):
     monkeypatch.setattr(type(renderer), "changed", lambda self, *, paths: SimpleNamespace(paths=paths))
     settings = PathTrainingSettings(steps=3, batch_size=4)
     found = audit.path_variants(renderer, torch.zeros(2, 3, 16, 16), settings=settings)
-    assert list(found) == ["as it is", "rbf", "linear", "logistic", "published"]
-    assert [one.training_evaluations for one in found.values()] == [None, 24, 24, 0, 480]
+    assert list(found) == ["as it is", "rbf", "linear", "affine", "logistic", "published"]
+    assert [one.training_evaluations for one in found.values()] == [None, 24, 24, 24, 0, 480]
     assert [(one.network, one.space, one.decode_steps) for one, _ in asked] == [
         ("rbf", "normalized", 1),
         ("linear", "normalized", 1),
+        ("affine", "normalized", 1),
         ("rbf", "raw", 20),
     ]
-    assert [guards for _, guards in asked] == [["smile"], ["smile"], []]
+    assert [guards for _, guards in asked] == [["smile"], ["smile"], ["smile"], []]
     straight = found["logistic"].renderer.paths
     codes = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(straight.direction(codes, 0), normals[:1].expand(4, -1), atol=1e-6)

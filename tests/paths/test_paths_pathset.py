@@ -9,6 +9,7 @@ import pytest
 import torch
 from clip_and_paths import rbf_direction
 from clip_and_paths import walk as reference_walk
+from safetensors.torch import load_file, save_file
 
 from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameError
 from vlbias.paths import PathSet, RbfField
@@ -198,7 +199,7 @@ def test_bad_arguments(rbf_paths, dipoles):
         PathSet(dipoles, DIM)
     with pytest.raises(ShapeError, match=r"`mean` must be \(8,\)"):
         PathSet(dipoles, DIM, mean=torch.zeros(3), std=torch.ones(8))
-    with pytest.raises(ConfigError, match="`network` must be one of rbf, linear; got 'mlp'"):
+    with pytest.raises(ConfigError, match="`network` must be one of rbf, linear, affine; got 'mlp'"):
         PathSet(dipoles, DIM, space="raw", network="mlp")
     with pytest.raises(ConfigError, match="`step_size` must be positive"):
         PathSet(dipoles, DIM, space="raw", step_size=0)
@@ -209,3 +210,58 @@ def test_the_gradient_is_the_same_with_and_without_autograd(rbf_paths):
     quick = rbf_paths.field(z, k)
     assert torch.equal(quick[1::3], rbf_paths.field(z[1::3], 1))
     torch.testing.assert_close(rbf_paths.field(z.clone().requires_grad_(), k).detach(), quick, atol=1e-6, rtol=1e-5)
+
+
+# -- affine fields ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def affine_paths(rbf_paths) -> PathSet:
+    """Three paths along each of which every code moves in its own way."""
+    paths = PathSet(rbf_paths.dipoles, DIM, network="affine", mean=rbf_paths.mean, std=rbf_paths.std)
+    generator = torch.Generator().manual_seed(6)
+    paths.field.start_flows(
+        torch.randn(3, DIM, generator=generator), 0.3 * torch.randn(3, DIM, DIM, generator=generator)
+    )
+    return paths.requires_grad_(False)
+
+
+def test_an_affine_direction_is_a_vector_and_a_matrix(affine_paths):
+    z, k = codes(), torch.tensor([0, 1, 2, 0, 1, 2])
+    field = affine_paths.field
+    want = torch.stack([field.vectors[one] + field.matrices[one] @ row for one, row in zip(k, z, strict=True)])
+    torch.testing.assert_close(affine_paths.direction(z, k), want / want.norm(dim=1, keepdim=True))
+
+
+def test_an_affine_walk_is_the_same_alone_and_with_gradients(affine_paths):
+    z = codes()
+    together = affine_paths.walk(z, {"age": 1.0, "smile": -0.5})
+    for row in range(len(z)):
+        assert torch.equal(affine_paths.walk(z[row : row + 1], {"age": 1.0, "smile": -0.5})[0], together[row])
+    wanted = z.clone().requires_grad_()
+    with_gradients = affine_paths.walk(wanted, {"age": 1.0, "smile": -0.5})
+    torch.testing.assert_close(with_gradients.detach(), together, atol=1e-5, rtol=0)
+    with_gradients.sum().backward()
+    assert torch.isfinite(wanted.grad).all()
+
+
+def test_affine_paths_are_written_read_and_joined(affine_paths, dipoles, tmp_path):
+    affine_paths.save_pretrained(tmp_path)
+    again = PathSet.from_pretrained(tmp_path)
+    z = codes()
+    assert torch.equal(again.walk(z, {"tone": 0.7}), affine_paths.walk(z, {"tone": 0.7}))
+    new = {"glasses": dipoles["glasses"]}
+    other = PathSet(new, DIM, network="affine", mean=again.mean, std=again.std).requires_grad_(False)
+    other.field.start_along(torch.eye(DIM)[:1])
+    both = again.join(other)
+    for paths, name in ((again, "tone"), (other, "glasses")):
+        assert torch.equal(both.walk(z, {name: 1.0}), paths.walk(z, {name: 1.0}))
+
+
+def test_matrices_of_another_shape_are_refused(affine_paths, tmp_path):
+    affine_paths.save_pretrained(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    state = load_file(tmp_path / "paths.safetensors")
+    save_file(state | {"field.matrices": torch.zeros(3, DIM, DIM + 1)}, tmp_path / "paths.safetensors")
+    with pytest.raises(CheckpointError, match=r"mis-shaped: field\.matrices"):
+        PathSet.from_pretrained(tmp_path)

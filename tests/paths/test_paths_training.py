@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_paths(learned, diffae, clip, dipoles, imag
 
 
 @pytest.mark.parametrize("start", ["regression", "extremes"])
-@pytest.mark.parametrize("network", ["rbf", "linear"])
+@pytest.mark.parametrize("network", ["rbf", "linear", "affine"])
 def test_training_lowers_the_contrast(diffae, clip, dipoles, images, network, start):
     lines = []
     for steps in (0, 80):

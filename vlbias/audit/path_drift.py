@@ -338,7 +338,7 @@ def _mean(x: np.ndarray, level: float) -> dict[str, float]:
 def path_variants(
     renderer: Renderer, x_0: torch.Tensor, *, settings: PathTrainingSettings | None = None
 ) -> dict[str, Walks]:
-    """The editor's paths, and the same attributes learned anew in four ways, on the same faces and the same texts.
+    """The editor's paths, and the same attributes learned anew in five ways, on the same faces and the same texts.
 
     Args:
         renderer: of the editor; it needs paths, probes and a CLIP.
@@ -346,8 +346,8 @@ def path_variants(
         settings: of the training; ``None`` for the defaults.
 
     Returns:
-        ``as it is``; ``rbf`` and ``linear``, trained by ``settings``; ``logistic``, the normal of a logistic regression
-        on the codes, as the diffusion autoencoder's authors edit; ``published``, see
+        ``as it is``; ``rbf``, ``linear`` and ``affine``, trained by ``settings``; ``logistic``, the normal of a
+        logistic regression on the codes, as the diffusion autoencoder's authors edit; ``published``, see
         ``PathTrainingSettings.as_published``, with as many steps.
 
     Raises:
@@ -362,7 +362,7 @@ def path_variants(
     guards = {name: dipole for name, dipole in probes.dipoles.items() if name not in dipoles}
     x_0 = x_0.to(renderer.device)
     found = {"as it is": Walks(renderer)}
-    for network in ("rbf", "linear"):
+    for network in ("rbf", "linear", "affine"):
         how = replace(settings, network=network)
         paths = train_paths(diffae, clip, dipoles, x_0, guards=guards, probes=probes, settings=how)
         found[network] = Walks(renderer.changed(paths=paths), how.evaluations)

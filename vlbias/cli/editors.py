@@ -93,7 +93,7 @@ def paths(
         bool,
         typer.Option(
             "--compare",
-            help="Like --labels, and beside newly learned paths: RBF, linear, logistic regression, as published.",
+            help="Like --labels, and beside newly learned paths: RBF, linear, affine, logistic, as published.",
         ),
     ] = False,
     steps: Annotated[

@@ -2,7 +2,7 @@
 
 from vlbias.paths.calibration import Sight, arc_length, calibrate
 from vlbias.paths.dipole import Dipole, text_directions
-from vlbias.paths.fields import LinearField, RbfField
+from vlbias.paths.fields import AffineField, LinearField, RbfField
 from vlbias.paths.losses import text_dipole_loss
 from vlbias.paths.measure import PathReport, drift_matrix, measure_paths
 from vlbias.paths.pathset import PathSet
@@ -20,6 +20,7 @@ from vlbias.paths.readings import clip_log_odds, pseudo_labels
 from vlbias.paths.training import PathTrainingSettings, extend_paths, fit_probes, train_paths
 
 __all__ = [
+    "AffineField",
     "BackboneConstraint",
     "ClipConstraint",
     "Constraint",

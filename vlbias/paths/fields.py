@@ -1,4 +1,4 @@
-"""Direction fields on the semantic space: the paper's RBF network, and straight lines as the baseline."""
+"""Direction fields on the semantic space: the paper's RBF network, affine flows, and straight lines as the baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from vlbias.errors import ConfigError
 
-__all__ = ["LinearField", "RbfField", "field_shapes", "make_field", "unit"]
+__all__ = ["AffineField", "Field", "LinearField", "RbfField", "field_shapes", "make_field", "unit"]
 
 
 def unit(v: torch.Tensor) -> torch.Tensor:
@@ -109,20 +109,69 @@ class LinearField(nn.Module):
         return self.vectors[k] + torch.zeros_like(z)
 
 
+class AffineField(nn.Module):
+    """A vector and a matrix for each path: the direction at z is v_k + A_k z, so that each face moves in its own way.
+
+    Parameters:
+        vectors: (k, d).
+
+    Buffers, which no training changes:
+        matrices: (k, d, d).
+    """
+
+    network = "affine"
+    matrices: torch.Tensor
+
+    def __init__(self, num_paths: int, dim: int):
+        super().__init__()
+        self.vectors = nn.Parameter(torch.full((num_paths, dim), dim**-0.5))
+        self.register_buffer("matrices", torch.zeros(num_paths, dim, dim))
+
+    @torch.no_grad()
+    def start_along(self, directions: torch.Tensor) -> None:
+        """Straight lines along the unit vectors of ``directions`` (k, d)."""
+        self.vectors.copy_(unit(directions))
+        self.matrices.zero_()
+
+    @torch.no_grad()
+    def start_flows(self, vectors: torch.Tensor, matrices: torch.Tensor) -> None:
+        """Take vectors (k, d) and matrices (k, d, d), see :func:`vlbias.paths.transport.pole_flow`."""
+        self.vectors.copy_(vectors)
+        self.matrices.copy_(matrices)
+
+    def forward(self, z: torch.Tensor, k: torch.Tensor | int) -> torch.Tensor:
+        """Codes (b, d) and path indices (b,), or one for all => vectors (b, d)."""
+        rows = k.tolist() if torch.is_tensor(k) and k.ndim else [int(k)] * len(z)
+        if torch.is_grad_enabled() and (z.requires_grad or self.vectors.requires_grad):
+            moved = torch.einsum("bij,bj->bi", self.matrices[rows], z)
+        else:
+            # row by row: the bits of a product of matrices depend on how many rows there are
+            moved = torch.empty_like(z)
+            for row, one in enumerate(rows):
+                torch.mv(self.matrices[one], z[row], out=moved[row])
+        return self.vectors[rows] + moved
+
+
+#: Any of them.
+Field = RbfField | LinearField | AffineField
+_FIELDS: dict[str, type[Field]] = {kind.network: kind for kind in (RbfField, LinearField, AffineField)}
+
+
 def field_shapes(network: str, num_paths: int, dim: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a field's parameters by name, without making any."""
+    """Shapes of a field's tensors by name, without making any."""
     if network == "linear":
         return {"vectors": (num_paths, dim)}
+    if network == "affine":
+        return {"vectors": (num_paths, dim), "matrices": (num_paths, dim, dim)}
     return dict.fromkeys(("support", "log_gamma"), (num_paths, 2, dim))
 
 
-def make_field(network: str, num_paths: int, dim: int) -> RbfField | LinearField:
-    """A field by name: "rbf" or "linear".
+def make_field(network: str, num_paths: int, dim: int) -> Field:
+    """A field by name: "rbf", "linear" or "affine".
 
     Raises:
         ConfigError: another name.
     """
-    kinds: dict[str, type[RbfField] | type[LinearField]] = {"rbf": RbfField, "linear": LinearField}
-    if network not in kinds:
-        raise ConfigError(f"`network` must be one of {', '.join(kinds)}; got '{network}'.")
-    return kinds[network](num_paths, dim)
+    if network not in _FIELDS:
+        raise ConfigError(f"`network` must be one of {', '.join(_FIELDS)}; got '{network}'.")
+    return _FIELDS[network](num_paths, dim)

@@ -18,7 +18,7 @@ from vlbias.errors import CheckpointError, ConfigError, ShapeError, UnknownNameE
 from vlbias.files import make_folder, read_object, write_file, write_json
 from vlbias.hub import check_hub_name, find_or_fetch, is_hub_name, model_card, push_folder
 from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
-from vlbias.paths.fields import LinearField, RbfField, field_shapes, make_field, unit
+from vlbias.paths.fields import Field, field_shapes, make_field, unit
 from vlbias.paths.published import read_published
 from vlbias.settings import Settings, checked_number, number
 from vlbias.shown import printable
@@ -37,7 +37,7 @@ class _PathsConfig(Settings):
     """What a path set's ``config.json`` says."""
 
     kind: Literal["paths"]
-    network: Literal["rbf", "linear"]
+    network: Literal["rbf", "linear", "affine"]
     space: Literal["normalized", "raw"]
     dipoles: Mapping[str, Sequence[str | Sequence[str]]]
     calibration: Mapping[str, object]
@@ -63,7 +63,7 @@ class PathSet(nn.Module):
     Args:
         dipoles: name => dipole of each path.
         dim: size d of z_sem.
-        network: "rbf" (the paper's) or "linear" (baseline).
+        network: "rbf" (the paper's), "affine" (each face in its own way) or "linear" (baseline).
         space: the set's own space: "normalized" (each dimension of z_sem with mean 0 and deviation 1) or "raw" (z_sem
             as the encoder gives it, as in the published path sets).
         mean, std: (d,) of z_sem over the training faces; needed by a normalized set, not used by a raw one.
@@ -107,7 +107,7 @@ class PathSet(nn.Module):
         self.dipoles = read_dipoles(dipoles)
         dim = checked_number("dim", dim, low=1, high=MAX_DIM)
         self.dim, self.network, self.space, self.step_size = dim, network, space, step_size
-        self.field: RbfField | LinearField = make_field(network, len(dipoles), dim)
+        self.field: Field = make_field(network, len(dipoles), dim)
         for name, value in (("mean", mean), ("std", std)):
             default = torch.zeros(dim) if name == "mean" else torch.ones(dim)
             value = default if value is None or space == "raw" else value.detach().float().flatten().cpu().clone()

@@ -20,7 +20,7 @@ from vlbias.paths.dipole import MAX_DIM, Dipole, read_dipoles
 from vlbias.settings import Settings, checked_number, number
 from vlbias.shown import printable
 
-__all__ = ["Probes", "effect_directions"]
+__all__ = ["Probes", "effect_directions", "logistic"]
 
 CONFIG_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
 
@@ -148,11 +148,11 @@ class Probes(nn.Module):
         cut = max(1, round(held_out * n))
         test, train = order[:cut], order[cut:]
         y_all = torch.stack(list(targets.values()), dim=1)
-        weight, bias = _logistic(z[train], y_all[train], penalty)
+        weight, bias = logistic(z[train], y_all[train], penalty)
         predicted = z[test] @ weight.T + bias > 0
         for j, name in enumerate(targets):
             probes.accuracy[name] = _balanced_accuracy(predicted[:, j], y_all[test, j])
-        weight, bias = _logistic(z, y_all, penalty)
+        weight, bias = logistic(z, y_all, penalty)
         probes.weight.copy_(weight)
         probes.bias.copy_(bias)
         probes.effects.copy_(effect_directions(z, z @ weight.T + bias))
@@ -283,7 +283,7 @@ class Probes(nn.Module):
         return probes
 
 
-def _logistic(z: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+def logistic(z: torch.Tensor, y: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Logistic regressions of all columns of ``y`` (n, k; NaN missing) at once, poles weighted alike."""
     z, y = z.double(), y.double()
     known = ~y.isnan()

@@ -21,12 +21,13 @@ from vlbias.images import to_float
 from vlbias.optim import flush_denormals, set_learning_rate
 from vlbias.paths.calibration import Sight, calibrate
 from vlbias.paths.dipole import Dipole, DipoleLike, read_dipoles, text_directions
-from vlbias.paths.fields import RbfField
+from vlbias.paths.fields import AffineField, RbfField
 from vlbias.paths.losses import guard_loss, overlap_loss, text_dipole_loss
 from vlbias.paths.pathset import PathSet
 from vlbias.paths.preservation import Preservation
 from vlbias.paths.probes import Probes, effect_directions
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
+from vlbias.paths.transport import pole_flow
 from vlbias.progress import track
 from vlbias.settings import Settings, number
 
@@ -38,7 +39,9 @@ class PathTrainingSettings(Settings):
     """How paths are trained.
 
     Args:
-        network: "rbf" (the paper's) or "linear".
+        network: "affine", a flow that carries the faces of one pole onto those of the other as a cloud of codes, so
+            that each moves in its own way (of it training moves the constant part alone); "rbf" (the paper's), or
+            "linear".
         space: "normalized", or "raw" as published, see ``PathSet``.
         steps, batch_size: optimiser steps and faces in each; two decodes for each face and step.
         decode_steps: network evaluations of a decode: 1 predicts the face from a noised one, 2..1000 decode fresh
@@ -54,7 +57,8 @@ class PathTrainingSettings(Settings):
         project: take out of every direction what the probes of the other dipoles read, so that those linear readings
             do not move at all.
         start: "regression" begins along what a linear regression of the codes on all readings gives for the attribute
-            with the others held; "extremes" begins as published (support vectors at the extremes of each dimension).
+            with the others held, an affine field as :func:`vlbias.paths.transport.pole_flow`; "extremes" begins as
+            published (support vectors at the extremes of each dimension).
         micro_batch: faces that go through the network together; ``None`` for the whole batch. The result is the same;
             memory is bounded.
         checkpointing: recompute the network's activations in the backward pass (slower, far less memory).
@@ -66,7 +70,7 @@ class PathTrainingSettings(Settings):
         ConfigError: a value is out of range.
     """
 
-    network: Literal["rbf", "linear"] = "rbf"
+    network: Literal["rbf", "linear", "affine"] = "affine"
     space: Literal["normalized", "raw"] = "normalized"
     decode_steps: int = number(1, 1, 1000)
     grad_steps: int = number(1, 1, 1000)
@@ -109,8 +113,15 @@ class PathTrainingSettings(Settings):
 
     @classmethod
     def as_published(cls, **changes: object) -> PathTrainingSettings:
-        """What the published code does: raw codes, 20 steps of which the last give gradients, its start and weights."""
-        values = {"space": "raw", "start": "extremes", "decode_steps": 20, "grad_steps": 5, "project": False}
+        """What the published code does: its network, raw codes, 20 steps with gradients in the last, its weights."""
+        values = {
+            "network": "rbf",
+            "space": "raw",
+            "start": "extremes",
+            "decode_steps": 20,
+            "grad_steps": 5,
+            "project": False,
+        }
         return cls.from_dict({**values, "guard": 0.0, "overlap": 0.0, **changes})
 
 
@@ -304,7 +315,10 @@ def _start(
     """Point the fields along the regression, and return the distance between the poles of each path (k,)."""
     readings = torch.stack([probes.logits(faces.z_sem)[:, probes.index(name)] for name in names], dim=1).sigmoid()
     effects = effect_directions(faces.z, readings)[: len(paths.names)]
-    if settings.start == "regression":
+    if settings.start == "regression" and isinstance(paths.field, AffineField):
+        flows = [pole_flow(faces.z, readings, column) for column in range(len(paths.names))]
+        paths.field.start_flows(*(torch.stack(parts).cpu() for parts in zip(*flows, strict=True)))
+    elif settings.start == "regression":
         paths.field.start_along(effects.cpu())
     elif isinstance(paths.field, RbfField):
         paths.field.start_at_extremes(faces.z.amin(dim=0).cpu(), faces.z.amax(dim=0).cpu())
