@@ -21,7 +21,7 @@ from vlbias.audit import flips
 from vlbias.bench import find_tasks
 from vlbias.bench.tasks import WorldTask
 from vlbias.classify import FitSettings, fit
-from vlbias.files import write_json
+from vlbias.files import sha256_json, write_json
 from vlbias.images import load_pixels
 from vlbias.optim import in_threads
 
@@ -37,16 +37,16 @@ def main() -> None:
     arguments = parser.parse_args()
     command = f"python benchmarks/flips.py --faces {arguments.faces}"
     known = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-    found = known["tasks"] if known.get("command") == command else {}
     editor = Editor.from_pretrained("synthfaces-64")
+    decides = {"command": command, "seed": SEED, "editor": sha256_json(editor.renderer.fingerprint())}
+    found = known["tasks"] if decides.items() <= known.items() else {}  # of another editor nothing is kept
     for task in find_tasks(TASKS):
         if task.name not in found:
             with in_threads(1):  # the same figures on a machine of more
                 found[task.name] = measured(task, editor, arguments.faces)
             print(task.name, found[task.name], flush=True)
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            record = {"command": command, "seed": SEED, "date": datetime.date.today().isoformat(), "tasks": found}
-            write_json(arguments.out, record)
+            write_json(arguments.out, decides | {"date": datetime.date.today().isoformat(), "tasks": found})
 
 
 def measured(task: WorldTask, editor: Editor, num_faces: int) -> dict[str, Any]:
