@@ -179,13 +179,15 @@ def test_learning_rate_decay_and_knob_are_chosen_on_validation_faces_alone(task,
     with pytest.raises(pytest.fail.Exception, match="looked"):
         audit.run_arm("mixup", task, cache=tmp_path)
     # Rates and one beyond the lowest, which was the best; decays; mixup's own rates about that; further alphas.
-    assert len(seen) == 3 + 1 + 2 + 3 + 2 and {one.seed for one in seen} == {0}
-    assert len(list(tmp_path.iterdir())) == 11
+    assert [one.seed for one in seen].count(0) == 3 + 1 + 2 + 3 + 2
+    # The two best of each with two more seeds; of the two best decays and alphas one is the best rate, which has them.
+    assert [one.seed for one in seen].count(1) == [one.seed for one in seen].count(2) == 2 + 1 + 2 + 1
+    assert len(list(tmp_path.iterdir())) == len(seen) == 11 + 2 * 6
     monkeypatch.undo()
     run = audit.run_arm("mixup", task, seed=2, cache=tmp_path)
     assert (run.chosen["learning_rate"], run.chosen["weight_decay"]) == (1e-3, pytest.approx(0.2))
     assert run.chosen["alpha"] == 0.2 and len(run.codes) == 24
-    assert len(list(tmp_path.iterdir())) == 12  # one fit more
+    assert len(list(tmp_path.iterdir())) == len(seen) + 1  # what it predicts
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_a_finished_fit_is_not_done_again(task, tmp_path, monkeypatch):
     again = audit.run_arm("oversample", task, seed=1, cache=tmp_path)
     assert (again.codes == first.codes).all() and again.chosen == first.chosen and again.counts.equals(first.counts)
     with pytest.raises(pytest.fail.Exception):
-        audit.run_arm("oversample", task, seed=2, cache=tmp_path)
+        audit.run_arm("oversample", task, seed=9, cache=tmp_path)
     tested = [path for path in tmp_path.iterdir() if "codes" in json.loads(path.read_text())]
     whole = json.loads(tested[0].read_text())
     wrong = [[], {"codes": [7]}, {"codes": None}, {"codes": {}}, {"codes": [9] * len(first.codes)}, {"counts": []}]
@@ -257,6 +259,26 @@ def test_nothing_is_tuned_twice(task, monkeypatch):
     audit.compare_arms(fresh, ["erm", "oversample"], seeds=[0, 4], show_progress=False)
     # Five fits to tune plain training and three for the rate of oversample; the best of each, and both once more.
     assert seeds.count(0) == 5 + 3 and seeds.count(4) == 2
+    # The two best rates of both, and one or two decays that were not among them.
+    assert seeds.count(1) == seeds.count(2) in (2 + 2 + 1, 2 + 2 + 2)
+
+
+@pytest.mark.parametrize(("choosing_seeds", "chosen"), [(1, 4e-3), (3, 2e-3)])
+def test_a_rate_that_did_well_once_is_not_chosen_for_that(task, monkeypatch, choosing_seeds, chosen):
+    made = []
+
+    def validated(classifier, shown, num_groups):
+        rate, seed = classifier.settings.learning_rate, classifier.settings.seed
+        made.append((rate, seed))
+        reached = {1e-3: 0.8, 2e-3: 0.9, 4e-3: 0.95 if seed == 0 else 0.5}  # at the highest a fit may learn nothing
+        return reached.get(rate, 0.1), 0.1
+
+    monkeypatch.setattr("vlbias.audit.arms.fitting.validate", validated)
+    settings = replace(task.settings, choosing_seeds=choosing_seeds, decay_factors=(1.0,))
+    settings = replace(settings, fit=replace(settings.fit, learning_rate=2e-3))
+    careful = replace(task, settings=settings)
+    assert [audit.run_arm("erm", careful, seed=seed).chosen["learning_rate"] for seed in range(3)] == [chosen] * 3
+    assert len(made) == len(set(made))  # what was fitted to choose is not fitted again
 
 
 def test_the_published_protocol_goes_on_from_plain_training(task, monkeypatch):

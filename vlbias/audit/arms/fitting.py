@@ -79,10 +79,10 @@ def run_arm(
 ) -> ArmRun:
     """Tune an arm on validation faces, fit it with a seed, and predict the test faces.
 
-    Learning rate and weight decay are those that plain training ("erm") does best with; an arm with a loss of its own
-    looks for its own learning rate from there. The arm's own knob is tried with them. All of it is chosen with the seed
-    of ``task.settings.fit``, by the mean over cells of the accuracy on validation faces, and where that is equal, of
-    the loss. No test face is read before.
+    The weight decay is the one that plain training ("erm") does best with; each arm looks for its own learning rate
+    from that of plain training, then its own knob is tried. All of it is chosen by the mean over cells of the accuracy
+    on validation faces, and where that is equal, of the loss: by one fit each, of the two best by several, see
+    ``ArmSettings.choosing_seeds``. No test face is read before.
 
     Args:
         arm: its name, or the arm itself.
@@ -105,8 +105,7 @@ def run_arm(
         raise ConfigError(lack)
     seed = checked_number("seed", seed, low=0)
     bench = _Bench(task, Path(cache) if cache is not None else None, progress)
-    choice, kept = bench.choose(found)
-    return bench.test(found, choice, seed, kept)
+    return bench.test(found, bench.choose(found), seed)
 
 
 class _Bench:
@@ -118,85 +117,95 @@ class _Bench:
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
-    def choose(self, arm: Arm) -> tuple[_Choice, _Fitted | None]:
-        """The settings of an arm, and its fit with the seed of choosing, if one was made now."""
+    def choose(self, arm: Arm) -> _Choice:
+        """The settings of an arm."""
         known = self.task.__dict__.setdefault("_choices", {})
-        key = arm.name, arm.digest, self.settings.protocol
-        if key in known:
-            return known[key], None
-        choice, kept = self._chosen(arm)
-        known[key] = choice
-        return choice, kept
+        key = self._key(arm)
+        if key not in known:
+            known[key] = choice = self._chosen(arm)
+            for other in [one for one in self._kept if one[0] == key and one[1] != choice]:
+                del self._kept[other]
+        return known[key]
 
-    def _chosen(self, arm: Arm) -> tuple[_Choice, _Fitted | None]:
+    def _chosen(self, arm: Arm) -> _Choice:
         fits = self.settings.fit
         plain = _Choice(fits.learning_rate, fits.weight_decay, arm.values[0] if arm.values else None)
         if not self.settings.tune:
-            return plain, None
+            return plain
         if arm.name == "erm":
-            best, kept = self._best_rate(arm, plain)
-            decays = [replace(best, weight_decay=fits.weight_decay * one) for one in self.settings.decay_factors]
-            return self._best(arm, decays, (best, kept) if best in decays else None)
-        base = replace(self.choose(find_arm("erm"))[0], value=plain.value)
-        done = self._best_rate(arm, base)
-        return self._best(arm, [replace(done[0], value=value) for value in arm.values or (None,)], done)
+            best = self._best_rate(arm, plain)
+            decays = [fits.weight_decay * one for one in self.settings.decay_factors]
+            return self._best(arm, [replace(best, weight_decay=decay) for decay in decays])
+        best = self._best_rate(arm, replace(self.choose(find_arm("erm")), value=plain.value))
+        return self._best(arm, [replace(best, value=value) for value in arm.values or (None,)])
 
-    def _best_rate(self, arm: Arm, about: _Choice) -> tuple[_Choice, _Fitted | None]:
+    def _best_rate(self, arm: Arm, about: _Choice) -> _Choice:
         """The best learning rate, and beyond those that are tried first as long as it lies at an end of them."""
-        choices = [replace(about, learning_rate=about.learning_rate * one) for one in self.settings.rate_factors]
-        rates = sorted({choice.learning_rate for choice in choices})
-        best = self._best(arm, choices)
+        rates = sorted({about.learning_rate * one for one in self.settings.rate_factors})
         for _ in range(FURTHER_RATES if len(rates) > 1 else 0):
-            if best[0].learning_rate == rates[-1]:
+            best = max(rates, key=lambda rate: self._score(arm, replace(about, learning_rate=rate), 1))
+            if best == rates[-1]:
                 rates.append(rates[-1] ** 2 / rates[-2])
-                further = rates[-1]
-            elif best[0].learning_rate == rates[0]:
+            elif best == rates[0]:
                 rates.insert(0, rates[0] ** 2 / rates[1])
-                further = rates[0]
             else:
                 break
-            best = self._best(arm, [best[0], replace(about, learning_rate=further)], best)
-        return best
+        return self._best(arm, [replace(about, learning_rate=rate) for rate in rates])
 
-    def _best(
-        self, arm: Arm, choices: list[_Choice], done: tuple[_Choice, _Fitted | None] | None = None
-    ) -> tuple[_Choice, _Fitted | None]:
-        """The best of some choices on validation faces; one alone is not tried."""
+    def _best(self, arm: Arm, choices: list[_Choice]) -> _Choice:
+        """The best of some choices on validation faces; one alone is not tried.
+
+        One fit can end well at a rate at which the next one learns nothing, so the two best are fitted again.
+        """
+        choices = list(dict.fromkeys(choices))
         if len(choices) == 1:
-            return choices[0], done[1] if done else None
-        best: tuple[tuple[float, float], _Choice, _Fitted | None] | None = None
-        for choice in choices:
-            record, fitted = self._tried(arm, choice)
-            if fitted is None and done is not None and done[0] == choice:
-                fitted = done[1]
-            score = (record["validation_accuracy"], -record["validation_loss"])
-            if best is None or score > best[0]:
-                best = score, choice, fitted
-        assert best is not None
-        return best[1], best[2]
+            return choices[0]
+        first = sorted(choices, key=lambda choice: self._score(arm, choice, 1), reverse=True)
+        return max(first[:2], key=lambda choice: self._score(arm, choice, self.settings.choosing_seeds))
 
-    def _tried(self, arm: Arm, choice: _Choice) -> tuple[dict[str, Any], _Fitted | None]:
+    def _score(self, arm: Arm, choice: _Choice, num_seeds: int) -> tuple[float, float]:
+        """Accuracy and negative loss on validation faces, means over fits."""
+        start = self.settings.fit.seed
+        records = [self._tried(arm, choice, seed) for seed in range(start, start + num_seeds)]
+        accuracy, loss = (
+            float(np.mean([record[f"validation_{name}"] for record in records])) for name in ("accuracy", "loss")
+        )
+        return accuracy, -loss
+
+    def _tried(self, arm: Arm, choice: _Choice, seed: int) -> dict[str, Any]:
         memory = self.task.__dict__.setdefault("_tried", {})
-        key = arm.name, arm.digest, self.settings.protocol, choice
-        if key in memory:
-            return memory[key], None
-        place = self._place(arm, choice, self.settings.fit.seed, tested=False)
-        record, fitted = self._read(place), None
-        if record is None:
-            fitted = self._fit(arm, choice, self.settings.fit.seed)
-            record = fitted.record
-            _write(place, record)
-        memory[key] = record
-        return record, fitted
+        key = self._key(arm), choice, seed
+        if key not in memory:
+            place = self._place(arm, choice, seed, tested=False)
+            record = self._read(place)
+            if record is None:
+                self._kept[key] = self._fit(arm, choice, seed)
+                record = self._kept[key].record
+                _write(place, record)
+            memory[key] = record
+        return memory[key]
+
+    @property
+    def _kept(self) -> dict[tuple[Any, _Choice, int], _Fitted]:
+        """Fits that choosing has made and that are not to be made again."""
+        return self.task.__dict__.setdefault("_kept", {})
+
+    def _key(self, arm: Arm) -> tuple[str, str, str]:
+        return arm.name, arm.digest, self.settings.protocol
+
+    def _fitted(self, arm: Arm, choice: _Choice, seed: int) -> _Fitted:
+        """The fit that choosing has made, or a new one."""
+        kept = self._kept.pop((self._key(arm), choice, seed), None)
+        return kept if kept is not None else self._fit(arm, choice, seed)
 
     # -- fitting ------------------------------------------------------------------------------------------------------
 
-    def test(self, arm: Arm, choice: _Choice, seed: int, kept: _Fitted | None) -> ArmRun:
+    def test(self, arm: Arm, choice: _Choice, seed: int) -> ArmRun:
         """The fit with a seed, and what it predicts of the test faces."""
         place = self._place(arm, choice, seed, tested=True)
         record = self._read(place, len(self.task.test_faces))
         if record is None:
-            fitted = kept if kept is not None and seed == self.settings.fit.seed else self._fit(arm, choice, seed)
+            fitted = self._fitted(arm, choice, seed)
             probabilities = fitted.classifier.predict_proba(self.task.test_faces.images)
             record = fitted.record | {"codes": probabilities.argmax(1).tolist()}
             _write(place, record)
@@ -240,10 +249,9 @@ class _Bench:
         memory = self.task.__dict__.setdefault("_plain_weights", {})
         if seed not in memory:
             scratch = _Bench(replace_settings(self.task, protocol="scratch"), self.cache, self.progress)
-            choice, kept = scratch.choose(find_arm("erm"))
-            if kept is None or seed != self.settings.fit.seed:
-                kept = scratch._fit(find_arm("erm"), choice, seed)
-            memory[seed] = {key: value.detach().cpu() for key, value in kept.classifier.module.state_dict().items()}
+            plain = find_arm("erm")
+            fitted = scratch._fitted(plain, scratch.choose(plain), seed)
+            memory[seed] = {key: value.detach().cpu() for key, value in fitted.classifier.module.state_dict().items()}
         return replace(recipe, hooks=replace(recipe.hooks, start=memory[seed]))
 
     # -- cache --------------------------------------------------------------------------------------------------------
@@ -255,6 +263,7 @@ class _Bench:
         task = self.task
         settings = self.settings.of_result()
         settings["fit"]["seed"] = 0
+        del settings["choosing_seeds"]  # no fit depends on it
         decides = {
             "format": FORMAT,
             "arm": (arm.name, arm.digest, asdict(choice), seed, tested),

@@ -48,6 +48,8 @@ class ArmSettings(Settings):
             such multiples of the rate that plain training chose. Where the best is the highest or the lowest, the next
             one beyond it is tried as well, see ``fitting.FURTHER_RATES``.
         decay_factors: weight decays that plain training then tries, likewise; the others take what it chose.
+        choosing_seeds: fits of each of the two best rates, decays or values of a knob, by whose mean one of them is
+            chosen; the others have one fit. 1 takes the best of single fits.
         validation_share: of each cell of the training faces, held out where no validation set is given.
         person: column that says who is shown: people are held out as a whole, and resampled and permuted as a whole.
             ``None`` takes "identity" or "person" where there is one.
@@ -63,6 +65,7 @@ class ArmSettings(Settings):
     tune: bool = True
     rate_factors: tuple[float, ...] = number((1.0, 0.5, 2.0), above=0)
     decay_factors: tuple[float, ...] = number((1.0, 0.1, 4.0), 0)
+    choosing_seeds: int = number(3, 1, 100)
     validation_share: float = number(0.2, 0.01, 0.5)
     person: str | None = None
     weight: str | None = None
