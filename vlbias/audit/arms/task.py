@@ -39,7 +39,7 @@ class ArmSettings(Settings):
     """How arms are tuned and fitted, the same for all of them.
 
     Attributes:
-        fit: of the classifiers; its seed is the one that everything is chosen with.
+        fit: of the classifiers; its seed is the first of those that everything is chosen with.
         protocol: ``"scratch"``, or ``"fine-tune"`` (the published one): plain training first, from where each arm goes
             on for half as many steps at a tenth of the learning rate.
         tune: whether anything is chosen on validation faces; ``False`` takes the settings as they are and the first
