@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from vlbias.arguments import checked_call
@@ -622,9 +623,12 @@ def smooth(values: np.ndarray, transform: Similarity) -> np.ndarray:
 
 
 def _finer(planes: np.ndarray, order: int) -> np.ndarray:
-    """Planes (c, e, e), enlarged by splines: a matrix a side, which is several times faster than ``ndimage.zoom``."""
-    spline = _spline(planes.shape[1], order)
-    return (spline @ planes @ spline.T).astype(np.float32)
+    """Planes (c, e, e), enlarged by splines: a matrix a side, which is several times faster than ``ndimage.zoom``.
+
+    By torch, whose threads sleep when they wait: NumPy's spin, at ten times the processor time of so small a product.
+    """
+    spline = torch.from_numpy(_spline(planes.shape[1], order))
+    return (spline @ torch.from_numpy(planes).double() @ spline.T).float().numpy()
 
 
 @functools.lru_cache(maxsize=8)

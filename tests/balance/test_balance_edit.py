@@ -19,7 +19,7 @@ from vlbias.balance.verification import Checks, Scores
 
 
 def line(slope, offset):
-    return lambda strength: torch.as_tensor(slope) * strength + torch.as_tensor(offset)
+    return lambda strength, rows: torch.as_tensor(slope)[rows] * strength + torch.as_tensor(offset)[rows]
 
 
 @settings(max_examples=50, deadline=None)
@@ -54,26 +54,40 @@ def test_who_is_there_already_does_not_walk():
 
 def test_out_of_reach_ends_at_the_best_place():
     # the reading rises to a peak below the goal and falls again
-    search = find_strength(lambda s: 0.5 - (s - 1).square(), torch.tensor([1.0]), goal=1.0, max_strength=3.0)
+    search = find_strength(lambda s, _: 0.5 - (s - 1).square(), torch.tensor([1.0]), goal=1.0, max_strength=3.0)
     assert float(search.strength) == pytest.approx(1.0) and float(search.margin) == pytest.approx(0.5)
 
 
 def test_several_paths_one_after_the_other():
     # path b also carries attribute a along: a is aimed first, b with a already walked
-    def walk(strengths):
-        a = strengths.get("a", torch.zeros(2).double())
-        b = strengths.get("b", torch.zeros(2).double())
+    def walk(strengths, places):
+        a = strengths.get("a", torch.zeros(len(places)).double())
+        b = strengths.get("b", torch.zeros(len(places)).double())
         return torch.stack([a, b + 0.5 * a], dim=1)
 
     found = sequential_strengths(
         walk,
-        lambda name, codes: codes[:, "ab".index(name)],
+        lambda name, codes, _: codes[:, "ab".index(name)],
         [("a", torch.tensor([1.0, 0.0]).double()), ("b", torch.tensor([1.0, 1.0]).double())],
         goals=dict.fromkeys("ab", torch.ones(2).double()),
         max_strength=3.0,
     )
     assert found["a"].strength.tolist() == pytest.approx([1.0, 0.0], abs=0.01)  # 0: this face stays on that path
+    assert found["a"].margin.isnan().tolist() == [False, True]  # nor is it asked about there
     assert found["b"].strength.tolist() == pytest.approx([0.5, 1.0], abs=0.01)
+
+
+def test_a_face_is_asked_about_until_it_is_settled():
+    asked = []
+
+    def margin_at(strength, rows):
+        asked.append(rows.tolist())
+        return line([4.0, 1.0, 0.0], [0.0, 0.0, 0.0])(strength, rows)
+
+    search = find_strength(margin_at, torch.ones(3), goal=1.0, max_strength=2.0)
+    assert search.strength.tolist() == pytest.approx([0.25, 1.0, 0.0], abs=0.01)
+    # everybody where they stand; each until its scan crosses the goal (the last one's never does); those that did
+    assert asked == [[0, 1, 2], [0, 1, 2], [1, 2], [1, 2], [1, 2], [2], [2], [2], [2], *[[0, 1]] * 5]
 
 
 def test_faces_may_have_goals_of_their_own():

@@ -39,7 +39,7 @@ class Search:
 
 
 def find_strength(
-    margin_at: Callable[[torch.Tensor], torch.Tensor],
+    margin_at: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     start: torch.Tensor,
     *,
     goal: float | torch.Tensor,
@@ -50,7 +50,8 @@ def find_strength(
     """The smallest strength at which each face reads as the wanted group.
 
     Args:
-        margin_at: strengths (b,) => margins (b,) inside the wanted group; pure.
+        margin_at: strengths (n,) of n faces, and their places in the batch (n,) => margins (n,) inside the wanted
+            group; pure. Nobody is asked about who is settled.
         start: (b,) signed strength of a median face; its sign is the direction, its size the scale of the scan.
         goal: margin that is enough, one for all or (b,).
         max_strength: longest walk, > 0.
@@ -63,38 +64,41 @@ def find_strength(
     start = start.double()
     sign = start.sign()
     step = start.abs() * scan_step
-    before = margin_at(torch.zeros_like(start)).double()
+    before = margin_at(torch.zeros_like(start), torch.arange(len(start))).double()
     low, best, best_margin = torch.zeros_like(start), torch.zeros_like(start), before.clone()
     high = torch.full_like(start, float("nan"))
     found = before >= goal
+    goal = torch.as_tensor(goal, dtype=before.dtype).expand_as(before)
     num_scans = int((max_strength / step.min().clamp_min(1e-6)).ceil().clamp_max(64)) if len(start) else 0
     for index in range(1, num_scans + 1):
-        strength = (index * step).clamp_max(max_strength)
-        margin = margin_at(sign * strength).double()
-        better = ~found & (margin > best_margin)
-        best = torch.where(better, strength, best)
-        best_margin = torch.where(better, margin, best_margin)
-        crossed = ~found & (margin >= goal)
-        high = torch.where(crossed, strength, high)
-        found |= crossed
-        low = torch.where(found, low, strength)
-        if bool(found.all()):
+        rows = torch.nonzero(~found & (low < max_strength)).flatten()
+        if not len(rows):
             break
+        strength = (index * step[rows]).clamp_max(max_strength)
+        margin = margin_at(sign[rows] * strength, rows).double()
+        crossed = margin >= goal[rows]
+        better = margin > best_margin[rows]
+        best[rows] = torch.where(better, strength, best[rows])
+        best_margin[rows] = torch.where(better, margin, best_margin[rows])
+        high[rows] = torch.where(crossed, strength, high[rows])
+        found[rows] = crossed
+        low[rows] = torch.where(crossed, low[rows], strength)
     bracketed = ~high.isnan()
-    for _ in range(bisections if bool(bracketed.any()) else 0):
-        middle = torch.where(bracketed, (low + high) / 2, best)
-        margin = margin_at(sign * middle).double()
-        enough = bracketed & (margin >= goal)
-        high = torch.where(enough, middle, high)
-        best_margin = torch.where(enough, margin, best_margin)
-        low = torch.where(bracketed & ~enough, middle, low)
+    rows = torch.nonzero(bracketed).flatten()
+    for _ in range(bisections if len(rows) else 0):
+        middle = (low[rows] + high[rows]) / 2
+        margin = margin_at(sign[rows] * middle, rows).double()
+        enough = margin >= goal[rows]
+        high[rows] = torch.where(enough, middle, high[rows])
+        best_margin[rows] = torch.where(enough, margin, best_margin[rows])
+        low[rows] = torch.where(enough, low[rows], middle)
     best = torch.where(bracketed, high, best)
     return Search(sign * best, best_margin, before)
 
 
 def sequential_strengths(
-    walk: Callable[[dict[str, torch.Tensor]], torch.Tensor],
-    margin: Callable[[str, torch.Tensor], torch.Tensor],
+    walk: Callable[[dict[str, torch.Tensor], torch.Tensor], torch.Tensor],
+    margin: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor],
     starts: Sequence[tuple[str, torch.Tensor]],
     *,
     goals: Mapping[str, torch.Tensor],
@@ -103,27 +107,36 @@ def sequential_strengths(
     """Find the strengths of several paths, one after the other, each with the earlier ones already walked.
 
     Args:
-        walk: {path: strengths (b,)} => codes (b, d), all paths composed.
-        margin: (path, codes (b, d)) => margins (b,).
+        walk: {path: strengths (n,)}, and the places of these n faces in the batch (n,) => codes (n, d), all paths
+            composed.
+        margin: path, codes (n, d), places (n,) => margins (n,).
         starts: (path, start strengths (b,)); a start of 0 leaves a face alone on that path.
         goals: {path: margins (b,) that are enough}.
         max_strength: see :func:`find_strength`.
+
+    Returns:
+        By path; where a face is left alone, its strength is 0 and its margins are NaN.
     """
     found: dict[str, Search] = {}
     fixed: dict[str, torch.Tensor] = {}
     for name, start in starts:
+        moving = torch.nonzero(start).flatten()
 
-        def margin_at(strength: torch.Tensor, name: str = name) -> torch.Tensor:
-            return margin(name, walk({**fixed, name: strength}))
+        def margin_at(
+            strength: torch.Tensor, rows: torch.Tensor, name: str = name, moving: torch.Tensor = moving
+        ) -> torch.Tensor:
+            places = moving[rows]
+            before = {other: value[places] for other, value in fixed.items()}
+            return margin(name, walk({**before, name: strength}, places), places)
 
-        moving = start != 0
-        # faces that stay still on this path scan along with the others and are put back afterwards
-        search = find_strength(
-            margin_at, torch.where(moving, start, torch.ones_like(start)), goal=goals[name], max_strength=max_strength
+        search = find_strength(margin_at, start[moving], goal=goals[name][moving], max_strength=max_strength)
+        unread = torch.full_like(start, float("nan"), dtype=torch.float64)
+        found[name] = Search(
+            torch.zeros_like(unread).index_copy(0, moving, search.strength),
+            unread.index_copy(0, moving, search.margin),
+            unread.index_copy(0, moving, search.margin_before),
         )
-        zero = torch.zeros_like(search.strength)
-        fixed[name] = torch.where(moving, search.strength, zero)
-        found[name] = Search(fixed[name], search.margin, search.margin_before)
+        fixed[name] = found[name].strength
     return found
 
 
@@ -173,16 +186,20 @@ def aim_at(job: Job, attempts: list[Attempt], far: float = 1.0) -> list[Reason |
         pole.name: [job.groups[attempt.wanted][place] for attempt in attempts] for place, pole in enumerate(job.poles)
     }
 
-    def walk(strengths: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return job.backend.walk(z_sem, {name: value.float().to(z_sem.device) for name, value in strengths.items()})
+    everyone = torch.arange(len(attempts))
 
-    def margin(name: str, codes: torch.Tensor) -> torch.Tensor:
-        margins = scorers[name].margins(Seen(job.backend, codes), wanted[name]).latent
+    def walk(strengths: Mapping[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+        codes = z_sem[places.to(z_sem.device)]
+        return job.backend.walk(codes, {name: value.float().to(z_sem.device) for name, value in strengths.items()})
+
+    def margin(name: str, codes: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        groups = [wanted[name][place] for place in places.tolist()]
+        margins = scorers[name].margins(Seen(job.backend, codes), groups).latent
         assert margins is not None  # the run does not start without a latent reading of the protected attributes
         return margins
 
     found = sequential_strengths(walk, margin, starts, goals=goals, max_strength=job.checks.max_strength)
-    codes = walk({name: search.strength for name, search in found.items()})
+    codes = walk({name: search.strength for name, search in found.items()}, everyone)
     target = job.target.margins(Seen(job.backend, codes), [attempt.target for attempt in attempts]).latent
     reasons: list[Reason | None] = []
     for index, attempt in enumerate(attempts):

@@ -147,9 +147,10 @@ class AffineField(nn.Module):
         else:
             # row by row: the bits of a product of matrices depend on how many rows there are
             moved = torch.empty_like(z)
-            for row, one in enumerate(rows):
-                torch.mv(self.matrices[one], z[row], out=moved[row])
-        return self.vectors[rows] + moved
+            matrices = self.matrices.unbind()
+            for one, code, place in zip(rows, z.unbind(), moved.unbind(), strict=True):
+                torch.mv(matrices[one], code, out=place)
+        return self.vectors[k] + moved
 
 
 #: Any of them.

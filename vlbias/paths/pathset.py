@@ -264,12 +264,13 @@ class PathSet(nn.Module):
         moved = steps > 0
         z = self.to_own_space(z_sem)
         for step in range(int(steps.max())):
-            active = (step < steps).to(z.dtype)
-            change = torch.zeros_like(z)
+            rows = torch.nonzero(step < steps).flatten()  # codes that have arrived cost nothing more
+            here = z if len(rows) == len(z) else z[rows]
+            change = torch.zeros_like(here)
             for k, arc in arcs.items():
-                share = active * arc / steps.clamp_min(1)
-                change = change + share.unsqueeze(1) * self.direction(z, k)
-            z = z + change
+                share = arc[rows] / steps[rows]
+                change = change + share.unsqueeze(1) * self.direction(here, k)
+            z = z + change if len(rows) == len(z) else z.index_add(0, rows, change)
         return torch.where(moved.unsqueeze(1), self.from_own_space(z), z_sem)
 
     # -- putting sets together ----------------------------------------------------------------------------------------
