@@ -30,6 +30,8 @@ WIDE = (
 SHORT = ("oversample", "reweight", "group-dro", "edits", "edits+oversample")
 #: Accuracy of the oracle below which a task is too hard for the classifier.
 LEARNED = 0.6
+#: What edits are compared with other methods by, on average over tasks.
+AHEAD_IN = {"accuracy": "accuracy", "equalized_odds_difference": "equalised odds difference"}
 #: Of the ablations: each variant needs a set of edits of its own and three fits, minutes of a core.
 ONE_PAIR = ("world-smile-skin-0.9",)
 
@@ -160,6 +162,10 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
         record["ahead"] = {
             task: part.droplevel(0).to_dict("index") for task, part in ahead.groupby(level=0, sort=False)
         }
+        if len(found.tasks) > 1:
+            record["ahead_on_average"] = {
+                metric: found.ahead("edits", metric, on_average=True).round(4).to_dict("index") for metric in AHEAD_IN
+            }
     folder = arguments.work / "results" if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"bench_{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -206,6 +212,7 @@ def _section(path: Path) -> str:
         ]
     notes = [*(_findings(methods) if len(tasks) > 1 else []), *_not_learned(tasks)]  # bars are for means over tasks
     notes += _on_photographs(tasks, record.get("ahead", {}))
+    notes += _on_average(record.get("ahead_on_average", {}), len(tasks))
     notes += record["table"]["notes"]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
 
@@ -318,6 +325,18 @@ def _on_photographs(tasks: dict[str, Any], ahead: dict[str, Any]) -> Iterator[st
         )
     if shown:
         yield f"Ahead with the interval above 0: {won} of {len(shown)} tasks (bar: 3 of 4)."
+
+
+def _on_average(ahead: dict[str, dict[str, Any]], num_tasks: int) -> Iterator[str]:
+    """How far edits are ahead of each method, by each measure."""
+    for metric, methods in ahead.items():
+        words = [
+            f"`{name}` {one['ahead']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for name, one in methods.items()
+        ]
+        yield (
+            f"By {AHEAD_IN[metric]}, mean of {num_tasks} tasks, edits are better than (below 0: worse) "
+            f"{'; '.join(words)}."
+        )
 
 
 def _cut(before: float, after: float) -> int:

@@ -84,6 +84,24 @@ def test_how_far_a_method_is_ahead_is_paired_and_told_task_by_task():
         table.ahead("nosuch")
 
 
+def test_a_method_may_be_ahead_in_any_metric_and_on_average():
+    cells = {"erm": (0, 9, 9, 0), "edits": (0, 1, 1, 0)}
+    results = [result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]
+    others = [result("erm", (0, 3, 3, 0), task="two"), result("edits", (0, 0, 0, 0), task="two")]
+    table = BenchTable([*results, *others, result("alone", (0, 0, 0, 0), task="three")])
+    by_task, on_average = table.ahead("edits", "accuracy"), table.ahead("edits", "accuracy", on_average=True)
+    # more is better there: 8 in 10 of the faces in two of four cells, then 3 in 10
+    assert by_task["ahead"].tolist() == pytest.approx([0.4, 0.15])
+    assert on_average.index.tolist() == ["erm", "alone"]
+    assert on_average.loc["erm", "ahead"] == pytest.approx(0.275)
+    assert on_average.loc["alone"].isna().all()  # they share no task
+    low, high = on_average.loc["erm", ["low", "high"]]
+    assert 0 < low < 0.275 < high
+    assert table.ahead("edits", on_average=True).loc["erm", "ahead"] == pytest.approx(0.55)
+    with pytest.raises(ConfigError, match="no metric 'speed'; it has accuracy"):
+        table.ahead("edits", "speed")
+
+
 def test_intervals_are_paired_and_never_below_nothing():
     cells = {"erm": (0, 5, 5, 0), "same": (0, 5, 5, 0), "edits": (0, 1, 0, 0)}
     table = BenchTable([result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]).table

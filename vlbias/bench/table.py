@@ -164,30 +164,44 @@ class BenchTable(Shown):
         rows = {(label, task): numbers.value[metric] for (task, label), numbers in self._numbers.items()}
         return pd.Series(rows).unstack().reindex(index=self.labels, columns=self.tasks)
 
-    def ahead(self, label: str) -> pd.DataFrame:
-        """By how much the equalised odds difference of a method is smaller than that of each other one.
+    def ahead(self, label: str, metric: str = GAP, *, on_average: bool = False) -> pd.DataFrame:
+        """By how much a method is better than each other one.
 
         Args:
             label: the method.
+            metric: by which; gaps are better where they are smaller, accuracies where they are larger.
+            on_average: over the tasks that both were entered on, in place of task by task.
 
         Returns:
-            one row per task and other method (the index): ``ahead``, and its 95 % interval from ``low`` to ``high``,
-            paired over test faces. An interval above 0 says that the method is ahead.
+            one row per task and other method (the index), or per other method: ``ahead``, and its 95 % interval from
+            ``low`` to ``high``, paired over test faces. An interval above 0 says that the method is ahead.
 
         Raises:
-            ConfigError: the table has no such method.
+            ConfigError: the table has no such method or metric.
         """
         if label not in self.labels:
             raise ConfigError(f"the table has no method {label!r}; it has {', '.join(self.labels)}.")
-        rows = {}
-        for task, other in ((task, other) for task in self.tasks for other in self.labels if other != label):
-            if task not in self._tasks_of(label, other):
-                continue
-            value = self._value(other, GAP, [task]) - self._value(label, GAP, [task])
-            draws = self._draws(other, GAP, [task]) - self._draws(label, GAP, [task])
-            rows[task, other] = (value, *interval(draws - draws.mean() + value, LEVEL))
-        index = pd.MultiIndex.from_tuples(list(rows), names=["task", "method"]) if rows else None
-        return pd.DataFrame(list(rows.values()), index=index, columns=["ahead", "low", "high"])
+        if metric not in COLUMNS:
+            raise ConfigError(f"the table has no metric '{metric}'; it has {', '.join(COLUMNS)}.")
+        others = [other for other in self.labels if other != label]
+        pairs = [(task, other) for task in self._tasks_of(label) for other in others if (task, other) in self._numbers]
+        index: pd.Index | None
+        if on_average:
+            index = pd.Index(others, name="method")
+            rows = [self._ahead(label, other, metric, self._tasks_of(label, other)) for other in others]
+        else:
+            index = pd.MultiIndex.from_tuples(pairs, names=["task", "method"]) if pairs else None
+            rows = [self._ahead(label, other, metric, [task]) for task, other in pairs]
+        return pd.DataFrame(rows, index=index, columns=["ahead", "low", "high"])
+
+    def _ahead(self, label: str, other: str, metric: str, tasks: Sequence[str]) -> tuple[float, float, float]:
+        if not tasks:
+            return (float("nan"),) * 3
+        sign = -1 if metric.endswith(("gap", "difference")) else 1
+        value = sign * (self._value(label, metric, tasks) - self._value(other, metric, tasks))
+        draws = sign * (self._draws(label, metric, tasks) - self._draws(other, metric, tasks))
+        low, high = interval(draws - draws.mean() + value, LEVEL)
+        return value, low, high
 
     def describe(self) -> str:
         """The table in lines of text; intervals are 95 %."""
