@@ -60,7 +60,7 @@ def main() -> None:
     reconstruction(editor, x[: arguments.pictures])
     probes(editor, x, table)
     zero_shot(editor, faces, x)
-    directions(editor, arguments.faces)
+    walks(editor, arguments.faces)
     two_thousand_faces()
     edits(editor, arguments.edits, arguments.regressor_faces, arguments.regressor_steps)
 
@@ -133,21 +133,21 @@ def zero_shot(editor: Editor, faces: world.Faces, x: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def directions(editor: Editor, num_faces: int) -> None:
-    """Cosine between each path and the mean change of z_sem under true counterfactuals."""
+def walks(editor: Editor, num_faces: int) -> None:
+    """Cosine between the mean change of a walk of strength 1 and that of z_sem under true counterfactuals."""
     values = {}
-    model = editor.renderer.diffae
+    renderer = editor.renderer
     for path, label in LABEL_OF.items():
         faces = world.sample(num_faces, seed=SEED + 4)
         codes = []
         for value in POSITIVE_AND_NEGATIVE[label]:
             x = world.render(faces.replace(**{label: value}), editor.image_size)
-            codes.append(torch.cat([model.normalize(model.encode(part)) for part in x.split(128)]))
-        true = (codes[0] - codes[1]).mean(dim=0)
-        paths = editor.renderer.paths
-        walked = paths.direction(codes[1], paths.index(path)).mean(dim=0)
-        values[f"cosine to the true change of z_sem, {path}"] = (float(torch.cosine_similarity(true, walked, 0)), 0.95)
-    rows("Directions of the paths", values)
+            codes.append(renderer.encode(x))
+        walked = renderer.normalize(renderer.walk(codes[1], {path: 1.0}))
+        positive, negative = (renderer.normalize(one) for one in codes)
+        true, made = (positive - negative).mean(dim=0), (walked - negative).mean(dim=0)
+        values[f"cosine to the true change of z_sem, {path}"] = (float(torch.cosine_similarity(true, made, 0)), 0.95)
+    rows("Walks of the paths, mean over faces", values)
 
 
 def two_thousand_faces() -> None:
