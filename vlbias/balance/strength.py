@@ -118,7 +118,6 @@ def sequential_strengths(
         By path; where a face is left alone, its strength is 0 and its margins are NaN.
     """
     found: dict[str, Search] = {}
-    fixed: dict[str, torch.Tensor] = {}
     for name, start in starts:
         moving = torch.nonzero(start).flatten()
 
@@ -126,7 +125,7 @@ def sequential_strengths(
             strength: torch.Tensor, rows: torch.Tensor, name: str = name, moving: torch.Tensor = moving
         ) -> torch.Tensor:
             places = moving[rows]
-            before = {other: value[places] for other, value in fixed.items()}
+            before = {other: search.strength[places] for other, search in found.items()}
             return margin(name, walk({**before, name: strength}, places), places)
 
         search = find_strength(margin_at, start[moving], goal=goals[name][moving], max_strength=max_strength)
@@ -136,7 +135,6 @@ def sequential_strengths(
             unread.index_copy(0, moving, search.margin),
             unread.index_copy(0, moving, search.margin_before),
         )
-        fixed[name] = found[name].strength
     return found
 
 
