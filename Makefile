@@ -14,8 +14,10 @@ FAST_TESTS := tests/test_architecture.py tests/test_attributes.py tests/test_err
 	tests/cli/test_cli_parsing.py tests/cli/test_cli_terminal.py tests/simulate/test_simulate_plan.py \
 	tests/search/test_search_pareto.py tests/search/test_search_metrics.py tests/balance/test_balance_plan.py
 
-#: `make evidence BUDGET=full` measures for hours, goes on where it stopped, and may run in several processes.
+#: `make evidence BUDGET=full UTKFACE=folder` measures for hours, goes on where it stopped, and may run in several
+#: processes; without UTKFACE the tables of photographs stay as they are.
 BUDGET ?= quick
+UTKFACE ?=
 
 #: See setup.cfg for why it comes without what it asks for.
 GRADIO := gradio==6.31.0
@@ -26,7 +28,8 @@ GRADIO := gradio==6.31.0
 help:
 	@echo "make demo    set up $(VENV) and run the whole job on the embedded world: out/demo/balanced/report.html"
 	@echo "make test    set up $(VENV), run the tests and the examples in docstrings; make test-fast: under a minute"
-	@echo "make evidence  the benchmark, to see that all works; BUDGET=full measures the tables of docs/evidence.md"
+	@echo "make evidence  the benchmark, to see that all works; BUDGET=full measures the tables of docs/evidence.md,"
+	@echo "               with UTKFACE=folder also those of photographs"
 	@echo "make app     add what \`vlbias app\`, the page in a browser, needs"
 	@echo "make docs    the documentation as a site, out/site/index.html; make coverage: what the tests reach"
 	@echo "make lint    ruff        make types   mypy        make clean   remove $(VENV) and out/"
@@ -48,7 +51,8 @@ demo: $(VENV)/ready
 	$(BIN)/vlbias demo out/demo
 
 evidence: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py measure out/evidence --budget $(BUDGET)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py measure out/evidence --budget $(BUDGET) \
+		$(if $(UTKFACE),--utkface '$(UTKFACE)')
 	$(BIN)/python benchmarks/evidence.py page $(if $(filter quick,$(BUDGET)),--check)
 
 test: $(VENV)/ready

@@ -28,6 +28,8 @@ WIDE = (
     "edits+group-dro", "edits+oversample",
 )  # fmt: skip
 SHORT = ("oversample", "reweight", "group-dro", "edits", "edits+oversample")
+#: What edits are without their direction, without their change, on faces that all passed the editor, and backwards.
+CONTROLS = ("round-trip", "random-direction", "edits", "edits+round-trip", "amplify")
 #: Accuracy of the oracle below which a task is too hard for the classifier.
 LEARNED = 0.6
 #: What edits are compared with other methods by, on average over tasks.
@@ -58,6 +60,7 @@ class Table:
 TABLES = {
     "world-0.9": Table("Drawn faces, correlation 0.9", SHORT, ["world-*-0.9"]),
     "world-0.9-wide": Table("Drawn faces, correlation 0.9, every arm", WIDE, ["world-*-0.9"]),
+    "controls": Table("What it is in edits that helps", CONTROLS, ONE_PAIR),
     "world-0.7": Table("Drawn faces, correlation 0.7", ("oversample", "edits"), ["world-*-0.7"]),
     "share": Table(
         "How many edits are enough", ("edits",), ONE_PAIR, [{"share": x} for x in (0.25, 0.5)] + [{}, {"share": 2.0}]
@@ -93,6 +96,11 @@ TABLES = {
         ("oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),
         ["utkface-*-planted"],
     ),
+    "utkface-wide": Table(
+        "Photographs of UTKFace, gender tied to skin, 64 px, every arm",
+        (*WIDE, *(arm for arm in CONTROLS if arm not in WIDE), "more-real"),
+        ["utkface-gender-skin-planted"],
+    ),
     "utkface-natural": Table(
         "Photographs of UTKFace as they come, 64 px",
         ("oversample", "group-dro", "edits", "edits+oversample"),
@@ -107,12 +115,18 @@ TABLES = {
 }
 
 
+def tables(budget: str, utkface: str | None) -> list[str]:
+    """Those that are measured where none is named: the first one, or all that there are faces for."""
+    there = [name for name in TABLES if utkface is not None or not name.startswith("utkface")]
+    return there if budget == "full" else there[:1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("measure")
     one.add_argument("work", type=Path, help="folder for single results; processes that share it share the work")
-    one.add_argument("--only", nargs="+", choices=list(TABLES), default=["world-0.9"], help="tables")
+    one.add_argument("--only", nargs="+", choices=list(TABLES), help="tables; by default world-0.9, with --budget full all")
     one.add_argument("--budget", choices=("full", "quick"), default="full")
     one.add_argument("--utkface", help="folder of the photographs")
     one.add_argument("--machine", default="two CPU cores, shared with other work")
@@ -120,7 +134,7 @@ def main() -> None:
     other.add_argument("--check", action="store_true", help="fail if the page is not what would be written")
     arguments = parser.parse_args()
     if arguments.command == "measure":
-        for name in arguments.only:
+        for name in arguments.only or tables(arguments.budget, arguments.utkface):
             measure(name, arguments)
     elif not arguments.check:
         PAGE.write_text(page(), encoding="utf-8")

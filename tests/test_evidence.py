@@ -47,7 +47,14 @@ def test_every_table_names_tasks_and_arms_that_there_are(evidence):
 
 def test_marks_of_the_template_are_tables(evidence):
     marks = re.findall(r"<!-- bench: (\S+) -->", evidence.TEMPLATE.read_text(encoding="utf-8"))
-    assert marks and set(marks) <= set(evidence.TABLES)
+    assert sorted(marks) == sorted(evidence.TABLES)
+
+
+def test_without_names_a_full_budget_measures_every_table_that_there_are_faces_for(evidence):
+    drawn = [name for name in evidence.TABLES if not name.startswith("utkface")]
+    assert evidence.tables("quick", None) == ["world-0.9"] == drawn[:1]
+    assert evidence.tables("full", None) == drawn and len(drawn) > 1
+    assert evidence.tables("full", "UTKFace") == list(evidence.TABLES) != drawn
 
 
 def test_findings_follow_from_the_figures(evidence):
