@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import dataclasses
 import enum
+import functools
 import importlib
 import inspect
 import io
@@ -32,8 +33,8 @@ from typing import Any, Literal, get_origin
 import numpy as np
 import pandas as pd
 import torch
+import typer.main
 from PIL import Image
-from typer.main import get_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -197,7 +198,8 @@ def _try_all(
 
 def try_commands(tally: Tally, work: Path, only: str) -> None:
     """Every option of every command, and its first arguments."""
-    root: Any = get_command(cli.app)
+    typer.main.get_command = functools.cache(typer.main.get_command)  # it takes longer than most calls
+    root: Any = typer.main.get_command(cli.app)
     for name, job in small_jobs(work / "inputs", work / "cli").items():
         command, name_left = root, name
         while name_left:

@@ -126,7 +126,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("measure")
     one.add_argument("work", type=Path, help="folder for single results; processes that share it share the work")
-    one.add_argument("--only", nargs="+", choices=list(TABLES), help="tables; by default world-0.9, with --budget full all")
+    which = "tables; by default world-0.9 (quick) or all that there are faces for (full)"
+    one.add_argument("--only", nargs="+", choices=list(TABLES), help=which)
     one.add_argument("--budget", choices=("full", "quick"), default="full")
     one.add_argument("--utkface", help="folder of the photographs")
     one.add_argument("--machine", default="two CPU cores, shared with other work")

@@ -34,11 +34,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve a gigabyte that they do not use
 
 import numpy as np
+import open_clip
+import timm
+import torch._dynamo
 from fuzz_changes import changed
 from fuzz_kinds import KINDS, Kind
 
 from vlbias.errors import VlbiasError
 
+#: Loaded here once; every process that opens files would load them for seconds otherwise.
+PRELOADED = (open_clip, timm, torch._dynamo)
 SECONDS, MEGABYTES = 10.0, 1024
 #: Who has done nothing for so long waits for something that will not come; a busy machine is slower than itself.
 HANGING_SECONDS = 300.0
@@ -242,6 +247,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.keep is not None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
+    gc.freeze()  # what is here now is not looked through again before each input
     counts = shares(arguments.kinds, arguments.inputs)
     endings = {name: run_kind(name, count, arguments.seed, arguments.keep) for name, count in counts.items()}
     _print_table(endings)

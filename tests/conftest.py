@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+import typer.main
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 # The same examples for everybody, on a machine of any speed: who sees a test fail can show it to others.
@@ -45,6 +48,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _one_thread() -> None:
     # Tests run side by side; tiny models gain nothing from threads that fight each other.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_put_together_once() -> Iterator[None]:
+    # Typer does it anew for each of a thousand calls, a sixth of a second of the processor.
+    once = functools.cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", once)
+        patch.setattr(typer.testing, "_get_command", once)
+        yield
 
 
 @pytest.fixture(autouse=True)

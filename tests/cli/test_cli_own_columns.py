@@ -74,7 +74,7 @@ def documented(repository):
 
 def test_planned_commands_of_the_docs_run(repository, run, folder):
     lines = [line for line in documented(repository) if "--dry-run" in line]
-    plans = {line.split()[3]: run(line) for line in lines}
+    plans = {line.split()[3]: run(f"{line} --pilot 1") for line in lines}
     assert len(plans) == 6 and not (folder / "out").exists()
     assert "sex=f: child 3 -> 10, adult 5 -> 10, senior 10 -> 10" in plans["out/band"]
     assert "sex=f: no & light 3 -> 7, no & dark 3 -> 7, yes & light 5 -> 7, yes & dark 7 -> 7" in plans["out/both"]
