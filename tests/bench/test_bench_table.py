@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,15 @@ def test_dominated_means_no_better_in_either_and_worse_in_one():
     assert table.loc["erm", "on_average"] == "exact, even" and table.loc["exact", "on_average"] == ""
 
 
+def test_rounding_decides_nothing():
+    """The mean of the same three values in another order is another one in its last digit."""
+    orders = dict(zip("abcdef", itertools.permutations((1, 2, 3)), strict=True))
+    results = [result(one, (0, n, n, 0), seed) for one, order in orders.items() for seed, n in enumerate(order)]
+    table = BenchTable(results)
+    assert table.table["accuracy"].nunique() == 2  # in truth it is .9 for all of them
+    assert not table.table["dominated"].any() and not table.table["on_average"].any()
+
+
 def test_how_far_a_method_is_ahead_is_paired_and_told_task_by_task():
     cells = {"erm": (0, 9, 9, 0), "same": (0, 1, 1, 0), "edits": (0, 1, 1, 0)}
     results = [result(label, wrong, seed) for label, wrong in cells.items() for seed in range(2)]
@@ -121,6 +132,39 @@ def test_intervals_cover_the_truth():
         row = BenchTable([result("erm", wrong, task=str(repeat))]).table.loc["erm"]
         inside += row["accuracy_low"] <= 0.7 <= row["accuracy_high"]
     assert 0.87 <= inside / 100 <= 1.0
+
+
+def test_seeds_are_paired_as_well():
+    """Fits of a seed are better or worse together: how far ahead a method is does not vary with the seed."""
+    wrong = {0: (0, 0, 0, 0), 1: (2, 2, 2, 2), 2: (4, 4, 4, 4)}
+    both = [result(label, cells, seed) for seed, cells in wrong.items() for label in ("erm", "edits")]
+    apart = [one for one in both if one.label == "erm"] + [
+        result("edits", wrong[2 - seed], seed) for seed in wrong
+    ]  # good where the other is bad
+    paired, crossed = (BenchTable(results).ahead("edits", "accuracy").iloc[0] for results in (both, apart))
+    assert paired.tolist() == [0, 0, 0]
+    assert crossed["low"] < -0.2 < 0.2 < crossed["high"]
+
+
+def test_an_interval_does_not_know_who_else_stands_in_the_table():
+    rows = {
+        label: [result(label, (0, n, 1, n), seed) for seed in range(3)] for n, label in enumerate(["erm", "a", "b"])
+    }
+    few, many = BenchTable([*rows["b"]]).table, BenchTable([*rows["erm"], *rows["a"], *rows["b"][::-1]]).table
+    names = [name for name in few.columns if name.startswith("accuracy")]
+    assert many.loc["b", names].tolist() == few.loc["b", names].tolist()
+
+
+def test_few_seeds_are_known_to_vary_less_than_all():
+    """Whole cells are right or wrong, so that drawing other faces changes nothing, but other seeds do."""
+    wrong = {0: (0, 0, 0, 0), 1: (10, 0, 0, 10), 2: (10, 10, 10, 10)}
+    results = [result("edits", cells, seed) for seed, cells in wrong.items()]
+    table = BenchTable([*results, *(result("erm", wrong[2], seed) for seed in wrong)])
+    ahead, low, high = table.ahead("edits", "accuracy").iloc[0]
+    # from the worst seed three times over to the best, wider by the root of 3/2, and by Student's quantile (2 degrees
+    # of freedom) over the normal one
+    reach = 0.5 * 1.5**0.5 * 4.3027 / 1.96
+    assert ahead == 0.5 and (low, high) == pytest.approx((0.5 - reach, 0.5 + reach), rel=0.05)
 
 
 def test_other_test_faces_and_nothing_are_refused():

@@ -22,6 +22,7 @@ from vlbias.fairness import (
     tally,
 )
 from vlbias.fairness.counts import Counts
+from vlbias.fairness.inference import outdoes
 from vlbias.fairness.intervals import Fits, intervals, resampled_items
 from vlbias.fairness.metrics import share
 from vlbias.files import json_records, json_value
@@ -278,10 +279,12 @@ class AuditResult(Shown):
         Args:
             gap: a metric of :data:`GAPS`.
         """
-        place = {name: (rows["accuracy"].mean(), -rows[gap].mean()) for name, rows in self.per_seed.items()}
+        means = {
+            name: (float(rows["accuracy"].mean()), float(rows[gap].mean())) for name, rows in self.per_seed.items()
+        }
         return {
-            name: [other for other, its in place.items() if its != mine and its[0] >= mine[0] and its[1] >= mine[1]]
-            for name, mine in place.items()
+            name: [other for other, its in means.items() if outdoes(its[0] - mine[0], its[1] - mine[1])]
+            for name, mine in means.items()
         }
 
     def share_of_oracle_cut(

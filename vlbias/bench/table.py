@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
+from scipy.stats import t as student
 
 from vlbias.bench.results import Result
 from vlbias.errors import ConfigError
 from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, tally
+from vlbias.fairness.inference import outdoes
 from vlbias.files import json_value
 from vlbias.shown import Glance, Shown
 
@@ -40,11 +42,16 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class _Numbers:
-    """Of one method on one task: metric => mean over seeds, and resampled means (b,)."""
+    """Of one method on one task: metric => value of each fit (s,) in the order of seeds, and resampled means (b,)."""
 
-    value: dict[str, float]
+    fits: dict[str, np.ndarray]
     draws: dict[str, np.ndarray]
-    num_fits: int
+    seeds: tuple[int, ...]
+
+    @property
+    def value(self) -> dict[str, float]:
+        """Means over seeds."""
+        return {metric: float(fits.mean()) for metric, fits in self.fits.items()}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -104,23 +111,51 @@ class BenchTable(Shown):
         tasks = self._tasks_of(label)
         row: dict[str, Any] = {}
         for metric in COLUMNS:
-            value, draws = self._value(label, metric, tasks), self._draws(label, metric, tasks)
-            low, high = interval(draws - draws.mean() + value, LEVEL)
+            value, low, high = self._between({label: 1}, metric, tasks)
             row |= {metric: value, f"{metric}_low": max(low, 0.0), f"{metric}_high": min(high, 1.0)}
         row |= self._change(label) | self._way(label)
         row["dominated"] = sum(bool(self._dominating(label, [task])) for task in tasks)
         row["on_average"] = ", ".join(self._dominating(label, tasks))
-        fits = sum(self._numbers[task, label].num_fits for task in tasks)
+        fits = sum(len(self._numbers[task, label].seeds) for task in tasks)
         return row | {"tasks": len(tasks), "fits": fits}
 
     def _change(self, label: str) -> dict[str, float]:
         tasks = self._tasks_of(label, BASELINE)
         if label == BASELINE or not tasks:
             return dict.fromkeys(("change", "change_low", "change_high"), float("nan"))
-        value = self._value(label, GAP, tasks) - self._value(BASELINE, GAP, tasks)
-        draws = self._draws(label, GAP, tasks) - self._draws(BASELINE, GAP, tasks)
-        low, high = interval(draws - draws.mean() + value, LEVEL)
+        value, low, high = self._between({label: 1, BASELINE: -1}, GAP, tasks)
         return {"change": value, "change_low": low, "change_high": high}
+
+    def _between(self, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> tuple[float, float, float]:
+        """A weighted sum of methods, mean over tasks, and its interval."""
+        value = sum(weight * self._value(label, metric, tasks) for label, weight in weights.items())
+        draws = sum(weight * self._draws(label, metric, tasks) for label, weight in weights.items())
+        assert isinstance(draws, np.ndarray)  # there is a method
+        stretched = self._stretch(draws, weights, metric, tasks)
+        low, high = interval(stretched * (draws - draws.mean()) + value, LEVEL)
+        return value, low, high
+
+    def _stretch(self, draws: np.ndarray, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> float:
+        """How much wider an interval is since the spread of fits is known from a few seeds.
+
+        It is Student's quantile over the normal one, with the degrees of freedom of Welch (1947) and Satterthwaite.
+        Test faces are many, so what they add is known.
+        """
+        spread = doubt = 0.0
+        for task in tasks:
+            by_seeds: dict[tuple[int, ...], np.ndarray] = {}
+            for label, weight in weights.items():
+                numbers = self._numbers[task, label]  # methods with the same seeds are paired
+                by_seeds[numbers.seeds] = by_seeds.get(numbers.seeds, 0) + weight * numbers.fits[metric]
+            for seeds, fits in by_seeds.items():
+                if len(seeds) > 1:
+                    variance = float(fits.var(ddof=1)) / len(seeds) / len(tasks) ** 2
+                    spread, doubt = spread + variance, doubt + variance**2 / (len(seeds) - 1)
+        if doubt == 0:
+            return 1.0
+        freedom = max(float(draws.var()), spread) ** 2 / doubt
+        upper = (1 + LEVEL) / 2
+        return float(student.ppf(upper, freedom) / norm.ppf(upper))
 
     def _way(self, label: str) -> dict[str, float]:
         """Undefined where there is no ceiling, or the ceiling is no better than plain training for sure."""
@@ -136,6 +171,11 @@ class BenchTable(Shown):
             return dict.fromkeys(names, float("nan"))
         ways = (draws[BASELINE] - draws[label]) / most
         way = (value[BASELINE] - value[label]) / (value[BASELINE] - value[ceiling])
+        # what a fit of each method adds to the way, to first order
+        weights = {label: -1.0, BASELINE: 1 - way, ceiling: way}
+        linear = sum(weight * draws[one] for one, weight in weights.items())
+        assert isinstance(linear, np.ndarray)
+        ways = way + self._stretch(linear, weights, GAP, tasks) * (ways - way)
         return dict(zip(names, (way, *interval(ways, LEVEL)), strict=True))
 
     def _dominating(self, label: str, tasks: Sequence[str]) -> list[str]:
@@ -149,7 +189,7 @@ class BenchTable(Shown):
                 continue
             accuracy = self._value(other, "accuracy", common) - self._value(label, "accuracy", common)
             gap = self._value(other, GAP, common) - self._value(label, GAP, common)
-            if accuracy >= 0 >= gap and (accuracy, gap) != (0, 0):
+            if outdoes(accuracy, gap):
                 found.append(other)
         return found
 
@@ -198,10 +238,7 @@ class BenchTable(Shown):
         if not tasks:
             return (float("nan"),) * 3
         sign = -1 if metric.endswith(("gap", "difference")) else 1
-        value = sign * (self._value(label, metric, tasks) - self._value(other, metric, tasks))
-        draws = sign * (self._draws(label, metric, tasks) - self._draws(other, metric, tasks))
-        low, high = interval(draws - draws.mean() + value, LEVEL)
-        return value, low, high
+        return self._between({label: sign, other: -sign}, metric, tasks)
 
     def describe(self) -> str:
         """The table in lines of text; intervals are 95 %."""
@@ -262,7 +299,11 @@ def _spelled(value: float | None, low: float | None, high: float | None, digits:
 
 
 def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
-    """Numbers of each method on a task. Test faces are drawn within their cells, the same for all; so are seeds."""
+    """Numbers of each method on a task, resampled over test faces within their cells and over seeds.
+
+    The same faces are drawn for all methods, and the same seeds for those that have the same ones, whichever others
+    stand in the table.
+    """
     first = results[0]
     for one in results:
         if not (np.array_equal(one.y, first.y) and np.array_equal(one.group, first.group)):
@@ -271,15 +312,25 @@ def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
     how = EvaluationSettings().for_counts(first.classes)
     counts = tally(first.group, first.y, codes, num_groups=len(first.groups), num_classes=len(first.classes))
     observed = metrics_from_counts(counts, **how)
-    rng = np.random.default_rng(zlib.crc32(task.encode()))
-    drawn = metrics_from_counts(_drawn_counts(first, codes, rng), **how)
+    number = zlib.crc32(task.encode())
+    drawn = metrics_from_counts(_drawn_counts(first, codes, np.random.default_rng(number)), **how)
     found = {}
     for label in dict.fromkeys(one.label for one in results):
-        rows = np.array([row for row, one in enumerate(results) if one.label == label])
-        picks = rows[rng.integers(len(rows), size=(NUM_RESAMPLES, len(rows)))]
-        draws = {m: np.take_along_axis(drawn[m], picks, axis=1).mean(1) for m in COLUMNS}
-        found[label] = _Numbers({m: float(observed[m][rows].mean()) for m in COLUMNS}, draws, len(rows))
+        rows = sorted((r for r, one in enumerate(results) if one.label == label), key=lambda row: results[row].seed)
+        seeds = [results[row].seed for row in rows]
+        picks = np.random.default_rng([number, *seeds]).integers(len(rows), size=(NUM_RESAMPLES, len(rows)))
+        fits = {m: observed[m][rows] for m in COLUMNS}
+        draws = {m: _means(fits[m], drawn[m][:, rows], picks) for m in COLUMNS}
+        found[label] = _Numbers(fits, draws, tuple(seeds))
     return found
+
+
+def _means(values: np.ndarray, drawn: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """Of fits (s,), resampled over test faces (b, s), means (b,) over the seeds that were picked (b, s)."""
+    # Few seeds vary less about their own mean than about that of all.
+    widened = np.sqrt(len(values) / max(len(values) - 1, 1))
+    by_seeds = values.mean() + widened * (values - values.mean())
+    return np.take_along_axis(drawn - values + by_seeds, picks, axis=1).mean(1)
 
 
 def _drawn_counts(first: Result, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -21,6 +21,7 @@ from vlbias.settings import MAX_DRAWS, checked_number, with_changes
 __all__ = [
     "Excess",
     "interval",
+    "outdoes",
     "permutation_test",
     "permuted_counts",
     "permuted_groups",
@@ -30,6 +31,8 @@ __all__ = [
 
 #: A number that is undefined in more resamples than this share has no interval.
 MAX_UNDEFINED = 0.05
+#: Means of shares that differ by less do so by rounding.
+LEAST_DIFFERENCE = 1e-9
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -49,6 +52,19 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def outdoes(accuracy: float, gap: float) -> bool:
+    """Whether who differs so from another dominates it: is no less accurate, with no larger gap, and better in one.
+
+    Args:
+        accuracy, gap: its own minus the other's, means of shares of 1; rounding in their last digits decides nothing.
+
+    Example:
+        >>> outdoes(0.1, 0.0), outdoes(0.1, 0.1), outdoes(1e-17, 0.0)
+        (True, False, False)
+    """
+    return accuracy >= -LEAST_DIFFERENCE and gap <= LEAST_DIFFERENCE and max(accuracy, -gap) > LEAST_DIFFERENCE
 
 
 def permuted_counts(n: np.ndarray, num_permutations: int, seed: int | Sequence[int]) -> np.ndarray:
