@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vlbias import fairness
 from vlbias.errors import ConfigError, LabelError, ShapeError, UnknownNameError
+from vlbias.fairness.intervals import Fits, intervals, resampled_table
 
 GAPS = (
     "accuracy_gap",
@@ -390,6 +391,20 @@ def test_people_and_not_their_images_make_an_interval_narrow():
 
     assert width(by_people, "accuracy") > 1.5 * width(by_images, "accuracy")
     assert width(alone, "accuracy") == pytest.approx(width(by_images, "accuracy"), rel=0.2)
+
+
+@pytest.mark.parametrize(("num_seeds", "quantile"), [(2, 12.706), (3, 4.303), (5, 2.776)])
+def test_few_seeds_say_little_of_others(num_seeds, quantile):
+    """Many items, so that classifiers differ by their seeds alone: the interval of their mean is Student's."""
+    shares = 0.5 + np.linspace(-0.002, 0.002, num_seeds)
+    one = np.array([[1.0, 0.0], [0.0, 1.0]])
+    counts = np.stack([np.stack([10**6 * (share * one + (1 - share) * one[::-1])] * 2) for share in shares]).round()
+    resamples = tuple(resampled_table(n, 4000, 0) for n in counts)
+    how = fairness.EvaluationSettings().for_counts(["0", "1"])
+    found = intervals(Fits.of_seeds(counts, resamples, 0), sizes=counts[0], level=0.95, how=how)
+    low, high = found["accuracy"]
+    assert (high - low) / 2 == pytest.approx(quantile * shares.std(ddof=1) / num_seeds**0.5, rel=0.2)
+    assert low < 0.5 < high
 
 
 def test_a_group_of_one_person_has_no_interval():

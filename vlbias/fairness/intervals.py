@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from vlbias.fairness.counts import Counts, tally
 from vlbias.fairness.inference import MAX_UNDEFINED, interval, person_weights
@@ -34,6 +35,8 @@ WORST = {"worst_group_accuracy": "accuracy", "worst_cell_accuracy": "tpr"}
 LEVEL_WITH = 2.0
 #: Standard errors beyond the observed gap up to which gaps are tried.
 REACH = 5.0
+#: Spreads of seeds that are less likely than this are left out of account: they have no bound.
+RAREST = 0.005
 
 
 #: Counts (..., g, y, p) => numbers by name (..., what is left of the shape).
@@ -121,23 +124,37 @@ class Fits:
         n: counts (s, g, y, p), weighted where items are.
         resamples: of each classifier's; all of them meet the same items.
         picked: which classifier stands in each place of a resample (b, s).
+        luck: numbers in (0, 1) that say how much more, or less, seeds differ in a resample than these do (b,).
     """
 
     n: np.ndarray
     resamples: tuple[Resamples, ...]
     picked: np.ndarray
+    luck: np.ndarray
 
     @classmethod
     def of_one(cls, n: np.ndarray, resamples: Resamples) -> Fits:
         """One classifier (g, y, p), about which alone is spoken."""
-        return cls(n[None], (resamples,), np.zeros((len(resamples.draws), 1), dtype=np.int64))
+        num_resamples = len(resamples.draws)
+        return cls(n[None], (resamples,), np.zeros((num_resamples, 1), dtype=np.int64), np.full(num_resamples, 0.5))
 
     @classmethod
     def of_seeds(cls, n: np.ndarray, resamples: tuple[Resamples, ...], seed: int) -> Fits:
-        """Several, of which others could have come as well: they are drawn with replacement."""
-        num_resamples = len(resamples[0].draws)
-        picked = np.random.default_rng([seed, len(n)]).integers(len(n), size=(num_resamples, len(n)))
-        return cls(n, resamples, picked)
+        """Several, of which others could have come as well: they are drawn with replacement.
+
+        Each resample has their spread as one of those that may be behind it, so that intervals are Student's.
+        """
+        num_resamples, num_seeds = len(resamples[0].draws), len(n)
+        rng = np.random.default_rng([seed, num_seeds])
+        picked = rng.integers(num_seeds, size=(num_resamples, num_seeds))
+        return cls(n, resamples, picked, rng.random(num_resamples))
+
+    def _doubt(self, num_spreads: int) -> np.ndarray:
+        """Spreads that may be behind that of the seeds (b,), over theirs, if so many rows of them tell it."""
+        freedom = (len(self.n) - 1) * num_spreads
+        if freedom == 0:
+            return np.ones(len(self.luck))
+        return np.sqrt(freedom / chi2.ppf(np.maximum(self.luck, RAREST), freedom))
 
     def deviations(self, values_of: ValuesOf) -> dict[str, np.ndarray]:
         """By how much means over classifiers are off by chance, with other items and other seeds.
@@ -148,9 +165,9 @@ class Fits:
         Returns:
             Name -> deviations (b, ...).
         """
-        return {name: varied.mean(1) for name, varied in self._varied(values_of).items()}
+        return {name: varied.mean(1) for name, varied in self._varied(values_of, self._doubt(1)).items()}
 
-    def _varied(self, values_of: ValuesOf) -> dict[str, np.ndarray]:
+    def _varied(self, values_of: ValuesOf, doubt: np.ndarray) -> dict[str, np.ndarray]:
         """Each classifier's own deviation from their mean (b, s, ...)."""
         known = values_of(self.n)
         items = [(values_of(one.draws), values_of(one.centre)) for one in self.resamples]
@@ -159,13 +176,17 @@ class Fits:
         found = {}
         for name, values in known.items():
             by_items = np.stack([drawn[name] - centre[name] for drawn, centre in items])
-            by_seeds = widened * (values - values.mean(0))
-            found[name] = by_items[self.picked, np.arange(len(self.picked))[:, None]] + by_seeds[self.picked]
+            by_seeds = (widened * (values - values.mean(0)))[self.picked]
+            wide = doubt.reshape(-1, *[1] * (by_seeds.ndim - 1))
+            found[name] = by_items[self.picked, np.arange(len(self.picked))[:, None]] + wide * by_seeds
         return found
 
     def rate_errors(self) -> np.ndarray:
-        """Deviations of the rates (b, s, g, r)."""
-        return self._varied(lambda n: {"rates": _stacked(rates(n, 0))})["rates"] * self.resamples[0].scale[:, None]
+        """Deviations of the rates (b, s, g, r). Where groups are compared, each but one tells how much seeds differ."""
+        num_groups = int((self.n.sum((0, 2, 3)) > 0).sum())
+        doubt = self._doubt(max(num_groups - 1, 1))
+        found = self._varied(lambda n: {"rates": _stacked(rates(n, 0))}, doubt)
+        return found["rates"] * self.resamples[0].scale[:, None]
 
 
 def intervals(fits: Fits, *, sizes: np.ndarray, level: float, how: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
