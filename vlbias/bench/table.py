@@ -126,16 +126,18 @@ class BenchTable(Shown):
         value, low, high = self._between({label: 1, BASELINE: -1}, GAP, tasks)
         return {"change": value, "change_low": low, "change_high": high}
 
+    def _mixed(self, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> np.ndarray:
+        """Draws of a weighted sum of methods."""
+        return np.sum([weight * self._draws(label, metric, tasks) for label, weight in weights.items()], axis=0)
+
     def _between(self, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> tuple[float, float, float]:
         """A weighted sum of methods, mean over tasks, and its interval."""
         value = sum(weight * self._value(label, metric, tasks) for label, weight in weights.items())
-        draws = sum(weight * self._draws(label, metric, tasks) for label, weight in weights.items())
-        assert isinstance(draws, np.ndarray)  # there is a method
-        stretched = self._stretch(draws, weights, metric, tasks)
-        low, high = interval(stretched * (draws - draws.mean()) + value, LEVEL)
+        draws = self._mixed(weights, metric, tasks)
+        low, high = interval(self._stretch(weights, metric, tasks) * (draws - draws.mean()) + value, LEVEL)
         return value, low, high
 
-    def _stretch(self, draws: np.ndarray, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> float:
+    def _stretch(self, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> float:
         """How much wider an interval is since the spread of fits is known from a few seeds.
 
         It is Student's quantile over the normal one, with the degrees of freedom of Welch (1947) and Satterthwaite.
@@ -153,6 +155,7 @@ class BenchTable(Shown):
                     spread, doubt = spread + variance, doubt + variance**2 / (len(seeds) - 1)
         if doubt == 0:
             return 1.0
+        draws = self._mixed(weights, metric, tasks)
         freedom = max(float(draws.var()), spread) ** 2 / doubt
         upper = (1 + LEVEL) / 2
         return float(student.ppf(upper, freedom) / norm.ppf(upper))
@@ -173,9 +176,7 @@ class BenchTable(Shown):
         way = (value[BASELINE] - value[label]) / (value[BASELINE] - value[ceiling])
         # what a fit of each method adds to the way, to first order
         weights = {label: -1.0, BASELINE: 1 - way, ceiling: way}
-        linear = sum(weight * draws[one] for one, weight in weights.items())
-        assert isinstance(linear, np.ndarray)
-        ways = way + self._stretch(linear, weights, GAP, tasks) * (ways - way)
+        ways = way + self._stretch(weights, GAP, tasks) * (ways - way)
         return dict(zip(names, (way, *interval(ways, LEVEL)), strict=True))
 
     def _dominating(self, label: str, tasks: Sequence[str]) -> list[str]:
