@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,18 @@ def shared_dir() -> Path:
     if not (folder / "parity" / "README.md").is_file():
         pytest.skip(f"recorded tensors and real data are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """One cluster of two processors for all tests of a file; it listens to this machine alone."""
+    if find_spec("ray") is None:
+        pytest.skip("needs the extra `ray`")
+    from vlbias.engine import Engine
+    from vlbias.engine.cluster import connected
+
+    with connected(Engine(kind="ray", workers=2, cores=1)) as ray:
+        yield ray
 
 
 @pytest.fixture(scope="module")

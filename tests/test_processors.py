@@ -93,16 +93,34 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is set through Linux")
-@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE 1 1"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 1 1")])
-def test_commands_share_the_processors(given, expected):
-    code = """
-import os
+@pytest.mark.parametrize(
+    ("words", "given", "expected"),
+    [
+        (["doctor"], {}, "PASSIVE 1 1"),
+        (["doctor"], {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 1 1"),
+        # the name of the repository is checked while options are read
+        (
+            ["balance", "no/faces", "no/out", "--target", "a", "--protected", "b", "--push-to-hub", "me/it"],
+            {},
+            "PASSIVE 1 1",
+        ),
+        (["balance", "--verify", "no/out"], {}, "PASSIVE 1 1"),
+    ],
+)
+def test_commands_share_the_processors_before_torch_is_loaded(words, given, expected):
+    code = f"""
+import os, sys
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+policies = []
+def note(event, args):
+    if event == "import" and args[0] == "torch":
+        policies.append(os.environ.get("OMP_WAIT_POLICY"))
+sys.addaudithook(note)
 from typer.testing import CliRunner
 from vlbias.cli import app
-assert CliRunner().invoke(app, ["doctor"]).exit_code in (0, 1)
+assert CliRunner().invoke(app, {words!r}).exit_code in (0, 1, 2)
 import torch
-print(os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
+print(policies[0], os.environ["OMP_NUM_THREADS"], torch.get_num_threads())
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")} | given
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

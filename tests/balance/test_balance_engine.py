@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,7 @@ from test_balance_resume import tree
 
 from vlbias.balance import Balancer, run
 from vlbias.engine import Engine, run_pieces, settings
-from vlbias.engine.cluster import connected
-from vlbias.errors import ConfigError
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """One cluster for all tests; it listens to this machine alone."""
-    if find_spec("ray") is None:
-        pytest.skip("needs the extra `ray`")
-    with connected(Engine(kind="ray", workers=2)) as ray:
-        yield ray
+from vlbias.errors import ConfigError, OutputError
 
 
 def balance(editor, faces, out, engine=None, **options):
@@ -94,6 +83,19 @@ def test_a_cluster_that_is_started_here_listens_to_this_machine_alone(ray):
     ]
     listening = [words[1] for words in lines if words[3] == "0A" and words[9] in own]
     assert listening and all("0100007F:" in place for place in listening), listening
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so_and_makes_none(tiny, faces, tmp_path, monkeypatch):
+    """As on another host of a cluster, which would store its chunks where nobody looks for them."""
+
+    def on_another_host(engine, work, pieces, **options):
+        (tmp_path / "out").rename(tmp_path / "here")
+        yield work.open()
+
+    monkeypatch.setattr(run, "run_pieces", on_another_host)
+    with pytest.raises(OutputError, match=r"out is not on .*\. Workers need the folders of the run\."):
+        balance(tiny.TinyEditor(leak=0.12), faces, tmp_path / "out", Engine(workers=2))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_job_that_cannot_be_sent_says_so(tiny, faces, tmp_path):

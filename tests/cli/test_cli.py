@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from doubles import failing, run_command, tiny_editor
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlbias import __version__
+from vlbias import __version__, doctor
 from vlbias.cli import app
 from vlbias.cli.edit import _split_strengths
 from vlbias.cli.options import tell_problems
@@ -236,6 +237,12 @@ def test_two_pictures_of_one_name_are_refused(folder, picture, tmp_path, monkeyp
 def test_doctor_names_versions_and_remedies():
     output = CliRunner().invoke(app, ["doctor"]).output
     assert "torch" in output and "vlbias" in output and "published ffhq256_autoenc" in output
+
+
+def test_doctor_knows_every_extra():
+    extras = set(importlib.metadata.metadata("vlbias").get_all("Provides-Extra"))
+    # the last is more than a package: `vlbias app` says how it is installed
+    assert {extra for extra, _ in doctor.OPTIONAL.values()} == extras - {"dev", "test", "docs", "app"}
 
 
 def test_training_commands_do_not_overwrite_a_run(tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from vlbias.balance.chunk import run_chunk
 from vlbias.balance.identity import IdentityScale, LatentIdentity, identity_scorer, resolve_identity
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.round_trip import run_trips
-from vlbias.balance.run_folder import RunFolder
+from vlbias.balance.run_folder import STATE, RunFolder
 from vlbias.balance.task import Task
 from vlbias.balance.verification import Reason
 from vlbias.editor_folder import read_editor
@@ -118,8 +118,14 @@ class ChunkWork:
         return cls(sent, editor, groups, folder.read("scorers.json"), folder.job, out, Path.cwd(), folder.links)
 
     def open(self) -> Callable[[Chunk], Counts]:
-        """Open the editor, the scorers and the run's folder."""
+        """Open the editor, the scorers and the run's folder.
+
+        Raises:
+            OutputError: this host does not see the folders of the run, or has another editor of that name.
+        """
         _go_to(self.folder)
+        if not (self.out / STATE).is_dir():  # it would be made here, and what is stored there lost
+            raise OutputError(_elsewhere(self.out))
         folder = RunFolder(self.out, self.facts, links=self.links)
         backend = self.task.backend if self.editor is None else _opened(**self.editor)
         if json.loads(json.dumps(backend.fingerprint())) != self.facts["backend"]:
@@ -140,4 +146,8 @@ def _go_to(folder: Path) -> None:
     try:
         os.chdir(folder)
     except OSError as error:
-        raise OutputError(f"{folder} is not on {os.uname().nodename}. Workers need the folders of the run.") from error
+        raise OutputError(_elsewhere(folder)) from error
+
+
+def _elsewhere(folder: Path) -> str:
+    return f"{folder} is not on {os.uname().nodename}. Workers need the folders of the run."

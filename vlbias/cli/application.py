@@ -36,6 +36,7 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Options whose value may be left out (their metavar is in brackets) get an empty one there."""
+        share_processors()  # here, for some options load PyTorch while they are read
         bare = {name for parameter in self.params if str(parameter.metavar)[0] == "[" for name in parameter.opts}
         for word in args:
             option, is_set, value = word.partition("=") if word.startswith("--") else ("", "=", word)
@@ -52,7 +53,6 @@ class _Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        share_processors()
         keep_freed_memory()
         from vlbias.optim import flush_denormals
 

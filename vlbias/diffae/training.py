@@ -233,7 +233,7 @@ class _Trainer:
         """Auxiliary features (b, f) of images by their rows, or of the images themselves."""
         aux = self.aux_features
         assert aux is not None
-        return (aux[rows].to(self.device) if isinstance(aux, Tensor) else aux(x_0)).float()
+        return (aux[rows.to(aux.device)].to(self.device) if isinstance(aux, Tensor) else aux(x_0)).float()
 
     def _aux_loss(self, z_sem: Tensor, x_0: Tensor, rows: Tensor) -> Tensor:
         assert self.head is not None and self.aux_mean is not None
@@ -245,19 +245,21 @@ class _Trainer:
         """Rows, x_0, t and eps of a step, drawn where it trains; a function of the seed and the step number alone."""
         c, n = self.config, len(self.images)
         generator = torch.Generator(self.device).manual_seed((c.seed * 1_000_003 + step) % 2**63)
-        first = step * c.batch_size
-        rows = torch.tensor([self._shuffled(i // n)[i % n] for i in range(first, first + c.batch_size)])
-        x_0 = to_float(self.images[rows.to(self.images.device)].to(self.device))
+        first, end = step * c.batch_size, (step + 1) * c.batch_size
+        epochs = range(first // n, (end - 1) // n + 1)
+        rows = torch.cat([self._shuffled(epoch)[max(first - epoch * n, 0) : end - epoch * n] for epoch in epochs])
+        x_0 = to_float(self.images[rows].to(self.device))
         x_0 = augment(x_0, c.augmentation, generator, flip=c.flip)
         u = torch.rand(len(rows), generator=generator, device=self.device)
         T = self.target.config.T
         t = (T * u ** (1 / (1 + c.high_noise))).long().clamp_max(T - 1)
         return rows, x_0, t, torch.randn(x_0.shape, generator=generator, device=self.device)
 
-    def _shuffled(self, epoch: int) -> list[int]:
+    def _shuffled(self, epoch: int) -> Tensor:
+        """All rows in the order of an epoch, where the pictures lie."""
         if getattr(self, "_order", (None,))[0] != epoch:
             generator = torch.Generator().manual_seed((self.config.seed * 7_919 + epoch + 1) % 2**63)
-            self._order = (epoch, torch.randperm(len(self.images), generator=generator).tolist())
+            self._order = (epoch, torch.randperm(len(self.images), generator=generator).to(self.images.device))
         return self._order[1]
 
     def _loss(self, rows: Tensor, x_0: Tensor, t: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -25,8 +25,8 @@ _STORE_BYTES = 256 * 2**20
 _LOOPBACK = "127.0.0.1"
 
 
-def run_on_ray(engine: Engine, work: bytes, pieces: Sequence[Any]) -> Generator[tuple[int, Answer]]:
-    """Do pieces on a cluster; arguments, values and errors are those of :meth:`vlbias.engine.local.LocalWorkers.run`.
+def run_on_ray(engine: Engine, work: bytes, pieces: Sequence[Any] | None) -> Generator[tuple[int, Answer]]:
+    """Do pieces on a cluster; arguments, values and errors are those of :func:`vlbias.engine.run_pieces`.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -34,6 +34,8 @@ def run_on_ray(engine: Engine, work: bytes, pieces: Sequence[Any]) -> Generator[
     """
     with connected(engine, len(work)) as ray:
         workers, cores, gpus = _shares(engine, ray.cluster_resources())
+        if pieces is None:
+            pieces = range(workers)
         environment = {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
         kind = ray.remote(Worker).options(
             num_cpus=cores, num_gpus=gpus, max_restarts=-1, max_task_retries=MOST_LOSSES - 1

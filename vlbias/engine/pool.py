@@ -38,7 +38,9 @@ def standing_workers(engine: Engine, modules: Sequence[str], *, num_gpus: int = 
             _STANDING.reset(token)
 
 
-def run_pieces(engine: Engine, work: Work, pieces: Sequence[Any], *, num_gpus: int = 0) -> Generator[tuple[int, Any]]:
+def run_pieces(
+    engine: Engine, work: Work, pieces: Sequence[Any] | None, *, num_gpus: int = 0
+) -> Generator[tuple[int, Any]]:
     """Do the pieces of a job.
 
     A worker that is killed loses the piece it is at; another one does it again.
@@ -46,7 +48,7 @@ def run_pieces(engine: Engine, work: Work, pieces: Sequence[Any], *, num_gpus: i
     Args:
         engine: who does them.
         work: what they share.
-        pieces: plain values, what ``work.open()`` takes.
+        pieces: plain values, what ``work.open()`` takes; ``None`` for one for each worker, its number.
         num_gpus: GPUs of this machine that the job can use.
 
     Yields:
@@ -64,8 +66,12 @@ def run_pieces(engine: Engine, work: Work, pieces: Sequence[Any], *, num_gpus: i
             yield number, answer.result()
 
 
-def _run_here(engine: Engine, work: bytes, pieces: Sequence[Any], num_gpus: int) -> Generator[tuple[int, Answer]]:
+def _run_here(
+    engine: Engine, work: bytes, pieces: Sequence[Any] | None, num_gpus: int
+) -> Generator[tuple[int, Answer]]:
     """By standing workers of the engine, or by some that end with the job."""
+    if pieces is None:
+        pieces = range(engine.workers or max(num_gpus, 1))
     standing = _STANDING.get()
     if standing is not None and standing.engine == engine:
         yield from standing.run(work, pieces)

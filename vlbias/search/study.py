@@ -470,7 +470,7 @@ def run(
             )
         call = partial(run, dataset, protected=protected, edits=edits, space=space, storage=storage, settings=s)
         joined = _Joined(call, show_progress)
-        list(run_pieces(engine, joined, range(engine.workers or max(num_gpus, 1)), num_gpus=num_gpus))
+        list(run_pieces(engine, joined, None, num_gpus=num_gpus))
 
     def start(configuration: Configuration, number: int, on_epoch: Callable[[int], None]) -> _TrainedRun:
         path = checkpoint_path(place.folder, number)
