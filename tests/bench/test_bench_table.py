@@ -6,11 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import hypergeom
 
 from vlbias.audit.arms import ArmSettings, find_arm
 from vlbias.bench import BenchTable, Result, Variant, WorldTask, rank_agreement
 from vlbias.bench.results import Entry, key_of, open_store
 from vlbias.bench.sets import open_editor
+from vlbias.bench.table import HEADINGS, row_words
 from vlbias.errors import ConfigError
 
 #: Ten faces in each of four cells: class 0 and 1 in group 0, then in group 1.
@@ -45,6 +47,19 @@ def test_metrics_are_means_over_seeds_and_tasks():
     # Others were entered on "one" alone, and are compared there.
     assert table.loc["edits", "change"] == pytest.approx(0.2 - 0.3)
     assert table.loc["oracle", "change"] == pytest.approx(0.0 - 0.3)
+
+
+def test_other_metrics_and_what_chance_gives_stand_in_the_table():
+    rows = BenchTable([result("erm", (0, 4, 4, 0)), result("oracle", (0, 0, 0, 0))]).table
+    assert rows.loc["erm", "equal_opportunity_difference"] == rows.loc["erm", "equalized_odds_difference"] == 0.4
+    assert rows.loc["erm", "demographic_parity_difference"] == pytest.approx(0.8 - 0.4 + 0.0)
+    assert rows.loc["erm", "macro_f1"] == pytest.approx(0.8)
+    # each class has four mistakes among 20 answers, which fall into two groups of ten at random
+    shares = hypergeom(20, 4, 10).pmf(np.arange(5))
+    gap = np.abs(2 * np.arange(5) - 4) / 10
+    expected = (np.outer(shares, shares) * np.maximum.outer(gap, gap)).sum()
+    assert rows.loc["erm", "equalized_odds_difference_by_chance"] == pytest.approx(expected, abs=0.03)
+    assert rows.loc["oracle", "equalized_odds_difference_by_chance"] == 0
 
 
 def test_the_way_is_the_share_of_what_the_oracle_cuts():
@@ -182,6 +197,10 @@ def test_words_are_those_of_the_table():
     assert "0.800" in table.describe() and "equalised odds difference" in str(table)
     assert table.to_dict()["tasks"]["one"]["erm"]["accuracy"] == 0.8
     assert table.to_dict()["methods"]["erm"]["way"] is None
+    words = dict(zip(HEADINGS, table.words("erm"), strict=True))
+    assert words["by chance"] == f"{table.table.loc['erm', 'equalized_odds_difference_by_chance']:.3f}"
+    before = {key: value for key, value in table.to_dict()["methods"]["erm"].items() if not key.endswith("by_chance")}
+    assert dict(zip(HEADINGS, row_words("erm", before), strict=True)) == words | {"by chance": ""}
 
 
 # -- ranks ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import combinations
 
 import pytest
@@ -138,7 +139,7 @@ def test_photographs_that_lack_something_are_refused(tmp_path, monkeypatch):
         find_tasks("utkface-gender-skin-planted")[0].faces(root)
 
 
-def test_celebahq_on_drawn_placeholders(shared_dir, tmp_path, monkeypatch):
+def test_celebahq_on_drawn_placeholders(shared_dir, tmp_path, tmp_path_factory, monkeypatch):
     """The published annotation with pictures of one colour in the place of the faces."""
     source = shared_dir / "data" / "CelebAMask-HQ"
     if not source.is_dir():
@@ -158,3 +159,7 @@ def test_celebahq_on_drawn_placeholders(shared_dir, tmp_path, monkeypatch):
     assert sorted(cells(faces.training, task)) == [4, 4, 24, 24]
     assert len(set(cells(faces.test, task))) == 1 and len(faces.test)
     assert task.name == "celebahq-smiling-male-planted" and task in find_tasks("celebahq-*-planted")
+    out = tmp_path_factory.mktemp("out")  # nothing is written into the folder of a dataset
+    words = ["oversample", "--tasks", task.name, "--budget", "quick", "--seeds", 1, "--out", out / "bench"]
+    said = run_command("bench", *words, "--celebahq", tmp_path)
+    assert re.search(r"^ *oversample +0\.", said, re.MULTILINE) and "oracle" not in said

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlbias import __version__, doctor
+from vlbias.audit.arms import ARMS
 from vlbias.cli import app
 from vlbias.cli.edit import _split_strengths
 from vlbias.cli.options import tell_problems
@@ -279,6 +280,25 @@ def test_audit_passes_arms_and_their_sets_on(monkeypatch):
     ):
         result = CliRunner().invoke(app, [*words, *wrong])
         assert result.exit_code == 2 and reason in " ".join(result.output.split())
+
+
+def test_an_arm_of_ones_own_is_compared_by_workers(tmp_path, monkeypatch):
+    (tmp_path / "own_way.py").write_text(
+        "from vlbias.audit import Recipe, register_arm\n"
+        "@register_arm('every-other', 'half of the faces')\n"
+        "def arm(task, trial):\n"
+        "    return Recipe(task.faces.take(range(0, len(task.faces), 2)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ["audit", "synthfaces:200", "--target", "smile", "--protected", "skin", "--arms", "erm,own_way:arm"]
+    few = ["--seeds", "1", "--steps", "2", "--no-tune", "--workers", "2", "--out", "out"]
+    try:
+        assert "every-other" in run_command(*words, *few)
+        assert "own_way:nothing" in CliRunner().invoke(app, [*words[:-1], "erm,own_way:nothing"]).output
+    finally:
+        ARMS.pop("every-other", None)
+        sys.modules.pop("own_way", None)
 
 
 def test_paths_are_read_by_labels(folder, tmp_path, monkeypatch):

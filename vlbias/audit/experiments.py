@@ -15,7 +15,7 @@ import torch
 
 from vlbias import classify
 from vlbias.arguments import checked_call
-from vlbias.audit.arms import ArmSettings, ArmTask
+from vlbias.audit.arms import Arm, ArmSettings, ArmTask
 from vlbias.audit.arms.fitting import checked_codes
 from vlbias.audit.comparison import compare_arms, fit_engine
 from vlbias.audit.composition import labels_of, persons_of, protected_columns, weights_of
@@ -55,7 +55,7 @@ def compare(
     protected: str | Sequence[str],
     test: Datasets | None = None,
     seeds: int | Sequence[int] = 5,
-    arms: str | Sequence[str] | None = None,
+    arms: str | Arm | Sequence[str | Arm] | None = None,
     **options: Any,
 ) -> AuditResult:
     """Train with and without mitigation and compare.
@@ -69,10 +69,10 @@ def compare(
         protected: column, or several whose product makes the groups.
         test: common test set, all its splits; ``None`` for the split "test" of the baseline.
         seeds: number of classifiers for each training set, or their seeds.
-        arms: names of ways to train (:data:`ARMS`), the first of which the others are compared with, or "all"; each is
-            tuned on validation faces: the split "val" of the baseline, or a share of its training faces.
+        arms: ways to train, or their names (:data:`ARMS`), the first of which the others are compared with, or "all";
+            each is tuned on validation faces: the split "val" of the baseline, or a share of its training faces.
         options: without ``arms``, ``oracle``, the dataset balanced with true counterfactuals, and further arguments of
-            :func:`measure`. With them ``editor``, the sets ``prior``, ``amplified``, ``round_trip`` and ``more``, a
+            :func:`measure`. With them ``editor``, the sets ``prior``, ``amplified`` and ``more``, a
             ``validation`` set, the fields of :class:`ArmSettings`, of the classifiers and of the evaluation,
             ``settings``, ``cache`` and ``show_progress``.
 
@@ -93,7 +93,7 @@ def compare(
 
 
 #: Sets that arms can take beside the balanced one.
-SETS = ("prior", "amplified", "round_trip", "more")
+SETS = ("prior", "amplified", "more")
 
 
 def _compare_arms(
@@ -103,7 +103,7 @@ def _compare_arms(
     columns: list[str],
     test: Datasets | None,
     seeds: list[int],
-    arms: str | Sequence[str],
+    arms: str | Arm | Sequence[str | Arm],
     options: dict[str, Any],
 ) -> AuditResult:
     given = {"balanced": balanced} | {name: options.pop(name, None) for name in SETS}

@@ -165,7 +165,7 @@ class UTKFaceTask(_PhotographTask):
 
 @dataclass(frozen=True)
 class CelebAHQTask(_PhotographTask):
-    """Faces of CelebA-HQ in CelebA's own splits; there is no shipped editor of them, so name one."""
+    """Faces of CelebA-HQ in CelebA's own splits; none of the shipped editors was trained on them."""
 
     kind: ClassVar[str] = "celebahq"
 

@@ -30,7 +30,8 @@ from vlbias.settings import Settings, number, with_changes
 
 __all__ = ["CLASSIFIERS", "BenchSettings", "bench"]
 
-#: What each classifier of the benchmark is. "small" ranks arms alike in a fraction of the time, see docs/evidence.md.
+#: What each classifier of the benchmark is. "small" takes a fraction of the time; how far it ranks arms alike:
+#: docs/evidence.md.
 CLASSIFIERS = {
     "standard": FitSettings(),
     "small": FitSettings(

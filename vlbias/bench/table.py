@@ -16,13 +16,13 @@ from scipy.stats import t as student
 from vlbias.bench.results import Result
 from vlbias.errors import ConfigError
 from vlbias.fairness import METRICS, EvaluationSettings, interval, metrics_from_counts, tally
-from vlbias.fairness.inference import outdoes
+from vlbias.fairness.inference import outdoes, permuted_counts
 from vlbias.files import json_value
 from vlbias.shown import Glance, Shown
 
 __all__ = ["COLUMNS", "GAP", "HEADINGS", "BenchTable", "RankAgreement", "rank_agreement", "row_words"]
 
-#: Metrics of the table.
+#: Metrics that people see; the others stand in ``table`` and ``to_dict`` as well.
 COLUMNS = (
     "accuracy",
     "balanced_accuracy",
@@ -30,23 +30,29 @@ COLUMNS = (
     "equalized_odds_difference",
     "worst_cell_accuracy",
 )
+MEASURED = (*COLUMNS, "macro_f1", "equal_opportunity_difference", "demographic_parity_difference")
 #: What "the way" and "dominated" speak of. Ties are planted alike in both groups, so errors of the one class in the one
 #: group and of the other in the other cancel in the accuracy gap; they do not here.
 GAP = "equalized_odds_difference"
 BASELINE = "erm"
 #: What nobody can have in practice: methods are measured against it, and not dominated by it.
 CEILINGS = ("oracle", "more-real")
-NUM_RESAMPLES = 1000
+#: What :data:`GAP` is with groups permuted within each class, where it is shown.
+BY_CHANCE = f"{GAP}_by_chance"
+NUM_RESAMPLES, NUM_PERMUTATIONS = 1000, 200
 LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class _Numbers:
-    """Of one method on one task: metric => value of each fit (s,) in the order of seeds, and resampled means (b,)."""
+    """Of one method on one task: metric => value of each fit (s,) in the order of seeds, and resampled means (b,); and
+    what the gap is by chance.
+    """
 
     fits: dict[str, np.ndarray]
     draws: dict[str, np.ndarray]
     seeds: tuple[int, ...]
+    by_chance: float
 
     @property
     def value(self) -> dict[str, float]:
@@ -100,19 +106,22 @@ class BenchTable(Shown):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; ``change`` of
-        the equalised odds difference from plain training, paired; ``way`` of it to the ceiling (the oracle, or more
-        real faces), 1 for all of it; on how many tasks it is ``dominated`` by another method, that is as accurate with
-        a gap as small, and better in one of these, and whether it is so ``on average``; how many ``tasks``, ``fits``.
+        """One row per method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; the equalised
+        odds difference that the same answers have ``_by_chance``, with the groups of test faces permuted within each
+        class; ``change`` of the difference from plain training, paired; ``way`` of it to the ceiling (the oracle, or
+        more real faces), 1 for all of it; on how many tasks it is ``dominated`` by another method, that is as accurate
+        with a gap as small, and better in one of these, and whether it is so ``on average``; how many ``tasks``,
+        ``fits``.
         """
         return pd.DataFrame([self._row(label) for label in self.labels], index=pd.Index(self.labels, name="method"))
 
     def _row(self, label: str) -> dict[str, Any]:
         tasks = self._tasks_of(label)
         row: dict[str, Any] = {}
-        for metric in COLUMNS:
+        for metric in MEASURED:
             value, low, high = self._between({label: 1}, metric, tasks)
             row |= {metric: value, f"{metric}_low": max(low, 0.0), f"{metric}_high": min(high, 1.0)}
+        row[BY_CHANCE] = float(np.mean([self._numbers[task, label].by_chance for task in tasks]))
         row |= self._change(label) | self._way(label)
         row["dominated"] = sum(bool(self._dominating(label, [task])) for task in tasks)
         row["on_average"] = ", ".join(self._dominating(label, tasks))
@@ -200,8 +209,8 @@ class BenchTable(Shown):
         Raises:
             ConfigError: the table has no such metric.
         """
-        if metric not in COLUMNS:
-            raise ConfigError(f"the table has no metric '{metric}'; it has {', '.join(COLUMNS)}.")
+        if metric not in MEASURED:
+            raise ConfigError(f"the table has no metric '{metric}'; it has {', '.join(MEASURED)}.")
         rows = {(label, task): numbers.value[metric] for (task, label), numbers in self._numbers.items()}
         return pd.Series(rows).unstack().reindex(index=self.labels, columns=self.tasks)
 
@@ -222,8 +231,8 @@ class BenchTable(Shown):
         """
         if label not in self.labels:
             raise ConfigError(f"the table has no method {label!r}; it has {', '.join(self.labels)}.")
-        if metric not in COLUMNS:
-            raise ConfigError(f"the table has no metric '{metric}'; it has {', '.join(COLUMNS)}.")
+        if metric not in MEASURED:
+            raise ConfigError(f"the table has no metric '{metric}'; it has {', '.join(MEASURED)}.")
         others = [other for other in self.labels if other != label]
         pairs = [(task, other) for task in self._tasks_of(label) for other in others if (task, other) in self._numbers]
         index: pd.Index | None
@@ -264,7 +273,7 @@ class BenchTable(Shown):
         }
         each = {
             task: {
-                label: {metric: round(self._numbers[task, label].value[metric], 6) for metric in COLUMNS}
+                label: {metric: round(self._numbers[task, label].value[metric], 6) for metric in MEASURED}
                 for label in self.labels
                 if (task, label) in self._numbers
             }
@@ -277,6 +286,7 @@ class BenchTable(Shown):
 HEADINGS = (
     "method",
     *(METRICS[metric].title.lower() for metric in COLUMNS),
+    "by chance",
     "way",
     "dominated",
     "on average by",
@@ -287,6 +297,7 @@ HEADINGS = (
 def row_words(label: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of ``BenchTable.to_dict()["methods"]`` as people read it, below :data:`HEADINGS`."""
     cells = [_spelled(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in COLUMNS]
+    cells.append(_spelled(row.get(BY_CHANCE), None, None))  # tables of before have none
     way = _spelled(row["way"], row["way_low"], row["way_high"], digits=2)
     dominated = "" if label in CEILINGS else f"{row['dominated']} of {row['tasks']}"
     return (label, *cells, way, dominated, row["on_average"], str(row["fits"]))
@@ -320,9 +331,11 @@ def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
         rows = sorted((r for r, one in enumerate(results) if one.label == label), key=lambda row: results[row].seed)
         seeds = [results[row].seed for row in rows]
         picks = np.random.default_rng([number, *seeds]).integers(len(rows), size=(NUM_RESAMPLES, len(rows)))
-        fits = {m: observed[m][rows] for m in COLUMNS}
-        draws = {m: _means(fits[m], drawn[m][:, rows], picks) for m in COLUMNS}
-        found[label] = _Numbers(fits, draws, tuple(seeds))
+        fits = {m: observed[m][rows] for m in MEASURED}
+        draws = {m: _means(fits[m], drawn[m][:, rows], picks) for m in MEASURED}
+        nulls = [permuted_counts(counts[row], NUM_PERMUTATIONS, [number, results[row].seed]) for row in rows]
+        by_chance = float(metrics_from_counts(np.stack(nulls), **how)[GAP].mean())
+        found[label] = _Numbers(fits, draws, tuple(seeds), by_chance)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from vlbias.cli.options import (
     ProtectedOption,
     SeedOption,
     TargetOption,
+    arm_of,
     engine_of,
     open_editor,
     open_faces,
@@ -56,14 +58,17 @@ def audit(
     ] = None,
     arms: Annotated[
         str | None,
-        typer.Option(metavar="ARM,...|all", help="Compare ways to train: erm,oversample,edits, ...; see docs/arms.md."),
+        typer.Option(
+            metavar="ARM,...|all",
+            help="Compare ways to train: erm,oversample,edits, ..., or MODULE:NAME; see docs/arms.md.",
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=DATASET",
-            help="Further sets that arms use: balanced, prior, amplified, round_trip, more, validation. Repeatable.",
+            help="Further sets that arms use: balanced, prior, amplified, more, validation. Repeatable.",
         ),
     ] = None,
     editor: Annotated[
@@ -115,7 +120,7 @@ def audit(
             refuse_inside(out, *datasets)
         faces = [open_faces(spec, seed, follow_links=follow_links) for spec in datasets]
         return _measure_flips(flips, faces, columns, editor, out, overwrite)
-    names = None if arms is None else names_of(arms, "--arms")
+    names = None if arms is None else [arm_of(word, "--arms") for word in names_of(arms, "--arms")]
     further = _sets(sets or [], names, len(datasets))
     unused = {"--editor": editor is not None, "--protocol": protocol != "scratch", "--no-tune": not tune}
     for option in [option for option, is_given in unused.items() if is_given and names is None]:
@@ -207,10 +212,10 @@ def _ranked(result: AuditResult) -> str:
 
 
 #: Names of ``--set``.
-SETS = ("balanced", "prior", "amplified", "round_trip", "more", "validation")
+SETS = ("balanced", "prior", "amplified", "more", "validation")
 
 
-def _sets(texts: list[str], arms: list[str] | None, num_datasets: int) -> dict[str, str]:
+def _sets(texts: list[str], arms: Sequence[object] | None, num_datasets: int) -> dict[str, str]:
     """What ``--set`` says: name => dataset."""
     if arms is not None and num_datasets > 1:
         raise typer.BadParameter("with --arms, give one DATASET and the others by --set", param_hint="DATASET")

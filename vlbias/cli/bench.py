@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vlbias.cli.application import app
+from vlbias.cli.options import arm_of
 from vlbias.cli.parsing import names_of
 from vlbias.errors import CheckpointError, CheckpointNotFoundError, OutputError
 from vlbias.files import make_folder, read_object, refuse_links, write_json
-
-if TYPE_CHECKING:
-    from vlbias.audit.arms import Arm
 
 DEFAULT_OUT = Path("out/bench")
 
@@ -66,7 +61,7 @@ def bench(
     settings: dict[str, Any] = {"num_seeds": seeds, "budget": budget, "tune": tune, "roots": roots, "editor": editor}
     settings["image_size"] = size
     variant = benches.Variant.from_dict(dict(_setting(text) for text in change))
-    entered = ["all"] if methods == ["all"] else [_method(word) for word in methods]
+    entered = ["all"] if methods == ["all"] else [arm_of(word, "METHOD") for word in methods]
     patterns = names_of(tasks, "--tasks")
     if json_file is not None:
         _refuse_other(json_file)
@@ -100,25 +95,6 @@ def _refuse_other(path: Path) -> None:
         found = set()
     if found != {"methods", "tasks", "notes"}:
         raise OutputError(f"{path} already exists and is not a table of the benchmark. Give another file.")
-
-
-def _method(word: str) -> str | Arm:
-    """An arm by name, or ``module:name`` of one that a user wrote, in the working directory or installed."""
-    module, colon, name = word.partition(":")
-    if not colon:
-        return word
-    from vlbias.audit.arms import Arm
-
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise typer.BadParameter(f"'{word}' cannot be imported: {error}", param_hint="METHOD") from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(found, Arm):
-        raise typer.BadParameter(f"'{word}' is not an arm; see docs/arms.md for how to write one", param_hint="METHOD")
-    return found
 
 
 def _setting(text: str) -> tuple[str, Any]:

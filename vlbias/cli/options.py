@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +15,7 @@ import typer
 from vlbias.shown import printable
 
 if TYPE_CHECKING:
+    from vlbias.audit.arms import Arm
     from vlbias.data import FaceDataset, Problem
     from vlbias.editor import Editor
     from vlbias.engine import Engine
@@ -143,6 +147,33 @@ def open_faces(spec: str, seed: int = 0, *, follow_links: bool = False) -> FaceD
     dataset = open_dataset(spec, seed=seed, follow_links=follow_links)
     tell_problems(dataset.problems)
     return dataset
+
+
+def arm_of(word: str, hint: str) -> str | Arm:
+    """An arm by name, or ``module:name`` of one that a user wrote, in the working directory or installed.
+
+    Args:
+        word: what was typed.
+        hint: where, for the message.
+    """
+    module, colon, name = word.partition(":")
+    if not colon:
+        return word
+    from vlbias.audit.arms import Arm
+
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise typer.BadParameter(f"'{word}' cannot be imported: {error}", param_hint=hint) from error
+    finally:
+        sys.path.remove(here)
+    if not isinstance(found, Arm):
+        raise typer.BadParameter(f"'{word}' is not an arm; see docs/arms.md for how to write one", param_hint=hint)
+    if here not in sys.path:
+        sys.path.append(here)  # for the workers; last, so that no file there takes the place of a package
+    return found
 
 
 def _hub_name(name: str | None) -> str | None:

@@ -137,8 +137,8 @@ class ArmTask:
         protected: column, or several whose product makes the groups.
         validation: faces to choose by; ``None`` holds a share of the training faces out.
         sets: further datasets by name, for the arms that need them: ``balanced`` (edits of the training faces),
-            ``prior`` (edits of faces from the prior), ``amplified``, ``round_trip`` (written with ``--round-trip``)
-            and ``more`` (real faces). Of the first four what editors made is used; of ``more`` all.
+            ``prior`` (edits of faces from the prior), ``amplified`` and ``more`` (real faces). Of the first three what
+            editors made is used; of ``more`` all.
         editor: for the arms that make pictures themselves.
         settings: how arms are tuned and fitted.
 
