@@ -13,6 +13,7 @@ from doubles import tiny_editor
 
 from vlbias import audit, classify, load_dataset
 from vlbias.audit.arms import ARMS, BUILT_IN, find_arm, find_arms
+from vlbias.audit.arms.catalogue import FIRST_FIT
 from vlbias.errors import CheckpointError, ConfigError, DatasetError, LabelError, UnknownNameError
 
 TINY = classify.FitSettings(
@@ -293,6 +294,26 @@ def test_the_published_protocol_goes_on_from_plain_training(task, monkeypatch):
     settings = replace(task.settings, tune=False, protocol="fine-tune")
     audit.run_arm("oversample", replace(task, settings=settings), seed=1)
     assert starts == [(False, 3, 2e-3), (True, 2, pytest.approx(2e-4))]
+
+
+def test_every_arm_has_as_many_steps_of_as_many_faces(task, monkeypatch):
+    made = {}
+    real_fit = classify.fit
+
+    def watched(*arguments, **options):
+        settings = options["settings"]
+        made.setdefault(arm, []).append((settings.num_steps, settings.batch_size))
+        return real_fit(*arguments, **options)
+
+    monkeypatch.setattr("vlbias.audit.arms.fitting.fit", watched)
+    monkeypatch.setattr("vlbias.audit.arms.catalogue.fit", watched)
+    quick = replace(task, settings=replace(task.settings, tune=False))
+    for arm in [one.name for one in find_arms("all", quick)]:
+        audit.run_arm(arm, quick, seed=0)
+    steps, size = TINY.num_steps, TINY.batch_size
+    first = (max(1, round(FIRST_FIT * steps)), size)  # comes on top, as the page of arms says
+    assert made.pop("just-train-twice") == [first, (steps, size)]
+    assert len(made) >= 7 and set(map(tuple, made.values())) == {((steps, size),)}
 
 
 def test_the_same_seed_gives_the_same_predictions(task):

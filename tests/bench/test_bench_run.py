@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -53,6 +55,28 @@ def test_nothing_is_fitted_twice(out, monkeypatch):
     monkeypatch.setattr(runs, "run_arm", lambda *_, **__: pytest.fail("fitted again"))
     after = entered("edits", out)
     assert [one.codes.tolist() for one in after.results] == [one.codes.tolist() for one in before.results]
+
+
+def test_two_that_share_a_folder_share_the_work(tmp_path, monkeypatch):
+    """Who comes second waits for the task, and then finds all of it done."""
+    made, begun = [], Event()
+
+    def slow(arm, *given, **options):
+        begun.set()
+        made.append(arm.name)
+        return runs_arm(arm, *given, **options)
+
+    def second():
+        begun.wait(60)
+        return entered("oversample", tmp_path)
+
+    runs_arm = runs.run_arm
+    monkeypatch.setattr(runs, "run_arm", slow)
+    with ThreadPoolExecutor(2) as pool:
+        tables = [pool.submit(entered, "oversample", tmp_path), pool.submit(second)]
+        one, other = (table.result() for table in tables)
+    assert sorted(made) == ["erm", "oracle", "oversample"]
+    assert one.to_dict() == other.to_dict()
 
 
 def test_a_row_is_made_by_one_thread_on_any_machine(tmp_path, monkeypatch):
