@@ -7,8 +7,11 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
 
+from vlbias.bench import BenchTable, Result
+from vlbias.bench.results import open_store
 from vlbias.demo import GRID, MIN_GAP, TIED, biased_faces, choose, validation_faces
 
 
@@ -55,6 +58,52 @@ def test_without_names_a_full_budget_measures_every_table_that_there_are_faces_f
     assert evidence.tables("quick", None) == ["world-0.9"] == drawn[:1]
     assert evidence.tables("full", None) == drawn and len(drawn) > 1
     assert evidence.tables("full", "UTKFace") == list(evidence.TABLES) != drawn
+
+
+def test_fits_are_handed_on_from_one_folder_to_another(evidence, tmp_path):
+    """Those of the table alone, in one order, whoever came first; a photograph's label is in none of the files."""
+    y = np.array([0, 1, 1, 0])
+    fits = {
+        f"{seed:032x}": Result("world-smile-skin-0.9", label, seed, y, y, codes, ["0", "1"], ["a", "b"], {}, [[1, 1]])
+        for seed, (label, codes) in enumerate([("erm", y), ("edits", 1 - y), ("mixup", 0 * y)])
+    }
+    for folder, order in (("a", list(fits)), ("b", list(fits)[::-1])):
+        store = open_store(tmp_path / folder / "results.jsonl")
+        for key in order:
+            store.add(key, fits[key].to_dict())
+        (tmp_path / f"of_{folder}").mkdir()
+        evidence.keep(
+            "some",
+            tmp_path / folder,
+            [fits[key] for key in order if fits[key].label != "mixup"],
+            tmp_path / f"of_{folder}",
+        )
+    kept = [(tmp_path / f"of_{folder}" / "fits_some.jsonl").read_text() for folder in "ab"]
+    assert kept[0] == kept[1] and len(kept[0].splitlines()) == 2
+
+    for _ in range(2):  # what is there already is not added again
+        evidence.recall("some", tmp_path / "new", tmp_path / "of_a")
+    evidence.recall("another", tmp_path / "new", tmp_path / "of_a")
+    found = open_store(tmp_path / "new" / "results.jsonl")
+    assert found.path.read_bytes().count(b"\n") == 3  # with its first line
+    assert found.read() == {key: fit.to_dict() for key, fit in fits.items() if fit.label != "mixup"}
+
+
+def test_tables_are_what_their_fits_say(evidence):
+    """Figures and intervals, to the last digit, of the smaller ones; no fits of photographs are kept."""
+    kept = {path.stem.removeprefix("fits_"): path for path in evidence.RESULTS.glob("fits_*.jsonl")}
+    assert kept and set(kept) <= {name for name in evidence.TABLES if not name.startswith("utkface")}
+    checked = 0
+    for name, path in kept.items():
+        record = json.loads((evidence.RESULTS / f"bench_{name}.json").read_text())["table"]
+        fits = [Result.from_dict({k: v for k, v in json.loads(line).items() if k != "run"}) for line in path.open()]
+        assert {fit.label for fit in fits} == set(record["methods"]) and {fit.task for fit in fits} == set(
+            record["tasks"]
+        )
+        if len(record["tasks"]) == 1:
+            assert BenchTable(fits).to_dict()["tasks"] == record["tasks"]
+            checked += 1
+    assert checked
 
 
 def test_findings_follow_from_the_figures(evidence):
