@@ -95,6 +95,12 @@ TABLES = {
         ["world-smile-*-0.9", "world-glasses-*-0.9", "world-gender-*-0.9"],
         options=OWN,
     ),
+    "fine-tune": Table(
+        "The published protocol: plain training first, from where each method goes on",
+        ("undersample", "oversample", "edits", "edits+oversample"),
+        ONE_PAIR,
+        options=OWN | {"protocol": "fine-tune"},
+    ),
     "utkface": Table(
         "Photographs of UTKFace, gender or age tied to another label, 64 px",
         ("undersample", "oversample", "group-dro", "edits", "edits+oversample", "edits+group-dro", "more-real"),

@@ -126,6 +126,19 @@ def test_an_arm_of_ones_own(out):
         ARMS.pop("half")
 
 
+def test_the_published_protocol_is_another_row(out, monkeypatch):
+    """Found by the settings, so that no fit from scratch is taken for one."""
+
+    def begun(arm, task, **options):
+        raise RuntimeError(task.settings.protocol)
+
+    whole = entered("oversample", out)
+    monkeypatch.setattr(runs, "run_arm", begun)
+    assert entered("oversample", out).to_dict() == whole.to_dict()
+    with pytest.raises(RuntimeError, match="fine-tune"):
+        entered("oversample", out, protocol="fine-tune")
+
+
 def test_what_a_task_lacks_is_a_note(out):
     table = entered(["more-real"], out)
     assert table.labels == ["erm", "oracle"] and "'more-real' is not entered" in table.notes[0]

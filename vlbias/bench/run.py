@@ -65,6 +65,7 @@ class BenchSettings(Settings):
         image_size: edge in pixels of what classifiers see; ``None`` for 64. Drawn faces and their edits are 64 px wide,
             photographs and theirs are larger.
         tune: whether learning rate, weight decay and knobs are chosen on validation faces.
+        protocol: ``scratch``, or ``fine-tune``, the published one, see ``vlbias.audit.ArmSettings``.
         roots: folders of photographs by kind of dataset, such as ``{"utkface": "UTKFace/"}``.
         editor: edits the faces in the place of each task's own; ``None`` for that.
         show_progress: whether lines on stderr tell how far it is.
@@ -75,6 +76,7 @@ class BenchSettings(Settings):
     classifier: Literal["small", "standard"] = "small"
     image_size: int | None = number(None, 16, 2048)
     tune: bool = True
+    protocol: Literal["scratch", "fine-tune"] = "scratch"
     roots: Mapping[str, str] = field(default_factory=dict)
     editor: str | None = None
     show_progress: bool = True
@@ -85,8 +87,8 @@ class BenchSettings(Settings):
         fit = CLASSIFIERS[self.classifier]
         fit = replace(fit, image_size=self.image_size or fit.image_size)
         if self.budget == "quick":
-            return ArmSettings(fit=replace(fit, num_steps=QUICK_STEPS), tune=False)
-        return ArmSettings(fit=fit, tune=self.tune)
+            return ArmSettings(fit=replace(fit, num_steps=QUICK_STEPS), tune=False, protocol=self.protocol)
+        return ArmSettings(fit=fit, tune=self.tune, protocol=self.protocol)
 
     def of_task(self, task: Task) -> Task:
         """The task in the size of the budget, with the editor that was asked for."""

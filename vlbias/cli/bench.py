@@ -32,6 +32,9 @@ def bench(
         int | None, typer.Option(min=16, max=2048, metavar="PX", help="Edge of what classifiers see; else 64.")
     ] = None,
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose settings on validation faces.")] = True,
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME", help="How methods begin: from scratch, or fine-tune (from plain training).")
+    ] = "scratch",
     change: Annotated[
         list[str],
         typer.Option(
@@ -59,7 +62,7 @@ def bench(
 
     roots = {kind: folder for kind, folder in (("utkface", utkface), ("celebahq", celebahq)) if folder is not None}
     settings: dict[str, Any] = {"num_seeds": seeds, "budget": budget, "tune": tune, "roots": roots, "editor": editor}
-    settings["image_size"] = size
+    settings |= {"image_size": size, "protocol": protocol}
     variant = benches.Variant.from_dict(dict(_setting(text) for text in change))
     entered = ["all"] if methods == ["all"] else [arm_of(word, "METHOD") for word in methods]
     patterns = names_of(tasks, "--tasks")
