@@ -151,7 +151,9 @@ def _round_trip(task: ArmTask, trial: Trial) -> Recipe:
     "random-direction", "edits of the same donors and length, in random directions", needs=["balanced", "editor"]
 )
 def _random_direction(task: ArmTask, trial: Trial) -> Recipe:
-    return _with(task, _pushed(task, trial.rng))
+    if trial.seed not in task.pushed:  # once for all rates that are tried
+        task.pushed[trial.seed] = _pushed(task, trial.rng)
+    return _with(task, task.pushed[trial.seed])
 
 
 @register_arm("edits", "edits of faces of the larger groups fill the short cells", needs=["balanced"])
@@ -222,16 +224,17 @@ def _oracle(task: ArmTask, trial: Trial) -> Recipe:
 
 
 def _rebuilt(task: ArmTask, faces: LabelledFaces) -> LabelledFaces:
-    """The same faces through the autoencoder: both codes, decoded. A face that comes twice is rebuilt once."""
-    _, first, place = np.unique(faces.ids.astype(str), return_index=True, return_inverse=True)
-    renderer = task.need_editor().renderer
+    """The same faces through the autoencoder: both codes, decoded. A face is rebuilt once for all fits of a task."""
+    renderer, known = task.need_editor().renderer, task.rebuilt
 
-    def rebuild(x_0: Tensor, start: int) -> Tensor:
+    def rebuild(x_0: Tensor, rows: np.ndarray) -> Tensor:
         z_sem = renderer.encode(x_0)
         return renderer.decode(z_sem, renderer.invert(x_0, z_sem))
 
-    images = _edited(task, list(faces.ids[first]), rebuild)
-    return replace(faces, images=images[torch.from_numpy(place)])
+    missing = [item for item in dict.fromkeys(faces.ids) if item not in known]
+    if missing:
+        known.update(zip(missing, _edited(task, missing, rebuild), strict=True))
+    return replace(faces, images=torch.stack([known[item] for item in faces.ids]) if len(faces) else faces.images)
 
 
 def _pushed(task: ArmTask, rng: np.random.Generator) -> LabelledFaces:
@@ -244,35 +247,36 @@ def _pushed(task: ArmTask, rng: np.random.Generator) -> LabelledFaces:
     dim = renderer.encode(task.train.tensor(list(donors[:1]), renderer.image_size).to(renderer.device)).shape[1]
     directions = F.normalize(torch.from_numpy(rng.standard_normal((len(edits), dim))).float(), dim=1)
 
-    def push(x_0: Tensor, start: int) -> Tensor:
-        rows = slice(start, start + len(x_0))
+    def push(x_0: Tensor, rows: np.ndarray) -> Tensor:
         z_sem = renderer.encode(x_0)
         there = renderer.encode(edit_set.tensor(list(edits.ids[rows]), renderer.image_size).to(x_0.device))
         length = (there - z_sem).norm(dim=1, keepdim=True)
-        moved = z_sem + length * directions[rows].to(z_sem)
+        moved = z_sem + length * directions[torch.from_numpy(rows)].to(z_sem)
         return renderer.render(x_0, z_sem, moved, renderer.trace(x_0, z_sem))
 
     return replace(edits, images=_edited(task, list(donors), push))
 
 
-def _edited(task: ArmTask, ids: list[str], change: Callable[[Tensor, int], Tensor], batch: int = 32) -> Tensor:
+def _edited(task: ArmTask, ids: list[str], change: Callable[[Tensor, np.ndarray], Tensor], batch: int = 32) -> Tensor:
     """Training faces changed by the editor, uint8 (n, 3, s, s) at the size of the classifiers.
 
     Args:
         task: its training set holds the faces.
         ids: which; one may come more than once.
-        change: (faces (b, 3, h, w) at the editor's size, place of the first) => changed faces.
-        batch: faces that go through the editor together.
+        change: (faces (b, 3, h, w) at the editor's size, their places in ``ids`` (b,)) => changed faces.
+        batch: faces that go through the editor together, the last ones with some of the first, so that a picture does
+            not depend on how many were asked for.
     """
     renderer, size = task.need_editor().renderer, task.settings.fit.image_size
     parts = []
     for start in range(0, len(ids), batch):
-        x_0 = task.train.tensor(ids[start : start + batch], renderer.image_size).to(renderer.device)
-        changed = change(x_0, start).cpu()
+        rows = np.arange(start, start + batch) % len(ids)
+        x_0 = task.train.tensor([ids[row] for row in rows], renderer.image_size).to(renderer.device)
+        changed = change(x_0, rows).cpu()
         if size != renderer.image_size:
             changed = F.interpolate(changed, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         parts.append(to_uint8(changed))
-    return torch.cat(parts)
+    return torch.cat(parts)[: len(ids)]
 
 
 def _counterfactuals(task: ArmTask) -> LabelledFaces:

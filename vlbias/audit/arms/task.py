@@ -259,6 +259,18 @@ class ArmTask:
         """The faces to test on; read them once everything is chosen."""
         return self.faces_of(self.test)
 
+    # -- what editors made for arms: once, however many fits learn from it ---------------------------------------------
+
+    @cached_property
+    def rebuilt(self) -> dict[str, torch.Tensor]:
+        """Training faces as the editor rebuilds them, uint8 (3, s, s) by id; filled by the arms that want them."""
+        return {}
+
+    @cached_property
+    def pushed(self) -> dict[int, LabelledFaces]:
+        """Edits in random directions, by the seed of the directions; likewise."""
+        return {}
+
     # -- what is added ------------------------------------------------------------------------------------------------
 
     def need_set(self, name: str) -> FaceDataset:
