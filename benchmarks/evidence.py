@@ -31,6 +31,11 @@ WIDE = (
 SHORT = ("undersample", "oversample", "reweight", "group-dro", "edits", "edits+oversample")
 #: What edits are without their direction, without their change, on faces that all passed the editor, and backwards.
 CONTROLS = ("round-trip", "random-direction", "edits", "edits+round-trip", "amplify")
+#: Who is compared with the others on average: where the figures stand in a table's JSON, and what the page calls them.
+ON_AVERAGE = {
+    "edits": ("ahead_on_average", "edits"),
+    "edits+oversample": ("both_ahead_on_average", "half edits, half copies"),
+}
 #: The library's own classifier, at its own settings: tuned as well, a table would take days of a core.
 OWN = {"classifier": "standard", "tune": False}
 #: Per cent of the way to more photographs, on gender x skin.
@@ -205,10 +210,11 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
         record["ahead"] = {
             task: part.droplevel(0).to_dict("index") for task, part in ahead.groupby(level=0, sort=False)
         }
-        if len(found.tasks) > 1:
-            record["ahead_on_average"] = {
-                metric: found.ahead("edits", metric, on_average=True).round(4).to_dict("index") for metric in AHEAD_IN
-            }
+        for label, (key, _) in ON_AVERAGE.items():
+            if len(found.tasks) > 1 and label in found.labels:
+                record[key] = {
+                    metric: found.ahead(label, metric, on_average=True).round(4).to_dict("index") for metric in AHEAD_IN
+                }
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if not quick and not name.startswith("utkface"):  # labels of photographs are not ours to hand on
@@ -296,7 +302,8 @@ def _section(path: Path) -> str:
     of_bars = len(tasks) > 1 and all(task.endswith("-0.9") for task in tasks)  # bars are for means over such ties
     notes = [*(_findings(methods) if of_bars else []), *_not_learned(tasks)]
     notes += _on_photographs(tasks, record.get("ahead", {}))
-    notes += _on_average(record.get("ahead_on_average", {}), len(tasks))
+    for key, words in ON_AVERAGE.values():
+        notes += _on_average(record.get(key, {}), words, len(tasks))
     notes += record["table"]["notes"]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)] if notes else lines)
 
@@ -423,14 +430,14 @@ def _on_photographs(tasks: dict[str, Any], ahead: dict[str, Any]) -> Iterator[st
         yield f"Ahead with the interval above 0: {won} of {len(shown)} tasks (bar: 3 of 4, {is_met})."
 
 
-def _on_average(ahead: dict[str, dict[str, Any]], num_tasks: int) -> Iterator[str]:
-    """How far edits are ahead of each method, by each measure."""
+def _on_average(ahead: dict[str, dict[str, Any]], who: str, num_tasks: int) -> Iterator[str]:
+    """How far a method is ahead of each other one, by each measure."""
     for metric, methods in ahead.items():
         words = [
             f"`{name}` {one['ahead']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for name, one in methods.items()
         ]
         yield (
-            f"By {AHEAD_IN[metric]}, mean of {num_tasks} tasks, edits are better than (below 0: worse) "
+            f"By {AHEAD_IN[metric]}, mean of {num_tasks} tasks, {who} are better than (below 0: worse) "
             f"{'; '.join(words)}."
         )
 

@@ -1,7 +1,10 @@
 """Arms: what each gives a fit, counted by hand; how they are chosen; what users register."""
 
+import importlib
 import json
+import linecache
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -311,6 +314,23 @@ def test_the_published_protocol_goes_on_from_plain_training(task, monkeypatch):
     settings = replace(task.settings, tune=False, protocol="fine-tune")
     audit.run_arm("oversample", replace(task, settings=settings), seed=1)
     assert starts == [(False, 3, 2e-3), (True, 2, pytest.approx(2e-4))]
+
+
+def test_an_arm_is_known_by_the_text_that_was_loaded(tmp_path, monkeypatch):
+    """Whoever edits a module while fits of it run must not have them taken for fits of what it says now."""
+    text = "from vlbias.audit import Recipe, register_arm\n@register_arm('kept', 'all faces')\ndef arm(task, trial):\n"
+    (tmp_path / "kept_arm.py").write_text(text + "    return Recipe(task.faces)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        loaded = importlib.import_module("kept_arm").arm
+        (tmp_path / "kept_arm.py").write_text(text + "    return Recipe(task.faces.take([0]))\n")
+        linecache.checkcache()
+        first = loaded.digest
+        again = importlib.reload(sys.modules["kept_arm"]).arm
+        assert first == loaded.digest != again.digest
+    finally:
+        ARMS.pop("kept", None)
+        sys.modules.pop("kept_arm", None)
 
 
 def test_every_arm_has_as_many_steps_of_as_many_faces(task, monkeypatch):

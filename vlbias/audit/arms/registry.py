@@ -77,6 +77,7 @@ class Arm:
         knob: what its own setting is called; ``None`` for an arm without.
         values: of the knob, tried on validation faces; the first is the default.
         needs: what must be given beside the training faces, keys of :data:`MISSING`.
+        digest: of the function's text, so that a fit by other code is never taken for one by this.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Arm:
     knob: str | None = None
     values: tuple[float, ...] = ()
     needs: tuple[str, ...] = ()
+    digest: str = field(init=False, repr=False, compare=False)
 
     def missing(self, task: ArmTask) -> str | None:
         """What the arm lacks on this task, as a sentence; ``None`` if nothing."""
@@ -101,14 +103,17 @@ class Arm:
             raise PicklingError(f"the arm '{self.name}' is not defined at the top of a module")
         return _defined_at, place
 
-    @property
-    def digest(self) -> str:
-        """Of the function, so that a fit by other code is never taken for one by this."""
-        try:
-            source = inspect.getsource(self.build)
-        except (OSError, TypeError):  # typed at a prompt
-            source = getattr(self.build, "__qualname__", repr(self.build))
-        return hashlib.sha256(source.encode()).hexdigest()
+    def __post_init__(self) -> None:
+        # At once: later the file may hold another text than the function that was loaded from it.
+        object.__setattr__(self, "digest", _digest(self.build))
+
+
+def _digest(function: Callable[..., object]) -> str:
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt
+        source = getattr(function, "__qualname__", repr(function))
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def _defined_at(module: str, name: str) -> Arm:
