@@ -9,7 +9,7 @@ from vlbias.balance.round_trip import evaluations_of
 from vlbias.data import FaceDataset
 from vlbias.types import Backend
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "opened_before"]
 
 # Tries that an edit takes on average: some are walked again, some donors are replaced.
 EXPECTED_TRIES = 1.3
@@ -17,6 +17,13 @@ EXPECTED_TRIES = 1.3
 OVERHEAD = 1.1
 # A PNG of a face.
 BYTES_PER_PIXEL = 2.0
+
+
+def opened_before(plan: Plan) -> int:
+    """Edits of a plan whose donor is opened for another edit of their chunk, so that it costs nothing again."""
+    if plan.settings["source"] != "real":
+        return 0
+    return int(plan.table.duplicated(["chunk", "donor"]).sum())
 
 
 def estimate(
@@ -42,7 +49,8 @@ def estimate(
     """
     images = len(plan) + int(plan.table["keep_donor"].sum())
     if plan.settings["source"] == "real":
-        evaluations = len(plan) * (backend.evaluations_to_open + EXPECTED_TRIES * backend.evaluations_to_render)
+        opened = len(plan) - opened_before(plan)
+        evaluations = opened * backend.evaluations_to_open + len(plan) * EXPECTED_TRIES * backend.evaluations_to_render
     else:
         seen = pairs or images > len(plan)
         a_donor, a_try = backend.evaluations_to_draw(prior_steps) if seen else (0, prior_steps)

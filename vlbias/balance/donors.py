@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import json
 from abc import ABC, abstractmethod
-from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -147,7 +147,8 @@ def _opened(job: Job, item: str, size: int) -> torch.Tensor:
 class RealDonors(Donors):
     """Faces of the dataset, in the order the plan gave them; reserves are shared by the edits that may use them.
 
-    ``tried`` says which were used before, by their records.
+    A face that is edited to several groups is opened, encoded and traced once. ``tried`` says which were used before,
+    by their records.
     """
 
     def __init__(self, job: Job, rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]] = ()):
@@ -155,9 +156,12 @@ class RealDonors(Donors):
         self.fresh = {row["slot"] for row in rows} - {record["slot"] for record in tried}
         used = {(record["donor"], record["to"]) for record in tried}
         self.pool: dict[tuple[str, ...], deque[tuple[str, str]]] = defaultdict(deque)
+        self.to_come = Counter(str(row["donor"]) for row in rows if row["slot"] in self.fresh)
         for row in rows:
             reserves = [(item, giver) for item, giver in json.loads(row["reserves"]) if (item, row["to"]) not in used]
             self.pool[self._key(row)].extend(reserves)
+            self.to_come.update(item for item, _ in reserves)
+        self.known: dict[str, dict[str, Any]] = {}
 
     @staticmethod
     def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -166,21 +170,48 @@ class RealDonors(Donors):
 
     def next_donor(self, row: Mapping[str, Any]) -> Attempt:
         """The next attempt of a row: its own donor first, then its reserves."""
+        reserve = self.pool[self._key(row)]
         if row["slot"] in self.fresh:
             self.fresh.discard(row["slot"])
-            return Attempt(row, str(row["donor"]), str(row["from"]), int(row["seed"]))
-        reserve = self.pool[self._key(row)]
-        return Attempt(row, *reserve.popleft(), int(row["seed"])) if reserve else _nobody(row)
+            donor, giver = str(row["donor"]), str(row["from"])
+        elif reserve:
+            donor, giver = reserve.popleft()
+        else:
+            return _nobody(row)
+        self.to_come[donor] -= 1
+        return Attempt(row, donor, giver, int(row["seed"]))
 
     def load(self, attempts: list[Attempt]) -> list[Attempt]:
         """Open and encode."""
-        return open_donors(self.job, attempts)
+        here = {attempt.donor for attempt in attempts}
+        self.known = {donor: made for donor, made in self.known.items() if donor in here or self.to_come[donor]}
+        self._once(attempts, ("x_0", "look", "z_sem", "reason", "detail"), partial(open_donors, self.job))
+        return [attempt for attempt in attempts if attempt.is_open]
 
     def open(self, attempts: list[Attempt]) -> list[Attempt]:
         """Trace the faces that an edit can reach, for all their walks."""
+        self._once(attempts, ("x_T", "residuals", "on_drawn_way"), self._trace)
+        return attempts
+
+    def _trace(self, attempts: list[Attempt]) -> None:
         x_0, z_sem = torch.stack([a.picture for a in attempts]), torch.stack([a.z_sem for a in attempts])
         _traced(attempts, self.job.backend.trace(x_0, z_sem))
-        return attempts
+
+    def _once(self, attempts: list[Attempt], names: Sequence[str], make: Callable[[list[Attempt]], object]) -> None:
+        """Give attempts what ``make`` notes of their donors under these names; it is asked once for each donor."""
+        new: dict[str, Attempt] = {}
+        for attempt in attempts:
+            if names[0] not in self.known.get(attempt.donor, {}):
+                new.setdefault(attempt.donor, attempt)
+        if new:
+            make(list(new.values()))
+        for donor, attempt in new.items():
+            made = {name: getattr(attempt, name) for name in names if hasattr(attempt, name)}
+            self.known.setdefault(donor, {}).update(made)
+        for attempt in attempts:
+            for name in names:
+                if name in self.known[attempt.donor]:
+                    setattr(attempt, name, self.known[attempt.donor][name])
 
     def render(self, attempts: list[Attempt], z_edit: torch.Tensor) -> torch.Tensor:
         """Edited codes (b, d) => pictures (b, 3, h, w) in [-1, 1], from the stochastic codes of their donors."""

@@ -6,7 +6,6 @@ them are there; so a run that is killed on the way goes on, and ends with the sa
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import tarfile
@@ -22,6 +21,7 @@ from vlbias.balance.run_folder import RunFolder
 from vlbias.data.metadata import arrow_schema, read_metadata, stored_table
 from vlbias.data.packed import INDEX_FILE, read_index
 from vlbias.data.recognise import packed_set
+from vlbias.data.webdataset import add_row
 from vlbias.errors import ConfigError, DatasetError
 from vlbias.progress import Progress
 
@@ -174,14 +174,7 @@ def _write_tar(file: BinaryIO, rows: pd.DataFrame, kinds: Mapping[str, str], out
         for place, row in zip(rows.index, rows.itertuples(index=False, name=None), strict=True):
             labels = {name: _plain(value) for name, value in zip(kinds, row, strict=True)}
             path = out / str(labels["file_name"])
-            _add(archive, f"{place:09d}{path.suffix.lower()}", path.read_bytes())
-            _add(archive, f"{place:09d}.json", json.dumps(labels, ensure_ascii=False).encode())
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
-    archive.addfile(member, io.BytesIO(data))
+            add_row(archive, place, labels, path.read_bytes(), path.suffix.lower())
 
 
 def _plain(value: object) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from vlbias.balance.calibration import calibrated_scorers
 from vlbias.balance.chunk import run_chunk
 from vlbias.balance.chunk_work import job_of
+from vlbias.balance.cost import opened_before
 from vlbias.balance.plan import Plan
 from vlbias.balance.round_trip import evaluations_of, trips_of
 from vlbias.balance.run import check_can_read
@@ -42,6 +43,7 @@ def priced_by_pilot(task: Task, plan: Plan, num_edits: int, *, show_progress: bo
     scorers = calibrated_scorers(task)
     job = job_of(task, plan.groups, scorers)
     evaluations, seconds = [], []
+    opens = task.backend.evaluations_to_open if plan.settings["source"] == "real" else 0
     with track(len(rows), "trying some edits", "edits", show=show_progress) as bar:
         # a group of every so many rows, so that each is spread over the plan
         groups = [rows[first :: -(-len(rows) // TOGETHER)] for first in range(-(-len(rows) // TOGETHER))]
@@ -49,12 +51,14 @@ def priced_by_pilot(task: Task, plan: Plan, num_edits: int, *, show_progress: bo
             start = time.perf_counter()
             # drawn donors are sought for a chunk, which a group stands for
             result = run_chunk(job, [row | {"chunk": group[0]["chunk"]} for row in group])
-            evaluations.append(result.unet_evaluations / len(group))
+            # as if each donor were opened: how many are not is known of the whole plan
+            shared = len(group) - len({row["donor"] for row in group}) if opens else 0
+            evaluations.append((result.unet_evaluations + shared * opens) / len(group))
             seconds.append((time.perf_counter() - start) / len(group))
             bar.update(len(group))
     drawn = np.random.default_rng(plan.settings["seed"]).choice(evaluations, (NUM_RESAMPLES, len(evaluations)))
     low, high = np.quantile(drawn.mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) * len(plan)
-    besides = scorers.unet_evaluations + _of_trips(task, plan)
+    besides = scorers.unet_evaluations + _of_trips(task, plan) - opens * opened_before(plan)
     cost = replace(
         plan.cost,
         unet_evaluations=round(float(np.mean(evaluations)) * len(plan)) + besides,

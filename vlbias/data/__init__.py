@@ -7,6 +7,7 @@ from vlbias.data.aligned import AlignedDataset, align_dataset
 from vlbias.data.pairs import FacePairs, load_pairs
 from vlbias.data.people import balance_people
 from vlbias.data.recognise import KINDS, load_dataset, open_dataset, recognise
+from vlbias.data.stream import keep_stream
 from vlbias.data.synthfaces import SynthFaces, drawn_dataset
 from vlbias.data.table import FaceDataset, JoinedDataset, Problem, hash_split, join
 
@@ -27,6 +28,7 @@ __all__ = [
     "drawn_dataset",
     "hash_split",
     "join",
+    "keep_stream",
     "load_dataset",
     "load_pairs",
     "open_dataset",

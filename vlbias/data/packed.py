@@ -67,7 +67,7 @@ class PackedDataset(FaceDataset):
         data = self._bytes(item)
         if not data:
             raise ImageError(f"{self._name(item)} is empty (zero bytes). Restore its shard.")
-        return Encoded(data, Path(self._name(item)).suffix.lower() or _suffix_of(data))
+        return Encoded(data, Path(self._name(item)).suffix.lower() or suffix_of(data))
 
     def image(self, item: str) -> Image.Image:
         """One face, upright RGB in its own size."""
@@ -114,7 +114,7 @@ class PackedDataset(FaceDataset):
         return f"{self._shard(item)}: {self.table.at[item, 'file_name']!s}"
 
 
-def _suffix_of(data: bytes) -> str:
+def suffix_of(data: bytes) -> str:
     """The ending of a picture that has no name."""
     starts = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"GIF8": ".gif", b"BM": ".bmp", b"II": ".tif", b"MM": ".tif"}
     return next((suffix for start, suffix in starts.items() if data.startswith(start)), ".webp")

@@ -23,6 +23,7 @@ from vlbias.data.expressions import (
 from vlbias.data.fer2013 import find_fer2013, load_fer2013, looks_like_fer2013
 from vlbias.data.files import is_number, list_images, list_pictures, refuse_link
 from vlbias.data.folder import load_folder
+from vlbias.data.huggingface import load_datasets
 from vlbias.data.identities import LIST_FILE, is_identity_list, load_identities
 from vlbias.data.metadata import METADATA_FILES, odd_labels
 from vlbias.data.packed import PackedDataset, packed_kind
@@ -53,6 +54,7 @@ KINDS: dict[str, Callable[..., FaceDataset]] = {
     "cafe": load_cafe,
     "webdataset": load_webdataset,
     "parquet": load_parquet,
+    "datasets": load_datasets,
     "folder": load_folder,
 }
 #: Kinds that may be one file, or a pattern.

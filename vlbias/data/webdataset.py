@@ -6,9 +6,11 @@ pictures are read from where they stand when they are asked for.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,7 +27,7 @@ from vlbias.errors import DatasetError, ImageError
 from vlbias.files import is_text, open_plain, parse_json
 from vlbias.images import IMAGE_SUFFIXES
 
-__all__ = ["WebDataset", "load_webdataset"]
+__all__ = ["WebDataset", "add_row", "load_webdataset"]
 
 #: The longest JSON of a picture, header of a file in a shard, and number of a class.
 MAX_LABEL_BYTES, MAX_HEADER_BYTES, MAX_CLASS_BYTES = 2**20, 2**20, 20
@@ -228,3 +230,29 @@ def _content(file: BinaryIO, member: tarfile.TarInfo, at_most: int) -> bytes:
     if member.size > at_most:
         raise ValueError(f"its labels take {member.size:,} bytes; at most {at_most:,} are read")
     return os.pread(file.fileno(), member.size, member.offset_data)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def add_row(
+    archive: tarfile.TarFile, place: int, labels: Mapping[str, Any], picture: bytes | None, suffix: str
+) -> None:
+    """Write one picture beside its row of labels, named by their place; no time, no user.
+
+    Args:
+        archive: the shard, in the format USTAR.
+        place: a number that no other row of the shard has.
+        labels: values as JSON has them.
+        picture: the bytes of its file; ``None`` for a row without one.
+        suffix: the ending of the file, with the dot.
+    """
+    if picture is not None:
+        _add_file(archive, f"{place:09d}{suffix}", picture)
+    _add_file(archive, f"{place:09d}.json", json.dumps(labels, ensure_ascii=False).encode())
+
+
+def _add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o644
+    archive.addfile(member, io.BytesIO(data))
