@@ -55,8 +55,12 @@ def table(tmp_path, picture):
     return pd.DataFrame({"file_name": names, "split": splits, **columns, "boxes": [[1, 2]] * 6}, index=names)
 
 
+def files_of(table):
+    return {name: b"".join(parts) for name, parts in metadata_files(table)}
+
+
 def write(root, table):
-    for name, content in metadata_files(table).items():
+    for name, content in files_of(table).items():
         (root / name).write_bytes(content)
     return root
 
@@ -90,9 +94,9 @@ def test_the_same_through_datasets(table, tmp_path, hugging_face):
 
 
 def test_the_same_table_is_the_same_bytes_whatever_dtypes_it_has(table):
-    files = metadata_files(table)
-    assert metadata_files(table.astype(object).where(table.notna(), None)) == files
-    assert metadata_files(table.iloc[::1].copy()) == files
+    files = files_of(table)
+    assert files_of(table.astype(object).where(table.notna(), None)) == files
+    assert files_of(table.iloc[::1].copy()) == files
     schema = json.loads(files[SCHEMA_FILE])["columns"]
     assert {schema[name] for name in ("yes_no", "yes_no_missing")} == {"boolean"}
     assert {schema[name] for name in ("whole", "whole_missing")} == {"integer"}

@@ -245,6 +245,8 @@ def test_sets_that_cannot_be_read_say_why(tmp_path, datasets, monkeypatch):
     monkeypatch.setattr(HfApi, "dataset_info", unreachable)
     with pytest.raises(DatasetError, match=r"`datasets` cannot read nobody/faces \(ConnectionError: no network here\)"):
         open_dataset("datasets:nobody/faces")
+    with pytest.raises(DatasetError, match=r"nothing/here/at all is no folder here, and no name on the hub"):
+        open_dataset("datasets:nothing/here/at all")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "train.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DatasetError, match="has no column of pictures, but a, b"):

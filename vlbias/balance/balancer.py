@@ -17,7 +17,7 @@ from vlbias.balance.cost import estimate
 from vlbias.balance.fitting import check_labels
 from vlbias.balance.identity import resolve_identity
 from vlbias.balance.layout import check_classes
-from vlbias.balance.originals import ORIGINALS, label_columns
+from vlbias.balance.originals import ORIGINALS, label_columns, larger_than_read
 from vlbias.balance.own_scorers import resolve_scorers
 from vlbias.balance.packing import check_format
 from vlbias.balance.pictures import check_size, resolution_note
@@ -172,7 +172,8 @@ class Balancer(Shown):
             own_size=self.settings.size == "own",
             trips=sum(map(len, trips)),
         )
-        return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces)))
+        too_large = larger_than_read(plan, faces, [self.target, *self.protected], originals="copy")
+        return replace(plan, cost=cost, notes=(*plan.notes, *self._notes(faces), *([too_large] if too_large else [])))
 
     def _plan_settings(self, limit: int | None = None) -> EditPlanSettings:
         return EditPlanSettings(

@@ -76,7 +76,7 @@ def turned_down(records: Sequence[Mapping[str, Any]]) -> int:
 
 def do_chunk(folder: RunFolder, job: Job, chunk: Chunk) -> Counts:
     """Do one chunk and store it."""
-    result = (run_chunk if chunk.unit == "edits" else run_trips)(job, chunk.rows)
+    result = (run_chunk if chunk.unit == "edits" else run_trips)(job, list(chunk.rows))
     folder.commit_chunk(chunk.number, result)
     return len(result.kept), turned_down(result.rejected)
 

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+import pandas as pd
+
 from vlbias.balance.originals import PROVENANCE_COLUMNS, ROUND_TRIP
 from vlbias.balance.plan import CellKey, Plan, item_seed
 from vlbias.balance.run_folder import RunFolder
@@ -30,9 +32,7 @@ def check_copies(share: float, originals: str) -> None:
         )
 
 
-def missing_faces(
-    plan: Plan, kept: Sequence[Mapping[str, Any]], faces: FaceDataset | None, lost: Set[str]
-) -> Counter[CellKey]:
+def missing_faces(plan: Plan, kept: pd.DataFrame, faces: FaceDataset | None, lost: Set[str]) -> Counter[CellKey]:
     """How many faces each cell that copies fill is short of what was planned.
 
     Args:
@@ -43,14 +43,14 @@ def missing_faces(
     """
     missing = Counter(zip(*(plan.table[name] for name in ("split", "target", "to")), strict=True))
     missing.update(plan.copies)
-    missing.subtract((record["split"], record["target"], record["to"]) for record in kept)
+    missing.subtract(zip(*(kept[name] for name in ("split", "target", "to")), strict=True))
     if faces is not None:
         missing.update(cell for item in lost if (cell := plan.cell_of(faces.table.loc[item])) is not None)
     return Counter({cell: missing[cell] for cell in plan.copies if missing[cell] > 0})
 
 
 def write_copies(
-    run: RunFolder, plan: Plan, rows: Sequence[Mapping[str, Any]], missing: Mapping[CellKey, int]
+    run: RunFolder, plan: Plan, rows: Sequence[dict[str, Any]], missing: Mapping[CellKey, int]
 ) -> list[dict[str, Any]]:
     """Put copies beside the originals: files of the same bytes, or links where originals are links.
 
@@ -65,16 +65,18 @@ def write_copies(
     Returns:
         The metadata rows of the copies.
     """
-    cells: dict[CellKey, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows if missing else ():
+    cells: dict[CellKey, list[tuple[int, int]]] = defaultdict(list)
+    for place, row in enumerate(rows) if missing else ():
         cell = plan.cell_of(row)
         if cell is not None and cell in missing and row["origin"] in ("real", ROUND_TRIP):
-            cells[cell].append(row)
+            cells[cell].append((item_seed(plan.settings["seed"], COPIED, row["source_id"]), place))
     copied = []
     for cell, originals in sorted(cells.items()):
-        by_seed = sorted(originals, key=lambda row: item_seed(plan.settings["seed"], COPIED, row["source_id"]))
         each, rest = divmod(missing[cell], len(originals))
-        for rank, row in enumerate(by_seed):
+        for rank, (_, place) in enumerate(sorted(originals)):
+            if each + (rank < rest) == 0:
+                break
+            row = rows[place]
             labels = {name: value for name, value in row.items() if name not in PROVENANCE_COLUMNS}
             said = labels | {"origin": COPIED, "source_id": row["source_id"]}
             copied += [said | {"file_name": name} for name in _copies(run, row["file_name"], each + (rank < rest))]

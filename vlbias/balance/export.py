@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from vlbias.balance.plan import CellKey, Counts, Plan
 from vlbias.balance.poles import Poles, stale_columns
 from vlbias.balance.refusals import REJECTED_COLUMNS, FinishedChunk
 from vlbias.balance.round_trip import remade_of, summary_of
+from vlbias.balance.rows import GatheredRows, TableRows, gathered
 from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES, Reason
 from vlbias.data import FaceDataset
-from vlbias.data.metadata import csv_text, metadata_files, typed_table
+from vlbias.data.metadata import csv_parts, metadata_files, typed_table
 from vlbias.files import read_object, write_file, writing
 from vlbias.labels import label_text
 from vlbias.progress import Progress
@@ -41,16 +42,19 @@ Natural = Callable[[str, str], Any]
 CONTRADICTED = 0.02
 
 
+#: What the report and the counts are made of, of each kept edit.
+_KEPT_COLUMNS = ("slot", "split", "target", "donor", "from", "to", "target_latent", "target_image", "identity", "note")
+
+
 def _made_rows(
-    run: RunFolder, task: Task, plan: Plan, chunks: Sequence[FinishedChunk], folder_of: Placing
-) -> list[dict[str, Any]]:
+    run: RunFolder, task: Task, plan: Plan, chunks: Iterable[FinishedChunk], folder_of: Placing
+) -> Iterator[dict[str, Any]]:
     """Put edits (and sampled donors) in place; their metadata rows, in slot order."""
     faces, poles, target = task.faces, task.poles, plan.settings["target"]
     columns = [] if faces is None else label_columns(faces)
     stale = [] if faces is None else stale_columns(poles, faces.table[columns], target)
-    keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
+    keep_donor = plan.table["keep_donor"].to_numpy()
     natural = _natural_values(faces, [target, *(pole.column for pole in poles)])
-    rows = []
     for chunk in chunks:
         for record in chunk.kept:
             slot, split = record["slot"], record["split"]
@@ -66,7 +70,7 @@ def _made_rows(
                 run.place(face, run.out / folder / face, *files[face])
                 groups = _groups(plan, poles, record["from"], natural)
                 row = {"file_name": f"{folder}/{face}", "split": split, **labels, **groups, "origin": "sampled"}
-                rows.append(row | {"source_id": record["donor"], "seed": record["seed"]})
+                yield row | {"source_id": record["donor"], "seed": record["seed"]}
             elif face in files:
                 run.place(face, run.out / "donors" / f"edit-{slot:06d}.png", *files[face])
             run.place(edit, run.out / folder / edit, *files[edit])
@@ -75,8 +79,7 @@ def _made_rows(
             row |= {"source_id": record["donor"], "path": record["path"], "seed": record["seed"]}
             strength = record["strength"]
             row["strength"] = strength if ";" in strength else float(strength)
-            rows.append(row | {f"score_{score}": record.get(score) for score in SCORES})
-    return rows
+            yield row | {f"score_{score}": record.get(score) for score in SCORES}
 
 
 def _groups(plan: Plan, poles: Sequence[Poles], group: str, natural: Natural) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def assemble(
     run: RunFolder,
     task: Task,
     plan: Plan,
-    chunks: Sequence[FinishedChunk],
+    chunks: Iterable[FinishedChunk],
     *,
     details: Mapping[str, Any],
     bar: Progress,
@@ -110,7 +113,7 @@ def assemble(
         run: the output folder; all its chunks are finished.
         task: the dataset, and where its values stand.
         plan: what was asked for.
-        chunks: of the plan, as they are after a review.
+        chunks: of the plan, as they are after a review; gone through several times.
         details: what else the report says (editor, checks, scorers, ...), ``originals`` and ``size`` among it.
         bar: progress.
         trips: numbers of the finished chunks whose originals passed through the editor.
@@ -121,41 +124,33 @@ def assemble(
     """
     faces, originals = task.faces, details["originals"]
     folder_of = placing(task.settings.layout)
-    passed = {number: run.read_chunk(number) for number in trips}
-    kept = [record for chunk in chunks for record in chunk.kept]
-    replacing = set(plan.table.loc[plan.table["replaces_donor"].astype(bool), "slot"])
-    replaced = {record["donor"] for record in kept if record["slot"] in replacing}
-    real: list[dict[str, Any]] = []
+    passed = run.read_chunks(trips)
+    kept = gathered((record for chunk in chunks for record in chunk.kept), _KEPT_COLUMNS, object)
+    replacing = plan.table["replaces_donor"].to_numpy(dtype=bool)[kept["slot"].to_numpy(dtype=int)]
+    replaced = set(kept["donor"][replacing])
+    attributes = [] if faces is None else label_columns(faces)
+    attributes += [name for name in task.columns if name not in attributes]
+    columns = ["file_name", "split", *attributes, *PROVENANCE_COLUMNS]
+    real = pd.DataFrame(columns=columns, dtype=object)
     unreadable: dict[str, str] = {}
     if faces is not None and originals != "omit":
         real, unreadable = write_originals(run, task, replaced, originals, bar, remade_of(passed), folder_of)
-    made = _made_rows(run, task, plan, chunks, folder_of)
+    made = gathered(_made_rows(run, task, plan, chunks, folder_of), columns, object)
     lost = set(unreadable) | replaced
-    copied = write_copies(run, plan, real, missing_faces(plan, kept, faces, lost))
-    attributes = [] if faces is None else label_columns(faces)
-    attributes += [name for name in task.columns if name not in attributes]
+    copied = write_copies(run, plan, TableRows(real), missing_faces(plan, kept, faces, lost))
     # objects first: whole numbers beside a blank must not become floating point
-    rows = pd.DataFrame(
-        [*real, *made, *copied], columns=["file_name", "split", *attributes, *PROVENANCE_COLUMNS], dtype=object
-    )
-    table = typed_table(rows).astype({"source_id": "str", "path": "str", "seed": "Int64"})
+    parts = [real.reindex(columns=columns), made, gathered(copied, columns, object)]
+    table = typed_table(pd.concat([part for part in parts if len(part)] or parts, ignore_index=True))
+    table = table.astype({"source_id": "str", "path": "str", "seed": "Int64"})
+    del real, made, parts
     if faces is not None and faces.alignment is not None and details["size"] == "own":
         table = with_face_boxes(faces, table)
 
-    rejected = [record for chunk in chunks for record in chunk.rejected]
-    noted = {record["donor"] for record in rejected if record["reason"] == Reason.UNREADABLE}
-    rejected += [
-        {"donor": item, "split": str(faces.table.loc[item, "split"]), "reason": str(Reason.UNREADABLE), "detail": text}
-        for item, text in unreadable.items()
-        if faces is not None and item not in noted
-    ]
-    rejects = pd.DataFrame(rejected, columns=REJECTED_COLUMNS)
-    rejects["slot"] = rejects["slot"].astype("Int64")
-    rejects["seed"] = rejects["seed"].astype("Int64")
-
+    rejects = _rejected_table(chunks, faces, unreadable)
     copies = Counter(plan.cell_of(row) for row in copied)
     after = _counts_after(plan, kept, faces, lost, copies)
-    report = _report(plan, chunks, kept, rejects, after, sorted(unreadable), details)
+    evaluations = sum(chunk.unet_evaluations for chunk in chunks)
+    report = _report(plan, evaluations, kept, rejects, after, sorted(unreadable), details)
     if plan.settings.get("copies_share"):
         report |= _of_copies(plan, kept, report["edits"], copies)
     report["round_trip"] = summary_of(passed)
@@ -163,12 +158,30 @@ def assemble(
     if "format" in details:
         report["shards"] = summary_of_shards(table, task.settings.shard_size)
     report |= measure(table)
-    run.put(csv_text(plan.table).encode(), run.out / "plan.csv")
-    run.put(csv_text(rejects).encode(), run.out / "rejected.csv")
+    run.put(csv_parts(plan.table), run.out / "plan.csv")
+    run.put(csv_parts(rejects), run.out / "rejected.csv")
     write_report(run, report, plan)
-    for name, content in reversed(metadata_files(table).items()):  # metadata.csv last: it says that all is there
+    for name, content in metadata_files(table):
         run.put(content, run.out / name)
     return table, rejects, report
+
+
+def _rejected_table(
+    chunks: Iterable[FinishedChunk], faces: FaceDataset | None, unreadable: Mapping[str, str]
+) -> pd.DataFrame:
+    """One row for each donor that was turned down, and for each original that cannot be read."""
+    rejected, noted = GatheredRows(REJECTED_COLUMNS, object), set()
+    for chunk in chunks:
+        for record in chunk.rejected:
+            rejected.add(record)
+            if record["reason"] == Reason.UNREADABLE:
+                noted.add(record["donor"])
+    for item, text in unreadable.items():
+        if faces is not None and item not in noted:
+            split = str(faces.table.loc[item, "split"])
+            rejected.add({"donor": item, "split": split, "reason": str(Reason.UNREADABLE), "detail": text})
+    table = rejected.table().infer_objects()
+    return table.astype({"slot": "Int64", "seed": "Int64"})
 
 
 def write_report(run: RunFolder, report: Mapping[str, object], plan: Plan) -> None:
@@ -195,7 +208,7 @@ def add_to_report(out_dir: str | os.PathLike[str], measured: Mapping[str, object
 
 def _counts_after(
     plan: Plan,
-    kept: Sequence[Mapping[str, Any]],
+    kept: pd.DataFrame,
     faces: FaceDataset | None,
     lost: set[str],
     copies: Mapping[CellKey | None, int],
@@ -209,18 +222,18 @@ def _counts_after(
     for cell, count in copies.items():
         assert cell is not None  # copies are those of a cell
         after[cell[1]][cell[2]] += count
-    keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
-    for record in kept:
-        after[record["target"]][record["to"]] += 1
-        if keep_donor[record["slot"]]:
-            after[record["target"]][record["from"]] += 1
+    keep_donor = plan.table["keep_donor"].to_numpy()
+    for slot, target, giver, group in zip(*(kept[name] for name in ("slot", "target", "from", "to")), strict=True):
+        after[target][group] += 1
+        if keep_donor[slot]:
+            after[target][giver] += 1
     return after
 
 
 def _report(
     plan: Plan,
-    chunks: Sequence[FinishedChunk],
-    kept: Sequence[Mapping[str, Any]],
+    of_chunks: int,
+    kept: pd.DataFrame,
     rejects: pd.DataFrame,
     after: Counts,
     unreadable: list[str],
@@ -228,10 +241,10 @@ def _report(
 ) -> dict[str, Any]:
     unfilled = int((rejects["reason"] == str(Reason.NO_DONOR_LEFT)).sum())
     turned_down = rejects[rejects["slot"].notna() & (rejects["reason"] != str(Reason.NO_DONOR_LEFT))]
-    evaluations = details["calibration_evaluations"] + sum(chunk.unet_evaluations for chunk in chunks)
-    keep_donor = dict(zip(plan.table["slot"], plan.table["keep_donor"], strict=True))
-    kept_images = len(kept) + sum(bool(keep_donor[record["slot"]]) for record in kept)
-    identity = sorted(record["identity"] for record in kept)
+    evaluations = details["calibration_evaluations"] + of_chunks
+    keep_donor = plan.table["keep_donor"].to_numpy(dtype=bool)
+    kept_images = len(kept) + int(keep_donor[kept["slot"].to_numpy(dtype=int)].sum())
+    identity = sorted(kept["identity"])
     return {
         **plan.settings,
         **details,
@@ -255,11 +268,13 @@ def _report(
 
 
 def _of_copies(
-    plan: Plan, kept: Sequence[Mapping[str, Any]], edits: Mapping[str, Any], copies: Mapping[CellKey | None, int]
+    plan: Plan, kept: pd.DataFrame, edits: Mapping[str, Any], copies: Mapping[CellKey | None, int]
 ) -> dict[str, Any]:
     """What the report says of copies: how many there are, and how many of them stand where an edit was planned."""
-    cells = zip(*(plan.table[name] for name in ("split", "target", "to")), strict=True)
-    missing = Counter(cells) - Counter((record["split"], record["target"], record["to"]) for record in kept)
+    planned, there = (
+        zip(*(one[name] for name in ("split", "target", "to")), strict=True) for one in (plan.table, kept)
+    )
+    missing = Counter(planned) - Counter(there)
     copied = sum(min(count, copies[cell]) for cell, count in missing.items())
     return {
         "copies": sum(copies.values()),
@@ -267,9 +282,9 @@ def _of_copies(
     }
 
 
-def _contradicted(kept: Sequence[Mapping[str, Any]], target: str) -> list[str]:
+def _contradicted(kept: pd.DataFrame, target: str) -> list[str]:
     """A warning where many kept edits read as another class than their donors' labels say."""
-    readings = [(record["target_latent"], record["target_image"], record["donor"]) for record in kept]
+    readings = zip(*(kept[name] for name in ("target_latent", "target_image", "donor")), strict=True)
     both = [(latent, image, donor) for latent, image, donor in readings if latent is not None and image is not None]
     donors = [donor for latent, image, donor in both if max(latent, image) < 0]
     if len(donors) < max(3, CONTRADICTED * len(both)):
@@ -280,9 +295,9 @@ def _contradicted(kept: Sequence[Mapping[str, Any]], target: str) -> list[str]:
     ]
 
 
-def _written_otherwise(kept: Sequence[Mapping[str, object]]) -> list[str]:
+def _written_otherwise(kept: pd.DataFrame) -> list[str]:
     """What edits could not keep of their donors' files, with how many it happened to."""
-    notes = Counter(record["note"] for record in kept if record["note"])
+    notes = Counter(note for note in kept["note"] if note)
     return [f"{count} {'edit' if count == 1 else 'edits'}: {note}" for note, count in sorted(notes.items())]
 
 

@@ -7,15 +7,19 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from vlbias.balance.layout import Placing, pictures_below
+from vlbias.balance.plan import Plan
+from vlbias.balance.rows import GatheredRows
 from vlbias.balance.run_folder import RunFolder
 from vlbias.balance.task import Task
 from vlbias.balance.verification import SCORES
 from vlbias.data import FaceDataset
+from vlbias.data.metadata import most_rows
 from vlbias.data.origins import COPIED
 from vlbias.data.renamed import PseudonymousFaces
 from vlbias.errors import ImageError, PlanError
@@ -30,6 +34,7 @@ __all__ = [
     "Remade",
     "file_stem",
     "label_columns",
+    "larger_than_read",
     "passed_on",
     "with_face_boxes",
     "write_originals",
@@ -122,6 +127,29 @@ def passed_on(faces: FaceDataset) -> pd.DataFrame:
     )
 
 
+def larger_than_read(plan: Plan, faces: FaceDataset | None, columns: Sequence[str], *, originals: str) -> str | None:
+    """Why no table would be read that has a row for each picture of the balanced set; ``None`` where one is.
+
+    Args:
+        plan: of the edits.
+        faces: the dataset, if there is one.
+        columns: the target and the protected attributes.
+        originals: one of :data:`ORIGINALS`.
+    """
+    kept = 0 if faces is None or originals == "omit" else len(faces) - int(plan.table["replaces_donor"].sum())
+    rows = kept + len(plan) + int(plan.table["keep_donor"].sum()) + plan.num_copies
+    labels = {*([] if faces is None else label_columns(faces)), *columns}
+    num_columns = 2 + len(labels) + len(PROVENANCE_COLUMNS)
+    name_bytes = 20.0 if faces is None else float(np.mean([len(item) for item in faces.ids[:: 1 + len(faces) // 1000]]))
+    most = most_rows(num_columns, 2 * name_bytes + 6 * num_columns)
+    if rows <= most:
+        return None
+    return (
+        f"the balanced set would have {rows:,} pictures, and a table of {num_columns} columns with more than {most:,} "
+        "is not read. Balance the dataset in parts, each with an OUT of its own, or lower `limit`."
+    )
+
+
 def write_originals(
     run: RunFolder,
     task: Task,
@@ -130,7 +158,7 @@ def write_originals(
     bar: Progress,
     remade: Mapping[str, Remade],
     folder_of: Placing,
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Put the originals in place; one that is there already is not written again.
 
     Args:
@@ -146,12 +174,13 @@ def write_originals(
         (metadata rows, item -> what is wrong with it, for those that cannot be read).
     """
     faces, image_size = task.dataset, task.backend.image_size
-    rows: list[dict[str, Any]] = []
+    passed = passed_on(faces)
+    rows = GatheredRows(["file_name", *map(str, passed.columns)], object)
     unreadable: dict[str, str] = {}
     # two ids may differ by their suffix alone (a.jpg, a.png), or by case, which not every disk keeps apart
     stems = Counter(file_stem(str(item)).lower() for item in faces.table.index)
     written = _written(run.out, sorted(set(faces.table["split"])))
-    for item, values in passed_on(faces).iterrows():
+    for item, values in passed.iterrows():
         item = str(item)
         if item in skipped:
             continue
@@ -172,9 +201,9 @@ def write_originals(
             row = {"file_name": name} | {str(column): value for column, value in values.items()}
             if new is not None and row["origin"] != COPIED:
                 row["origin"] = ROUND_TRIP
-            rows.append(row)
+            rows.add(row)
         bar.update(1)
-    return rows, unreadable
+    return rows.table(), unreadable
 
 
 def with_face_boxes(faces: FaceDataset, table: pd.DataFrame) -> pd.DataFrame:

@@ -12,15 +12,17 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vlbias.arguments import checked_call
 from vlbias.balance.poles import Poles, column_labels, deciding_columns, spelled
+from vlbias.balance.rows import TableRows, gathered, sha256_csv
 from vlbias.data.origins import are_copies, are_originals
 from vlbias.data.table import label_columns
 from vlbias.errors import PlanError
@@ -131,6 +133,12 @@ class Plan(Shown):
         """Batches that are committed one by one."""
         return int(self.table["chunk"].max()) + 1 if len(self.table) else 0
 
+    def chunks(self) -> list[TableRows]:
+        """The edits of each chunk, as rows of :attr:`table`, which has them one after another."""
+        numbers = self.table["chunk"].to_numpy()
+        bounds = np.searchsorted(numbers, np.arange(self.num_chunks + 1))
+        return [TableRows(self.table, *map(int, pair)) for pair in itertools.pairwise(bounds)]
+
     @property
     def num_copies(self) -> int:
         """Copies that are planned, beside those that take the place of edits."""
@@ -159,10 +167,10 @@ class Plan(Shown):
 
     def digest(self) -> str:
         """A hash of edits and copies: equal for equal plans."""
-        text = self.table.to_csv(index=False)
+        digest = sha256_csv(self.table)
         if self.copies:  # a plan of edits alone keeps the digest that it had before there were copies
-            text += json.dumps(sorted((*cell, count) for cell, count in self.copies.items()))
-        return hashlib.sha256(text.encode()).hexdigest()
+            digest.update(json.dumps(sorted((*cell, count) for cell, count in self.copies.items())).encode())
+        return digest.hexdigest()
 
     def _size(self) -> str:
         edits = f"{plural(len(self), 'edit')} in {plural(self.num_chunks, 'chunk')}"
@@ -427,15 +435,15 @@ def make_plan(
             f"Nothing to amplify: no class of '{target}' has a largest group of {columns} and a smaller one with a "
             "member to edit."
         )
-    rows = _rows(streams, groups, poles, settings)
-    copies = _copies(streams, rows)
+    edits = gathered(_rows(streams, groups, poles, settings), _COLUMNS)
+    copies = _copies(streams, edits)
     notes = _notes(table[table["split"].isin(splits)], poles, open_groups)
-    if rows:
+    if len(edits):
         notes += _blanks(table, target, poles)
     if settings.copies:
         notes += _uncopied(streams, target)
-    after = _after(before, rows, copies)
-    return Plan(_frame(rows), before, after, groups, settings.facts(poles), notes=notes, copies=copies)
+    after = _after(before, edits, copies)
+    return Plan(edits, before, after, groups, settings.facts(poles), notes=notes, copies=copies)
 
 
 def _check_level(to: Any, mode: str) -> None:
@@ -614,7 +622,7 @@ def _rows(
     groups: Mapping[str, tuple[str, ...]],
     poles: Sequence[Poles],
     settings: EditPlanSettings,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Interleave the streams, cut them into chunks, and deal each stream's spare donors to its edits."""
     order = [
         (which, index)
@@ -624,36 +632,32 @@ def _rows(
     ][: settings.limit]
     used = [sum(1 for other, _ in order if other == wanted) for wanted in range(len(streams))]
     spares = [stream.spare_beyond(count) for stream, count in zip(streams, used, strict=True)]
-    rows = []
     for slot, (which, index) in enumerate(order):
         stream = streams[which]
         donor, giver = stream.donors[index]
         reserves = spares[which][index : index + RESERVES_PER_EDIT * used[which] : used[which]]
         moves = walks(poles, groups[giver], groups[stream.to])
-        rows.append(
-            {
-                "slot": slot,
-                "chunk": slot // settings.chunk_size,
-                "split": stream.split,
-                "target": stream.target,
-                "donor": donor,
-                "from": giver,
-                "to": stream.to,
-                "path": ";".join(moves),
-                "direction": ";".join("+" if strength > 0 else "-" for strength in moves.values()),
-                "strength": ";".join(f"{strength:g}" for strength in moves.values()),
-                "seed": item_seed(settings.seed, "edit", stream.split, stream.target, giver, stream.to, index),
-                "replaces_donor": stream.replaces_donor,
-                "keep_donor": stream.keep_donor,
-                "reserves": json.dumps(reserves),
-            }
-        )
-    return rows
+        yield {
+            "slot": slot,
+            "chunk": slot // settings.chunk_size,
+            "split": stream.split,
+            "target": stream.target,
+            "donor": donor,
+            "from": giver,
+            "to": stream.to,
+            "path": ";".join(moves),
+            "direction": ";".join("+" if strength > 0 else "-" for strength in moves.values()),
+            "strength": ";".join(f"{strength:g}" for strength in moves.values()),
+            "seed": item_seed(settings.seed, "edit", stream.split, stream.target, giver, stream.to, index),
+            "replaces_donor": stream.replaces_donor,
+            "keep_donor": stream.keep_donor,
+            "reserves": json.dumps(reserves),
+        }
 
 
-def _copies(streams: Sequence[_Stream], rows: Sequence[Mapping[str, Any]]) -> dict[CellKey, int]:
+def _copies(streams: Sequence[_Stream], edits: pd.DataFrame) -> dict[CellKey, int]:
     """Copies of each cell that has any; where a limit left out edits, as many fewer."""
-    planned = Counter((row["split"], row["target"], row["to"]) for row in rows)
+    planned = Counter(zip(edits["split"], edits["target"], edits["to"], strict=True))
     copies = {}
     for stream in streams:
         if stream.copies is not None:
@@ -675,15 +679,12 @@ _COLUMNS = [
 ]
 
 
-def _frame(rows: list[dict[str, object]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-def _after(before: Counts, rows: Sequence[Mapping[str, Any]], copies: Mapping[CellKey, int]) -> Counts:
+def _after(before: Counts, edits: pd.DataFrame, copies: Mapping[CellKey, int]) -> Counts:
     after = {target: dict(groups) for target, groups in before.items()}
-    for row in rows:
-        after[row["target"]][row["to"]] += 1
-        after[row["target"]][row["from"]] += int(row["keep_donor"]) - int(row["replaces_donor"])
+    names = ("target", "from", "to", "keep_donor", "replaces_donor")
+    for target, giver, group, keeps, replaces in zip(*(edits[name] for name in names), strict=True):
+        after[target][group] += 1
+        after[target][giver] += int(keeps) - int(replaces)
     for (_, target, group), count in copies.items():
         after[target][group] += count
     return after
@@ -724,6 +725,6 @@ def _plan_new(
                 if share:
                     streams.append(_Stream("train", klass, wanted, [("", giver)] * share, keep_donor=True))
     before: Counts = {klass: dict.fromkeys(names, 0) for klass in sorted(classes)}
-    rows = _rows(streams, groups, poles, settings)
+    edits = gathered(_rows(streams, groups, poles, settings), _COLUMNS)
     values = {**settings.facts(poles), "num_images": num_images}
-    return Plan(_frame(rows), before, _after(before, rows, {}), groups, values)
+    return Plan(edits, before, _after(before, edits, {}), groups, values)

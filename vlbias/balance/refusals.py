@@ -8,8 +8,7 @@ the same to the byte, and so do those of an earlier review when a later one refu
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,13 +16,14 @@ from vlbias.balance.attempt import ChunkResult
 from vlbias.balance.layout import placing
 from vlbias.balance.plan import Plan
 from vlbias.balance.review import Review
+from vlbias.balance.rows import TableRows
 from vlbias.balance.run_folder import RunFolder, donors_of
 from vlbias.balance.verification import SCORES, Reason
-from vlbias.errors import DatasetError
+from vlbias.errors import DatasetError, OutputError
 from vlbias.files import sha256_json
 from vlbias.settings import Settings
 
-__all__ = ["REJECTED_COLUMNS", "AskedReview", "FinishedChunk", "Refusal", "after_review", "locate"]
+__all__ = ["REJECTED_COLUMNS", "AskedReview", "FinishedChunk", "FinishedChunks", "Refusal", "after_review", "locate"]
 
 #: Columns of ``rejected.csv``.
 REJECTED_COLUMNS = (
@@ -64,17 +64,20 @@ class AskedReview(Settings):
     decisions: int = 0
     refusals: Sequence[Refusal] = ()
 
-    def summary(self, chunks: Sequence[FinishedChunk]) -> dict[str, Any]:
+    def summary(self, chunks: Iterable[FinishedChunk]) -> dict[str, Any]:
         """What the report says of it."""
-        refused = [record for chunk in chunks for record in chunk.rejected if record["reason"] == Reason.REFUSED]
-        filled = {record["slot"] for chunk in chunks for record in chunk.kept}
+        refused = replaced = 0
+        for chunk in chunks if self.refusals else ():
+            slots = [record["slot"] for record in chunk.rejected if record["reason"] == Reason.REFUSED]
+            refused += len(slots)
+            replaced += len(set(slots) & {record["slot"] for record in chunk.kept})
         return {
             "rule": self.rule,
             "reviewers": self.reviewers,
             "decisions": self.decisions,
-            "refused": len(refused),
-            "replaced": len({record["slot"] for record in refused} & filled),
-            "not_there": len(self.refusals) - len(refused),
+            "refused": refused,
+            "replaced": replaced,
+            "not_there": len(self.refusals) - refused,
         }
 
 
@@ -84,17 +87,17 @@ def locate(review: Review, plan: Plan, layout: str) -> AskedReview:
     Raises:
         DatasetError: a decision names no edit that this plan can have led to.
     """
-    folder_of, chunks = placing(layout), defaultdict[int, list[dict[str, Any]]](list)
-    places = {}
-    for values in plan.table.to_dict("records"):
-        row = {str(name): value for name, value in values.items()}
-        chunks[row["chunk"]].append(row)
-        places[f"{folder_of(row['split'], row['target'])}/edit-{row['slot']:06d}"] = row
-    donors = {chunk: {donor for donor, _ in donors_of(rows)} for chunk, rows in chunks.items()}
+    folder_of, chunks = placing(layout), plan.chunks()
+    donors: dict[int, set[str]] = {}
     slots = {}
     for decision in review.decisions:
-        place = places.get(re.sub(r"\.[a-z]+$", "", decision.picture))
-        if place is None:
+        named = re.search(r"/edit-(\d{6,18})(?:\.[a-z]+)?$", decision.picture)
+        rows = TableRows(plan.table, int(named[1]), int(named[1]) + 1) if named else ()
+        place = next(iter(rows), None)
+        if place is not None and place["chunk"] not in donors:
+            donors[place["chunk"]] = {donor for donor, _ in donors_of(chunks[place["chunk"]])}
+        stem = re.sub(r"\.[a-z]+$", "", decision.picture)
+        if place is None or stem != f"{folder_of(place['split'], place['target'])}/edit-{place['slot']:06d}":
             raise DatasetError(
                 f"review: '{decision.picture}' is not an edit of this run. Pictures are named as in the column "
                 "file_name of metadata.csv, where origin is edited."
@@ -151,6 +154,28 @@ class FinishedChunk:
             files={**self.files, **other.files},
             unet_evaluations=self.unet_evaluations + other.unet_evaluations,
         )
+
+
+class FinishedChunks(Iterable[FinishedChunk]):
+    """The finished chunks of a plan, as they are after a review; each is read when its turn comes.
+
+    Args:
+        run: the run's folder.
+        chunks: number => rows of the plan.
+        refusals: see :func:`after_review`; what they ask for was made.
+    """
+
+    def __init__(self, run: RunFolder, chunks: Mapping[int, Sequence[Mapping[str, Any]]], refusals: Sequence[Refusal]):
+        self._run, self._chunks, self._refusals = run, chunks, refusals
+
+    def __iter__(self) -> Iterator[FinishedChunk]:
+        for number, rows in self._chunks.items():
+            chunk = after_review(self._run, number, rows, self._refusals, None)
+            if chunk is None:
+                raise OutputError(
+                    f"{self._run.chunk_dir(number)} is not finished any more. Run the same command again."
+                )
+            yield chunk
 
 
 def _slot(record: Mapping[str, Any]) -> int:

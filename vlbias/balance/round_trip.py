@@ -9,8 +9,9 @@ to the original's own pixels, and the file is written again, both as for an edit
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from vlbias.balance.pictures import write_edits
 from vlbias.balance.plan import Plan, item_seed
 from vlbias.balance.poles import Poles
 from vlbias.balance.readings import identity_of, margins_of, see_donors
+from vlbias.balance.rows import TableRows, gathered
 from vlbias.balance.scoring import Pair, Seen
 from vlbias.balance.strength import aim_at, usual_walk
 from vlbias.balance.verification import Checks, Reason
@@ -48,7 +50,7 @@ def check_round_trip(round_trip: bool, *, source: str, originals: str = "copy") 
         raise ConfigError("`round_trip` writes originals anew, and originals='omit' leaves them out. Use 'copy'.")
 
 
-def trips_of(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles], chunk_size: int) -> list[list[dict[str, Any]]]:
+def trips_of(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles], chunk_size: int) -> list[TableRows]:
     """Chunks of originals: all labelled faces of the balanced splits whose group edits leave or come to.
 
     Args:
@@ -61,9 +63,17 @@ def trips_of(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles], chunk_size
         For each face a row like those of ``Plan.table``: where it is walked, it goes ``from`` its group ``to`` another
         one and back.
     """
+    rows = gathered(_trips(table, plan, poles), _TRIP_COLUMNS)
+    return [TableRows(rows, start, start + chunk_size) for start in range(0, len(rows), chunk_size)]
+
+
+_TRIP_COLUMNS = ("slot", "split", "target", "donor", "seed", "from", "to", "path")
+
+
+def _trips(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles]) -> Iterator[dict[str, Any]]:
+    """The rows of :func:`trips_of`, one after another."""
     names = {values: name for name, values in plan.groups.items()}
-    away = _ways(plan)
-    rows: list[dict[str, Any]] = []
+    away, slots = _ways(plan), itertools.count()
     for item, labels in table.iterrows():
         target = label_text(labels[plan.settings["target"]])
         group = names.get(tuple(label_text(labels[pole.column]) or "" for pole in poles))
@@ -71,9 +81,8 @@ def trips_of(table: pd.DataFrame, plan: Plan, poles: Sequence[Poles], chunk_size
             continue
         seed = item_seed(plan.settings["seed"], ROUND_TRIP, item)
         others = away[group]
-        row = {"slot": len(rows), "split": labels["split"], "target": target, "donor": str(item), "seed": seed}
-        rows.append(row | {"from": group, "to": others[seed % len(others)], "path": ""})
-    return [rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size)]
+        row = {"slot": next(slots), "split": labels["split"], "target": target, "donor": str(item), "seed": seed}
+        yield row | {"from": group, "to": others[seed % len(others)], "path": ""}
 
 
 def _ways(plan: Plan) -> dict[str, list[str]]:

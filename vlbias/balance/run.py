@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,12 +25,14 @@ from vlbias.balance.chunk import run_chunk
 from vlbias.balance.chunk_work import Chunk, ChunkWork, Counts, do_chunk, job_of, turned_down
 from vlbias.balance.export import assemble, write_report
 from vlbias.balance.identity import identity_name
+from vlbias.balance.originals import larger_than_read
 from vlbias.balance.packing import Publish, is_packed, loosen, pack, unpack_done
 from vlbias.balance.plan import Plan, counts_table
 from vlbias.balance.pseudonyms import forget_key, pseudonymous
-from vlbias.balance.refusals import AskedReview, FinishedChunk, Refusal, after_review, locate
+from vlbias.balance.refusals import AskedReview, FinishedChunk, FinishedChunks, Refusal, after_review, locate
 from vlbias.balance.review import Review
 from vlbias.balance.round_trip import trips_of
+from vlbias.balance.rows import sha256_csv
 from vlbias.balance.run_folder import LostPictureError, RunFolder
 from vlbias.balance.scoring import AttributeScorer
 from vlbias.balance.task import Task
@@ -61,6 +63,9 @@ def check_can_read(task: Task) -> None:
 
 #: Edits that pay for the start of a worker: they take twice as long, in pictures of 64 px.
 WORKER_EDITS = 128
+
+#: Pictures whose digests are asked for at a time.
+HASHED_TOGETHER = 4096
 
 #: Rows of a plan, or records of what was tried.
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -182,28 +187,31 @@ class Run:
                 self._write_page()
             return self._finished()
         self._check_space()
+        if too_large := larger_than_read(self.plan, self.task.faces, self.task.columns, originals=self.originals):
+            raise PlanError(too_large)
         job = self._job()
         work = {chunk.number: chunk for chunk in self._chunks(job)}
         self._choose_workers(len(work))
         mine = {number: item for number, item in work.items() if number % step == first}
         self._run_chunks(job, list(mine.values()))
-        self._reviewed(job, mine, make=True)
-        chunks = self._reviewed(job, work, make=False)
+        self._review(job, mine, make=True)
         trips = {number: item for number, item in work.items() if number >= self.plan.num_chunks}
-        done = len(chunks) + sum(self.folder.has_chunk(number, item.rows) for number, item in trips.items())
+        done = self._review(job, work, make=False)
+        done += sum(self.folder.has_chunk(number, item.rows) for number, item in trips.items())
         if done < len(work):
             report = {"chunks": len(work), "chunks_done": done}
             return Result(self.folder.out, False, pd.DataFrame(), pd.DataFrame(), report)
         wanted = self.task.settings.format
         while wanted == "imagefolder" or not is_packed(self.folder, self.asked.digest):
             try:
-                self._export(job, chunks, list(trips), publish)
+                edits = {number: item.rows for number, item in work.items() if number not in trips}
+                self._export(job, FinishedChunks(self.folder, edits, self.asked.refusals), list(trips), publish)
                 break
             except LostPictureError as lost:
                 self.folder.drop_chunk(lost.chunk)
                 number = int(str(lost.chunk).partition("-")[0])
                 self._run_chunks(job, [work[number]])
-                chunks = self._reviewed(job, work, make=True)
+                self._review(job, work, make=True)
         if wanted != "imagefolder":
             unpack_done(self.folder)
         self.folder.finish()
@@ -256,33 +264,27 @@ class Run:
             loosen(self.folder)
         self.folder.open_again(asked.to_dict())
 
-    def _reviewed(self, job: Job, work: Mapping[int, Chunk], *, make: bool) -> list[FinishedChunk]:
-        """Finished chunks of the plan, as far as nothing is to be made first."""
-        chunks = {number: item for number, item in work.items() if item.unit == "edits"}
+    def _review(self, job: Job, work: Mapping[int, Chunk], *, make: bool) -> int:
+        """How many chunks of the plan are finished, so that nothing is to be made for the review first."""
         total = len(self.asked.refusals) if make else 0
+        done = 0
         with track(total, "replacing", "edits", show=self.show_progress and total > 0) as bar:
 
             def next_edit(rows: Rows, tried: Rows, slot: int) -> ChunkResult:
                 bar.update(1)
-                return run_chunk(job, rows, tried, slot)
+                return run_chunk(job, list(rows), tried, slot)
 
-            found = [
-                after_review(
-                    self.folder, number, item.rows, self.asked.refusals, partial(next_edit, item.rows) if make else None
-                )
-                for number, item in chunks.items()
-                if self.folder.has_chunk(number, item.rows)
-            ]
-        return [chunk for chunk in found if chunk is not None]
+            for number, item in work.items():
+                if item.unit == "edits" and self.folder.has_chunk(number, item.rows):
+                    make_next = partial(next_edit, item.rows) if make else None
+                    done += after_review(self.folder, number, item.rows, self.asked.refusals, make_next) is not None
+        return done
 
     # -- chunks -------------------------------------------------------------------------------------------------------
 
     def _chunks(self, job: Job) -> list[Chunk]:
         """All chunks: those of the plan, then those of the originals that pass through the editor."""
-        edits: list[list[dict[str, Any]]] = [[] for _ in range(self.plan.num_chunks)]
-        for row in self.plan.table.to_dict("records"):
-            edits[int(row["chunk"])].append({str(name): value for name, value in row.items()})
-        trips = []
+        edits, trips = self.plan.chunks(), []
         if self.task.settings.round_trip and self.task.faces is not None:
             trips = trips_of(self.task.faces.table, self.plan, job.poles, self.task.settings.chunk_size)
         units = ["edits"] * len(edits) + ["originals"] * len(trips)
@@ -356,7 +358,7 @@ class Run:
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
-    def _export(self, job: Job, chunks: Sequence[FinishedChunk], trips: Sequence[int], publish: Publish) -> None:
+    def _export(self, job: Job, chunks: Iterable[FinishedChunk], trips: Sequence[int], publish: Publish) -> None:
         """Write the dataset from its finished chunks."""
         total = 0 if self.task.faces is None or self.originals == "omit" else len(self.task.faces.table)
         with track(total, "writing", "originals", show=self.show_progress and total > 0) as bar:
@@ -409,7 +411,7 @@ class Run:
         rejected = read_table(run.out / "rejected.csv", dtype=text)
         return Result(run.out, True, table, rejected, run.read_report())
 
-    def _details(self, job: Job, chunks: Sequence[FinishedChunk]) -> dict[str, Any]:
+    def _details(self, job: Job, chunks: Iterable[FinishedChunk]) -> dict[str, Any]:
         faces = self.task.faces
         return {
             "dataset": "faces sampled from the prior" if faces is None else faces.name,
@@ -450,7 +452,7 @@ class Run:
         digest = {"sha256": self.task.identity.digest} if isinstance(self.task.identity, FaceNetwork) else {}
         return {"kind": kind, "name": identity_name(self.task.identity), **digest, **job.identity_scale.summary()}
 
-    def _warnings(self, job: Job, chunks: Sequence[FinishedChunk]) -> list[str]:
+    def _warnings(self, job: Job, chunks: Iterable[FinishedChunk]) -> list[str]:
         said = [text for scorer in (job.target, *job.protected) for text in scorer.warnings()]
         # a limit that half of all strangers reach asks for no judgement
         if lost := self.asked.summary(chunks)["not_there"]:
@@ -464,11 +466,10 @@ class Run:
         faces, plan = self.task.faces, self.plan
         identity = self.task.identity
         face = identity.fingerprint if isinstance(identity, FaceNetwork) else identity_name(identity)
-        labels = "" if faces is None else faces.table.to_csv()
         return {
             "version": __version__,
             "dataset": "none" if faces is None else faces.name,
-            "labels": hashlib.sha256(labels.encode()).hexdigest(),
+            "labels": (hashlib.sha256() if faces is None else sha256_csv(faces.table, index=True)).hexdigest(),
             "pictures": _pictures_digest(faces),
             "license": None if faces is None else faces.license,
             "plan": plan.settings,
@@ -528,5 +529,9 @@ def _pictures_digest(faces: FaceDataset | None) -> str | None:
         except OSError:
             return "unreadable"
 
-    with ThreadPoolExecutor() as pool:
-        return hashlib.sha256("\n".join(pool.map(one, faces.ids)).encode()).hexdigest()
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor() as pool:  # some at a time: it holds whatever it is given
+        for start in range(0, len(faces), HASHED_TOGETHER):
+            found = "\n".join(pool.map(one, faces.ids[start : start + HASHED_TOGETHER]))
+            digest.update(("\n" * (start > 0) + found).encode())
+    return digest.hexdigest()

@@ -26,7 +26,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -36,18 +36,21 @@ from vlbias.balance.review import REVIEW_FILE
 from vlbias.balance.verification import SCORES
 from vlbias.data.files import inside_root, linked
 from vlbias.errors import CheckpointError, OutputError
-from vlbias.files import read_object, refuse_links, sha256_file, write_json, writing
+from vlbias.files import MAX_JSON_BYTES, read_object, refuse_links, sha256_file, write_json, writing
 from vlbias.runstore import differences
 
 __all__ = ["ChunkKey", "LostPictureError", "RunFolder", "donors_of", "verify_run"]
 
 STATE = ".state"
+#: Files of the state that have a line for each file of the output, and how many bytes of them are read: a million loose
+#: pictures take 120 MB.
+_DIGESTS, MAX_DIGESTS = frozenset({"done.json", "before.json"}), 2**29
 #: How names of drafts begin.
 _DRAFT = "draft-"
 #: Files of a finished run that are written again when somebody measures, reports or reviews anew.
 REWRITTEN = frozenset({"report.json", "report.html", "README.md", REVIEW_FILE})
 #: Pictures that a run makes: edits and copies.
-_MADE = re.compile(r"edit-\d{6}\.\w+|.+\+copy\d+\.\w+")
+_MADE = re.compile(r"edit-\d{6,}\.\w+|.+\+copy\d+\.\w+")
 #: A chunk of the plan by its number, or a piece that a review added by its name.
 ChunkKey: TypeAlias = int | str
 
@@ -91,7 +94,8 @@ class RunFolder:
         if found != self.job:
             raise OutputError(f"{self.out} belongs to another job: {_difference(found, self.job)}. Give a new folder.")
         self._sound: set[ChunkKey] = set()
-        self._written: set[str] = set()
+        #: What this process wrote since a review began; of a run without one nobody asks.
+        self._written: set[str] | None = set() if self.has("before.json") else None
 
     # -- small files --------------------------------------------------------------------------------------------------
 
@@ -114,7 +118,7 @@ class RunFolder:
             "scorers.json": f"Remove {self.state} to begin the run anew",
         }
         try:
-            return read_object(self.state / name)
+            return read_object(self.state / name, max_bytes=MAX_DIGESTS if name in _DIGESTS else MAX_JSON_BYTES)
         except CheckpointError as error:
             what = remedy.get(name, f"Remove {self.state / name}")
             raise OutputError(f"{str(error).rstrip('.')}. {what}, and run the same command again.") from error
@@ -136,10 +140,10 @@ class RunFolder:
                 draft.unlink(missing_ok=True)
         return self.read(name)
 
-    def put(self, data: bytes, path: Path) -> None:
-        """Write a file of the output so that it appears whole."""
+    def put(self, data: bytes | Iterable[bytes], path: Path) -> None:
+        """Write a file of the output so that it appears whole; its bytes may come in pieces."""
         with self.draft(path) as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
 
     @contextlib.contextmanager
     def draft(self, path: Path) -> Iterator[BinaryIO]:
@@ -161,7 +165,8 @@ class RunFolder:
         """Make the folder of a file of the output; where its draft may be written."""
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._written.add(path.relative_to(self.out).as_posix())
+        if self._written is not None:
+            self._written.add(path.relative_to(self.out).as_posix())
         return self.temporary(path.name)
 
     # -- chunks -------------------------------------------------------------------------------------------------------
@@ -211,6 +216,10 @@ class RunFolder:
         """
         return self.read(f"chunks/{_chunk_name(chunk)}/result.json")
 
+    def read_chunks(self, chunks: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
+        """Several finished chunks by their numbers; each is read whenever it is asked for."""
+        return _Chunks(self, chunks)
+
     def drop_chunk(self, chunk: ChunkKey) -> None:
         """Remove a chunk, to make it again."""
         with writing(self.chunk_dir(chunk)):
@@ -245,6 +254,7 @@ class RunFolder:
             review: what is refused, as plain values; read again by the name ``review.json``.
         """
         before, path = self.state / "before.json", self.state / "review.json"
+        self._written = self._written or set()
         with writing(path):
             try:
                 os.replace(self.state / "done.json", before)
@@ -268,7 +278,7 @@ class RunFolder:
         """
         before = self.read("before.json").get("files", {}) if self.has("before.json") else {}
         strange = linked(self.out, {name.rpartition("/")[0] for name in before})
-        for name in sorted(set(before) - set(names) - self._written):
+        for name in sorted(set(before) - set(names) - (self._written or set())):
             if inside_root(name) == name and name.rpartition("/")[0] not in strange:
                 (self.out / name).unlink(missing_ok=True)
         for path in self.state.glob("chunks/*/*-*.*"):  # what was refused before it was ever put in place
@@ -316,6 +326,20 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
 
 
+class _Chunks(Mapping[int, Mapping[str, Any]]):
+    def __init__(self, run: RunFolder, numbers: Sequence[int]):
+        self._run, self._numbers = run, numbers
+
+    def __getitem__(self, number: int) -> Mapping[str, Any]:
+        return self._run.read_chunk(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
 @checked_call
 def verify_run(out_dir: str | os.PathLike[str]) -> list[str]:
     """Compare the files of a finished run with the digests that it wrote down.
@@ -336,7 +360,7 @@ def verify_run(out_dir: str | os.PathLike[str]) -> list[str]:
     if not path.is_file():
         raise OutputError(f"{out} is not a finished run of balance ({path} is missing). Run the same command again.")
     try:
-        return _changed(out, read_object(path))
+        return _changed(out, read_object(path, max_bytes=MAX_DIGESTS))
     except CheckpointError as error:
         raise OutputError(f"{str(error).rstrip('.')}. Remove it, and run the same command again.") from error
 

@@ -21,7 +21,7 @@ from vlbias.classify import FitSettings
 from vlbias.data import FaceDataset
 from vlbias.data.synthfaces import SynthFaces
 from vlbias.errors import ConfigError, PlanError
-from vlbias.files import AnyPath, make_folder, refuse_links
+from vlbias.files import AnyPath, make_folder, refuse_links, sha256_json
 from vlbias.locks import FileLock
 from vlbias.optim import in_threads
 from vlbias.progress import track
@@ -168,7 +168,9 @@ class _Entrants:
         self._arm_tasks: dict[Variant, ArmTask] = {}
         self.faces = task.faces(None if task.pictures is None else settings.roots.get(task.pictures))
         self.entries = [Entry(arm, self._variant_of(arm)) for arm in arms if self._can_enter(arm)]
-        self.lock = FileLock(out / "locks" / f"{task.name}.lock")
+        # who fits otherwise has nothing in common but the balanced sets, which several processes may make
+        how = sha256_json(settings.arms.of_result())[:8]
+        self.lock = FileLock(out / "locks" / f"{task.name}-{how}.lock")
 
     def _variant_of(self, arm: Arm) -> Variant:
         """What is seen of the variant by an arm that learns from no balanced set."""

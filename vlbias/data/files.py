@@ -22,6 +22,7 @@ __all__ = [
     "MAX_COLUMNS",
     "MAX_LINES",
     "MAX_ROW_CELLS",
+    "MAX_TABLE_BYTES",
     "PICTURE_SUFFIXES",
     "csv_rows",
     "drop_missing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from vlbias.errors import ConfigError, DatasetError, MissingDependencyError, unk
 from vlbias.files import sha256_json
 
 __all__ = ["load_datasets"]
+
+#: A set on the hub.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
 @checked_call
@@ -52,6 +56,8 @@ def load_datasets(
         raise MissingDependencyError(f"{root} is read by `datasets`: pip install 'vlbias[datasets]'.") from error
     place = Path(root)
     name, here = str(root), place.is_dir()
+    if not here and not _NAME.fullmatch(name):
+        raise DatasetError(f"{name} is no folder here, and no name on the hub, such as user/faces.")
     try:
         version = _state(place) if here else _commit(name)
         options: dict[str, Any] = {} if here else {"revision": version}

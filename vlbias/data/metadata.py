@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlbias.data.files import MAX_COLUMNS, MAX_LINES, MAX_ROW_LENGTH, csv_rows, refuse_long
+from vlbias.data.files import MAX_COLUMNS, MAX_LINES, MAX_ROW_LENGTH, MAX_TABLE_BYTES, csv_rows, refuse_long
 from vlbias.data.table import Problem
 from vlbias.errors import DatasetError
 from vlbias.files import open_plain, parse_json, read_json
@@ -34,10 +34,12 @@ __all__ = [
     "METADATA_FILES",
     "SCHEMA_FILE",
     "arrow_schema",
+    "csv_parts",
     "csv_text",
     "is_label_column",
     "metadata_files",
     "misread_words",
+    "most_rows",
     "odd_labels",
     "open_parquet",
     "parse_csv",
@@ -52,6 +54,10 @@ __all__ = [
 
 #: The largest table: half a million faces with forty columns; of a few columns, a million.
 MAX_ROWS, MAX_CELLS = 1_000_000, 20_000_000
+#: Donors that are tried for one edit of a plan, at most.
+_TRIES = 4
+#: Rows that are turned into text at a time.
+_ROWS_TOGETHER = 10_000
 #: Values in lines of JSON take more memory and time than cells of a column.
 MAX_JSON_CELLS = 5_000_000
 #: Columns or row groups of a Parquet file that are looked at.
@@ -97,37 +103,42 @@ def csv_text(table: pd.DataFrame) -> str:
         >>> csv_text(pd.DataFrame({"a": ["x", "y\\rz"]}))
         'a\\nx\\n"y\\rz"\\n'
     """
-    lines = _Lines(newline="")
-    table.to_csv(lines, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\r\n")
-    return lines.getvalue()
+    return b"".join(csv_parts(table)).decode()
 
 
-def metadata_files(table: pd.DataFrame) -> dict[str, bytes]:
+def csv_parts(table: pd.DataFrame) -> Iterator[bytes]:
+    """The bytes of :func:`csv_text`, some thousand rows at a time."""
+    for start in range(0, max(len(table), 1), _ROWS_TOGETHER):
+        lines = _Lines(newline="")
+        part = table.iloc[start : start + _ROWS_TOGETHER]
+        part.to_csv(lines, index=False, header=start == 0, quoting=csv.QUOTE_MINIMAL, lineterminator="\r\n")
+        yield lines.getvalue().encode()
+
+
+def metadata_files(table: pd.DataFrame) -> Iterator[tuple[str, Iterable[bytes]]]:
     """A label table as the files of an imagefolder, the same bytes for the same table.
 
     Args:
         table: columns ``file_name`` ("train/0.png"), ``split`` and whatever labels.
 
-    Returns:
-        Name => content: ``metadata.csv`` and its types, and for each split a ``metadata.parquet`` in its folder.
+    Yields:
+        Name and content, in pieces: for each split a ``metadata.parquet`` in its folder, then the types of
+        ``metadata.csv``, and this itself last: it says that all is there.
 
     Example:
-        >>> sorted(metadata_files(pd.DataFrame({"file_name": ["test/0.png"], "split": ["test"], "smile": [1]})))
-        ['metadata.csv', 'metadata.schema.json', 'test/metadata.parquet']
+        >>> [name for name, _ in metadata_files(pd.DataFrame({"file_name": ["test/0.png"], "split": ["test"]}))]
+        ['test/metadata.parquet', 'metadata.schema.json', 'metadata.csv']
     """
     typed, kinds = stored_table(table)
-    files = {
-        "metadata.csv": csv_text(typed).encode(),
-        SCHEMA_FILE: (json.dumps({"columns": kinds}, indent=2, ensure_ascii=False) + "\n").encode(),
-    }
     schema = arrow_schema(kinds)
     for split, part in typed.groupby("split", sort=True):
         names = [str(name).removeprefix(f"{split}/") for name in part["file_name"]]
         arrow = pa.Table.from_pandas(part.assign(file_name=names), schema=schema, preserve_index=False)
         buffer = io.BytesIO()
         pq.write_table(arrow.replace_schema_metadata(None), buffer)
-        files[f"{split}/metadata.parquet"] = buffer.getvalue()
-    return files
+        yield f"{split}/metadata.parquet", [buffer.getvalue()]
+    yield SCHEMA_FILE, [(json.dumps({"columns": kinds}, indent=2, ensure_ascii=False) + "\n").encode()]
+    yield "metadata.csv", csv_parts(typed)
 
 
 def stored_table(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -296,14 +307,19 @@ def _kind(column: pd.Series) -> str:
 # CSV
 
 
+def most_rows(columns: int, bytes_a_row: float) -> int:
+    """Rows of so many columns and bytes, as CSV, that a metadata file may have and still be read."""
+    return int(min(MAX_ROWS, MAX_CELLS // max(columns, 1), MAX_TABLE_BYTES / max(bytes_a_row, 1)))
+
+
 def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """A table that a run wrote, as :func:`parse_csv` reads it.
+    """A table that a run wrote, as :func:`parse_csv` reads it; it may have a row for each try of every face.
 
     Raises:
         DatasetError: it is larger than any of faces, or cannot be read; the message names the file.
     """
     try:
-        _check_size(path)
+        _check_size(path, times=_TRIES)
         return parse_csv(path, **options)
     except DatasetError:
         raise
@@ -311,12 +327,13 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
         raise DatasetError(f"{path} cannot be read ({str(error).strip():.300}).") from error
 
 
-def _check_size(path: Path, *, skipinitialspace: bool = False) -> None:
-    refuse_long(path)
+def _check_size(path: Path, *, skipinitialspace: bool = False, times: int = 1) -> None:
+    """Refuse a CSV file that is more than so many times larger than any table of faces."""
+    refuse_long(path, times * MAX_TABLE_BYTES)
     with open_plain(path) as plain, io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
         rows = csv_rows(path, _lines(path, file), skipinitialspace=skipinitialspace)
         columns = list(_clean_names(next(rows, (0, []))[1]))
-        refuse_large(path, sum(1 for _ in rows), len(columns))
+        refuse_large(path, -(-sum(1 for _ in rows) // times), len(columns))
     _refuse_twice(path, columns)
 
 
