@@ -252,10 +252,10 @@ def keep(name: str, work: Path, fits: Sequence[Any], results: Path = RESULTS) ->
     from vlbias.bench.run import RESULTS_FILE
 
     wanted = [fit.to_dict() for fit in fits]
+    # where an older state came to the same, its key is not the one that is asked for today
+    found = {json.dumps(one): key for key, one in open_store(work / RESULTS_FILE).read().items() if one in wanted}
     lines = [
-        json.dumps({"run": key, **record})
-        for key, record in sorted(open_store(work / RESULTS_FILE).read().items())
-        if record in wanted
+        json.dumps({"run": key, **json.loads(record)}) for record, key in sorted(found.items(), key=lambda x: x[1])
     ]
     (results / f"fits_{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -2,9 +2,9 @@
 
     python benchmarks/large_run.py [--faces 40000]
 
-The editor is the one of formulas that tests use (tests/balance/tiny_editor.py) and the faces have 8 pixels, so that neither
-networks nor pictures count: what is left is what a face costs in plan, chunks and tables. The largest resident size is printed
-after each step, and what the run added a face.
+The editor is the one of formulas that tests use (tests/balance/tiny_editor.py) and the faces have 8 pixels, so that
+neither networks nor pictures count: what is left is what a face costs in plan, chunks and tables. The largest resident
+size is printed after each step, and what the run added a face.
 """
 
 from __future__ import annotations
