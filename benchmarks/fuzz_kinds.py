@@ -439,8 +439,8 @@ def _make_tables(folder: Path) -> None:
     for name in ("csv", "typed", "jsonl", "parquet"):
         _save_pictures(folder / name, table["file_name"].tolist())
     table.to_csv(folder / "csv" / "metadata.csv", index=False)
-    for name, content in metadata_files(table).items():
-        (folder / "typed" / name).write_bytes(content)
+    for name, content in metadata_files(table):
+        (folder / "typed" / name).write_bytes(b"".join(content))
     rows = table.assign(boxes=[[[1, 2, 3, 4]]] * 4).to_dict("records")
     lines = "".join(json.dumps(row) + "\n" for row in rows).replace("NaN", "null")
     (folder / "jsonl" / "metadata.jsonl").write_text(lines)

@@ -23,7 +23,15 @@ from vlbias.shown import front_matter, in_code, in_markdown
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["check_hub_name", "find_or_fetch", "is_hub_name", "license_entries", "model_card", "push_folder"]
+__all__ = [
+    "check_hub_name",
+    "dataset_commit",
+    "find_or_fetch",
+    "is_hub_name",
+    "license_entries",
+    "model_card",
+    "push_folder",
+]
 
 #: ``user/name`` as the hub allows it.
 _NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}\w)?/[A-Za-z0-9](?:[\w.-]{0,94}\w)?", re.ASCII)
@@ -77,6 +85,11 @@ def _fetch(name: str) -> Path:
     folder = stays_inside(str(found))
     verify_folder(folder, "")
     return folder
+
+
+def dataset_commit(name: str) -> str:
+    """The newest commit of a dataset on the hub; what its client raises is left as it is."""
+    return str(_api().dataset_info(name).sha)
 
 
 def _api() -> HfApi:

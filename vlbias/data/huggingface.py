@@ -15,6 +15,7 @@ from vlbias.data.stream import Stream, keep_stream
 from vlbias.data.webdataset import WebDataset, load_webdataset
 from vlbias.errors import ConfigError, DatasetError, MissingDependencyError, unknown
 from vlbias.files import sha256_json
+from vlbias.hub import dataset_commit
 
 __all__ = ["load_datasets"]
 
@@ -59,7 +60,7 @@ def load_datasets(
     if not here and not _NAME.fullmatch(name):
         raise DatasetError(f"{name} is no folder here, and no name on the hub, such as user/faces.")
     try:
-        version = _state(place) if here else _commit(name)
+        version = _state(place) if here else dataset_commit(name)
         options: dict[str, Any] = {} if here else {"revision": version}
         splits = datasets.load_dataset(str(place.resolve()) if here else name, config, streaming=True, **options)
     except Exception as error:  # whatever its readers and the network raise
@@ -150,10 +151,3 @@ def _state(place: Path) -> str:
     files = sorted(path for path in place.rglob("*") if path.is_file())
     stats = [(str(path), path.stat()) for path in files]
     return sha256_json([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
-
-
-def _commit(name: str) -> str:
-    """The newest commit of a set on the hub."""
-    from huggingface_hub import HfApi
-
-    return str(HfApi().dataset_info(name).sha)
