@@ -12,7 +12,7 @@ from vlbias.audit.arms import ArmSettings, find_arm
 from vlbias.bench import BenchTable, Result, Variant, WorldTask, rank_agreement
 from vlbias.bench.results import Entry, key_of, open_store
 from vlbias.bench.sets import open_editor
-from vlbias.bench.table import HEADINGS, row_words
+from vlbias.bench.table import COLUMNS, HEADINGS, row_words
 from vlbias.errors import ConfigError
 
 #: Ten faces in each of four cells: class 0 and 1 in group 0, then in group 1.
@@ -261,3 +261,13 @@ def test_a_key_changes_with_all_that_decides_a_result(monkeypatch):
     assert len(set(keys)) == len(keys) and keys[0] == key_of(task, task.faces(), entry, settings, 0)
     monkeypatch.setattr(open_editor(task.editor).renderer, "varied", 0.5)  # what the editor asks of edits
     assert key_of(task, faces, entry, settings, 0) not in keys
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [("", ""), ("a, b, c", "a, b, c"), ("a, b, c, d", "a, b and 2 more"), ("a, b, c, d, e", "a, b and 3 more")],
+)
+def test_a_cell_names_a_few_methods_alone(names, shown):
+    row = dict.fromkeys(["way", "way_low", "way_high"]) | {"dominated": 1, "tasks": 1, "on_average": names, "fits": 3}
+    row |= {f"{metric}{end}": 0.5 for metric in COLUMNS for end in ("", "_low", "_high")}
+    assert row_words("one", row)[-2] == shown

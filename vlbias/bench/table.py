@@ -300,7 +300,13 @@ def row_words(label: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     cells.append(_spelled(row.get(BY_CHANCE), None, None))  # tables of before have none
     way = _spelled(row["way"], row["way_low"], row["way_high"], digits=2)
     dominated = "" if label in CEILINGS else f"{row['dominated']} of {row['tasks']}"
-    return (label, *cells, way, dominated, row["on_average"], str(row["fits"]))
+    return (label, *cells, way, dominated, _few_names(row["on_average"]), str(row["fits"]))
+
+
+def _few_names(names: str) -> str:
+    """Methods for a cell of a table; :meth:`BenchTable.to_dict` has all of them."""
+    first, *others = names.split(", ")
+    return names if len(others) < 3 else f"{first}, {others[0]} and {len(others) - 1} more"
 
 
 def _spelled(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
