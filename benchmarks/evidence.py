@@ -124,9 +124,9 @@ TABLES = {
         options=OWN,
     ),
     "utkface-natural": Table(
-        "Photographs of UTKFace as they come, 64 px, the library's own classifier",
+        "Photographs of UTKFace as they come, gender by skin or by age group, 64 px, the library's own classifier",
         ("undersample", "oversample", "group-dro", "edits", "edits+oversample"),
-        ["utkface-*-natural"],
+        ["utkface-gender-*-natural"],
         options=OWN,
     ),
     "utkface-128": Table(
