@@ -152,11 +152,12 @@ def _has_picture(shard: Path) -> bool:
 
 def _behind(stream: Stream, count: int) -> Iterator[Mapping[str, Any]]:
     """The rows behind the first ``count``; streams of ``datasets`` pass over these without reading their pictures."""
-    skip = getattr(stream, "skip", None)
-    passed = count if count and callable(skip) else 0
-    place = 0
+    first, rows = 0, stream
+    if count and callable(skip := getattr(stream, "skip", None)):
+        first, rows = count, skip(count)
+    place = first
     try:
-        for place, row in enumerate(skip(count) if passed and callable(skip) else stream, start=passed):
+        for place, row in enumerate(rows, start=first):
             if place >= count:
                 yield row
     except OSError as error:  # or it would be taken for one of the disk that is written to
