@@ -573,3 +573,26 @@ def test_what_is_balanced_stays_as_it_was(tiny, tmp_path, originals):
     assert balancer.run(faces, plan, tmp_path / "out", originals=originals, show_progress=False).complete
     assert balancer.run(faces, plan, tmp_path / "out", originals=originals, show_progress=False).complete
     assert tree_hash(tmp_path / "faces") == before
+
+
+@pytest.mark.parametrize("settings", [{}, {"to": "mean"}, {"source": "prior"}])
+def test_rows_picked_from_a_plan_are_what_is_made(editor, faces, tmp_path, settings):
+    # slots are names: those of the last rows stand beyond the end of a table of so few
+    balancer = Balancer(editor, target="smile", protected="skin", chunk_size=4, **settings)
+    given = None if settings.get("source") else faces
+    plan = balancer.plan(given, num_images=24) if given is None else balancer.plan(given)
+    picked = plan.table[plan.table["chunk"] >= plan.num_chunks - 2].iloc[::-1].reset_index(drop=True)
+    picked = picked.assign(chunk=picked["chunk"] - picked["chunk"].min())
+    result = balancer.run(given, replace(plan, table=picked), tmp_path / "out", show_progress=False)
+    assert 4 < len(picked) == result.report["edits"]["planned"] <= 8 < len(plan)
+    edited, wanted = result.table[result.table["origin"] == "edited"], picked.set_index("slot")
+    assert len(edited) == result.report["edits"]["kept"] > 0
+    for row in edited.to_dict("records"):
+        slot = int(Path(row["file_name"]).stem.removeprefix("edit-"))
+        assert (str(row["smile"]), row["skin"]) == (wanted.loc[slot, "target"], wanted.loc[slot, "to"])
+    origins = result.table["origin"].value_counts()
+    if given is None:
+        assert origins["sampled"] == len(edited) and wanted["keep_donor"].all()
+    else:
+        assert origins["real"] == len(faces) - len(edited) * ("to" in settings)
+        assert wanted["replaces_donor"].all() == ("to" in settings)

@@ -53,7 +53,7 @@ def _made_rows(
     faces, poles, target = task.faces, task.poles, plan.settings["target"]
     columns = [] if faces is None else label_columns(faces)
     stale = [] if faces is None else stale_columns(poles, faces.table[columns], target)
-    keep_donor = plan.table["keep_donor"].to_numpy()
+    keep_donor = set(plan.table["slot"][plan.table["keep_donor"].astype(bool)])
     natural = _natural_values(faces, [target, *(pole.column for pole in poles)])
     for chunk in chunks:
         for record in chunk.kept:
@@ -66,7 +66,7 @@ def _made_rows(
             labels[target] = natural(target, record["target"])
             face, edit = f"face-{slot:06d}.png", f"edit-{slot:06d}{record['suffix']}"
             files, folder = chunk.files, folder_of(split, record["target"])
-            if keep_donor[slot]:
+            if slot in keep_donor:
                 run.place(face, run.out / folder / face, *files[face])
                 groups = _groups(plan, poles, record["from"], natural)
                 row = {"file_name": f"{folder}/{face}", "split": split, **labels, **groups, "origin": "sampled"}
@@ -126,8 +126,7 @@ def assemble(
     folder_of = placing(task.settings.layout)
     passed = run.read_chunks(trips)
     kept = gathered((record for chunk in chunks for record in chunk.kept), _KEPT_COLUMNS, object)
-    replacing = plan.table["replaces_donor"].to_numpy(dtype=bool)[kept["slot"].to_numpy(dtype=int)]
-    replaced = set(kept["donor"][replacing])
+    replaced = set(kept["donor"][plan.which("replaces_donor", kept["slot"])])
     attributes = [] if faces is None else label_columns(faces)
     attributes += [name for name in task.columns if name not in attributes]
     columns = ["file_name", "split", *attributes, *PROVENANCE_COLUMNS]
@@ -222,10 +221,11 @@ def _counts_after(
     for cell, count in copies.items():
         assert cell is not None  # copies are those of a cell
         after[cell[1]][cell[2]] += count
-    keep_donor = plan.table["keep_donor"].to_numpy()
-    for slot, target, giver, group in zip(*(kept[name] for name in ("slot", "target", "from", "to")), strict=True):
+    keep_donor = plan.which("keep_donor", kept["slot"])
+    names = (kept[name] for name in ("target", "from", "to"))
+    for with_donor, target, giver, group in zip(keep_donor, *names, strict=True):
         after[target][group] += 1
-        if keep_donor[slot]:
+        if with_donor:
             after[target][giver] += 1
     return after
 
@@ -242,8 +242,7 @@ def _report(
     unfilled = int((rejects["reason"] == str(Reason.NO_DONOR_LEFT)).sum())
     turned_down = rejects[rejects["slot"].notna() & (rejects["reason"] != str(Reason.NO_DONOR_LEFT))]
     evaluations = details["calibration_evaluations"] + of_chunks
-    keep_donor = plan.table["keep_donor"].to_numpy(dtype=bool)
-    kept_images = len(kept) + int(keep_donor[kept["slot"].to_numpy(dtype=int)].sum())
+    kept_images = len(kept) + int(plan.which("keep_donor", kept["slot"]).sum())
     identity = sorted(kept["identity"])
     return {
         **plan.settings,

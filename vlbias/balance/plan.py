@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from vlbias.arguments import checked_call
@@ -134,10 +135,20 @@ class Plan(Shown):
         return int(self.table["chunk"].max()) + 1 if len(self.table) else 0
 
     def chunks(self) -> list[TableRows]:
-        """The edits of each chunk, as rows of :attr:`table`, which has them one after another."""
-        numbers = self.table["chunk"].to_numpy()
-        bounds = np.searchsorted(numbers, np.arange(self.num_chunks + 1))
-        return [TableRows(self.table, *map(int, pair)) for pair in itertools.pairwise(bounds)]
+        """The edits of each chunk, as rows of :attr:`table`."""
+        table = self.table
+        if not table["chunk"].is_monotonic_increasing:
+            table = table.sort_values("chunk", kind="stable", ignore_index=True)
+        bounds = np.searchsorted(table["chunk"].to_numpy(), np.arange(self.num_chunks + 1))
+        return [TableRows(table, *map(int, pair)) for pair in itertools.pairwise(bounds)]
+
+    def which(self, flag: str, slots: pd.Series) -> npt.NDArray[np.bool_]:
+        """Of each of these slots, whether ``flag`` (``replaces_donor``, ``keep_donor``) is set in :attr:`table`.
+
+        A slot is a name, not a place: of a plan, some rows may have been picked.
+        """
+        named = self.table["slot"].to_numpy(dtype=int)[self.table[flag].to_numpy(dtype=bool)]
+        return np.isin(slots.to_numpy(dtype=int), named)
 
     @property
     def num_copies(self) -> int:
