@@ -10,19 +10,24 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlbias.bench import BenchTable, Result
 from vlbias.bench.results import open_store
 from vlbias.demo import GRID, MIN_GAP, TIED, biased_faces, choose, validation_faces
 
 
-@pytest.fixture(scope="module")
-def evidence(repository):
-    spec = importlib.util.spec_from_file_location("evidence", repository / "benchmarks" / "evidence.py")
+def benchmark(repository, name):
+    spec = importlib.util.spec_from_file_location(name, repository / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["evidence"] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def evidence(repository):
+    return benchmark(repository, "evidence")
 
 
 def test_the_page_is_what_the_generator_makes(evidence, repository):
@@ -38,6 +43,16 @@ def test_a_changed_figure_changes_the_page(evidence, repository, tmp_path):
         record["table"]["methods"]["erm"]["accuracy"] = 0.1234567
         (tmp_path / path.name).write_text(json.dumps(record))
     assert "0.123 (" in evidence.page(results=tmp_path) and "0.123 (" not in evidence.page()
+
+
+def test_the_picture_is_of_the_figures_that_stand_in_the_tables(repository):
+    picture = benchmark(repository, "methods_picture")
+    drawn = picture.figures()
+    with Image.open(picture.PICTURE) as image:
+        assert image.info["Figures"] == picture.digest(drawn), "run `python benchmarks/methods_picture.py`"
+    assert {"erm", "edits"} <= set.intersection(*map(set, drawn.values()))
+    drawn["standard"]["edits"]["accuracy"] += 1e-6
+    assert image.info["Figures"] != picture.digest(drawn)
 
 
 def test_every_table_names_tasks_and_arms_that_there_are(evidence):

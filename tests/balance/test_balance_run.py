@@ -16,7 +16,7 @@ import torch
 from doubles import tree_hash
 from PIL import Image
 
-from vlbias.balance import Balancer, Checks
+from vlbias.balance import Balancer, Checks, Decision, add_decisions
 from vlbias.balance.attempt import ChunkResult
 from vlbias.balance.export import add_to_report
 from vlbias.balance.run_folder import RunFolder
@@ -583,7 +583,8 @@ def test_rows_picked_from_a_plan_are_what_is_made(editor, faces, tmp_path, setti
     plan = balancer.plan(given, num_images=24) if given is None else balancer.plan(given)
     picked = plan.table[plan.table["chunk"] >= plan.num_chunks - 2].iloc[::-1].reset_index(drop=True)
     picked = picked.assign(chunk=picked["chunk"] - picked["chunk"].min())
-    result = balancer.run(given, replace(plan, table=picked), tmp_path / "out", show_progress=False)
+    some, out = replace(plan, table=picked), tmp_path / "out"
+    result = balancer.run(given, some, out, show_progress=False)
     assert 4 < len(picked) == result.report["edits"]["planned"] <= 8 < len(plan)
     edited, wanted = result.table[result.table["origin"] == "edited"], picked.set_index("slot")
     assert len(edited) == result.report["edits"]["kept"] > 0
@@ -596,3 +597,8 @@ def test_rows_picked_from_a_plan_are_what_is_made(editor, faces, tmp_path, setti
     else:
         assert origins["real"] == len(faces) - len(edited) * ("to" in settings)
         assert wanted["replaces_donor"].all() == ("to" in settings)
+    refused = edited.iloc[0]
+    add_decisions(out / "review.csv", [Decision(refused["file_name"], refused["source_id"], "reject", "anna", "odd")])
+    reviewed = balancer.run(given, some, out, review=out / "review.csv", show_progress=False)
+    assert reviewed.report["review"]["refused"] == 1
+    assert refused["source_id"] not in set(reviewed.table["source_id"][reviewed.table["origin"] == "edited"])

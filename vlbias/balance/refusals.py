@@ -90,10 +90,12 @@ def locate(review: Review, plan: Plan, layout: str) -> AskedReview:
     folder_of, chunks = placing(layout), plan.chunks()
     donors: dict[int, set[str]] = {}
     slots = {}
+    named = {one.picture: re.search(r"/edit-(\d{6,18})(?:\.[a-z]+)?$", one.picture) for one in review.decisions}
+    numbers = {picture: int(match[1]) for picture, match in named.items() if match}
+    rows = plan.table[plan.table["slot"].isin(set(numbers.values()))]
+    places = {int(row["slot"]): row for row in TableRows(rows)}
     for decision in review.decisions:
-        named = re.search(r"/edit-(\d{6,18})(?:\.[a-z]+)?$", decision.picture)
-        rows = TableRows(plan.table, int(named[1]), int(named[1]) + 1) if named else ()
-        place = next(iter(rows), None)
+        place = places.get(numbers.get(decision.picture, -1))
         if place is not None and place["chunk"] not in donors:
             donors[place["chunk"]] = {donor for donor, _ in donors_of(chunks[place["chunk"]])}
         stem = re.sub(r"\.[a-z]+$", "", decision.picture)
