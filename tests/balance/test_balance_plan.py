@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,18 @@ def test_hand_counted_plan():
     towards_dark = plan.table[plan.table["to"] == "dark"]
     assert set(towards_dark["direction"]) == {"+"} and set(towards_dark["strength"]) == {"1"}
     assert set(plan.table.loc[plan.table["to"] == "light", "strength"]) == {"-1"}
+
+
+def test_a_table_that_no_run_could_carry_out_is_no_plan():
+    plan = planned(biased(), target="target", poles=[SKIN])
+    with pytest.raises(PlanError, match="Slot 0 stands in two rows of a plan"):
+        replace(plan, table=plan.table.iloc[[0, 1, 0]])
+    with pytest.raises(PlanError, match="'chunk' of a plan must be whole numbers >= 0; got \\[-1, -1, -1\\]"):
+        replace(plan, table=plan.table.assign(chunk=-1))
+    with pytest.raises(PlanError, match="'slot' of a plan must be whole numbers >= 0; got"):
+        replace(plan, table=plan.table.assign(slot=plan.table["slot"] + 0.5))
+    with pytest.raises(PlanError, match="has no column 'reserves'"):
+        replace(plan, table=plan.table.drop(columns="reserves"))
 
 
 def test_amplify_is_the_opposite():

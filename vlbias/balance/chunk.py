@@ -31,6 +31,8 @@ def run_chunk(
         slot: the only place that waits for an edit; ``None`` for all.
     """
     result = ChunkResult()
+    if not rows:  # all were left out of the plan
+        return result
     start = job.backend.evaluations
     donors: Donors = (PriorDonors if rows[0]["donor"] == "" else RealDonors)(job, rows, tried)
     waiting = [row for row in rows if slot in (None, row["slot"])]

@@ -107,7 +107,8 @@ class Plan(Shown):
     Attributes:
         table: one row per edit: slot, chunk, split, target (class), donor (item id; empty in prior mode until a face
             is drawn), from, to (groups), path, direction, strength (where the search starts, signed), seed,
-            replaces_donor, keep_donor, reserves (JSON list of [id, group]).
+            replaces_donor, keep_donor, reserves (JSON list of [id, group]). Rows may be left out, and stand in any
+            order; slots are names.
         counts_before, counts_after: class -> group -> faces of the balanced splits, after = if every edit is kept.
         groups: group label -> value of each protected attribute.
         settings: what the plan was made with, as plain values.
@@ -115,6 +116,9 @@ class Plan(Shown):
         notes: what people should know before they start, a sentence or two each.
         copies: (split, class, group) -> copies of the cell's own originals, for each cell that copies fill (0 where
             only places of edits that are turned down will need any); empty without ``copies``.
+
+    Raises:
+        PlanError: a table that lacks a column, or in which two edits share a slot.
     """
 
     table: pd.DataFrame
@@ -125,6 +129,21 @@ class Plan(Shown):
     cost: Cost | None = None
     notes: tuple[str, ...] = ()
     copies: dict[CellKey, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.table.empty:
+            return
+        if missing := [name for name in _COLUMNS if name not in self.table]:
+            raise PlanError(f"The table of a plan has no column '{missing[0]}'. Pick rows of one that `plan` made.")
+        for name in ("slot", "chunk"):
+            numbers = self.table[name]
+            if not pd.api.types.is_integer_dtype(numbers) or (numbers < 0).any():
+                raise PlanError(f"'{name}' of a plan must be whole numbers >= 0; got {numbers.tolist()[:3]!r:.80}.")
+        if (twice := self.table["slot"].duplicated()).any():
+            slot = self.table["slot"][twice].iloc[0]
+            raise PlanError(
+                f"Slot {slot} stands in two rows of a plan; their edits would have one name. Leave one out."
+            )
 
     def __len__(self) -> int:
         return len(self.table)
