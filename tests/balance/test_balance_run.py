@@ -582,9 +582,10 @@ def test_rows_picked_from_a_plan_are_what_is_made(editor, faces, tmp_path, setti
     given = None if settings.get("source") else faces
     plan = balancer.plan(given, num_images=24) if given is None else balancer.plan(given)
     picked = plan.table[plan.table["chunk"] >= plan.num_chunks - 2].iloc[::-1]
-    some, out = replace(plan, table=picked), tmp_path / "out"
+    some, out = plan.pick(picked), tmp_path / "out"
     result = balancer.run(given, some, out, show_progress=False)
     assert 4 < len(picked) == result.report["edits"]["planned"] <= 8 < len(plan)
+    assert given is None or result.report["counts_planned"] == some.counts_after != plan.counts_after
     edited, wanted = result.table[result.table["origin"] == "edited"], picked.set_index("slot")
     assert len(edited) == result.report["edits"]["kept"] > 0
     for row in edited.to_dict("records"):

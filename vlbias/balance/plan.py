@@ -186,6 +186,14 @@ class Plan(Shown):
             return None
         return str(row["split"]), klass, group
 
+    def pick(self, rows: pd.DataFrame) -> Plan:
+        """The plan of some of its edits, with the counts that these lead to; copies stay.
+
+        Args:
+            rows: of :attr:`table`, such as ``plan.table[plan.table["to"] == "dark"]``.
+        """
+        return replace(self, table=rows, counts_after=_after(self.counts_before, rows, self.copies), cost=None)
+
     def renamed(self, names: Mapping[str, str]) -> Plan:
         """The same plan where the donors have other names (old => new)."""
 

@@ -7,7 +7,6 @@ at the smallest share, and what it gains, it gains from editing.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +85,7 @@ class BalancerFill:
             chunks = pd.Series(range(len(wanted)), index=wanted.index) // balancer.settings.chunk_size
             # Each donor gives its own edit or none: the simulation brings its own reserves.
             table = wanted.assign(chunk=chunks, reserves="[]").reset_index(drop=True)
-            result = balancer.run(
-                faces, dataclasses.replace(plan, table=table), folder, originals="omit", show_progress=True
-            )
+            result = balancer.run(faces, plan.pick(table), folder, originals="omit", show_progress=True)
         made = result.table[result.table["origin"] == "edited"]
         if made.empty:
             reasons = ", ".join(f"{reason} {n}" for reason, n in result.report["edits"]["by_reason"].items())
