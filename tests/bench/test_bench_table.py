@@ -60,6 +60,12 @@ def test_other_metrics_and_what_chance_gives_stand_in_the_table():
     expected = (np.outer(shares, shares) * np.maximum.outer(gap, gap)).sum()
     assert rows.loc["erm", "equalized_odds_difference_by_chance"] == pytest.approx(expected, abs=0.03)
     assert rows.loc["oracle", "equalized_odds_difference_by_chance"] == 0
+    # mistakes of both classes together: those of one group, less those of the other
+    apart = np.abs(np.add.outer(2 * np.arange(5) - 4, 2 * np.arange(5) - 4)) / 20
+    expected = (np.outer(shares, shares) * apart).sum()
+    assert rows.loc["erm", "accuracy_gap"] == 0
+    assert rows.loc["erm", "accuracy_gap_by_chance"] == pytest.approx(expected, abs=0.03)
+    assert rows.loc["erm", "demographic_parity_difference_by_chance"] > 0
 
 
 def test_the_way_is_the_share_of_what_the_oracle_cuts():
@@ -198,8 +204,13 @@ def test_words_are_those_of_the_table():
     assert table.to_dict()["tasks"]["one"]["erm"]["accuracy"] == 0.8
     assert table.to_dict()["methods"]["erm"]["way"] is None
     words = dict(zip(HEADINGS, table.words("erm"), strict=True))
-    assert words["by chance"] == f"{table.table.loc['erm', 'equalized_odds_difference_by_chance']:.3f}"
-    before = {key: value for key, value in table.to_dict()["methods"]["erm"].items() if not key.endswith("by_chance")}
+    row = table.to_dict()["methods"]["erm"]
+    gap, odds = (row[f"{name}_by_chance"] for name in ("accuracy_gap", "equalized_odds_difference"))
+    assert words["by chance"] == f"{gap:.3f}, {odds:.3f}"
+    assert table.to_dict()["tasks"]["one"]["erm"]["accuracy_gap_by_chance"] == gap
+    before = {key: value for key, value in row.items() if key != "accuracy_gap_by_chance"}
+    assert dict(zip(HEADINGS, row_words("erm", before), strict=True)) == words | {"by chance": f"{odds:.3f}"}
+    before = {key: value for key, value in row.items() if not key.endswith("by_chance")}
     assert dict(zip(HEADINGS, row_words("erm", before), strict=True)) == words | {"by chance": ""}
 
 

@@ -37,8 +37,10 @@ GAP = "equalized_odds_difference"
 BASELINE = "erm"
 #: What nobody can have in practice: methods are measured against it, and not dominated by it.
 CEILINGS = ("oracle", "more-real")
-#: What :data:`GAP` is with groups permuted within each class, where it is shown.
-BY_CHANCE = f"{GAP}_by_chance"
+#: Differences between groups, which chance alone makes larger than they are.
+GAPS = ("accuracy_gap", GAP, "equal_opportunity_difference", "demographic_parity_difference")
+#: What each of these is with groups permuted within each class, stands in the column of this name.
+BY_CHANCE = "{}_by_chance".format
 NUM_RESAMPLES, NUM_PERMUTATIONS = 1000, 200
 LEVEL = 0.95
 
@@ -46,18 +48,23 @@ LEVEL = 0.95
 @dataclass(frozen=True, eq=False)
 class _Numbers:
     """Of one method on one task: metric => value of each fit (s,) in the order of seeds, and resampled means (b,); and
-    what the gap is by chance.
+    what each of :data:`GAPS` is by chance.
     """
 
     fits: dict[str, np.ndarray]
     draws: dict[str, np.ndarray]
     seeds: tuple[int, ...]
-    by_chance: float
+    by_chance: dict[str, float]
 
     @property
     def value(self) -> dict[str, float]:
         """Means over seeds."""
         return {metric: float(fits.mean()) for metric, fits in self.fits.items()}
+
+    def to_dict(self) -> dict[str, float]:
+        """Means over seeds, and what gaps are by chance, six digits each."""
+        values = self.value | {BY_CHANCE(metric): value for metric, value in self.by_chance.items()}
+        return {name: round(value, 6) for name, value in values.items()}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -106,8 +113,8 @@ class BenchTable(Shown):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; the equalised
-        odds difference that the same answers have ``_by_chance``, with the groups of test faces permuted within each
+        """One row per method: each metric, the mean over tasks and seeds, with ``_low`` and ``_high``; the differences
+        between groups that the same answers have ``_by_chance``, with the groups of test faces permuted within each
         class; ``change`` of the difference from plain training, paired; ``way`` of it to the ceiling (the oracle, or
         more real faces), 1 for all of it; on how many tasks it is ``dominated`` by another method, that is as accurate
         with a gap as small, and better in one of these, and whether it is so ``on average``; how many ``tasks``,
@@ -121,7 +128,8 @@ class BenchTable(Shown):
         for metric in MEASURED:
             value, low, high = self._between({label: 1}, metric, tasks)
             row |= {metric: value, f"{metric}_low": max(low, 0.0), f"{metric}_high": min(high, 1.0)}
-        row[BY_CHANCE] = float(np.mean([self._numbers[task, label].by_chance for task in tasks]))
+        for metric in GAPS:
+            row[BY_CHANCE(metric)] = float(np.mean([self._numbers[task, label].by_chance[metric] for task in tasks]))
         row |= self._change(label) | self._way(label)
         row["dominated"] = sum(bool(self._dominating(label, [task])) for task in tasks)
         row["on_average"] = ", ".join(self._dominating(label, tasks))
@@ -273,9 +281,7 @@ class BenchTable(Shown):
         }
         each = {
             task: {
-                label: {metric: round(self._numbers[task, label].value[metric], 6) for metric in MEASURED}
-                for label in self.labels
-                if (task, label) in self._numbers
+                label: self._numbers[task, label].to_dict() for label in self.labels if (task, label) in self._numbers
             }
             for task in self.tasks
         }
@@ -297,7 +303,9 @@ HEADINGS = (
 def row_words(label: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of ``BenchTable.to_dict()["methods"]`` as people read it, below :data:`HEADINGS`."""
     cells = [_spelled(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in COLUMNS]
-    cells.append(_spelled(row.get(BY_CHANCE), None, None))  # tables of before have none
+    # accuracy gap, equalised odds difference; tables of before have none, or the second alone
+    chances = [_spelled(row.get(BY_CHANCE(metric)), None, None) for metric in COLUMNS if metric in GAPS]
+    cells.append(", ".join(filter(None, chances)))
     way = _spelled(row["way"], row["way_low"], row["way_high"], digits=2)
     dominated = "" if label in CEILINGS else f"{row['dominated']} of {row['tasks']}"
     return (label, *cells, way, dominated, _few_names(row["on_average"]), str(row["fits"]))
@@ -340,8 +348,8 @@ def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
         fits = {m: observed[m][rows] for m in MEASURED}
         draws = {m: _means(fits[m], drawn[m][:, rows], picks) for m in MEASURED}
         nulls = [permuted_counts(counts[row], NUM_PERMUTATIONS, [number, results[row].seed]) for row in rows]
-        by_chance = float(metrics_from_counts(np.stack(nulls), **how)[GAP].mean())
-        found[label] = _Numbers(fits, draws, tuple(seeds), by_chance)
+        null = metrics_from_counts(np.stack(nulls), **how)
+        found[label] = _Numbers(fits, draws, tuple(seeds), {metric: float(null[metric].mean()) for metric in GAPS})
     return found
 
 
