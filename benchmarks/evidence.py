@@ -430,6 +430,13 @@ def _on_photographs(tasks: dict[str, Any], ahead: dict[str, Any]) -> Iterator[st
     if shown:
         is_met = _met(4 * won >= 3 * len(shown))
         yield f"Ahead with the interval above 0: {won} of {len(shown)} tasks (bar: 3 of 4, {is_met})."
+        names = [name for name in next(iter(shown.values())) if "edits" not in name and name != "more-real"]
+        if len(shown) > 1:
+            counts = {name: sum(ahead[task][name]["low"] > 0 for task in shown) for name in names}
+            yield (
+                f"Of each method without edits they are so ahead on, of {len(shown)} tasks: "
+                f"{', '.join(f'`{name}` {count}' for name, count in counts.items())}."
+            )
 
 
 def _on_average(ahead: dict[str, dict[str, Any]], who: str, num_tasks: int) -> Iterator[str]:
