@@ -83,7 +83,7 @@ def main() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.7), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.6, 3.7), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     drawn = figures()
     for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
