@@ -157,8 +157,10 @@ class BenchTable(Shown):
     def _stretch(self, weights: Mapping[str, float], metric: str, tasks: Sequence[str]) -> float:
         """How much wider an interval is since the spread of fits is known from a few seeds.
 
-        It is Student's quantile over the normal one, with the degrees of freedom of Welch (1947) and Satterthwaite.
-        Test faces are many, so what they add is known.
+        What seeds add is taken by Student's quantile, over several tasks with the degrees of freedom of Welch (1947)
+        and Satterthwaite; what test faces add by the normal one, for they are many. One quantile for both would be
+        that of few seeds only where these are seen to differ, which three that happen to be alike are not
+        (``benchmarks/table_coverage.py``).
         """
         spread = doubt = 0.0
         for task in tasks:
@@ -172,10 +174,10 @@ class BenchTable(Shown):
                     spread, doubt = spread + variance, doubt + variance**2 / (len(seeds) - 1)
         if doubt == 0:
             return 1.0
-        draws = self._mixed(weights, metric, tasks)
-        freedom = max(float(draws.var()), spread) ** 2 / doubt
+        by_faces = max(float(self._mixed(weights, metric, tasks).var()) - spread, 0.0)
         upper = (1 + LEVEL) / 2
-        return float(student.ppf(upper, freedom) / norm.ppf(upper))
+        wider = student.ppf(upper, spread**2 / doubt) / norm.ppf(upper)
+        return float(np.sqrt((wider**2 * spread + by_faces) / (spread + by_faces)))
 
     def _way(self, label: str) -> dict[str, float]:
         """Undefined where there is no ceiling, or the ceiling is no better than plain training for sure."""
@@ -344,21 +346,23 @@ def _resampled(task: str, results: Sequence[Result]) -> dict[str, _Numbers]:
     for label in dict.fromkeys(one.label for one in results):
         rows = sorted((r for r, one in enumerate(results) if one.label == label), key=lambda row: results[row].seed)
         seeds = [results[row].seed for row in rows]
-        picks = np.random.default_rng([number, *seeds]).integers(len(rows), size=(NUM_RESAMPLES, len(rows)))
+        weights = _seed_weights(seeds, np.random.default_rng([number, *seeds]))
         fits = {m: observed[m][rows] for m in MEASURED}
-        draws = {m: _means(fits[m], drawn[m][:, rows], picks) for m in MEASURED}
+        draws = {m: (drawn[m][:, rows] - fits[m]).mean(1) + weights @ fits[m] for m in MEASURED}
         nulls = [permuted_counts(counts[row], NUM_PERMUTATIONS, [number, results[row].seed]) for row in rows]
         null = metrics_from_counts(np.stack(nulls), **how)
         found[label] = _Numbers(fits, draws, tuple(seeds), {metric: float(null[metric].mean()) for metric in GAPS})
     return found
 
 
-def _means(values: np.ndarray, drawn: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    """Of fits (s,), resampled over test faces (b, s), means (b,) over the seeds that were picked (b, s)."""
-    # Few seeds vary less about their own mean than about that of all.
-    widened = np.sqrt(len(values) / max(len(values) - 1, 1))
-    by_seeds = values.mean() + widened * (values - values.mean())
-    return np.take_along_axis(drawn - values + by_seeds, picks, axis=1).mean(1)
+def _seed_weights(seeds: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Weights (b, s) of fits: sums with them spread about the mean as means over other seeds would, and normally.
+
+    Of three fits there are but ten sets with repeats, too few for the ends of an interval.
+    """
+    count = len(seeds)
+    away = rng.standard_normal((NUM_RESAMPLES, count))
+    return 1 / count + (away - away.mean(1, keepdims=True)) / np.sqrt(count * max(count - 1, 1))
 
 
 def _drawn_counts(first: Result, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
