@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from vlbias.app import markup
@@ -46,14 +48,17 @@ def dataset_tab(place: Workplace) -> None:
 
     def count(found: Browser | None, columns: list[str]) -> Updates:
         if found is None or not columns:
-            return {counts: ""}
+            # a list that was emptied asks too, and what was said of the folder that is none stays
+            return {counts: "", said: gr.skip()} if found is None else {counts: ""}
         sizes = found.counts(columns)
         names = [name for name, _ in sizes]
         counted: Updates = {counts: markup.counts_table(columns, sizes), cell: choices(names)}
         return {**counted, **look(found, columns, names[0] if names else None)}
 
     def look(found: Browser | None, columns: list[str], cell: str | None) -> Updates:
-        return {faces: markup.gallery(found.pictures(columns, cell)) if found and cell else ""}
+        if found is None:
+            return {faces: "", said: gr.skip()}
+        return {faces: markup.gallery(found.pictures(columns, cell)) if cell else ""}
 
     def measured(found: Browser | None, name: str) -> Updates:
         if found is None:
@@ -61,7 +66,11 @@ def dataset_tab(place: Workplace) -> None:
         return {drift: markup.drift_table(found.drift(place.shelf.editor(name)))}
 
     tell = told(said)
-    opens.click(told(said, cleared)(start), [spec], [said, columns, cell, *cleared])
-    columns.change(tell(count), [browser, columns], [said, counts, cell, faces])
-    cell.change(tell(look), [browser, columns, cell], [said, faces])
+    # one after the other: faces of what was open before would else come behind what is opened now
+    orderly: dict[str, Any] = {"concurrency_id": "dataset", "concurrency_limit": 1}
+    # a second click while one is opened would be dropped, and with it the folder that is asked for by then
+    last: dict[str, Any] = {"trigger_mode": "always_last", **orderly}
+    opens.click(told(said, cleared)(start), [spec], [said, columns, cell, *cleared], **last)
+    columns.change(tell(count), [browser, columns], [said, counts, cell, faces], **orderly)
+    cell.change(tell(look), [browser, columns, cell], [said, faces], **orderly)
     measure.click(tell(measured), [browser, editor], [said, drift], **NETWORKS)

@@ -118,7 +118,8 @@ def review_tab(place: Workplace) -> None:
 
     tell, outputs = told(said), [said, view, tally]
     started = told(said, {sitting: None, view: "", tally: ""})(start)
-    opens.click(started, [out, reviewer], [sitting, order, cell, only, *outputs])
+    # a second click while one is opened would be dropped, and with it the folder that is asked for by then
+    opens.click(started, [out, reviewer], [sitting, order, cell, only, *outputs], trigger_mode="always_last")
     for event in (order.input, highest.input, cell.input, only.input, reviewer.blur):
         event(tell(choose), [sitting, reviewer, order, highest, cell, only], outputs)
     # keys may be quicker than an answer: none is lost, and they keep their order
