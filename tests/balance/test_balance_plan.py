@@ -136,6 +136,8 @@ def test_a_table_that_no_run_could_carry_out_is_no_plan():
         replace(plan, table=plan.table.assign(slot=plan.table["slot"] + 0.5))
     with pytest.raises(PlanError, match="has no column 'reserves'"):
         replace(plan, table=plan.table.drop(columns="reserves"))
+    with pytest.raises(PlanError, match="has no column 'to'"):
+        plan.pick(plan.table.drop(columns="to"))
 
 
 def test_amplify_is_the_opposite():

@@ -191,8 +191,12 @@ class Plan(Shown):
 
         Args:
             rows: of :attr:`table`, such as ``plan.table[plan.table["to"] == "dark"]``.
+
+        Raises:
+            PlanError: rows that no run could carry out.
         """
-        return replace(self, table=rows, counts_after=_after(self.counts_before, rows, self.copies), cost=None)
+        picked = replace(self, table=rows, cost=None)  # looks at the rows
+        return replace(picked, counts_after=_after(self.counts_before, rows, self.copies))
 
     def renamed(self, names: Mapping[str, str]) -> Plan:
         """The same plan where the donors have other names (old => new)."""
