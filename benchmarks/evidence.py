@@ -94,7 +94,7 @@ TABLES = {
         [{}, {"varied": 0.0}],
     ),
     "evaluations": Table(
-        "Network evaluations of an edit", ("edits",), ONE_PAIR, [{}, *({"edit_steps": n} for n in (1, 3, 8))]
+        "Network evaluations of an edit", ("edits",), ONE_PAIR, [{}, *({"edit_steps": n} for n in (1, 6, 18))]
     ),
     "standard": Table(
         "Drawn faces, correlation 0.9, the library's own classifier, ties that it can read",

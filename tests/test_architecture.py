@@ -19,7 +19,7 @@ PACKAGE = Path(vlbias.__file__).parent
 
 # From the foundations up; rooms of one row do not import each other.
 ROWS = [
-    ["processors", "shown", "version"],
+    ["processors", "seeds", "shown", "version"],
     ["errors"],
     ["arguments"],
     ["attributes", "labels", "settings", "privacy"],

@@ -149,3 +149,20 @@ def test_the_clip_of_photographs_learns_labels_first(faces, tmp_path, monkeypatc
     monkeypatch.setattr("vlbias.clip.tower.LabelTargets.loss", None)  # a finished tower trains no more
     clip = build_clip(images, captions, settings, tmp_path, seed=0, device="cpu")
     assert clip.encode_image(images[:2].float() / 127.5 - 1).shape == (2, 128)
+
+
+def test_probes_and_paths_look_at_faces_of_the_whole_dataset(monkeypatch):
+    """Not at the first ones, and labels stay with their pictures."""
+    images = torch.arange(1000, dtype=torch.int32).reshape(1000, 1, 1, 1)
+    seen = {}
+    monkeypatch.setattr(
+        recipes, "fit_probes", lambda clip, diffae, x, dipoles, labels, seed: seen.update(probes=x, labels=labels)
+    )
+    monkeypatch.setattr(recipes, "train_paths", lambda diffae, clip, learned, x, **named: seen.update(paths=x))
+    settings = replace(SETTINGS, probe_faces=100, path_faces=80, paths=("age",))
+    recipes.build_paths(
+        None, None, images, {"age": None}, settings, labels={"age": torch.arange(1000), "skin": torch.arange(1000)}
+    )
+    for name, number in (("probes", 100), ("paths", 80)):
+        assert len(seen[name].unique()) == number and abs(seen[name].float().mean() - 500) < 120
+    assert set(seen["labels"]) == {"age"} and torch.equal(seen["labels"]["age"], seen["probes"].flatten().long())

@@ -54,6 +54,7 @@ from vlbias.files import AnyPath, make_folder, write_file, write_json
 from vlbias.images import load_pixels, to_float
 from vlbias.paths import Dipole, PathSet, PathTrainingSettings, Probes, fit_probes, train_paths
 from vlbias.rendering import Renderer, RenderSettings
+from vlbias.seeds import drawn_places
 from vlbias.settings import Settings, number
 from vlbias.world import DIPOLES
 from vlbias.world.phrases import ADJECTIVES, NOUNS, TAILS
@@ -226,11 +227,16 @@ def build_editor(
 def training_images(dataset: FaceDataset, size: int, *, limit: int | None = None, at_least: int = 16) -> torch.Tensor:
     """The pictures of a dataset in memory, in the order of its table: uint8 (n, 3, size, size).
 
+    Args:
+        dataset: of which at most ``limit`` are drawn.
+        size: of the pictures in pixels.
+        limit, at_least: how many.
+
     Raises:
         DatasetError: fewer than ``at_least`` pictures.
         ImageError: a picture cannot be read.
     """
-    ids = dataset.ids[:limit]
+    ids = (dataset if limit is None else dataset.sample(limit)).ids
     if len(ids) < at_least:
         raise DatasetError(
             f"'{dataset.name}' has {len(ids)} pictures in this split; learning needs at least {at_least}."
@@ -477,7 +483,7 @@ def build_enlarged(
     size = 2 * renderer.image_size
     images = training_images(dataset.split("train"), size)
     work = make_folder(out / ".building")
-    larger = enlarge(renderer.diffae, images[:_MEASURED])
+    larger = enlarge(renderer.diffae, images[drawn_places(len(images), _MEASURED, seed=seed)])
     settings = DiffAETrainingSettings(
         max_images=diffae_images,
         batch_size=16,
@@ -582,16 +588,16 @@ def build_paths(
         labels: see :func:`pole_labels`; dipoles without one are read by the CLIP.
         seed: of everything drawn.
     """
-    num_faces = settings.probe_faces
-    given = {name: values[:num_faces] for name, values in (labels or {}).items() if name in dipoles}
-    probes = fit_probes(clip, diffae, images[:num_faces], dipoles, labels=given, seed=seed)
+    seen = drawn_places(len(images), settings.probe_faces, seed=seed)
+    given = {name: values[seen] for name, values in (labels or {}).items() if name in dipoles}
+    probes = fit_probes(clip, diffae, images[seen], dipoles, labels=given, seed=seed)
     learned = {name: dipoles[name] for name in settings.paths}
     guards = {name: dipole for name, dipole in dipoles.items() if name not in learned}
     paths = train_paths(
         diffae,
         clip,
         learned,
-        images[: settings.path_faces],
+        images[drawn_places(len(images), settings.path_faces, seed=seed)],
         guards=guards,
         probes=probes,
         settings=PathTrainingSettings(steps=settings.path_steps, seed=seed),

@@ -52,7 +52,7 @@ def test_shares_by_hand(faces, monkeypatch):
     assert list(report.table["walk"].unique()) == ["skin: light → dark", "skin: dark → light"]
     assert len(report.table) == 2 * 2 * 3  # walks, strengths, readings
     test = faces.table[faces.table["split"] == "test"]
-    ids = list(test.index[test["skin"] == "light"])[:5]
+    ids = faces.select(list(test.index[test["skin"] == "light"])).sample(5).ids
     x_0 = faces.tensor(ids, 16)
     rows = report.table[report.table["walk"] == "skin: light → dark"].set_index(["strength", "reading"])
     for strength in (0.5, 1.0):
@@ -74,6 +74,19 @@ def test_shares_by_hand(faces, monkeypatch):
     # There once, and back at each of two strengths; an editor without probes corrects nothing.
     evaluations = renderer.evaluations_to_open + 2 * renderer.evaluations_to_render
     assert report.costs.loc["as it is", "edit_evaluations"] == evaluations / 2
+
+
+def test_who_is_walked_is_drawn_and_no_matter_of_order(faces, monkeypatch):
+    """Files of UTKFace are named by age: the first sixty young ones are children."""
+    monkeypatch.setattr("vlbias.audit.path_drift.fit", known)
+    renderer = tiny_editor().renderer
+    by_age = faces.select(list(faces.table.sort_values("age").index))
+    one, other = (audit.drift(renderer, those, settings=FEW, show_progress=False) for those in (faces, by_age))
+    assert np.allclose(one.table["value"], other.table["value"])
+    another = audit.drift(renderer, faces, settings=replace(FEW, seed=1), show_progress=False)
+    assert not np.allclose(one.table["value"], another.table["value"])
+    assert audit.taught_faces(faces).table["split"].eq("train").all()
+    assert len(audit.taught_faces(faces.split("test"))) == 30  # of 45, none of which is marked to teach
 
 
 def test_fitted_readers_and_the_page(faces, tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlbias.balance import EditPlanSettings, Poles, make_plan, resolve_poles, wanted_counts
-from vlbias.balance.plan import item_seed
 from vlbias.errors import ConfigError, PlanError
+from vlbias.seeds import item_seed
 
 SKIN = Poles("skin", "skin_tone", {"light": -1, "dark": 1})
 

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from doubles import failing, run_command, tiny_editor
 from PIL import Image
 from typer.testing import CliRunner
 
-from vlbias import __version__, doctor
+from vlbias import __version__, doctor, load_dataset
 from vlbias.audit.arms import ARMS
 from vlbias.cli import app
 from vlbias.cli.edit import _split_strengths
@@ -141,6 +142,29 @@ def test_wrong_usage_exits_with_2(folder, picture, tmp_path, monkeypatch, capsys
     words = ("balance", "synthfaces:20", tmp_path, "--target", "smile", "--protected", "skin", "--shard", "5/4")
     error = failing(monkeypatch, capsys, *words, code=2)
     assert "I must lie in 1..N" in error
+
+
+def test_a_path_is_learned_on_faces_that_are_drawn(folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("vlbias.editor.Editor.learn", lambda self, name, dipole, x, **named: seen.append(x))
+    words = ("learn", "smile", "--positive", "a", "--negative", "b", "--images", "synthfaces:60", "--limit", "20")
+    run_command(*words, "--out", tmp_path / "out", "--editor", folder)
+    faces = load_dataset("synthfaces", n=60, seed=0)
+    drawn = faces.sample(20)
+    assert drawn.ids != faces.ids[:20] and torch.equal(seen[0], faces.tensor(drawn.ids, seen[0].shape[-1]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--steps", "3"), "goes with --compare"),
+        (("--reader-steps", "3"), "goes with --labels or --compare"),
+        (("--labels", "--strength", "2"), "--labels measures at .5, 1 and 1.5"),
+    ],
+)
+def test_options_of_paths_do_not_go_unread(words, said, tmp_path, monkeypatch, capsys):
+    assert said in failing(monkeypatch, capsys, "paths", *words, "--out", tmp_path / "out", code=2)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

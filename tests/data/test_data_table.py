@@ -54,6 +54,20 @@ def test_ids_keep_their_order_and_pictures(faces):
     assert torch.equal(chosen.tensor(wanted, 16), faces.tensor(wanted, 16))
 
 
+def test_a_sample_does_not_depend_on_the_order_of_the_table():
+    ids = [f"{age}_{i}" for age in range(100) for i in range(20)]  # as UTKFace names its files
+    table = pd.DataFrame({"file_name": ids, "split": "train", "age": [int(i.split("_")[0]) for i in ids]}, index=ids)
+    faces = FaceDataset("faces", table)
+    drawn = faces.sample(200)
+    assert len(drawn) == 200 and abs(drawn.table["age"].mean() - 49.5) < 7
+    assert drawn.ids == [item for item in ids if item in set(drawn.ids)]
+    assert set(faces.select(ids[::-1]).sample(200).ids) == set(drawn.ids)
+    assert set(faces.sample(200, seed=1).ids) != set(drawn.ids)
+    assert faces.sample(2000).ids == faces.sample(9999).ids == ids
+    with pytest.raises(ConfigError, match="`n` must be 1 or more faces; got 0"):
+        faces.sample(0)
+
+
 def test_tensor_is_the_pictures_one_by_one(faces):
     ids = faces.ids + faces.ids[:2]
     whole = faces.tensor(ids, 16)

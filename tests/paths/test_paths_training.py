@@ -161,6 +161,18 @@ def test_calibration_by_probe_alone_and_by_clip_alone(learned, diffae, clip, dip
         calibrate(learned, z_sem[:5], sight=Sight(diffae, clip, images))
 
 
+def test_calibration_does_not_depend_on_the_order_of_faces(linear_paths):
+    """Files are often sorted by what they show, so the first faces of a pole are its least or its most extreme ones."""
+    own = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
+    z = linear_paths.from_own_space(own)
+    probes = Probes.fit(z, {name: (own[:, i] > 0).float() for i, name in enumerate(("age", "tone"))})
+    found = []
+    for codes in (z, z[own[:, 0].argsort()]):
+        linear_paths.lengths[:] = 4.0
+        found.append(calibrate(linear_paths, codes, probes=probes).lengths[0].clone())
+    torch.testing.assert_close(found[0], found[1], rtol=0.1, atol=0)
+
+
 def test_a_path_that_goes_nowhere_is_recorded_as_such(linear_paths, z_sem, dipoles):
     linear_paths.field.start_along(torch.eye(8)[6:])
     probes = Probes.fit(z_sem, {n: (z_sem[:, i] > -0.3).float() for i, n in enumerate(("age", "tone"))})

@@ -23,7 +23,7 @@ from vlbias.audit.comparison import compare_arms
 from vlbias.audit.composition import Composition, composition
 from vlbias.audit.experiments import compare, measure
 from vlbias.audit.flips import FlipExample, FlipReport, flips
-from vlbias.audit.path_drift import DriftReport, DriftSettings, Walks, drift, path_variants
+from vlbias.audit.path_drift import DriftReport, DriftSettings, Walks, drift, path_variants, taught_faces
 from vlbias.audit.results import ArmSummary, AuditResult, TrainingSummary
 
 __all__ = [
@@ -54,4 +54,5 @@ __all__ = [
     "path_variants",
     "register_arm",
     "run_arm",
+    "taught_faces",
 ]

@@ -32,7 +32,7 @@ from vlbias.rendering import MAX_STRENGTH, Renderer
 from vlbias.settings import Settings, number, with_changes
 from vlbias.shown import Glance, Shown, plural
 
-__all__ = ["DriftReport", "DriftSettings", "Walks", "drift", "path_variants"]
+__all__ = ["DriftReport", "DriftSettings", "Walks", "drift", "path_variants", "taught_faces"]
 
 #: A column with more values than this is no label that a classifier is fitted to.
 MAX_CLASSES = 8
@@ -55,9 +55,10 @@ class DriftSettings(Settings):
     Attributes:
         columns: labels to read; ``None`` for those of known attributes that the dataset has.
         strengths: of the walks, in calibrated strength from a value to the other end of its column.
-        num_faces: walked each way, at most.
+        num_faces: walked each way, at most; drawn.
         level: coverage of the intervals.
         fit: of the classifiers that read.
+        seed: draws who is walked.
     """
 
     columns: tuple[str, ...] | None = None
@@ -65,6 +66,7 @@ class DriftSettings(Settings):
     num_faces: int = number(60, 1, 1_000_000)
     level: float = number(0.95, above=0, below=1)
     fit: FitSettings = field(default_factory=_reader_settings)
+    seed: int = number(0, 0)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def drift(
         raise ConfigError("`paths` is empty; give an editor's renderer, or variants by name.")
     renderer = next(iter(variants.values())).renderer
     labels = _labels(faces, settings)
-    taught = _taught(faces)
+    taught = faces.table.index.to_series().isin(taught_faces(faces).ids)
     poles = _poles(labels, renderer)
     if not poles:
         raise DatasetError(
@@ -160,7 +162,7 @@ def drift(
             f"looked at {', '.join(labels) or 'none'}."
         )
     readers = _Readers.fitted(faces, labels, taught, renderer.image_size, settings)
-    donors = _donors(poles, labels, taught, settings.num_faces)
+    donors = _donors(faces, poles, labels, taught, settings)
     rows: list[dict[str, Any]] = []
     costs = {}
     with track(len(variants) * len(donors), "measuring walks", "walks", show=show_progress) as progress:
@@ -181,6 +183,18 @@ def drift(
     return DriftReport(pd.DataFrame(rows), readers.accuracy, table, settings.level)
 
 
+@checked_call
+def taught_faces(faces: FaceDataset) -> FaceDataset:
+    """The faces that teach classifiers, and paths that are compared: the others are edited.
+
+    Those of the split "train"; where all faces are in it, or none, two of three.
+    """
+    is_train = faces.table["split"] == "train"
+    if is_train.all() or not is_train.any():
+        return faces.select(np.arange(len(faces)) % _EVERY != 0)
+    return faces.select(is_train)
+
+
 def _labels(faces: FaceDataset, settings: DriftSettings) -> dict[str, pd.Series]:
     """Column => labels as text by id, ``None`` where one is missing."""
     names = settings.columns
@@ -196,14 +210,6 @@ def _labels(faces: FaceDataset, settings: DriftSettings) -> dict[str, pd.Series]
     return found
 
 
-def _taught(faces: FaceDataset) -> pd.Series:
-    """Which faces teach, bool by id."""
-    is_train = faces.table["split"] == "train"
-    if is_train.all() or not is_train.any():
-        return pd.Series(np.arange(len(faces)) % _EVERY != 0, index=faces.table.index)
-    return is_train
-
-
 def _poles(labels: Mapping[str, pd.Series], renderer: Renderer) -> dict[str, Poles]:
     """Columns that a path moves."""
     found = {name: resolve_poles(name, set(texts.dropna()), renderer.dipoles) for name, texts in labels.items()}
@@ -211,16 +217,21 @@ def _poles(labels: Mapping[str, pd.Series], renderer: Renderer) -> dict[str, Pol
 
 
 def _donors(
-    poles: Mapping[str, Poles], labels: Mapping[str, pd.Series], taught: pd.Series, num_faces: int
+    faces: FaceDataset,
+    poles: Mapping[str, Poles],
+    labels: Mapping[str, pd.Series],
+    taught: pd.Series,
+    settings: DriftSettings,
 ) -> list[tuple[str, str, str, list[str]]]:
     """(column, value, other end, ids): faces of both ends of each column that taught nobody."""
     found = []
     for column, its in poles.items():
         present = [value for value in its.ordered if (labels[column] == value).any()]
         for source, wanted in ((present[0], present[-1]), (present[-1], present[0])):
-            ids = list(labels[column].index[(labels[column] == source) & ~taught])[:num_faces]
-            if ids:
-                found.append((column, source, wanted, ids))
+            its_own = (labels[column] == source) & ~taught
+            if its_own.any():
+                drawn = faces.select(its_own).sample(settings.num_faces, seed=settings.seed)
+                found.append((column, source, wanted, drawn.ids))
     if not found:
         raise DatasetError("no face is left to edit: all are in the split 'train'. Give further faces.")
     return found

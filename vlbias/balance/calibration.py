@@ -20,7 +20,6 @@ from vlbias.balance.fitting import (
     with_members,
 )
 from vlbias.balance.identity import IdentityScale, LatentIdentity, fit_scale
-from vlbias.balance.plan import item_seed
 from vlbias.balance.poles import Poles, turned_round
 from vlbias.balance.scoring import AttributeScorer, Reading, read
 from vlbias.balance.task import Task
@@ -30,6 +29,7 @@ from vlbias.errors import ImageError, OutputError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name, label_text
 from vlbias.networks import FaceNetwork
+from vlbias.seeds import item_seed
 from vlbias.types import Backend
 
 __all__ = ["Scorers", "calibrated_scorers"]

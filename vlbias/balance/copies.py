@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from vlbias.balance.originals import PROVENANCE_COLUMNS, ROUND_TRIP
-from vlbias.balance.plan import CellKey, Plan, item_seed
+from vlbias.balance.plan import CellKey, Plan
 from vlbias.balance.run_folder import RunFolder
 from vlbias.data import FaceDataset
 from vlbias.data.origins import COPIED
 from vlbias.errors import ConfigError
 from vlbias.files import writing
+from vlbias.seeds import item_seed
 
 __all__ = ["check_copies", "missing_faces", "write_copies"]
 

@@ -19,7 +19,7 @@ import torch
 
 from vlbias.balance.attempt import GAINS, Attempt, Job
 from vlbias.balance.pictures import write_donors
-from vlbias.balance.plan import RESERVES_PER_EDIT, item_seed
+from vlbias.balance.plan import RESERVES_PER_EDIT
 from vlbias.balance.readings import read_classes, read_donors, read_drawn, read_reached
 from vlbias.balance.scoring import AttributeScorer, read
 from vlbias.balance.verification import Reason
@@ -27,6 +27,7 @@ from vlbias.errors import ImageError, PlanError
 from vlbias.images import to_tensor
 from vlbias.labels import group_name
 from vlbias.originals import Encoded
+from vlbias.seeds import item_seed
 from vlbias.types import Traced
 
 __all__ = ["Donors", "PriorDonors", "RealDonors", "open_donors"]

@@ -7,7 +7,6 @@ members of the larger groups are edited towards the smaller ones) or more unequa
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -28,6 +27,7 @@ from vlbias.data.origins import are_copies, are_originals
 from vlbias.data.table import label_columns
 from vlbias.errors import PlanError
 from vlbias.labels import group_name, label_text
+from vlbias.seeds import item_seed
 from vlbias.settings import Settings, number, plain_numbers
 from vlbias.shown import Glance, Shown, plural, printable
 
@@ -40,7 +40,6 @@ __all__ = [
     "Plan",
     "count_cells",
     "counts_table",
-    "item_seed",
     "make_plan",
     "walks",
     "wanted_counts",
@@ -236,19 +235,6 @@ class Plan(Shown):
         line = self._size() + (f", {self.cost}" if self.cost else "")
         target = str(self.settings.get("target", "target"))
         return Glance(line, *counts_table(target, self.counts_before, self.counts_after))
-
-
-def item_seed(*parts: object) -> int:
-    """A seed (0..2^52) from what an item is, not from where it stands: order and batches do not change it.
-
-    52 bits survive tools that read a column with blanks as floating point.
-
-    Example:
-        >>> item_seed(0, "train", "face-1") == item_seed(0, "train", "face-1")
-        True
-    """
-    text = json.dumps([str(part) for part in parts])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 12
 
 
 def count_cells(targets: Sequence[str], groups: Sequence[str], all_groups: Sequence[str]) -> Counts:

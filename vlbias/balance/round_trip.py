@@ -21,7 +21,7 @@ from vlbias.balance.attempt import Attempt, ChunkResult, Job
 from vlbias.balance.donors import open_donors
 from vlbias.balance.originals import ROUND_TRIP, Remade
 from vlbias.balance.pictures import write_edits
-from vlbias.balance.plan import Plan, item_seed
+from vlbias.balance.plan import Plan
 from vlbias.balance.poles import Poles
 from vlbias.balance.readings import identity_of, margins_of, see_donors
 from vlbias.balance.rows import TableRows, gathered
@@ -30,6 +30,7 @@ from vlbias.balance.strength import aim_at, usual_walk
 from vlbias.balance.verification import Checks, Reason
 from vlbias.errors import ConfigError
 from vlbias.labels import label_text
+from vlbias.seeds import item_seed
 from vlbias.types import Backend
 
 __all__ = ["check_round_trip", "evaluations_of", "remade_of", "run_trips", "summary_of", "trips_of"]

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from vlbias.balance.attempt import Attempt, Job
-from vlbias.balance.plan import item_seed, walks
+from vlbias.balance.plan import walks
 from vlbias.balance.scoring import Seen
 from vlbias.balance.verification import Reason, enough
+from vlbias.seeds import item_seed
 
 __all__ = ["Search", "aim", "aim_at", "find_strength", "sequential_strengths", "usual_walk"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def learn(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Editor folder to write.")],
     editor: EditorOption = DEFAULT_EDITOR,
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimisation steps.")] = None,
-    limit: Annotated[int, typer.Option(min=16, metavar="N", help="Use at most N faces.")] = 1500,
+    limit: Annotated[int, typer.Option(min=16, metavar="N", help="Use at most N faces, drawn by the seed.")] = 1500,
     seed: SeedOption = 0,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
@@ -56,7 +57,8 @@ def learn(
     model.check_new_path(name)
     claim_folder(out, "learn", job, overwrite=overwrite)
     faces = open_faces(images, seed, follow_links=follow_links)
-    x = faces.tensor(faces.ids[:limit], model.image_size)
+    faces = faces.sample(limit, seed=seed)
+    x = faces.tensor(faces.ids, model.image_size)
     settings: dict[str, Any] = {} if steps is None else {"steps": steps}
     model.learn(name, dipole, x, seed=seed, **settings)
     model.save_pretrained(out)
@@ -99,6 +101,10 @@ def paths(
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Optimisation steps of paths that --compare learns.")
     ] = None,
+    reader_steps: Annotated[
+        int | None,
+        typer.Option("--reader-steps", min=1, metavar="N", help="Optimisation steps of each classifier of --labels."),
+    ] = None,
     seed: SeedOption = 4242,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
@@ -106,13 +112,20 @@ def paths(
     """What each path does to faces: success, identity kept, drift of every other reading, by CLIP or by labels."""
     from vlbias.paths import measure_paths
 
+    if steps is not None and not compare:
+        raise typer.BadParameter("goes with --compare", param_hint="--steps")
+    if strength != 1 and (labels or compare):
+        raise typer.BadParameter("--labels measures at .5, 1 and 1.5", param_hint="--strength")
+    if reader_steps is not None and not (labels or compare):
+        raise typer.BadParameter("goes with --labels or --compare", param_hint="--reader-steps")
     if out is not None:
         job: dict[str, Any] = {"editor": editor, "images": images, "strength": strength, "seed": seed}
         if labels or compare:
-            job |= {"labels": True, "compare": compare, "steps": steps}
+            asked: dict[str, Any] = {"compare": compare, "steps": steps, "reader_steps": reader_steps}
+            job |= {"labels": True} | asked
             claim_folder(out, "paths", job, ("report.html", "paths.json"), overwrite=overwrite)
             faces = open_faces(images or "synthfaces:1500", seed, follow_links=follow_links)
-            return _write_drift(out, open_editor(editor), faces, compare=compare, steps=steps)
+            return _write_drift(out, open_editor(editor), faces, seed=seed, **asked)
         claim_folder(out, "paths", job, ("report.html", "report.json"), overwrite=overwrite)
     elif labels or compare:
         raise typer.BadParameter("goes with --out FOLDER", param_hint="--compare" if compare else "--labels")
@@ -141,7 +154,16 @@ def paths(
         typer.echo(f"Open {page}")
 
 
-def _write_drift(out: Path, editor: Editor, faces: FaceDataset, *, compare: bool, steps: int | None) -> None:
+def _write_drift(
+    out: Path,
+    editor: Editor,
+    faces: FaceDataset,
+    *,
+    compare: bool,
+    steps: int | None,
+    reader_steps: int | None,
+    seed: int,
+) -> None:
     """``--labels``: the page, and a table of the variants."""
     from vlbias import audit, report
     from vlbias.paths import PathTrainingSettings
@@ -152,9 +174,12 @@ def _write_drift(out: Path, editor: Editor, faces: FaceDataset, *, compare: bool
     paths: dict[str, audit.Walks] = {"as it is": audit.Walks(renderer)}
     if compare:
         changes: dict[str, Any] = {} if steps is None else {"steps": steps}
-        taught = list(faces.table.index[faces.table["split"] == "train"][:MAX_LEARNED]) or faces.ids[:MAX_LEARNED]
-        x_0 = faces.tensor(taught, renderer.image_size)
+        taught = audit.taught_faces(faces).sample(MAX_LEARNED, seed=seed)
+        x_0 = taught.tensor(taught.ids, renderer.image_size)
         paths = audit.path_variants(renderer, x_0, settings=PathTrainingSettings.from_dict(changes))
-    measured = audit.drift(paths, faces)
+    reading = audit.DriftSettings(seed=seed)
+    if reader_steps is not None:
+        reading = replace(reading, fit=replace(reading.fit, num_steps=reader_steps))
+    measured = audit.drift(paths, faces, settings=reading)
     typer.echo(measured.summary().join(measured.costs).round(3).to_string())
     typer.echo(f"Open {report.write_drift(out, measured, command=typed_command())}")

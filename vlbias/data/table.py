@@ -7,6 +7,7 @@ folder of 100,000 photographs costs a listing and a label file.
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from vlbias.images import in_turn, open_image, picture_size, read_picture, to_te
 from vlbias.labels import typed_labels
 from vlbias.originals import Encoded, Original
 from vlbias.progress import track
+from vlbias.seeds import item_seed
 from vlbias.shown import Glance, Shown, plural, printable
 
 __all__ = [
@@ -392,6 +394,27 @@ class FaceDataset(Shown):
         """
         ids = self._resolve(which)
         return replace(self, table=self.table.loc[ids])
+
+    @checked_call
+    def sample(self, n: int, *, seed: int = 0) -> Self:
+        """At most ``n`` of the faces, drawn; in the order of the table.
+
+        Files are often named by what they show (UTKFace: by age), so the first ones are no sample. Whether a face is
+        drawn depends on its id and the seed, not on the order of the table.
+
+        Args:
+            n: how many; of a smaller dataset all.
+            seed: of the draw.
+
+        Raises:
+            ConfigError: ``n`` below 1.
+        """
+        if n < 1:
+            raise ConfigError(f"`n` must be 1 or more faces; got {n}.")
+        if n >= len(self):
+            return self
+        drawn = heapq.nsmallest(n, ((item_seed(seed, "sample", item), item) for item in self.ids))
+        return self.select(self.table.index.isin([item for _, item in drawn]))
 
     @checked_call
     def split(self, name: str) -> Self:

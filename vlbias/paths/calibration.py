@@ -15,8 +15,12 @@ from vlbias.images import to_float
 from vlbias.paths.pathset import PathSet
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, pseudo_labels
+from vlbias.seeds import drawn_places
 
 __all__ = ["Sight", "arc_length", "calibrate"]
+
+#: Codes of a pole that are walked where probes read them.
+_WALKED = 512
 
 
 def arc_length(lengths: torch.Tensor, readings: torch.Tensor, target: float) -> float | None:
@@ -80,6 +84,7 @@ def calibrate(
     probes: Probes | None = None,
     sight: Sight | None = None,
     longest: float = 3.0,
+    seed: int = 0,
 ) -> PathSet:
     """Measure, for each path and direction, the arc length that carries the median face of one pole to the other.
 
@@ -94,6 +99,7 @@ def calibrate(
         probes: readings from codes; a path without a probe is calibrated by CLIP alone.
         sight: decodes walked faces and reads them; ``None`` for the probes alone.
         longest: longest arc length tried, in units of the present ``lengths``.
+        seed: draws who stands for a pole that has more faces than are walked.
 
     Returns:
         ``paths``.
@@ -118,14 +124,20 @@ def calibrate(
             reach = float(paths.lengths[k, column]) * longest
             found: dict[str, float | None] = {}
             if probes is not None and name in probes.names:
-                found["probe"] = _by_probe(paths, probes, z_sem[source[:512]], z_sem[other], name, sign, reach)
+                walked = z_sem[_some(source, _WALKED, seed)]
+                found["probe"] = _by_probe(paths, probes, walked, z_sem[other], name, sign, reach)
             if sight is not None and not found.get("probe"):
-                found["clip"] = _by_sight(paths, sight, z_sem[source], z_sem[other], name, sign, reach)
+                here, there = (z_sem[_some(rows, sight.num_faces, seed)] for rows in (source, other))
+                found["clip"] = _by_sight(paths, sight, here, there, name, sign, reach)
             length = found.get("probe") or found.get("clip")
             paths.lengths[k, column] = length or reach
             record[key] = {"length": length or reach, "reached": bool(length), **found}
         paths.calibration[name] = record
     return paths
+
+
+def _some(rows: torch.Tensor, most: int, seed: int) -> torch.Tensor:
+    return rows[drawn_places(len(rows), most, seed=seed)]
 
 
 def _walk(paths: PathSet, z: torch.Tensor, k: int, arc: float) -> torch.Tensor:
@@ -181,9 +193,8 @@ def _by_sight(
     paths: PathSet, sight: Sight, source: torch.Tensor, other: torch.Tensor, name: str, sign: int, reach: float
 ) -> float | None:
     """Length at which decoded faces of one pole read like the other pole's, to CLIP."""
-    source, side = source[: sight.num_faces], sight.images.shape[-1]
-    generator = torch.Generator().manual_seed(sight.seed)
-    x_T = torch.randn(len(source), 3, side, side, generator=generator).to(source.device)
+    side, generator = sight.images.shape[-1], torch.Generator().manual_seed(sight.seed)
+    x_T = torch.randn(max(len(source), len(other)), 3, side, side, generator=generator).to(source.device)
 
     def read_face(codes: torch.Tensor) -> float:
         pairs = zip(paths.from_own_space(codes).split(32), x_T[: len(codes)].split(32), strict=True)
@@ -191,6 +202,6 @@ def _by_sight(
         return float(sight.read(decoded, paths, name).median()) * sign
 
     # Both poles are read from decodes, so that what the decoder does to a picture cancels.
-    target = read_face(paths.to_own_space(other[: len(source)]))
+    target = read_face(paths.to_own_space(other))
     lengths = torch.linspace(0, reach, sight.grid)
     return _reach(paths, paths.to_own_space(source), paths.names.index(name), sign, lengths, read_face, target)

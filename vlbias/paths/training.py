@@ -205,7 +205,7 @@ def train_paths(
     paths.requires_grad_(False)
     paths.lengths[:] = distances.unsqueeze(1)
     sight = Sight(diffae, clip, faces.images, num_faces=settings.calibration_faces, seed=settings.seed)
-    return calibrate(paths, faces.z_sem, probes=probes, sight=sight)
+    return calibrate(paths, faces.z_sem, probes=probes, sight=sight, seed=settings.seed)
 
 
 def extend_paths(
