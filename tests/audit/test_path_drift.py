@@ -41,7 +41,7 @@ class Known:
         return ["1" if one[2].mean() > 0 else "0" for one in x]
 
 
-def known(images, labels, *, settings):
+def known(images, labels, *, settings, progress):
     return Known(sorted(set(labels)))
 
 
@@ -111,6 +111,11 @@ def test_what_cannot_be_measured_is_refused(faces):
         audit.drift(renderer, faces, settings=replace(FEW, columns=("glasses",)))
     with pytest.raises(DatasetError, match="fewer than 10 faces of a value of 'skin'"):
         audit.drift(renderer, faces.select(faces.ids[:20]), settings=FEW)
+    half = faces.table["glasses"].astype(object).where(faces.table["split"] == "train", None)
+    with pytest.raises(
+        DatasetError, match="no face of 'synthfaces' that is not in the split 'train' has a label of 'gl"
+    ):
+        audit.drift(renderer, faces.with_column("glasses", half), settings=FEW)
     with pytest.raises(DatasetError, match="'age' of 'synthfaces' has 90 values"):
         audit.drift(renderer, faces, settings=replace(FEW, columns=("age",)))
     with pytest.raises(ConfigError, match="has no paths or no probes"):

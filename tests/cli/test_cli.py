@@ -335,7 +335,7 @@ def test_paths_are_read_by_labels(folder, tmp_path, monkeypatch):
         def predict(self, x):
             return [self.label] * len(x)
 
-    monkeypatch.setattr("vlbias.audit.path_drift.fit", lambda images, labels, settings: First(labels))
+    monkeypatch.setattr("vlbias.audit.path_drift.fit", lambda images, labels, settings, progress: First(labels))
     said = run_command("paths", folder, "--images", "synthfaces:140", "--labels", "--out", tmp_path / "out")
     assert "edit_evaluations" in said and "report.html" in said
     walks = json.loads((tmp_path / "out" / "paths.json").read_text())["walks"]

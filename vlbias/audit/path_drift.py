@@ -161,7 +161,7 @@ def drift(
             f"no column of '{faces.name}' goes with a path of '{renderer.name}' ({', '.join(renderer.attributes)}); "
             f"looked at {', '.join(labels) or 'none'}."
         )
-    readers = _Readers.fitted(faces, labels, taught, renderer.image_size, settings)
+    readers = _Readers.fitted(faces, labels, taught, renderer.image_size, settings, show=show_progress)
     donors = _donors(faces, poles, labels, taught, settings)
     rows: list[dict[str, Any]] = []
     costs = {}
@@ -250,21 +250,38 @@ class _Readers:
 
     @classmethod
     def fitted(
-        cls, faces: FaceDataset, labels: Mapping[str, pd.Series], taught: pd.Series, size: int, settings: DriftSettings
+        cls,
+        faces: FaceDataset,
+        labels: Mapping[str, pd.Series],
+        taught: pd.Series,
+        size: int,
+        settings: DriftSettings,
+        *,
+        show: bool,
     ) -> _Readers:
-        how = replace(settings.fit, image_size=size)
-        networks, rows = {}, {}
         for column, texts in labels.items():
-            ids = list(texts.index[texts.notna() & taught])
-            unseen = list(texts.index[texts.notna() & ~taught])
-            if min(texts[ids].value_counts().reindex(sorted(set(texts.dropna())), fill_value=0)) < MIN_FACES:
+            counts = texts[taught].value_counts().reindex(sorted(set(texts.dropna())), fill_value=0)
+            if min(counts) < MIN_FACES:
                 raise DatasetError(
                     f"'{faces.name}' has fewer than {MIN_FACES} faces of a value of '{column}' to learn from. Give "
                     "more faces, or leave the column out of `columns`."
                 )
-            networks[column] = fit(load_pixels(faces, ids, size), texts[ids].tolist(), settings=how)
-            right = np.array(networks[column].predict(load_pixels(faces, unseen, size))) == texts[unseen].to_numpy()
-            rows[column] = _shares(right, settings.level) | {"num_faces": len(unseen)}
+            if not (texts.notna() & ~taught).any():
+                raise DatasetError(
+                    f"no face of '{faces.name}' that is not in the split 'train' has a label of '{column}', so nobody "
+                    "could say how often its classifier is right. Label some, or leave the column out of `columns`."
+                )
+        how = replace(settings.fit, image_size=size)
+        pixels = load_pixels(faces, faces.ids, size, title="reading" if show else None)
+        networks, rows = {}, {}
+        with track(len(labels) * how.num_steps, "fitting classifiers of labels", "steps", show=show) as progress:
+            for column, texts in labels.items():
+                known = texts.notna()
+                mine, unseen = (np.flatnonzero(known & part) for part in (taught, ~taught))
+                network = fit(pixels[mine], texts.iloc[mine].tolist(), settings=how, progress=progress)
+                right = np.array(network.predict(pixels[unseen])) == texts.iloc[unseen].to_numpy()
+                networks[column] = network
+                rows[column] = _shares(right, settings.level) | {"num_faces": len(unseen)}
         accuracy = pd.DataFrame.from_dict(rows, orient="index").rename(columns={"value": "accuracy"})
         return cls(networks, accuracy.rename_axis(index="column"))
 
