@@ -100,7 +100,9 @@ def test_fitted_readers_and_the_page(faces, tmp_path):
     stored = json.loads((tmp_path / "paths.json").read_text())
     assert stored == json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert len(stored["walks"]) == 24 and stored["costs"][0]["training_evaluations"] is None
-    assert "other" in repr(report)
+    assert "other" in repr(report) and "true counterfactuals" in page
+    of_photographs = replace(report, table=report.table.assign(truth=float("nan")))
+    assert "counterfactual" not in write_drift(tmp_path, of_photographs, command="vlbias paths").read_text()
 
 
 def test_what_cannot_be_measured_is_refused(faces):

@@ -109,9 +109,16 @@ def drift_values(report: DriftReport) -> dict[str, Any]:
         "A classifier errs on edits as it errs on faces, and edits may mislead it further: what they leave of the "
         "donor's value, and traces of editing, are cues as well.",
         "A reading that changes is drift of the edit where true counterfactuals do not change it, and an error of the "
-        "reader where they do.",
+        "reader where they do."
+        if _has_truth(report)
+        else "A reading that changes is drift of the edit or an error of its classifier: of a face that it can hardly "
+        "tell, any change decides.",
     ]
     return {"lede": lede, "sections": sections, "limits": limits}
+
+
+def _has_truth(report: DriftReport) -> bool:
+    return bool(report.table["truth"].notna().any())
 
 
 def _between(row: Any, words: Any = percent) -> str:
@@ -150,6 +157,7 @@ def _of_variant(report: DriftReport, name: str, *, numbered: bool) -> dict[str, 
     """Success and identity at every strength, and the drift matrix at strength 1."""
     mine = report.table[report.table["paths"] == name]
     strengths = list(mine["strength"].unique())
+    beside = ", and the share of true counterfactuals" if _has_truth(report) else ""
     tables = [
         {
             "caption": f"{title}, {percent(report.level)} intervals below.",
@@ -157,7 +165,7 @@ def _of_variant(report: DriftReport, name: str, *, numbered: bool) -> dict[str, 
             "rows": [_by_strength(walk, part, words) for walk, part in _walks(mine, reading)],
         }
         for reading, title, words in (
-            ("success", "Share that reads as the wanted value, and the share of true counterfactuals", None),
+            ("success", f"Share that reads as the wanted value{beside}", None),
             ("identity", "Likeness of the person: mean cosine of the encoder's features", number),
         )
     ]
