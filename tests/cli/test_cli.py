@@ -222,7 +222,11 @@ def test_what_paths_do_is_written_as_a_page(tmp_path, monkeypatch, capsys):
     table = pd.DataFrame({name: [0.5, 1.0] for name in editor.attributes}, index=["age +1", "skin_tone -1"])
     summary = pd.DataFrame({"success": [0.5, 1.0], "identity": [0.9, 0.8], "faces": [4, 3]}, index=table.index)
     monkeypatch.setattr("vlbias.cli.editors.open_editor", lambda name: editor)
-    monkeypatch.setattr("vlbias.paths.measure_paths", lambda *_, **__: PathReport(summary, table, table))
+    seen = []
+    monkeypatch.setattr(
+        "vlbias.paths.measure_paths",
+        lambda *parts, **_: seen.append(len(parts[-1])) or PathReport(summary, table, table),
+    )
     words = ("paths", "tiny", "--images", "synthfaces:8", "--out", tmp_path / "out")
     told = run_command(*words)
     assert f"Open {tmp_path / 'out' / 'report.html'}" in told and "Walks: share" in told
@@ -232,6 +236,9 @@ def test_what_paths_do_is_written_as_a_page(tmp_path, monkeypatch, capsys):
     assert page.count("data:image/") == 4 and "--images synthfaces:8" in page
     error = failing(monkeypatch, capsys, *words, "--strength", ".5")
     assert "of another job (`strength` is 1.0 there" in error
+    run_command("paths", "tiny", "--images", "synthfaces:130")
+    run_command("paths", "tiny", "--images", "synthfaces:130", "--limit", "5")
+    assert seen == [8, 100, 5]
 
 
 TAKEN = "20170109142408075"  # as UTKFace writes dates

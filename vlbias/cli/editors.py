@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Faces of the split "train" that paths are learned on where several are compared.
 MAX_LEARNED = 1000
+#: Faces that are walked where CLIP reads them: each is inverted, and decoded for every path.
+MAX_WALKED = 100
 
 
 @app.command(
@@ -105,6 +107,12 @@ def paths(
         int | None,
         typer.Option("--reader-steps", min=1, metavar="N", help="Optimisation steps of each classifier of --labels."),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Walk at most N faces, drawn by the seed [100; with --labels 60 of each value]."
+        ),
+    ] = None,
     seed: SeedOption = 4242,
     follow_links: FollowLinksOption = False,
     overwrite: OverwriteOption = False,
@@ -121,12 +129,12 @@ def paths(
     if out is not None:
         job: dict[str, Any] = {"editor": editor, "images": images, "strength": strength, "seed": seed}
         if labels or compare:
-            asked: dict[str, Any] = {"compare": compare, "steps": steps, "reader_steps": reader_steps}
+            asked: dict[str, Any] = {"compare": compare, "steps": steps, "reader_steps": reader_steps, "limit": limit}
             job |= {"labels": True} | asked
             claim_folder(out, "paths", job, ("report.html", "paths.json"), overwrite=overwrite)
             faces = open_faces(images or "synthfaces:1500", seed, follow_links=follow_links)
             return _write_drift(out, open_editor(editor), faces, seed=seed, **asked)
-        claim_folder(out, "paths", job, ("report.html", "report.json"), overwrite=overwrite)
+        claim_folder(out, "paths", job | {"limit": limit}, ("report.html", "report.json"), overwrite=overwrite)
     elif labels or compare:
         raise typer.BadParameter("goes with --out FOLDER", param_hint="--compare" if compare else "--labels")
     model = open_editor(editor)
@@ -134,8 +142,11 @@ def paths(
     if parts.paths is None or parts.clip is None:
         raise ConfigError(f"'{model.name}' has no paths or no CLIP to measure them with.")
     faces = open_faces(images or "synthfaces:60", seed, follow_links=follow_links)
+    faces = faces.sample(limit or MAX_WALKED, seed=seed)
     x = faces.tensor(faces.ids, model.image_size)
-    report = measure_paths(parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength)
+    report = measure_paths(
+        parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength, show_progress=True
+    )
     for title, table in (
         ("Walks: share that reads as the other pole, identity (cosine), faces", report.summary),
         ("Share of faces whose reading changed sides", report.changed),
@@ -162,6 +173,7 @@ def _write_drift(
     compare: bool,
     steps: int | None,
     reader_steps: int | None,
+    limit: int | None,
     seed: int,
 ) -> None:
     """``--labels``: the page, and a table of the variants."""
@@ -178,6 +190,8 @@ def _write_drift(
         x_0 = taught.tensor(taught.ids, renderer.image_size)
         paths = audit.path_variants(renderer, x_0, settings=PathTrainingSettings.from_dict(changes))
     reading = audit.DriftSettings(seed=seed)
+    if limit is not None:
+        reading = replace(reading, num_faces=limit)
     if reader_steps is not None:
         reading = replace(reading, fit=replace(reading.fit, num_steps=reader_steps))
     measured = audit.drift(paths, faces, settings=reading)

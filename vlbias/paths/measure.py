@@ -17,6 +17,7 @@ from vlbias.paths.pathset import PathSet
 from vlbias.paths.preservation import EncoderConstraint, FeatureConstraint
 from vlbias.paths.probes import Probes
 from vlbias.paths.readings import clip_log_odds, otsu_threshold
+from vlbias.progress import track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +85,7 @@ def measure_paths(
     strength: float = 1.0,
     num_steps: int = 20,
     identity: FeatureConstraint | None = None,
+    show_progress: bool = False,
 ) -> PathReport:
     """Drift of decoded edits, read by CLIP: each face is inverted once, walked and decoded.
 
@@ -95,6 +97,7 @@ def measure_paths(
         strength: of the walks.
         num_steps: of inversion and of each decode.
         identity: ``None`` for the autoencoder's encoder.
+        show_progress: whether a line on stderr tells how far it is.
 
     Raises:
         ShapeError: ``images`` is not floating (n, 3, h, w).
@@ -105,26 +108,32 @@ def measure_paths(
         )
     constraint = identity or EncoderConstraint(diffae)
     watched = {**dict(paths.dipoles), **dict(dipoles)}
-    codes, noises = [], []
-    for x in images.to(diffae.device).split(BATCH_SIZE):
-        codes.append(diffae.encode(x))
-        noises.append(diffae.invert(x, codes[-1], num_steps=num_steps))
-    z_sem, x_T = torch.cat(codes), torch.cat(noises)
+    # all are inverted and decoded as they are, and each path walks those of both of its poles
+    with track(len(images) * (2 + len(paths.names)), "walking", "faces", show=show_progress) as progress:
+        codes, noises = [], []
+        for x in images.to(diffae.device).split(BATCH_SIZE):
+            codes.append(diffae.encode(x))
+            noises.append(diffae.invert(x, codes[-1], num_steps=num_steps))
+            progress.update(len(x))
+        z_sem, x_T = torch.cat(codes), torch.cat(noises)
 
-    def decode(z: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        pairs = zip(z.split(BATCH_SIZE), noise.split(BATCH_SIZE), strict=True)
-        return torch.cat([diffae.decode(a, b, num_steps=num_steps) for a, b in pairs])
+        def decode(z: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            decoded = []
+            for a, b in zip(z.split(BATCH_SIZE), noise.split(BATCH_SIZE), strict=True):
+                decoded.append(diffae.decode(a, b, num_steps=num_steps))
+                progress.update(len(a))
+            return torch.cat(decoded)
 
-    def read(x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([clip_log_odds(clip, clip.encode_image(part), watched) for part in x.split(BATCH_SIZE)])
+        def read(x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([clip_log_odds(clip, clip.encode_image(part), watched) for part in x.split(BATCH_SIZE)])
 
-    plain = decode(z_sem, x_T)
+        plain = decode(z_sem, x_T)
 
-    def walk(rows: torch.Tensor, name: str, value: float) -> tuple[torch.Tensor, torch.Tensor]:
-        edited = decode(paths.walk(z_sem[rows], {name: value}), x_T[rows])
-        return read(edited), constraint.similarity(plain[rows], edited)
+        def walk(rows: torch.Tensor, name: str, value: float) -> tuple[torch.Tensor, torch.Tensor]:
+            edited = decode(paths.walk(z_sem[rows], {name: value}), x_T[rows])
+            return read(edited), constraint.similarity(plain[rows], edited)
 
-    return _report(paths, list(watched), read(plain), walk, strength)
+        return _report(paths, list(watched), read(plain), walk, strength)
 
 
 def _report(paths: PathSet, names: list[str], before: torch.Tensor, walk: Walk, strength: float) -> PathReport:
