@@ -140,7 +140,7 @@ def test_probes_may_come_from_given_labels(diffae, dipoles, images, z_sem):
 
 
 def test_drift_and_measure(learned, diffae, clip, dipoles, images, z_sem, capsys):
-    report = measure_paths(learned, diffae, clip, dipoles, images[:80], num_steps=2, show_progress=True)
+    report = measure_paths(learned, diffae, clip, dipoles, images[:80], num_steps=2)
     assert "walking: 320/320 faces" in capsys.readouterr().err  # inverted, decoded as they are, and along two paths
     assert list(report.summary.index) == ["age +1", "age -1", "tone +1", "tone -1"]
     assert report.summary["success"].min() > 0.85

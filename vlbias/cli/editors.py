@@ -144,9 +144,7 @@ def paths(
     faces = open_faces(images or "synthfaces:60", seed, follow_links=follow_links)
     faces = faces.sample(limit or MAX_WALKED, seed=seed)
     x = faces.tensor(faces.ids, model.image_size)
-    report = measure_paths(
-        parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength, show_progress=True
-    )
+    report = measure_paths(parts.paths, parts.diffae, parts.clip, parts.dipoles, x, strength=strength)
     for title, table in (
         ("Walks: share that reads as the other pole, identity (cosine), faces", report.summary),
         ("Share of faces whose reading changed sides", report.changed),

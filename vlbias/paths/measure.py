@@ -85,9 +85,8 @@ def measure_paths(
     strength: float = 1.0,
     num_steps: int = 20,
     identity: FeatureConstraint | None = None,
-    show_progress: bool = False,
 ) -> PathReport:
-    """Drift of decoded edits, read by CLIP: each face is inverted once, walked and decoded.
+    """Drift of decoded edits, read by CLIP: each face is inverted once, walked and decoded; a line tells how far it is.
 
     Args:
         paths: what to measure.
@@ -97,7 +96,6 @@ def measure_paths(
         strength: of the walks.
         num_steps: of inversion and of each decode.
         identity: ``None`` for the autoencoder's encoder.
-        show_progress: whether a line on stderr tells how far it is.
 
     Raises:
         ShapeError: ``images`` is not floating (n, 3, h, w).
@@ -109,7 +107,7 @@ def measure_paths(
     constraint = identity or EncoderConstraint(diffae)
     watched = {**dict(paths.dipoles), **dict(dipoles)}
     # all are inverted and decoded as they are, and each path walks those of both of its poles
-    with track(len(images) * (2 + len(paths.names)), "walking", "faces", show=show_progress) as progress:
+    with track(len(images) * (2 + len(paths.names)), "walking", "faces") as progress:
         codes, noises = [], []
         for x in images.to(diffae.device).split(BATCH_SIZE):
             codes.append(diffae.encode(x))
