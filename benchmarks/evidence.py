@@ -28,7 +28,7 @@ WIDE = (
     "undersample", "oversample", "reweight", "trivial-augment", "mixup", "group-dro", "just-train-twice", "edits",
     "edits+group-dro", "edits+oversample",
 )  # fmt: skip
-SHORT = ("undersample", "oversample", "group-dro", "edits", "edits+oversample")
+SHORT = ("undersample", "oversample", "reweight", "group-dro", "edits", "edits+oversample")
 #: What edits are without their direction, without their change, on faces that all passed the editor, and backwards.
 CONTROLS = ("round-trip", "random-direction", "edits", "edits+round-trip", "amplify")
 #: Who is compared with the others on average: where the figures stand in a table's JSON, and what the page calls them.
@@ -98,7 +98,7 @@ TABLES = {
     ),
     "standard": Table(
         "Drawn faces, correlation 0.9, the library's own classifier, ties that it can read",
-        ("undersample", "oversample", "group-dro", "edits", "edits+oversample"),
+        ("undersample", "oversample", "reweight", "group-dro", "edits", "edits+oversample"),
         ["world-smile-*-0.9", "world-glasses-*-0.9", "world-gender-*-0.9"],
         options=OWN | FIVE,
     ),
@@ -110,7 +110,7 @@ TABLES = {
     ),
     "utkface-standard": Table(
         "Photographs of UTKFace, gender or age tied to another label, 64 px, the library's own classifier",
-        ("undersample", "oversample", "group-dro", "edits", "edits+oversample", "more-real"),
+        ("undersample", "oversample", "reweight", "group-dro", "edits", "edits+oversample", "more-real"),
         ["utkface-*-planted"],
         options=OWN | FIVE,
     ),
@@ -128,9 +128,9 @@ TABLES = {
     ),
     "utkface-128": Table(
         "Photographs of UTKFace, gender or age tied to another label, 128 px, the library's own classifier",
-        ("undersample", "oversample", "group-dro", "edits", "more-real"),
+        ("undersample", "oversample", "reweight", "group-dro", "edits", "more-real"),
         ["utkface-*-planted"],
-        options=OWN | {"image_size": 128},
+        options=OWN | FIVE | {"image_size": 128},
     ),
 }
 

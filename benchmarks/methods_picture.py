@@ -31,6 +31,7 @@ METHODS = {
     "erm": ("plain training", "#666666", (6, 9)),
     "undersample": ("faces left out", "#666666", (6, 8)),
     "oversample": ("copies", "#666666", (6, 9)),
+    "reweight": ("weights", "#666666", (-6, 9)),
     "group-dro": ("GroupDRO", "#666666", (-6, 9)),
     "edits": ("edits", "#c2410c", (6, 9)),
     "edits+oversample": ("half edits,\nhalf copies", "#c2410c", (-7, -13)),
