@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,29 @@ def served(editor_folder, run):
         yield page.url
 
 
-@pytest.fixture
-def page(browser, served):
+#: A page that hears every answer a moment after it was given.
+SLOW_TO_HEAR = """
+const ask = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await ask(...asked);
+  if (!answer.url.includes("/queue/data")) return answer;
+  const late = new TransformStream({
+    async transform(part, out) {
+      await new Promise((done) => setTimeout(done, 200));
+      out.enqueue(part);
+    },
+  });
+  return new Response(answer.body.pipeThrough(late), { status: answer.status, headers: answer.headers });
+};
+"""
+
+
+@contextmanager
+def visit(browser, served, script=""):
     """The page with its sliders there; afterwards the console must be silent and nobody else asked."""
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     tab.set_default_timeout(PATIENCE_MS)
+    tab.add_init_script(script)
     said, asked = [], []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
@@ -68,6 +87,12 @@ def page(browser, served):
     tab.close()
     assert [text for text in said if text != GRADIOS_OWN] == []
     assert asked and [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def page(browser, served):
+    with visit(browser, served) as tab:
+        yield tab
 
 
 def drop(page, path):
@@ -199,6 +224,16 @@ def test_what_cannot_be_opened_takes_the_place_of_what_was_open(page):
     page.get_by_role("button", name="Open the dataset").click()
     page.wait_for_selector("[role=alert] >> visible=true")
     assert not page.locator("#faces img, #counts table").count()
+
+
+def test_no_answer_is_lost_on_a_page_that_hears_late(browser, served):
+    with visit(browser, served, SLOW_TO_HEAR) as page:
+        page.get_by_role("tab", name="A dataset").click()
+        for folder, shown in [("/elsewhere", "[role=alert] >> visible=true"), ("synthfaces:50", "#faces img")] * 2:
+            page.fill("#dataset input", folder)
+            page.keyboard.press("Enter")
+            page.get_by_role("button", name="Open the dataset").click()
+            page.wait_for_selector(shown)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])

@@ -20,6 +20,7 @@ _ABOUT = "# vlbias\nSee what an editor does to a face before you use it on many.
 def build_page(place: Workplace) -> gr.Blocks:
     """The page, not yet served."""
     with gr.Blocks(title="vlbias", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        page.load(place.visits.stay, show_progress="hidden", concurrency_limit=None, api_visibility="private")
         gr.Markdown(_ABOUT)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Edit a face"):

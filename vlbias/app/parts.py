@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import itertools
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -16,7 +20,7 @@ from vlbias.app.editing import Shelf
 from vlbias.app.markup import sentence
 from vlbias.errors import VlbiasError
 
-__all__ = ["NETWORKS", "Updates", "Workplace", "choices", "click", "download_button", "told"]
+__all__ = ["NETWORKS", "Updates", "Visits", "Workplace", "choices", "click", "download_button", "told"]
 
 #: Component => its new value or its changes.
 Updates = dict[Block, object]
@@ -24,6 +28,45 @@ Given = ParamSpec("Given")
 
 #: Work on networks waits in one line: two edits at once would take twice as long each.
 NETWORKS: dict[str, Any] = {"concurrency_id": "networks", "concurrency_limit": 1}
+
+
+class Visits:
+    """Pages that are open, each with an event that ends with it.
+
+    Gradio closes the stream of answers when a page waits for none, and a page that asks again before it has heard so
+    waits on the closed stream for ever. While one event goes on, the stream stays open.
+    """
+
+    _BEAT_S = 0.2
+    _BEATS_BETWEEN_SIGNS = 75  # a page that does not read a sign of life is gone
+    _PATIENCE_S = 2.0
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._over = threading.Event()
+
+    async def stay(self) -> AsyncIterator[None]:
+        """The event of one page."""
+        self._open += 1
+        try:
+            for beat in itertools.count():
+                if self._over.is_set():
+                    return
+                if beat % self._BEATS_BETWEEN_SIGNS == 0:
+                    yield None
+                await asyncio.sleep(self._BEAT_S)
+        finally:
+            self._open -= 1
+
+    def end(self) -> None:
+        """Let the pages go: a server waits for streams that are open."""
+        if not self._open:
+            return
+        self._over.set()
+        given_up = time.monotonic() + self._PATIENCE_S
+        while self._open and time.monotonic() < given_up:
+            time.sleep(self._BEAT_S / 2)
+        time.sleep(self._BEAT_S)  # for the last answer to leave
 
 
 @dataclass(frozen=True)
@@ -34,11 +77,13 @@ class Workplace:
         shelf: the editors.
         roots: folders that may be opened.
         folder: where files for downloads are made.
+        visits: the pages that are open.
     """
 
     shelf: Shelf
     roots: tuple[Path, ...]
     folder: Path
+    visits: Visits = field(default_factory=Visits)
 
     def new_folder(self) -> Path:
         """An empty folder for one download: two visitors may call their pictures alike."""

@@ -21,6 +21,8 @@ __all__ = ["LOOPBACK", "AppSettings", "Served", "serve"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: The largest file that may be dropped; a photograph of 80 megapixels is smaller.
 MAX_UPLOAD = "64mb"
+#: Pages that are remembered at once; each takes one of the things that Gradio does at a time, which are else 40.
+PAGES, THREADS = 32, 40
 #: Gradio's metadata ask for an older Pillow than is safe, so it comes without what it asks for.
 INSTALL = "pip install 'vlbias[app]' && pip install --no-deps gradio==6.31.0"
 
@@ -85,19 +87,21 @@ def serve(
             if (error.name or "").startswith("vlbias"):
                 raise
             raise MissingDependencyError(f"the page needs Gradio: {INSTALL}.") from error
-        blocks = build_page(Workplace(Shelf(editors), checked_roots(roots), Path(folder)))
+        place = Workplace(Shelf(editors), checked_roots(roots), Path(folder))
+        blocks = build_page(place)
         try:
             _, url, _ = blocks.launch(
                 server_name=settings.host, server_port=settings.port or None, inbrowser=settings.open_browser,
                 share=False, quiet=True, prevent_thread_lock=True, max_file_size=MAX_UPLOAD, footer_links=[],
                 run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False,
-                allowed_paths=[], state_session_capacity=32, **looks(),
+                allowed_paths=[], state_session_capacity=PAGES, max_threads=PAGES + THREADS, **looks(),
             )  # fmt: skip
         except OSError as error:
             raise OutputError(f"port {settings.port or 7860} on {settings.host} cannot be used ({error}).") from error
         try:
             yield Served(url)
         finally:
+            place.visits.end()
             blocks.close(verbose=False)
 
 
